@@ -1,0 +1,172 @@
+"""The model: backbone + head + spec + labels, in one `.keras` file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from activity import __version__
+from activity.config import ClipSpec, as_dict
+from activity.errors import ModelFileError
+from activity.layers import TimeDistributed, uses_jit
+
+FORMAT_VERSION = 1  # of the model file; raised when older programs could no longer read it rightly
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class ActivityClassifier(keras.Model):
+    """Clips to probabilities: `{"frames": (batch, T, H, W, 3) uint8, "mask": (batch, T) bool}` -> `(batch, C)`.
+
+    The two parts can be called on their own, which gives the same probabilities: `backbone` on real frames only, then
+    `head` on padded features.
+
+    Args:
+        backbone: one frame `(H, W, 3)` uint8 RGB to features `(D,)`; from `activity.backbones`.
+        head: features and mask to probabilities; from `activity.heads`.
+        spec: what a clip is.
+        labels: names of the C activities; the position is the label id.
+        clip_seconds: the longest time a clip spanned in training. A longer video is read in windows.
+        record: how the model came about (configuration, data, scores, versions); for people, prediction never reads it.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        head: keras.Model,
+        *,
+        spec: ClipSpec,
+        labels: Sequence[str],
+        clip_seconds: float,
+        record: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # === Layers ===
+        frames = keras.Input((spec.num_frames, spec.height, spec.width, 3), dtype="uint8", name="frames")
+        mask = keras.Input((spec.num_frames,), dtype="bool", name="mask")
+        # === Functional model ===
+        features = TimeDistributed(backbone, name="time_distributed")(frames)  # (B, T, H, W, 3) -> (B, T, D)
+        probabilities = head({"features": features, "mask": mask})  # (B, T, D) -> (B, C)
+        super().__init__(inputs={"frames": frames, "mask": mask}, outputs=probabilities, **kwargs)
+        # === Config ===
+        self.backbone = backbone
+        self.head = head
+        self.spec = spec
+        self.labels = tuple(labels)
+        self.clip_seconds = float(clip_seconds)
+        self.record = record or {}
+        self.jit_compile = uses_jit()  # the default "auto" would choose XLA on a CPU
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything `from_config` needs, as plain values."""
+        return {
+            "name": self.name,
+            "format_version": FORMAT_VERSION,
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "head": keras.saving.serialize_keras_object(self.head),
+            "spec": as_dict(self.spec),
+            "labels": list(self.labels),
+            "clip_seconds": self.clip_seconds,
+            "record": {**self.record, "versions": versions()},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ActivityClassifier:
+        """The classifier that `get_config` describes, with fresh weights."""
+        config = dict(config)
+        config.pop("format_version")
+        parts = {
+            name: keras.saving.deserialize_keras_object(config.pop(name), custom_objects=custom_objects)
+            for name in ("backbone", "head")
+        }
+        return cls(**parts, **{**config, "spec": ClipSpec(**config["spec"])})
+
+    def extract(self, frames: np.ndarray) -> np.ndarray:
+        """Features `(N, D)` float32 of real frames `(N, H, W, 3)` uint8 RGB."""
+        return predict(self.backbone, frames)
+
+    def judge(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Probabilities `(B, C)` float32 of padded features `(B, T, D)` and their mask `(B, T)` bool."""
+        return predict(self.head, {"features": features, "mask": mask})
+
+
+def predict(model: keras.Model, inputs: Any) -> np.ndarray:
+    """One batch through a model in inference mode, as float32 in NumPy."""
+    return np.asarray(model.predict_on_batch(inputs), np.float32)
+
+
+def versions() -> dict[str, str]:
+    """Versions that a model or data set was made with."""
+    return {"activity": __version__, "keras": keras.__version__, "backend": keras.backend.backend()}
+
+
+def save_classifier(classifier: ActivityClassifier, path: Path) -> Path:
+    """Write one `.keras` file; what stood there is replaced only once the new file is whole.
+
+    Raises:
+        ModelFileError: the name does not end in `.keras`.
+    """
+    path = Path(path)
+    check_model_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.keras")
+    try:
+        classifier.save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def check_model_path(path: Path) -> None:
+    """Raise `ModelFileError` if a model could not be written under this name; asked before hours of training."""
+    if path.suffix != ".keras":
+        raise ModelFileError(f"{path}: the name of a model file must end in .keras")
+
+
+def load_classifier(path: Path) -> ActivityClassifier:
+    """Read a model file; nothing else is needed.
+
+    Raises:
+        ModelFileError: there is no such file, it is cut off, not ours, or of a newer version.
+    """
+    path = Path(path)
+    config = _read_config(path)
+    ours = config.get("registered_name") == "activity>ActivityClassifier"
+    if not ours:
+        raise ModelFileError(
+            f"{path}: a Keras model, but not one of ours; expected activity>ActivityClassifier, received "
+            f"{config.get('registered_name') or config.get('class_name')}"
+        )
+    version = config["config"]["format_version"]
+    if version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: made by a newer activity (model format {version}, this program reads up to {FORMAT_VERSION}); "
+            "upgrade activity"
+        )
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        first_line = " ".join(str(error).split())[:300]
+        raise ModelFileError(f"{path}: damaged, its weights cannot be read: {first_line}") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The `config.json` inside a `.keras` file, which is a zip."""
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such model file")
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+            config = json.loads(file.read("config.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+        raise ModelFileError(f"{path}: not a model file, or cut off; expected a .keras file ({error})") from error
+    if damaged:
+        raise ModelFileError(f"{path}: damaged, the checksum of {damaged} inside it is wrong")
+    return config

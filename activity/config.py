@@ -1,0 +1,101 @@
+"""The two configurations: what a model eats (`ClipSpec`) and how it was taught (`TrainConfig`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from activity.errors import ActivityError
+
+RESIZE_MODES = ("stretch", "crop", "letterbox")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """How a video becomes the frames of a model. It travels in the data set and in the model file.
+
+    Args:
+        num_frames: frames in a clip (T). A shorter video is padded on the right and masked.
+        height, width: size of a frame in pixels.
+        frames_per_second: `None` spreads the frames of a clip evenly over the whole video; a number takes frames at
+            that rate, and a video longer than `num_frames / frames_per_second` seconds then gives several clips.
+        resize: `stretch` ignores the aspect ratio, `crop` scales the short side and cuts the centre, `letterbox`
+            scales the long side and fills with black.
+    """
+
+    num_frames: int = 16
+    height: int = 224
+    width: int = 224
+    frames_per_second: float | None = None
+    resize: str = "stretch"
+
+    def __post_init__(self) -> None:
+        _check("num_frames", self.num_frames, 1 <= self.num_frames <= 1024, "1 to 1024")
+        _check("height", self.height, 16 <= self.height <= 1024, "16 to 1024 pixels")
+        _check("width", self.width, 16 <= self.width <= 1024, "16 to 1024 pixels")
+        rate = self.frames_per_second
+        _check("frames_per_second", rate, rate is None or 0 < rate <= 1000, "none (evenly), or above 0 and up to 1000")
+        _check("resize", self.resize, self.resize in RESIZE_MODES, f"one of {', '.join(RESIZE_MODES)}")
+
+    def __str__(self) -> str:
+        rate = "evenly" if self.frames_per_second is None else f"at {self.frames_per_second:g} frames/s"
+        return f"{self.num_frames} frames {rate}, {self.height}x{self.width}, {self.resize}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a classifier was taught. Stored in the model file for the record; prediction never reads it.
+
+    Args:
+        backbone: a name in `activity.backbones.BACKBONES`.
+        weights: `imagenet`, `none` (random), or the path of a weights file; `None` is ImageNet where it exists.
+        head: a name in `activity.heads.HEADS`.
+        units: width of the head (LSTM units).
+        dropout: share of features and of head outputs dropped in training, 0 to below 1.
+        fine_tune: number of last backbone layers taught after the head has converged; 0 keeps the backbone frozen.
+        epochs: at most so many passes over the training clips (per stage).
+        patience: epochs without a better validation loss before a stage stops.
+        batch_size: clips in a step.
+        learning_rate: of the head; fine-tuning takes a tenth of it.
+        weight_decay: decoupled weight decay (AdamW).
+        class_weight: `none`, or `balanced` (inverse to the number of clips of a class).
+        flip: mirror whole clips at random where the backbone is taught (not for left/right activities).
+        seed: of weights, shuffling and dropout.
+        mixed_precision: compute in float16 on a GPU.
+    """
+
+    backbone: str = "mobilenet_v2"
+    weights: str | None = None
+    head: str = "lstm"
+    units: int = 128
+    dropout: float = 0.5
+    fine_tune: int = 0
+    epochs: int = 60
+    patience: int = 15
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    class_weight: str = "none"
+    flip: bool = False
+    seed: int = 0
+    mixed_precision: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("units", "epochs", "patience", "batch_size"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
+        _check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
+        _check("fine_tune", self.fine_tune, self.fine_tune >= 0, "0 or more layers")
+        _check("learning_rate", self.learning_rate, 0 < self.learning_rate < 10, "above 0")
+        _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "0 to below 1")
+        _check("class_weight", self.class_weight, self.class_weight in ("none", "balanced"), "none or balanced")
+
+
+def as_dict(config: ClipSpec | TrainConfig) -> dict[str, Any]:
+    """The fields by name, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def _check(name: str, value: object, good: bool, expected: str) -> None:
+    if not good:
+        raise ActivityError(f"{name} must be {expected}, received: {value}")

@@ -1,0 +1,399 @@
+"""Which videos, with which label, of which group, in which split.
+
+A group is what clips share beside their label: the person, the recording, the place. Clips of one group never stand on
+both sides of a split, else the score tells how well the model knows the group, not the activity.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import glob
+import logging
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from activity.errors import DatasetError
+
+SPLITS = ("train", "val", "test")
+_SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml"}
+_PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+_UCF_GROUP = re.compile(r"^(?P<group>.+_g\d+)_")  # v_ApplyEyeMakeup_g08_c01.avi: take 1 of the eighth recording
+_HMDB_LIST = re.compile(r"^(?P<label>.+)_test_split\d+\.txt$")
+_HMDB_SPLITS = {"0": "", "1": "train", "2": "test"}  # HMDB51's README; 0 is not used in this split
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One labelled video: a row of a manifest.
+
+    Attributes:
+        path: relative to the videos folder, with forward slashes.
+        label: name of its activity.
+        group: clips of one group stay in one split.
+        split: `train`, `val`, `test`, or empty until it is assigned.
+        sample_id: names its files in the data set folder; empty until it is preprocessed.
+        num_frames: decoded from the video.
+        duration_seconds: of the video.
+        extra: further columns of the user's manifest, carried through.
+    """
+
+    path: str
+    label: str
+    group: str
+    split: str = ""
+    sample_id: str = ""
+    num_frames: int = 0
+    duration_seconds: float = 0.0
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VideoList:
+    """The videos of a folder or manifest.
+
+    Attributes:
+        videos_dir: what `Sample.path` is relative to.
+        samples: in order of their paths.
+        num_skipped: hidden files, pictures and sidecars that were passed over.
+        missing: paths that a manifest or split list names but that are not there, with the reason.
+    """
+
+    videos_dir: Path
+    samples: list[Sample]
+    num_skipped: int = 0
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
+    """The labelled videos of a folder per class, of a folder with a `manifest.csv`, or of such a CSV.
+
+    Args:
+        videos: the folder, or the CSV with columns `path,label[,group][,split]` and any others.
+        split_files: official lists of UCF101 (`trainlist01.txt`, `testlist01.txt`) or HMDB51
+            (`<label>_test_split1.txt`); videos they do not name are left out.
+
+    Raises:
+        DatasetError: no such path, no class folders, fewer than two labels, or a manifest or list that does not fit.
+    """
+    videos = Path(videos)
+    if not videos.exists():
+        raise DatasetError(f"{videos}: no such file or folder; expected a folder of videos or a manifest .csv")
+    manifest = videos / "manifest.csv" if videos.is_dir() else videos
+    if manifest.is_file():
+        listed = read_manifest(manifest)
+    else:
+        listed = scan_folder(videos)
+    if split_files:
+        listed = _apply_split_files(listed, [Path(file) for file in split_files])
+    labels = {sample.label for sample in listed.samples}
+    if len(labels) < 2:
+        raise DatasetError(f"{videos}: expected videos of two or more activities, found {_names(labels) or 'none'}")
+    return listed
+
+
+def scan_folder(videos_dir: Path) -> VideoList:
+    """Every file below `videos_dir/<label>/`, whatever its extension; hidden files, pictures and sidecars are counted.
+
+    The group is read from UCF-style names (`_g07_`); without one, each file is its own group.
+    """
+    class_dirs = sorted(p for p in videos_dir.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not class_dirs:
+        raise DatasetError(
+            f"{videos_dir}: no class folders and no manifest.csv; expected {videos_dir.name}/<label>/<video>"
+        )
+    samples, num_skipped = [], 0
+    for class_dir in class_dirs:
+        for file in sorted(p for p in class_dir.rglob("*") if p.is_file()):
+            relative = file.relative_to(videos_dir)
+            if is_passed_over(relative):
+                num_skipped += 1
+                continue
+            path = relative.as_posix()
+            samples.append(Sample(path=path, label=class_dir.name, group=_group_from_name(path)))
+    stray = [p.name for p in videos_dir.iterdir() if p.is_file() and not is_passed_over(Path(p.name))]
+    if stray:
+        _logger.warning("%s: not in a class folder, left out: %s", videos_dir, _names(stray))
+    if not samples:
+        raise DatasetError(f"{videos_dir}: its class folders hold no videos ({num_skipped} other files skipped)")
+    return VideoList(videos_dir, samples, num_skipped)
+
+
+def is_passed_over(relative_path: Path) -> bool:
+    """Whether a search through folders passes a file over: hidden, a picture, or a sidecar such as subtitles."""
+    hidden = any(part.startswith(".") for part in relative_path.parts)
+    return hidden or relative_path.suffix.lower() in _SIDECARS | _PICTURES
+
+
+def expand_sources(sources: Sequence[str]) -> list[str]:
+    """Files named by files, folders (searched through) and glob patterns, in order and without repeats.
+
+    In a folder, hidden files, pictures and sidecars are passed over; a file named directly is always taken.
+
+    Raises:
+        DatasetError: a folder or pattern that names no file.
+    """
+    found: list[str] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            matches = [
+                str(p) for p in sorted(path.rglob("*")) if p.is_file() and not is_passed_over(p.relative_to(path))
+            ]
+        elif not path.exists() and glob.has_magic(source):
+            matches = sorted(p for p in glob.glob(source, recursive=True) if Path(p).is_file())
+        else:
+            matches = [source]
+        if not matches:
+            raise DatasetError(f"{source}: names no video file")
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def read_manifest(manifest_path: Path) -> VideoList:
+    """The rows of a `manifest.csv`: `path,label[,group][,split]` and any other columns, which are carried through.
+
+    Files that are not there are reported in `VideoList.missing`; all other faults raise, naming the line.
+    """
+    videos_dir = manifest_path.parent
+    try:
+        with manifest_path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = reader.fieldnames or []
+            absent = {"path", "label"} - set(columns)
+            if absent:
+                raise DatasetError(
+                    f"{manifest_path}: expected columns path,label[,group][,split], missing {_names(absent)}; "
+                    f"received: {','.join(columns)}"
+                )
+            rows = [(reader.line_num, row) for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DatasetError(f"{manifest_path}: not a CSV file in UTF-8: {error}") from error
+    samples: dict[str, Sample] = {}
+    lines: dict[str, int] = {}
+    missing = {}
+    for line, row in rows:
+        sample = _sample_from_row(row, f"{manifest_path} line {line}")
+        if sample.path in lines:
+            raise DatasetError(f"{manifest_path}: lines {lines[sample.path]} and {line} both name {sample.path}")
+        lines[sample.path] = line
+        if (videos_dir / sample.path).is_file():
+            samples[sample.path] = sample
+        else:
+            missing[sample.path] = f"named in {manifest_path.name} line {line}, but there is no such file"
+    if not samples:
+        raise DatasetError(f"{manifest_path}: none of its {len(rows)} rows names a file that exists in {videos_dir}")
+    return VideoList(videos_dir, [samples[path] for path in sorted(samples)], missing=missing)
+
+
+def _sample_from_row(row: dict[str, str], where: str) -> Sample:
+    if None in row or None in row.values():
+        raise DatasetError(f"{where}: expected {len([k for k in row if k])} fields, received another number")
+    values = {name: value.strip() for name, value in row.items()}
+    path, label, split = values.pop("path"), values.pop("label"), values.pop("split", "")
+    parts = PurePosixPath(path.replace("\\", "/"))
+    if not path or not label:
+        raise DatasetError(f"{where}: path and label must not be empty, received path={path!r} label={label!r}")
+    if parts.is_absolute() or ".." in parts.parts or re.match(r"^[A-Za-z]:", path):
+        raise DatasetError(f"{where}: a path must stay inside the folder of the manifest, received {path}")
+    if split not in ("", *SPLITS):
+        raise DatasetError(f"{where}: split must be one of {', '.join(SPLITS)} or empty, received {split}")
+    group = values.pop("group", None)
+    if group == "":
+        raise DatasetError(f"{where}: group must not be empty where the column exists")
+    return Sample(path=str(parts), label=label, group=group or _group_from_name(str(parts)), split=split, extra=values)
+
+
+def _group_from_name(path: str) -> str:
+    match = _UCF_GROUP.match(PurePosixPath(path).stem + "_")
+    return match["group"] if match else path
+
+
+def read_split_files(split_files: Iterable[Path]) -> dict[str, str]:
+    """`label/name` -> split (empty: not used), from lists as UCF101 and HMDB51 publish them.
+
+    Raises:
+        DatasetError: a list of unknown form, or a video in two splits.
+    """
+    splits: dict[str, str] = {}
+    for file in split_files:
+        if file.name == "classInd.txt":  # UCF101 ships the label ids beside the lists
+            continue
+        if not file.is_file():
+            raise DatasetError(f"{file}: no such split list")
+        for path, split in _read_split_file(file):
+            if splits.setdefault(path, split) != split:
+                raise DatasetError(
+                    f"{file}: {path} is {split or 'unused'} here but {splits[path] or 'unused'} in another list; "
+                    "give the lists of one split only"
+                )
+    return splits
+
+
+def _read_split_file(file: Path) -> list[tuple[str, str]]:
+    rows = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    hmdb = _HMDB_LIST.match(file.name)
+    if hmdb:
+        if any(len(row) != 2 or row[1] not in _HMDB_SPLITS for row in rows):
+            raise DatasetError(f"{file}: expected lines 'NAME.avi 0|1|2' as HMDB51 publishes them")
+        return [(f"{hmdb['label']}/{name}", _HMDB_SPLITS[number]) for name, number in rows]
+    split = next((split for split in SPLITS if file.name.startswith(split)), None)
+    if split is None or any("/" not in row[0] for row in rows):
+        raise DatasetError(
+            f"{file}: expected UCF101's trainlistNN.txt / testlistNN.txt with lines 'Label/v_Label_g01_c01.avi', "
+            "or HMDB51's LABEL_test_splitN.txt"
+        )
+    return [(row[0], split) for row in rows]
+
+
+def _apply_split_files(listed: VideoList, split_files: list[Path]) -> VideoList:
+    splits = read_split_files(split_files)
+    keys = {f"{sample.label}/{PurePosixPath(sample.path).name}": sample for sample in listed.samples}
+    kept = [dataclasses.replace(keys[key], split=split) for key, split in splits.items() if split and key in keys]
+    if not kept:
+        raise DatasetError(f"{listed.videos_dir}: none of the {len(splits)} videos in the split lists is there")
+    if len(kept) < len(keys):
+        _logger.warning("%d of %d videos are not used by the split lists, left out", len(keys) - len(kept), len(keys))
+    missing = {key: "named in the split lists, but there is no such file" for key in splits if key not in keys}
+    return VideoList(
+        listed.videos_dir, sorted(kept, key=lambda s: s.path), listed.num_skipped, {**listed.missing, **missing}
+    )
+
+
+def assign_splits(samples: Sequence[Sample], *, seed: int = 0) -> list[Sample]:
+    """Give every sample a split: its own where it has one, else about 64 % train, 16 % val, 20 % test by groups.
+
+    Labels are kept as balanced as whole groups allow (scikit-learn's `StratifiedGroupKFold`). Splits that came with
+    the data stay; if they hold no `val`, it is taken from `train`.
+
+    Raises:
+        DatasetError: only some samples have a split, too few groups, or a group in two splits.
+    """
+    with_split = [sample for sample in samples if sample.split]
+    if with_split and len(with_split) < len(samples):
+        first = next(sample.path for sample in samples if not sample.split)
+        raise DatasetError(f"{len(samples) - len(with_split)} of {len(samples)} videos have no split, first: {first}")
+    result = list(samples)
+    if not with_split:
+        if all(sample.group == sample.path for sample in samples):
+            _logger.warning(
+                "no groups known: each video counts as its own. If several show the same person or recording, the "
+                "score will flatter; add a 'group' column in a manifest.csv to keep such clips together"
+            )
+        result = hold_out(result, "test", 5, seed)
+    if not any(sample.split == "val" for sample in result):
+        result = hold_out(result, "val", 5, seed)
+    check_leaks(result)
+    return result
+
+
+def hold_out(samples: Sequence[Sample], split: str, num_folds: int, seed: int) -> list[Sample]:
+    """Move one of `num_folds` group folds of the training part to `split`; the rest of that part becomes `train`.
+
+    Samples that are already in another split stay there.
+
+    Raises:
+        DatasetError: the training part has too few groups.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    pool = [i for i, sample in enumerate(samples) if sample.split in ("", "train")]
+    labels = [samples[i].label for i in pool]
+    groups = [samples[i].group for i in pool]
+    num_folds = min(num_folds, len(set(groups)), max(Counter(labels).values(), default=0))
+    if num_folds < 2:
+        raise DatasetError(
+            f"too few groups to hold out a {split} part: expected at least 3 groups (and 3 videos of some label) for "
+            f"train, val and test; received {len(set(groups))} groups, {len(pool)} videos"
+        )
+    with warnings.catch_warnings():
+        # scikit-learn warns of labels rarer than the folds; the caller is told which labels a split lacks
+        warnings.simplefilter("ignore", UserWarning)
+        splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
+        folds = list(splitter.split(labels, labels, groups))
+
+    def num_labels(indices: Iterable[int]) -> int:
+        return len({labels[i] for i in indices})
+
+    # Of the folds, the one that leaves most labels in training and then has most labels itself.
+    _, held_out = max(folds, key=lambda fold: (num_labels(fold[0]), num_labels(fold[1])))
+    chosen = set(held_out.tolist())
+    result = list(samples)
+    for i, index in enumerate(pool):
+        result[index] = dataclasses.replace(samples[index], split=split if i in chosen else "train")
+    return result
+
+
+def assign_folds(samples: Sequence[Sample], folds: str, *, seed: int = 0) -> list[str]:
+    """The fold of each sample; a group never stands in two folds.
+
+    Args:
+        samples: of a data set.
+        folds: a number K of group folds, `groups` (each group is a fold), or a column of the manifest.
+        seed: of the K folds.
+
+    Raises:
+        DatasetError: no such column, too few groups, or a column that divides a group.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    groups = [sample.group for sample in samples]
+    if folds == "groups":
+        assigned = groups
+    elif folds.isdecimal():
+        if not 2 <= int(folds) <= len(set(groups)):
+            raise DatasetError(f"expected 2 to {len(set(groups))} folds (the number of groups), received {folds}")
+        labels = [sample.label for sample in samples]
+        assigned = [""] * len(samples)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of labels rarer than the folds
+            splitter = StratifiedGroupKFold(int(folds), shuffle=True, random_state=seed)
+            for number, (_, indices) in enumerate(splitter.split(labels, labels, groups)):
+                for index in indices:
+                    assigned[index] = str(number)
+    elif all(folds in sample.extra for sample in samples):
+        assigned = [sample.extra[folds] for sample in samples]
+    else:
+        columns = ", ".join(samples[0].extra) or "none"
+        raise DatasetError(f"the manifest has no column '{folds}'; expected a number, groups, or one of: {columns}")
+    check_leaks(dataclasses.replace(s, split=f"fold {fold}") for s, fold in zip(samples, assigned, strict=True))
+    if len(set(assigned)) < 2:
+        raise DatasetError(f"cross-validation needs two or more folds, '{folds}' gives {len(set(assigned))}")
+    return assigned
+
+
+def check_leaks(samples: Iterable[Sample]) -> None:
+    """Raise `DatasetError` naming the groups that stand in more than one split."""
+    splits = defaultdict(set)
+    for sample in samples:
+        splits[sample.group].add(sample.split)
+    leaks = sorted(group for group, found in splits.items() if len(found) > 1)
+    if leaks:
+        first = leaks[0]
+        raise DatasetError(
+            f"{len(leaks)} groups stand in more than one split, so the score would flatter: {_names(leaks)} "
+            f"({first}: {', '.join(sorted(splits[first]))}); every group must keep to one split"
+        )
+
+
+def labels_of(samples: Iterable[Sample]) -> list[str]:
+    """The distinct labels in alphabetical order: position is the label id."""
+    return sorted({sample.label for sample in samples})
+
+
+def labels_without(samples: Iterable[Sample], split: str) -> list[str]:
+    """Labels of which no sample is in `split`."""
+    samples = list(samples)
+    return sorted({sample.label for sample in samples} - {s.label for s in samples if s.split == split})
+
+
+def _names(names: Iterable[str], most: int = 5) -> str:
+    names = sorted(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,203 @@
+"""How good a classifier is on samples it was not taught with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from activity.classifier import ActivityClassifier
+from activity.clips import pad_right, window_starts
+from activity.config import TrainConfig
+from activity.dataset import Sample, assign_folds, hold_out
+from activity.errors import DatasetError
+from activity.metrics import Scores
+from activity.store import Dataset, extract_features
+from activity.training import train
+
+_WINDOWS_PER_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores and the samples they were made on, in the same order.
+
+    Attributes:
+        samples: of one split.
+        scores: of the classifier on them.
+    """
+
+    samples: list[Sample]
+    scores: Scores
+
+    def as_dict(self) -> dict[str, Any]:
+        """The scores, see `Scores.as_dict`; ready for JSON."""
+        return self.scores.as_dict()
+
+    def as_text(self) -> str:
+        """The scores for a terminal."""
+        return self.scores.as_text()
+
+    def worst_mistakes(self, most: int = 12) -> list[int]:
+        """Indices of wrong answers, the most confident first."""
+        wrong = np.flatnonzero(self.scores.predicted_ids != self.scores.label_ids)
+        confidence = self.scores.probabilities[wrong].max(axis=1)
+        return wrong[np.argsort(-confidence, kind="stable")][:most].tolist()
+
+
+@dataclass(frozen=True)
+class CrossValidation(Evaluation):
+    """Pooled scores of all folds, each sample judged once.
+
+    Attributes:
+        baseline: scores of mean features and logistic regression in the same folds.
+        folds: name of the fold of each sample.
+    """
+
+    baseline: Scores
+    folds: list[str]
+
+    @property
+    def fold_accuracies(self) -> dict[str, float]:
+        """Fold -> accuracy on its samples."""
+        right = self.scores.predicted_ids == self.scores.label_ids
+        folds = np.asarray(self.folds)
+        return {fold: float(right[folds == fold].mean()) for fold in sorted(set(self.folds))}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The pooled scores, `folds` (accuracy of each) and `baseline_accuracy`; ready for JSON."""
+        return {
+            **super().as_dict(),
+            "folds": self.fold_accuracies,
+            "baseline_accuracy": self.baseline.accuracy,
+        }
+
+    def as_text(self) -> str:
+        """The same for a terminal."""
+        accuracies = list(self.fold_accuracies.values())
+        return (
+            f"{super().as_text()}\n\n"
+            f"{len(accuracies)} folds: mean {np.mean(accuracies):.3f}, standard deviation {np.std(accuracies):.3f}, "
+            f"lowest {min(accuracies):.3f}, highest {max(accuracies):.3f}\n"
+            f"baseline, mean feature + logistic regression in the same folds: {self.baseline.accuracy:.3f}"
+        )
+
+
+def evaluate(
+    classifier: ActivityClassifier, dataset: Dataset, *, split: str = "test", shuffle_frames: bool = False
+) -> Evaluation:
+    """Judge one split of a data set.
+
+    Args:
+        classifier: from training or a model file.
+        dataset: made by `preprocess` with the model's spec.
+        split: `train`, `val` or `test`.
+        shuffle_frames: put the frames of each video in a random order: what is left of the score does not need time.
+
+    Raises:
+        DatasetError: the split is empty, or the data set was made with another spec or has labels the model lacks.
+    """
+    check_fits(classifier, dataset)
+    samples = dataset.split(split)
+    features = extract_features(dataset, samples, classifier.backbone, keep=False)
+    if shuffle_frames:
+        rng = np.random.default_rng(0)
+        features = [stack[rng.permutation(len(stack))] for stack in features]
+    probabilities = judge_stacks(classifier, features)
+    label_ids = [classifier.labels.index(sample.label) for sample in samples]
+    return Evaluation(samples, Scores(probabilities, np.asarray(label_ids), classifier.labels))
+
+
+def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", work_dir: Path) -> CrossValidation:
+    """Teach and judge a classifier once per fold, so that each sample is judged by one that never saw its group.
+
+    The splits of the data set are not used; in each fold, a part of the training groups watches for overfitting.
+
+    Args:
+        dataset: made by `preprocess`.
+        config: how to teach.
+        folds: a number K of group folds, `groups` (leave one group out), or a column of the manifest.
+        work_dir: for the state of the runs.
+
+    Raises:
+        DatasetError: the folds cannot be made.
+    """
+    assigned = assign_folds(dataset.samples, folds, seed=config.seed)
+    probabilities = np.zeros((len(dataset.samples), len(dataset.labels)))
+    baseline = np.zeros_like(probabilities)
+    label_ids = np.asarray([dataset.labels.index(sample.label) for sample in dataset.samples])
+    names = sorted(set(assigned))
+    for fold in tqdm(names, desc="cross-validation", unit="fold", disable=None):
+        test = np.asarray([name == fold for name in assigned])
+        samples = [
+            dataclasses.replace(sample, split="test" if held_out else "")
+            for sample, held_out in zip(dataset.samples, test, strict=True)
+        ]
+        part = dataclasses.replace(dataset, samples=hold_out(samples, "val", 5, config.seed))
+        classifier = train(part, config, work_dir=work_dir / f"fold-{fold}").classifier
+        features = extract_features(part, part.samples, classifier.backbone)
+        probabilities[test] = judge_stacks(classifier, [features[i] for i in np.flatnonzero(test)])
+        baseline[test] = _baseline(features, label_ids, test, len(dataset.labels))
+    return CrossValidation(
+        dataset.samples,
+        Scores(probabilities, label_ids, dataset.labels),
+        Scores(baseline, label_ids, dataset.labels),
+        assigned,
+    )
+
+
+def _baseline(features: Sequence[np.ndarray], label_ids: np.ndarray, test: np.ndarray, num_labels: int) -> np.ndarray:
+    """Probabilities by logistic regression on the mean feature of each video: what any head has to beat."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    means = np.stack([stack.mean(axis=0) for stack in features])
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(means[~test], label_ids[~test])
+    probabilities = np.zeros((int(test.sum()), num_labels))
+    probabilities[:, model.classes_] = model.predict_proba(means[test])
+    return probabilities
+
+
+def check_fits(classifier: ActivityClassifier, dataset: Dataset) -> None:
+    """Raise `DatasetError` unless the model eats what the data set holds and knows its labels."""
+    if classifier.spec != dataset.spec:
+        raise DatasetError(
+            f"{dataset.dataset_dir}: does not fit this model, which expects {classifier.spec}; the data set holds "
+            f"{dataset.spec}; run preprocess with the model's settings"
+        )
+    unknown = sorted(set(dataset.labels) - set(classifier.labels))
+    if unknown:
+        raise DatasetError(
+            f"{dataset.dataset_dir}: has labels the model does not know: {', '.join(unknown)}; it knows "
+            f"{', '.join(classifier.labels)}"
+        )
+
+
+def judge_stacks(classifier: ActivityClassifier, stacks: Sequence[np.ndarray]) -> np.ndarray:
+    """Probabilities `(len(stacks), C)` of feature stacks `(N, D)`: the mean over the windows that cover each."""
+    windows = [(i, start) for i, stack in enumerate(stacks) for start in window_starts(len(stack), _length(classifier))]
+    judged = judge_windows(classifier, [(stacks[i], start) for i, start in windows])
+    owners = np.asarray([i for i, _ in windows])
+    return np.stack([judged[owners == i].mean(axis=0) for i in range(len(stacks))])
+
+
+def judge_windows(classifier: ActivityClassifier, windows: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
+    """Probabilities `(len(windows), C)` of windows, each a feature stack `(N, D)` and its first frame."""
+    judged = []
+    for first in range(0, len(windows), _WINDOWS_PER_BATCH):
+        clips = [
+            pad_right(stack[start : start + _length(classifier)], _length(classifier))
+            for stack, start in windows[first : first + _WINDOWS_PER_BATCH]
+        ]
+        judged.append(classifier.judge(np.stack([clip for clip, _ in clips]), np.stack([mask for _, mask in clips])))
+    return np.concatenate(judged)
+
+
+def _length(classifier: ActivityClassifier) -> int:
+    return classifier.spec.num_frames

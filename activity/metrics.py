@@ -1,0 +1,113 @@
+"""From probabilities to numbers; scikit-learn does the arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well probabilities match the truth.
+
+    Args:
+        probabilities: `(N, C)`, each row sums to 1.
+        label_ids: `(N,)` true label ids, 0 to C-1.
+        labels: names of the C labels.
+    """
+
+    probabilities: np.ndarray
+    label_ids: np.ndarray
+    labels: Sequence[str]
+
+    def __post_init__(self) -> None:
+        expected = (len(self.label_ids), len(self.labels))
+        if self.probabilities.shape != expected or not len(self.label_ids):
+            raise ValueError(f"expected probabilities {expected} with N >= 1, received {self.probabilities.shape}")
+
+    @cached_property
+    def predicted_ids(self) -> np.ndarray:
+        """`(N,)` most probable label ids."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of samples whose most probable label is right (top-1)."""
+        return float(np.mean(self.predicted_ids == self.label_ids))
+
+    def top_k_accuracy(self, k: int) -> float:
+        """Share of samples whose true label is among the `k` most probable."""
+        from sklearn.metrics import top_k_accuracy_score
+
+        if k >= len(self.labels):
+            return 1.0
+        if len(self.labels) == 2:  # scikit-learn wants one column for two labels
+            return self.accuracy
+        ids = np.arange(len(self.labels))
+        return float(top_k_accuracy_score(self.label_ids, self.probabilities, k=k, labels=ids))
+
+    @cached_property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Label -> `precision`, `recall`, `f1`, `support` (number of samples); 0 where undefined."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        columns = precision_recall_fscore_support(
+            self.label_ids, self.predicted_ids, labels=np.arange(len(self.labels)), zero_division=0.0
+        )
+        return {
+            label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+            for label, p, r, f, n in zip(self.labels, *columns, strict=True)
+        }
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean of F1 over the labels that occur, true or predicted: rare labels count like frequent ones."""
+        occurring = set(self.label_ids.tolist()) | set(self.predicted_ids.tolist())
+        return float(np.mean([self.per_class[self.labels[i]]["f1"] for i in sorted(occurring)]))
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """`(C, C)` int counts; rows are true, columns predicted."""
+        from sklearn.metrics import confusion_matrix
+
+        return confusion_matrix(self.label_ids, self.predicted_ids, labels=np.arange(len(self.labels)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """`accuracy`, `top_k` (k -> accuracy), `macro_f1`, `per_class`, `labels`, `confusion`; ready for JSON."""
+        return {
+            "accuracy": self.accuracy,
+            "top_k": {str(k): self.top_k_accuracy(k) for k in (1, 3, 5) if k < len(self.labels)},
+            "macro_f1": self.macro_f1,
+            "per_class": self.per_class,
+            "labels": list(self.labels),
+            "confusion": self.confusion.tolist(),
+        }
+
+    def as_text(self) -> str:
+        """The scores, the report per class and the confusion matrix for a terminal."""
+        top_k = "".join(f"   top-{k} {self.top_k_accuracy(k):.3f}" for k in (3, 5) if k < len(self.labels))
+        lines = [
+            f"accuracy {self.accuracy:.3f}{top_k}   macro-F1 {self.macro_f1:.3f}   ({len(self.label_ids)} videos)",
+            "",
+        ]
+        width = max(len(label) for label in [*self.labels, "label"])
+        lines.append(f"{'label':{width}}  precision  recall     f1  videos")
+        for label, row in self.per_class.items():
+            lines.append(
+                f"{label:{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  {row['f1']:5.3f}  {row['support']:6d}"
+            )
+        lines += ["", "confusion (rows true, columns predicted)", *self._confusion_lines(width)]
+        return "\n".join(lines)
+
+    def _confusion_lines(self, width: int) -> list[str]:
+        cell = max(4, len(str(self.confusion.max())) + 2)
+        head = " " * width + "".join(f"{i:{cell}d}" for i in range(len(self.labels)))
+        rows = [
+            f"{label:{width}}" + "".join(f"{count or '.':>{cell}}" for count in row) + f"   {i}"
+            for i, (label, row) in enumerate(zip(self.labels, self.confusion, strict=True))
+        ]
+        return [head, *rows]

@@ -1,0 +1,234 @@
+"""Label videos with a model: the one way for Python, the command line and whatever comes above.
+
+Files are decoded ahead in threads while the network runs. Frames pass through the backbone once, in chunks, so that
+memory does not grow with the length of a video; windows then slide over the features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Full, Queue
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from activity.classifier import ActivityClassifier, load_classifier
+from activity.clips import SampledVideo, read_stack, sample_video, window_starts
+from activity.config import ClipSpec
+from activity.devices import share_gpu_memory
+from activity.errors import VideoError
+from activity.evaluation import judge_windows
+from activity.video import probe
+
+_logger = logging.getLogger(__name__)
+
+_MIN_FRAMES_PER_CHUNK = 32
+_CHUNKS_AHEAD = 4  # per video; bounds memory: 4 x 34 frames of 224x224 are 20 MB
+_LONG = 2.0  # a video longer than so many training clips is read in windows
+
+
+@dataclass(frozen=True)
+class Window:
+    """Probabilities `(C,)` of `[start_seconds, end_seconds)` of a video."""
+
+    start_seconds: float
+    end_seconds: float
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a video shows.
+
+    Attributes:
+        source: as it was given.
+        labels: names of the C activities.
+        probabilities: `(C,)`, the mean over the windows; sums to 1.
+        duration_seconds: of the video.
+        windows: what the probabilities are the mean of, in order of time.
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    probabilities: np.ndarray
+    duration_seconds: float
+    windows: tuple[Window, ...]
+
+    @property
+    def label(self) -> str:
+        """The most probable activity."""
+        return self.labels[int(self.probabilities.argmax())]
+
+    @property
+    def probability(self) -> float:
+        """Of the most probable activity, 0 to 1."""
+        return float(self.probabilities.max())
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """The `k` most probable activities with their probabilities, best first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [(self.labels[i], float(self.probabilities[i])) for i in order]
+
+    def as_dict(self, *, top_k: int = 5) -> dict[str, Any]:
+        """`source`, `label`, `probability`, `top`, `duration_seconds`; ready for JSON."""
+        return {
+            "source": self.source,
+            "label": self.label,
+            "probability": self.probability,
+            "top": [{"label": label, "probability": probability} for label, probability in self.top(top_k)],
+            "duration_seconds": self.duration_seconds,
+        }
+
+    def as_text(self, *, top_k: int = 3) -> str:
+        """One line: the source and its most probable activities."""
+        return "  ".join([self.source, *(f"{label} {probability:.3f}" for label, probability in self.top(top_k))])
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A source that gave no prediction, and why."""
+
+    source: str
+    error: str
+
+    def as_dict(self, *, top_k: int = 0) -> dict[str, Any]:
+        """`source`, `error`; ready for JSON. There is nothing for `top_k` to list."""
+        return {"source": self.source, "error": self.error}
+
+
+class Predictor:
+    """A model, loaded once, that labels any number of videos.
+
+        predictor = Predictor.load("model.keras")
+        print(predictor.predict("clip.mp4").label)
+
+    Args:
+        classifier: from `activity.classifier.load_classifier` or `activity.training.train`.
+        num_threads: videos decoded at a time.
+    """
+
+    def __init__(self, classifier: ActivityClassifier, *, num_threads: int = 2) -> None:
+        self.classifier = classifier
+        self.num_threads = num_threads
+
+    @classmethod
+    def load(cls, model_path: Path | str, *, num_threads: int = 2) -> Predictor:
+        """Read a model file; raises `ModelFileError` if it is missing, damaged or not ours."""
+        share_gpu_memory()
+        return cls(load_classifier(Path(model_path)), num_threads=num_threads)
+
+    def predict(self, source: Path | str) -> Prediction:
+        """Label one video file; raises `VideoError` if not one frame of it can be decoded."""
+        (result,) = self.predict_many([source])
+        if isinstance(result, Failure):
+            raise VideoError(f"{source}: {result.error}")
+        return result
+
+    def predict_many(self, sources: Iterable[Path | str]) -> Iterator[Prediction | Failure]:
+        """Label video files, in their order; one that fails does not stop the others."""
+        stop = Event()
+        spec, clip_seconds = self.classifier.spec, self.classifier.clip_seconds
+        streams = [_Stream(str(source), spec, clip_seconds, stop) for source in sources]
+        with ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode") as pool:
+            try:
+                for stream in streams:
+                    pool.submit(stream.decode)
+                for stream in streams:
+                    yield self._finish(stream)
+            finally:
+                stop.set()  # the consumer may stop early: let the decoders end too
+
+    def _finish(self, stream: _Stream) -> Prediction | Failure:
+        features = [self.classifier.extract(chunk) for chunk in stream.chunks()]
+        if isinstance(stream.error, VideoError):
+            return Failure(stream.source, str(stream.error).removeprefix(f"{stream.source}: "))
+        sampled = stream.sampled
+        if sampled is None:
+            raise RuntimeError(f"decoding {stream.source} failed") from stream.error
+        if sampled.problem:
+            _logger.warning("%s %s", stream.source, sampled.problem)
+        stack = np.concatenate(features)  # (N, D)
+        num_frames = self.classifier.spec.num_frames
+        starts = window_starts(len(stack), num_frames)
+        judged = judge_windows(self.classifier, [(stack, start) for start in starts])  # (num_windows, C)
+        times = [*sampled.timestamps_seconds, sampled.duration_seconds]
+        windows = tuple(
+            Window(times[start], times[min(start + num_frames, len(stack))], probabilities)
+            for start, probabilities in zip(starts, judged, strict=True)
+        )
+        return Prediction(
+            stream.source,
+            self.classifier.labels,
+            judged.mean(axis=0),
+            sampled.duration_seconds,
+            windows,
+        )
+
+
+class _Stream:
+    """Chunks of sampled frames of one video, made in a decoding thread, taken by the thread of the network."""
+
+    def __init__(self, source: str, spec: ClipSpec, clip_seconds: float, stop: Event) -> None:
+        self.source = source
+        self.sampled: SampledVideo | None = None
+        self.error: Exception | None = None
+        self._spec, self._clip_seconds, self._stop = spec, clip_seconds, stop
+        self._pending: list[np.ndarray] = []
+        # Larger than a video that is not long, so that one which proves short can still be sampled anew.
+        self._chunk = max(_MIN_FRAMES_PER_CHUNK, int(_LONG * spec.num_frames) + 2)
+        self._queue: Queue[np.ndarray | None] = Queue(_CHUNKS_AHEAD)
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Stacks `(n, H, W, 3)` uint8 in order of time, as they are ready; afterwards `sampled` or `error` is set."""
+        while (chunk := self._queue.get()) is not None:
+            yield chunk
+
+    def decode(self) -> None:
+        """Fill the queue; run in a thread."""
+        try:
+            self.sampled = self._sample()
+            if self._pending:
+                self._put(np.stack(self._pending))
+        except Exception as error:  # handed to the other thread, which tells a bad video from a bug
+            self.error = error
+        finally:
+            self._put(None)
+
+    def _sample(self) -> SampledVideo:
+        """Evenly, unless the video is much longer than the clips of training: then at their rate."""
+        spec, path = self._spec, Path(self.source)
+        if spec.frames_per_second is not None:
+            return sample_video(path, spec, self._take, num_threads=0)
+        long_seconds = _LONG * self._clip_seconds
+        if probe(path).duration_seconds_claimed <= long_seconds:
+            stack, sampled = read_stack(path, spec, num_threads=0)
+            if sampled.duration_seconds <= long_seconds:
+                self._pending = list(stack)
+                return sampled
+        at_rate = dataclasses.replace(spec, frames_per_second=spec.num_frames / self._clip_seconds)
+        sampled = sample_video(path, at_rate, self._take, num_threads=0)
+        if sampled.duration_seconds > long_seconds:
+            return sampled
+        stack, sampled = read_stack(path, spec, num_threads=0)  # the header claimed more than there is
+        self._pending = list(stack)
+        return sampled
+
+    def _take(self, frame: np.ndarray) -> None:
+        self._pending.append(frame)
+        if len(self._pending) == self._chunk:
+            self._put(np.stack(self._pending))
+            self._pending = []
+
+    def _put(self, chunk: np.ndarray | None) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(Full):
+                self._queue.put(chunk, timeout=0.1)
+                return
+        raise VideoError(f"{self.source}: stopped")

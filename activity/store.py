@@ -1,0 +1,270 @@
+"""The data set folder: frame stacks and the feature cache. Every file appears whole or not at all.
+
+    DATASET/dataset.json    format version, ClipSpec, labels, counts, versions
+    DATASET/manifest.csv    sample_id,path,label,group,split,num_frames,duration_seconds and the user's own columns
+    DATASET/problems.csv    path,reason,frames_read,frames_claimed
+    DATASET/decoded.csv     what decoding each content gave, so that it is done once
+    DATASET/frames/<sample_id>.npy                       (N, H, W, 3) uint8 RGB, real frames only
+    DATASET/features/<backbone>-<digest>/<sample_id>.npy (N, D) float32
+
+N is at most T for evenly spread frames. At a fixed rate it is as long as the video, and clips are windows of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from activity.clips import SampledVideo, sample_video
+from activity.config import ClipSpec
+from activity.dataset import SPLITS, Sample, labels_of
+from activity.errors import DatasetError
+
+if TYPE_CHECKING:
+    import keras
+
+FORMAT_VERSION = 1
+MANIFEST_COLUMNS = ("sample_id", "path", "label", "group", "split", "num_frames", "duration_seconds")
+PROBLEM_COLUMNS = ("path", "reason", "frames_read", "frames_claimed")
+_FRAMES_PER_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A preprocessed data set.
+
+    Attributes:
+        dataset_dir: its folder.
+        videos_dir: where the videos were.
+        spec: what a clip is.
+        samples: the rows of its manifest.
+        problems: the rows of `problems.csv`.
+    """
+
+    dataset_dir: Path
+    videos_dir: Path
+    spec: ClipSpec
+    samples: list[Sample]
+    problems: list[dict[str, str]]
+
+    @property
+    def labels(self) -> list[str]:
+        """All labels, in alphabetical order."""
+        return labels_of(self.samples)
+
+    def as_text(self) -> str:
+        """What the data set holds, for a terminal."""
+        counts = Counter(sample.split for sample in self.samples)
+        width = max(len(label) for label in self.labels)
+        lines = [f"{'label':{width}}  " + "".join(f"{split:>7}" for split in SPLITS)]
+        for label in self.labels:
+            of_label = Counter(sample.split for sample in self.samples if sample.label == label)
+            lines.append(f"{label:{width}}  " + "".join(f"{of_label[split]:7d}" for split in SPLITS))
+        lines += [
+            f"{'all':{width}}  " + "".join(f"{counts[split]:7d}" for split in SPLITS),
+            f"{len(self.samples)} videos, {len({sample.group for sample in self.samples})} groups, {self.spec}",
+        ]
+        if self.problems:
+            lines.append(f"{len(self.problems)} videos with problems, see {self.dataset_dir / 'problems.csv'}")
+        return "\n".join(lines)
+
+    def split(self, name: str) -> list[Sample]:
+        """The samples of one split; raises `DatasetError` if there are none."""
+        samples = [sample for sample in self.samples if sample.split == name]
+        if not samples:
+            raise DatasetError(f"{self.dataset_dir}: its manifest.csv has no samples in the split '{name}'")
+        return samples
+
+    def frames(self, sample: Sample) -> np.ndarray:
+        """The frame stack of a sample, `(N, H, W, 3)` uint8 RGB, mapped from disk."""
+        path = stack_path(self.dataset_dir, sample.sample_id)
+        try:
+            frames = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{path}: cannot be read ({error}); run the same preprocess command again") from error
+        expected = (self.spec.height, self.spec.width, 3)
+        if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8 or not len(frames):
+            raise DatasetError(f"{path}: expected (N, {expected}) uint8 with N >= 1, received {frames.shape}")
+        return frames
+
+
+def load_dataset(dataset_dir: Path) -> Dataset:
+    """Open a folder that `activity.preprocessing.preprocess` made.
+
+    Raises:
+        DatasetError: no such folder, not ours, unfinished, or of a newer version.
+    """
+    dataset_dir = Path(dataset_dir)
+    about = read_about(dataset_dir)
+    if about is None:
+        raise DatasetError(
+            f"{dataset_dir}: not a data set folder (no dataset.json in it); make one with: "
+            f"activity preprocess VIDEOS --out {dataset_dir}"
+        )
+    if not (dataset_dir / "manifest.csv").is_file():
+        raise DatasetError(f"{dataset_dir}: unfinished; run the same preprocess command again to complete it")
+    return Dataset(
+        dataset_dir,
+        Path(about["videos_dir"]),
+        ClipSpec(**about["spec"]),
+        [_sample_from_row(row) for row in read_csv(dataset_dir / "manifest.csv")],
+        read_csv(dataset_dir / "problems.csv"),
+    )
+
+
+def read_about(dataset_dir: Path) -> dict[str, Any] | None:
+    """The content of `dataset.json`, `None` if there is none; raises `DatasetError` if it is not ours."""
+    path = dataset_dir / "dataset.json"
+    if not path.is_file():
+        return None
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        version = about["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path}: not a data set description of ours ({error!r})") from error
+    if version > FORMAT_VERSION:
+        raise DatasetError(f"{path}: made by a newer activity (format {version}, this program reads {FORMAT_VERSION})")
+    return about
+
+
+def _sample_from_row(row: dict[str, str]) -> Sample:
+    values = {name: row[name] for name in MANIFEST_COLUMNS}
+    return Sample(
+        sample_id=values["sample_id"],
+        path=values["path"],
+        label=values["label"],
+        group=values["group"],
+        split=values["split"],
+        num_frames=int(values["num_frames"]),
+        duration_seconds=float(values["duration_seconds"]),
+        extra={name: value for name, value in row.items() if name not in values},
+    )
+
+
+# === Files that appear whole or not at all ===
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file that takes its name `path` only if the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    try:
+        with temporary.open(mode, **text) as file:  # type: ignore[call-overload]
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows under a header line."""
+    with atomic_file(path, "w") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV with a header line; none if there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# === Frame stacks ===
+
+
+def stack_path(dataset_dir: Path, sample_id: str) -> Path:
+    """Where the frame stack of a sample is."""
+    return dataset_dir / "frames" / f"{sample_id}.npy"
+
+
+def write_stack(video_path: Path, spec: ClipSpec, path: Path) -> SampledVideo:
+    """Decode a video into a frame stack on disk, frame by frame: memory does not grow with the video.
+
+    Raises:
+        VideoError: not one frame can be decoded.
+    """
+    with atomic_file(path) as file:
+        size = (spec.height, spec.width, 3)
+        _write_npy_header(file, (0, *size))
+        start = file.tell()
+        sampled = sample_video(video_path, spec, lambda frame: file.write(frame.data))
+        file.seek(0)
+        # NumPy pads headers so that the first axis can grow in place.
+        _write_npy_header(file, (len(sampled.timestamps_seconds), *size))
+        if file.tell() != start:
+            raise AssertionError("the .npy header changed its length")
+    return sampled
+
+
+def _write_npy_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+# === Features ===
+
+
+def extract_features(
+    dataset: Dataset, samples: Sequence[Sample], backbone: keras.Model, *, keep: bool = True
+) -> list[np.ndarray]:
+    """Features `(N, D)` float32 of each sample, from the cache where it has them.
+
+    Only real frames go through the backbone, in full batches across samples.
+
+    Args:
+        dataset: whose frame stacks are read.
+        samples: of the data set.
+        backbone: frames `(H, W, 3)` to features `(D,)`. The cache is keyed by its name, input size and weights.
+        keep: write what had to be computed into the cache.
+    """
+    cache_dir = dataset.dataset_dir / "features" / f"{backbone.name}-{_digest(backbone)}"
+    paths = {sample.sample_id: cache_dir / f"{sample.sample_id}.npy" for sample in samples}
+    features = {id_: np.load(path) for id_, path in paths.items() if path.is_file()}
+    todo = {sample.sample_id: dataset.frames(sample) for sample in samples if sample.sample_id not in features}
+    if todo and keep:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    for id_, computed in _through_backbone(todo, backbone):
+        features[id_] = computed
+        if keep:
+            with atomic_file(paths[id_]) as file:
+                np.save(file, computed)
+    return [features[sample.sample_id] for sample in samples]
+
+
+def _through_backbone(stacks: Mapping[str, np.ndarray], backbone: keras.Model) -> Iterator[tuple[str, np.ndarray]]:
+    """`(sample_id, features)` of each stack, as soon as its last frame has been through."""
+    from activity.classifier import predict
+
+    rows: dict[str, list[np.ndarray]] = {id_: [] for id_ in stacks}
+    frames = ((id_, frame) for id_, stack in stacks.items() for frame in stack)
+    total = sum(len(stack) for stack in stacks.values())
+    with tqdm(total=total, desc=f"{backbone.name} features", unit="frame", disable=None) as progress:
+        while batch := list(islice(frames, _FRAMES_PER_BATCH)):
+            outputs = predict(backbone, np.stack([frame for _, frame in batch]))
+            progress.update(len(batch))
+            for (id_, _), output in zip(batch, outputs, strict=True):
+                rows[id_].append(output)
+                if len(rows[id_]) == len(stacks[id_]):
+                    yield id_, np.stack(rows.pop(id_))
+
+
+def _digest(backbone: keras.Model) -> str:
+    digest = hashlib.blake2b(f"{backbone.input_shape}".encode(), digest_size=6)
+    for weight in backbone.get_weights():
+        digest.update(np.ascontiguousarray(weight).data)
+    return digest.hexdigest()

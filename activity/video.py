@@ -1,0 +1,251 @@
+"""Read and write videos: the only user of OpenCV's readers and writers.
+
+Frames are `(H, W, 3)` uint8 RGB, in display orientation. Nothing here believes a header: counts and times are those
+of frames that were really decoded (OpenCV issues 15569 and 9053: header counts and seeking are unreliable).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from activity.errors import VideoError
+
+# FFmpeg writes a line of stderr per damaged macroblock; we report one reason per file instead.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+import cv2  # noqa: E402  (it reads the variable when it is imported)
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+_FALLBACK_FRAMES_PER_SECOND = 25.0  # where a header claims none, or nonsense
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video's header says. `num_frames_claimed` is a hint, not a count: 0 when the header gives none.
+
+    Attributes:
+        height, width: of a frame in pixels, rotation metadata applied.
+        frames_per_second: nominal; a variable frame rate shows only in the timestamps.
+        num_frames_claimed: frames according to the header.
+        fourcc: four letters of the codec, such as `avc1`.
+    """
+
+    height: int
+    width: int
+    frames_per_second: float
+    num_frames_claimed: int
+    fourcc: str
+
+    @property
+    def duration_seconds_claimed(self) -> float:
+        """Claimed frames over the nominal rate; 0 when the header gives no count."""
+        return self.num_frames_claimed / self.frames_per_second
+
+
+class VideoReader:
+    """Frames of a video in order; a frame is only converted when `retrieve` asks for it.
+
+        with VideoReader(path) as reader:
+            for index, timestamp_seconds in reader:
+                if wanted(index):
+                    frame = reader.retrieve()    # (H, W, 3) uint8 RGB
+
+    Args:
+        path: a video file.
+        num_threads: decoding threads; 1 keeps parallel workers from multiplying, 0 lets FFmpeg choose.
+
+    Raises:
+        VideoError: the file does not open as a video; the message says why as far as the file tells.
+    """
+
+    def __init__(self, path: Path, *, num_threads: int = 1) -> None:
+        self.path = Path(path)
+        # FFMPEG by name: OpenCV would otherwise go on to try `name_%03d` picture sequences and cameras.
+        parameters = [cv2.CAP_PROP_N_THREADS, num_threads]
+        self._capture = cv2.VideoCapture(os.path.abspath(self.path), cv2.CAP_FFMPEG, parameters)
+        if not self._capture.isOpened():
+            raise VideoError(f"{self.path}: {why_unreadable(self.path)}")
+        # Phones store sideways pixels and a rotation tag. The default changed between versions, so say it.
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        self.info = self._read_info()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._capture.release()
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        """`(index, timestamp_seconds)` of each decoded frame; timestamps always rise."""
+        index, timestamp = 0, -1.0
+        while self._capture.grab():
+            reported = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            # Some streams (MPEG-PS, raw) report 0 or a step back; then the nominal rate carries on.
+            if index == 0:
+                timestamp = max(reported, 0.0)
+            else:
+                timestamp = reported if reported > timestamp else timestamp + 1 / self.info.frames_per_second
+            yield index, timestamp
+            index += 1
+
+    def retrieve(self) -> np.ndarray:
+        """The frame that was grabbed last, `(H, W, 3)` uint8 RGB."""
+        ok, frame = self._capture.retrieve()
+        if not ok:
+            raise VideoError(f"{self.path}: a frame was found but could not be decoded")
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+    def _read_info(self) -> VideoInfo:
+        get = self._capture.get
+        rate = get(cv2.CAP_PROP_FPS)
+        if not 0 < rate <= 1000:  # also false for NaN
+            rate = _FALLBACK_FRAMES_PER_SECOND
+        claimed = get(cv2.CAP_PROP_FRAME_COUNT)
+        code = int(get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+        return VideoInfo(
+            height=int(get(cv2.CAP_PROP_FRAME_HEIGHT)),
+            width=int(get(cv2.CAP_PROP_FRAME_WIDTH)),
+            frames_per_second=rate,
+            num_frames_claimed=int(claimed) if 0 < claimed < 1e9 else 0,
+            fourcc=code.to_bytes(4, "little").decode("latin-1").strip("\0 "),
+        )
+
+
+def probe(path: Path) -> VideoInfo:
+    """What the header of a video says, without decoding it.
+
+    Raises:
+        VideoError: the file does not open as a video.
+    """
+    with VideoReader(path) as reader:
+        return reader.info
+
+
+def read_frames(path: Path) -> np.ndarray:
+    """All frames of a short video, `(N, H, W, 3)` uint8 RGB, in memory; for pictures and tests."""
+    with VideoReader(path) as reader:
+        frames = [reader.retrieve() for _ in reader]
+    if not frames:
+        raise VideoError(f"{path}: {why_unreadable(Path(path))}")
+    return np.stack(frames)
+
+
+# By extension: the codec that OpenCV's wheels can write into it. FFV1 is lossless, the others are not.
+_FOURCC = {".avi": "FFV1", ".mkv": "FFV1", ".mp4": "mp4v", ".webm": "VP90"}
+
+
+def write_video(
+    path: Path, frames: Iterable[np.ndarray], *, frames_per_second: float, fourcc: str | None = None
+) -> None:
+    """Write frames `(H, W, 3)` uint8 RGB of one size.
+
+    Args:
+        path: `.avi` and `.mkv` are lossless (FFV1), `.mp4` is MPEG-4, `.webm` is VP9.
+        frames: any iterable; it is consumed frame by frame.
+        frames_per_second: of the video, above 0.
+        fourcc: another codec, such as `MJPG`.
+
+    Raises:
+        VideoError: no frames, frames of another size, or a codec that does not open here.
+    """
+    path = Path(path)
+    code = fourcc or _FOURCC.get(path.suffix.lower())
+    if code is None:
+        raise VideoError(f"{path}: cannot tell the codec; expected one of {', '.join(_FOURCC)}, or a fourcc")
+    writer, size = None, None
+    with contextlib.ExitStack() as cleanup:
+        for frame in frames:
+            if writer is None:
+                size = frame.shape
+                writer = cv2.VideoWriter(
+                    str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*code), frames_per_second, (size[1], size[0])
+                )
+                cleanup.callback(writer.release)
+                if not writer.isOpened():
+                    raise VideoError(f"{path}: the codec {code} does not open for writing here")
+            if frame.shape != size:  # OpenCV drops such a frame without a word
+                raise VideoError(f"{path}: expected frames of shape {size}, received {frame.shape}")
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    if writer is None:
+        raise VideoError(f"{path}: there are no frames to write")
+
+
+def why_unreadable(path: Path) -> str:
+    """One clause on why a file gives no frames, from its own bytes; the decoder itself only says 'no'."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(4096)
+            boxes = _mp4_boxes(path) if head[4:8] == b"ftyp" else None
+    except OSError as error:
+        return f"cannot be opened: {error.strerror or error}"
+    if size == 0:
+        return "the file is empty (0 bytes)"
+    if b"\0" not in head and _is_text(head):
+        return "this is a text file, not a video"
+    if boxes is not None:
+        return _why_mp4_unreadable(boxes)
+    codec = _fourcc_if_open(path)
+    if codec is not None:
+        return (
+            f"opens, but no frame can be decoded (codec {codec or 'unknown'}): it holds no frames, or this OpenCV has "
+            f"no decoder for it. {_REENCODE}"
+        )
+    return f"not a video that OpenCV can open ({size} bytes): damaged, cut off, or another kind of file"
+
+
+_REENCODE = "If other players show it, re-encode it: ffmpeg -i IN -c:v libx264 OUT.mp4"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start > len(head) - 4  # only the last character was cut
+    return True
+
+
+def _mp4_boxes(path: Path, limit: int = 64 << 20) -> dict[str, bytes]:
+    """Top-level boxes of an MP4/MOV file, name -> content (of `moov` only; ISO/IEC 14496-12, section 4.2)."""
+    boxes = {}
+    end = path.stat().st_size
+    with path.open("rb") as file:
+        position = 0
+        while position + 8 <= end:
+            file.seek(position)
+            length, name = int.from_bytes(file.read(4), "big"), file.read(4).decode("latin-1")
+            if length == 1:
+                length = int.from_bytes(file.read(8), "big")
+            elif length == 0:
+                length = end - position
+            boxes[name] = file.read(min(length, limit)) if name == "moov" else b""
+            if length < 8:
+                break
+            position += length
+    return boxes
+
+
+def _why_mp4_unreadable(boxes: dict[str, bytes]) -> str:
+    index = boxes.get("moov")
+    if index is None:
+        return "its index (the 'moov' box) is missing: the recording or the copy was cut off"
+    if b"encv" in index:
+        return "the video is encrypted (DRM)"
+    if b"vide" not in index:
+        return "it has no video track (audio only)"
+    codec = next((c for c in (b"av01", b"hev1", b"hvc1", b"vp09", b"avc1", b"mp4v") if c in index), b"unknown")
+    return f"opens, but no frame can be decoded (codec {codec.decode()}): damaged, or no decoder here. {_REENCODE}"
+
+
+def _fourcc_if_open(path: Path) -> str | None:
+    capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
+    opened = capture.isOpened()
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+    capture.release()
+    return code.to_bytes(4, "little").decode("latin-1").strip("\0 ") if opened else None

@@ -1,0 +1,64 @@
+import dataclasses
+import json
+
+import pytest
+
+from activity.config import RESIZE_MODES, ClipSpec, TrainConfig, as_dict
+from activity.errors import ActivityError
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_frames": 0}, "num_frames must be 1 to 1024, received: 0"),
+        ({"num_frames": 1025}, "num_frames must be 1 to 1024, received: 1025"),
+        ({"height": 15}, "height must be 16 to 1024 pixels, received: 15"),
+        ({"width": 1025}, "width must be 16 to 1024 pixels, received: 1025"),
+        ({"frames_per_second": 0}, r"frames_per_second must be none \(evenly\), or above 0 and up to 1000, received: 0"),
+        ({"frames_per_second": float("nan")}, "frames_per_second .* received: nan"),
+        ({"frames_per_second": 1000.5}, "frames_per_second .* received: 1000.5"),
+        ({"resize": "squash"}, "resize must be one of stretch, crop, letterbox, received: squash"),
+    ],
+)
+def test_impossible_clip_specs(fields, message):
+    with pytest.raises(ActivityError, match=message):
+        ClipSpec(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"units": 0}, "units must be 1 or more, received: 0"),
+        ({"epochs": 0}, "epochs must be 1 or more"),
+        ({"patience": 0}, "patience must be 1 or more"),
+        ({"batch_size": 0}, "batch_size must be 1 or more"),
+        ({"dropout": 1.0}, "dropout must be 0 to below 1, received: 1.0"),
+        ({"fine_tune": -1}, "fine_tune must be 0 or more layers, received: -1"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0, received: 0.0"),
+        ({"weight_decay": -0.1}, "weight_decay must be 0 to below 1, received: -0.1"),
+        ({"class_weight": "auto"}, "class_weight must be none or balanced, received: auto"),
+    ],
+)
+def test_impossible_train_configs(fields, message):
+    with pytest.raises(ActivityError, match=message):
+        TrainConfig(**fields)
+
+
+@pytest.mark.parametrize("num_frames", [1, 1024])
+@pytest.mark.parametrize("size", [16, 1024])
+@pytest.mark.parametrize("rate", [None, 0.01, 1000])
+def test_limits_are_allowed(num_frames, size, rate):
+    ClipSpec(num_frames=num_frames, height=size, width=size, frames_per_second=rate)
+
+
+@pytest.mark.parametrize("config", [ClipSpec(frames_per_second=12.5, resize=RESIZE_MODES[1]), TrainConfig(head="gru")])
+def test_a_config_survives_json_and_cannot_be_changed(config):
+    assert type(config)(**json.loads(json.dumps(as_dict(config)))) == config
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.height = 1
+
+
+def test_clip_spec_reads_as_a_sentence():
+    assert str(ClipSpec()) == "16 frames evenly, 224x224, stretch"
+    spec = ClipSpec(num_frames=8, height=96, width=128, frames_per_second=12.5, resize="crop")
+    assert str(spec) == "8 frames at 12.5 frames/s, 96x128, crop"

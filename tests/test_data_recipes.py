@@ -1,0 +1,267 @@
+"""The recipes under data/: the manifest script does what its pages say, and the pages show commands that exist."""
+
+import csv
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parents[1] / "data"
+SCRIPT = DATA / "make_manifest.py"
+RECIPES = sorted(DATA.glob("*.md"))
+
+KTH_ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
+WEIZMANN_ACTIONS = ("bend", "jack", "jump", "pjump", "run", "side", "skip", "walk", "wave1", "wave2")
+WEIZMANN_PERSONS = ("daria", "denis", "eli", "ido", "ira", "lena", "lyova", "moshe", "shahar")
+
+
+def make_files(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def make_manifest(*arguments):
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def read_rows(videos):
+    with (videos / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def kth_names():
+    """Every file of the published archives; person13_handclapping_d3 was never recorded."""
+    names = [
+        f"{action}/person{person:02d}_{action}_d{setting}_uncomp.avi"
+        for action in KTH_ACTIONS
+        for person in range(1, 26)
+        for setting in range(1, 5)
+    ]
+    names.remove("handclapping/person13_handclapping_d3_uncomp.avi")
+    return names
+
+
+def weizmann_names():
+    """Every file of the published archives; lena walks, runs and skips twice."""
+    names = [f"{action}/{person}_{action}.avi" for action in WEIZMANN_ACTIONS for person in WEIZMANN_PERSONS]
+    for action in ("walk", "run", "skip"):
+        names.remove(f"{action}/lena_{action}.avi")
+        names += [f"{action}/lena_{action}{take}.avi" for take in (1, 2)]
+    return names
+
+
+def commands(recipe):
+    """The indented lines of a page: commands, and what they print or make."""
+    return [line.strip() for line in recipe.read_text("utf-8").splitlines() if line.startswith("    ")]
+
+
+# make_manifest.py, KTH
+
+
+def test_kth_whole_set(tmp_path):
+    videos = make_files(tmp_path / "kth", kth_names())
+    done = make_manifest("kth", videos)
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = "599 videos, 6 labels, 25 groups, 191 train, 192 val, 216 test"
+    assert expected in done.stdout and expected in (DATA / "kth.md").read_text("utf-8")
+
+    rows = read_rows(videos)
+    assert list(rows[0]) == ["path", "label", "group", "split"]
+    assert [row["path"] for row in rows] == sorted(kth_names())
+    assert rows[0] == {
+        "path": "boxing/person01_boxing_d1_uncomp.avi",
+        "label": "boxing",
+        "group": "person01",
+        "split": "val",
+    }
+    assert all(row["label"] == row["path"].split("/")[0] for row in rows)
+
+
+def test_kth_persons_are_the_official_ones(tmp_path):
+    videos = make_files(tmp_path, kth_names())
+    make_manifest("kth", videos)
+    persons = {}
+    for row in read_rows(videos):
+        persons.setdefault(row["split"], set()).add(int(row["group"].removeprefix("person")))
+    assert persons == {
+        "train": {11, 12, 13, 14, 15, 16, 17, 18},
+        "val": {19, 20, 21, 23, 24, 25, 1, 4},
+        "test": {22, 2, 3, 5, 6, 7, 8, 9, 10},
+    }
+
+
+def test_kth_page_lists_the_same_persons():
+    table = re.findall(r"^\| (train|val|test) \| ([\d, ]+) \|$", (DATA / "kth.md").read_text("utf-8"), re.MULTILINE)
+    assert {split: {int(person) for person in persons.split(",")} for split, persons in table} == {
+        "train": {11, 12, 13, 14, 15, 16, 17, 18},
+        "val": {19, 20, 21, 23, 24, 25, 1, 4},
+        "test": {22, 2, 3, 5, 6, 7, 8, 9, 10},
+    }
+
+
+@pytest.mark.parametrize("name", ["person26_boxing_d1_uncomp.avi", "person01_boxing_d5_uncomp.avi", "boxing.avi"])
+def test_kth_name_that_does_not_fit(tmp_path, name):
+    videos = make_files(tmp_path, ["person01_boxing_d1_uncomp.avi", name])
+    done = make_manifest("kth", videos)
+    assert done.returncode == 1 and done.stdout == ""
+    assert f"{videos / name}: expected personNN_ACTION_dD_uncomp.avi" in done.stderr
+    assert "names that do not fit: 1; no manifest written" in done.stderr
+    assert not (videos / "manifest.csv").exists()
+
+
+# make_manifest.py, Weizmann
+
+
+def test_weizmann_whole_set(tmp_path):
+    videos = make_files(tmp_path / "weizmann", weizmann_names())
+    done = make_manifest("weizmann", videos)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "93 videos, 10 labels, 9 groups" in done.stdout
+
+    rows = read_rows(videos)
+    assert list(rows[0]) == ["path", "label", "group"]
+    assert {row["label"] for row in rows} == set(WEIZMANN_ACTIONS)
+    assert {row["group"] for row in rows} == set(WEIZMANN_PERSONS)
+    by_path = {row["path"]: (row["label"], row["group"]) for row in rows}
+    assert by_path["walk/lena_walk1.avi"] == by_path["walk/lena_walk2.avi"] == ("walk", "lena")
+    assert by_path["wave1/ido_wave1.avi"] == ("wave1", "ido")
+    assert by_path["wave2/ido_wave2.avi"] == ("wave2", "ido")
+
+
+def test_weizmann_page_leaves_90_clips(tmp_path):
+    page = (DATA / "weizmann.md").read_text("utf-8")
+    removed = next(line.split()[1:] for line in page.splitlines() if line.startswith("    rm "))
+    make_files(tmp_path / "weizmann", weizmann_names())
+    for path in removed:
+        (tmp_path / path).unlink()
+    done = make_manifest("weizmann", tmp_path / "weizmann")
+    expected = "90 videos, 10 labels, 9 groups"
+    assert expected in done.stdout and expected in page
+    pairs = [(row["label"], row["group"]) for row in read_rows(tmp_path / "weizmann")]
+    assert len(set(pairs)) == len(pairs) == 90
+
+
+def test_weizmann_first_take_without_a_number(tmp_path):
+    videos = make_files(tmp_path, ["lena_walk.avi"])
+    assert make_manifest("weizmann", videos).returncode == 0
+    assert read_rows(videos) == [{"path": "lena_walk.avi", "label": "walk", "group": "lena"}]
+
+
+def test_weizmann_every_name_that_does_not_fit_is_named(tmp_path):
+    videos = make_files(tmp_path, ["bend/daria_bend.avi", "backgrounds/bg_038.avi", "bend/anna_bend.avi"])
+    done = make_manifest("weizmann", videos)
+    assert done.returncode == 1
+    assert done.stderr.count("expected PERSON_ACTION.avi") == 2
+    assert "bg_038.avi" in done.stderr and "anna_bend.avi" in done.stderr and "bend/daria_bend" not in done.stderr
+    assert not (videos / "manifest.csv").exists()
+
+
+# make_manifest.py, both
+
+
+def test_hidden_files_and_archives_are_passed_over(tmp_path):
+    names = ["daria_bend.avi", "._daria_bend.avi", ".cache/x.avi", "bend.zip", "notes.txt", "classification_masks.mat"]
+    videos = make_files(tmp_path, names)
+    assert make_manifest("weizmann", videos).returncode == 0
+    assert [row["path"] for row in read_rows(videos)] == ["daria_bend.avi"]
+
+
+def test_a_manifest_is_never_replaced_without_force(tmp_path):
+    videos = make_files(tmp_path, ["daria_bend.avi"])
+    (videos / "manifest.csv").write_text("mine\n", encoding="utf-8")
+    done = make_manifest("weizmann", videos)
+    assert done.returncode == 1 and "--force replaces it" in done.stderr
+    assert (videos / "manifest.csv").read_text("utf-8") == "mine\n"
+
+    assert make_manifest("weizmann", videos, "--force").returncode == 0
+    assert len(read_rows(videos)) == 1
+    assert sorted(path.name for path in videos.iterdir()) == ["daria_bend.avi", "manifest.csv"]
+
+
+def test_force_keeps_the_old_manifest_when_a_name_does_not_fit(tmp_path):
+    videos = make_files(tmp_path, ["daria_bend.avi", "odd.avi"])
+    (videos / "manifest.csv").write_text("mine\n", encoding="utf-8")
+    assert make_manifest("weizmann", videos, "--force").returncode == 1
+    assert (videos / "manifest.csv").read_text("utf-8") == "mine\n"
+
+
+def test_no_videos(tmp_path):
+    done = make_manifest("kth", tmp_path)
+    assert done.returncode == 1 and "no videos found" in done.stderr
+    done = make_manifest("kth", tmp_path / "nowhere")
+    assert done.returncode == 1 and "expected a folder of videos" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_data_set_is_a_usage_error(tmp_path):
+    done = make_manifest("ucf101", tmp_path)
+    assert done.returncode == 2 and "kth" in done.stderr and "weizmann" in done.stderr
+
+
+# the pages
+
+
+def test_readme_links_every_page_and_every_link_exists():
+    links = set(re.findall(r"\]\(([^)]+\.md)\)", (DATA / "README.md").read_text("utf-8")))
+    assert links == {path.name for path in RECIPES} - {"README.md"}
+
+
+def test_only_recipes_live_here():
+    kept = [path for path in DATA.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert {path.suffix for path in kept} <= {".csv", ".md", ".py"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_script_commands_on_the_page_run(recipe, tmp_path):
+    shown = [shlex.split(line) for line in commands(recipe) if line.startswith("python ")]
+    for _, script, data_set, _videos in shown:
+        assert DATA.parent / script == SCRIPT
+        name = {"kth": "person01_boxing_d1_uncomp.avi", "weizmann": "daria_bend.avi"}[data_set]
+        assert make_manifest(data_set, make_files(tmp_path / data_set, [name])).returncode == 0
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_activity_commands_on_the_page_name_what_the_page_made(recipe):
+    """Each line parses as a shell line, and a data set or model that is read was written by a line above it."""
+    made = set()
+    for line in commands(recipe):
+        if not line.startswith("activity "):
+            continue
+        words = shlex.split(line)
+        command, operands = words[1], []
+        for word in words[2:]:
+            if word.startswith("--"):
+                break
+            operands.append(word)
+        assert command in ("preprocess", "train", "evaluate", "cross-validate")
+        if command != "preprocess":
+            assert set(operands) <= made, line
+        if "--out" in words:
+            made.add(words[words.index("--out") + 1])
+    assert made
+
+
+@pytest.mark.parametrize("name", ["kth", "weizmann"])
+def test_rows_shown_on_the_page_are_the_rows_written(name, tmp_path):
+    videos = make_files(tmp_path, kth_names() if name == "kth" else weizmann_names())
+    make_manifest(name, videos)
+    first_rows = (videos / "manifest.csv").read_text("utf-8").splitlines()[:3]
+    assert "\n".join(f"    {row}" for row in first_rows) in (DATA / f"{name}.md").read_text("utf-8")
+
+
+def test_manifest_shown_in_the_readme_is_a_table():
+    lines = commands(DATA / "README.md")
+    start = lines.index("path,label,group,split,camera")
+    rows = list(csv.DictReader(lines[start : start + 4]))
+    assert [row["split"] for row in rows] == ["train", "test", "test"]
+    assert all(None not in row and None not in row.values() for row in rows)
+    splits = {}
+    for row in rows:
+        splits.setdefault(row["group"], set()).add(row["split"])
+    assert all(len(of_group) == 1 for of_group in splits.values())  # the example must not leak itself
