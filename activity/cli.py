@@ -24,6 +24,17 @@ from activity.errors import ActivityError
 _logger = logging.getLogger(__name__)
 
 
+def run() -> None:
+    """The program: `main` without the lines that TensorFlow's C++ writes to stderr, which no setting silences.
+
+    Python keeps the terminal; what C++ writes goes nowhere, unless `-v` is given. Its errors come back as exceptions.
+    """
+    if not {"-v", "--verbose"} & set(sys.argv):
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.exit(main())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 an error in one line, 2 usage, 130 interrupted."""
     arguments = _parser().parse_args(argv)
@@ -41,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"activity: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("activity: stopped; the same command goes on from here", file=sys.stderr)
+        how = " --resume" if arguments.command == "train" else ""
+        print(f"activity: stopped; the same command{how} goes on from here", file=sys.stderr)
         return 130
 
 
@@ -49,7 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    _import_keras()
     from activity.demo import run_demo
 
     run_demo(arguments.out, say=print)
@@ -78,7 +89,6 @@ def _preprocess(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    _import_keras()
     from activity.classifier import check_model_path, save_classifier
     from activity.plots import curves_figure, save_figure
     from activity.store import load_dataset
@@ -94,7 +104,6 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    _import_keras()
     from activity.classifier import load_classifier
     from activity.evaluation import evaluate
     from activity.plots import save_report
@@ -108,7 +117,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _cross_validate(arguments: argparse.Namespace) -> None:
-    _import_keras()
     from activity.evaluation import cross_validate
     from activity.plots import save_report
     from activity.store import load_dataset
@@ -125,7 +133,6 @@ def _classify(arguments: argparse.Namespace) -> int:
     from activity.dataset import expand_sources
 
     sources = expand_sources(arguments.sources)
-    _import_keras()
     from activity.predictor import Failure, Predictor
 
     predictor = Predictor.load(arguments.model)
@@ -144,7 +151,6 @@ def _classify(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    _import_keras()
     from activity.doctor import examine, format_checks
 
     checks = examine(expect_gpu=arguments.expect_gpu)
@@ -327,23 +333,5 @@ def _say_written(paths: Sequence[Path]) -> None:
         _logger.info("wrote %s", path)
 
 
-def _import_keras() -> None:
-    """Import Keras without the lines that TensorFlow's libraries write to stderr while they load."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as swallowed:
-        os.dup2(swallowed.fileno(), 2)
-        try:
-            import keras  # noqa: F401
-        except BaseException:
-            swallowed.seek(0)
-            os.write(kept, swallowed.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -88,7 +88,8 @@ def num_times_due(timestamp_seconds: float, num_taken: int, frames_per_second: f
         num_taken: sample times already served.
         frames_per_second: the rate R asked for.
     """
-    num_reached = int((timestamp_seconds + _TIMESTAMP_TOLERANCE_SECONDS) * frames_per_second) + 1
+    tolerance = min(_TIMESTAMP_TOLERANCE_SECONDS * frames_per_second, 0.5)  # in sample times
+    num_reached = int(timestamp_seconds * frames_per_second + tolerance) + 1
     return max(0, num_reached - num_taken)
 
 

@@ -11,8 +11,6 @@ import dataclasses
 import glob
 import logging
 import re
-import warnings
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -94,7 +92,7 @@ def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
         listed = _apply_split_files(listed, [Path(file) for file in split_files])
     labels = {sample.label for sample in listed.samples}
     if len(labels) < 2:
-        raise DatasetError(f"{videos}: expected videos of two or more activities, found {_names(labels) or 'none'}")
+        raise DatasetError(f"{videos}: expected videos of two or more activities, found {name_some(labels) or 'none'}")
     return listed
 
 
@@ -104,6 +102,7 @@ def scan_folder(videos_dir: Path) -> VideoList:
     The group is read from UCF-style names (`_g07_`); without one, each file is its own group.
     """
     class_dirs = sorted(p for p in videos_dir.iterdir() if p.is_dir() and not p.name.startswith("."))
+    class_dirs = [p for p in class_dirs if not (p / "dataset.json").is_file()]  # what preprocess made of them
     if not class_dirs:
         raise DatasetError(
             f"{videos_dir}: no class folders and no manifest.csv; expected {videos_dir.name}/<label>/<video>"
@@ -119,7 +118,7 @@ def scan_folder(videos_dir: Path) -> VideoList:
             samples.append(Sample(path=path, label=class_dir.name, group=_group_from_name(path)))
     stray = [p.name for p in videos_dir.iterdir() if p.is_file() and not is_passed_over(Path(p.name))]
     if stray:
-        _logger.warning("%s: not in a class folder, left out: %s", videos_dir, _names(stray))
+        _logger.warning("%s: not in a class folder, left out: %s", videos_dir, name_some(stray))
     if not samples:
         raise DatasetError(f"{videos_dir}: its class folders hold no videos ({num_skipped} other files skipped)")
     return VideoList(videos_dir, samples, num_skipped)
@@ -169,7 +168,7 @@ def read_manifest(manifest_path: Path) -> VideoList:
             absent = {"path", "label"} - set(columns)
             if absent:
                 raise DatasetError(
-                    f"{manifest_path}: expected columns path,label[,group][,split], missing {_names(absent)}; "
+                    f"{manifest_path}: expected columns path,label[,group][,split], missing {name_some(absent)}; "
                     f"received: {','.join(columns)}"
                 )
             rows = [(reader.line_num, row) for row in reader]
@@ -254,132 +253,23 @@ def _read_split_file(file: Path) -> list[tuple[str, str]]:
 
 def _apply_split_files(listed: VideoList, split_files: list[Path]) -> VideoList:
     splits = read_split_files(split_files)
-    keys = {f"{sample.label}/{PurePosixPath(sample.path).name}": sample for sample in listed.samples}
+    keys: dict[str, Sample] = {}
+    for sample in listed.samples:
+        first = keys.setdefault(f"{sample.label}/{PurePosixPath(sample.path).name}", sample)
+        if first is not sample:
+            raise DatasetError(
+                f"split lists name files only by label and name, which {first.path} and {sample.path} share"
+            )
     kept = [dataclasses.replace(keys[key], split=split) for key, split in splits.items() if split and key in keys]
     if not kept:
         raise DatasetError(f"{listed.videos_dir}: none of the {len(splits)} videos in the split lists is there")
     if len(kept) < len(keys):
         _logger.warning("%d of %d videos are not used by the split lists, left out", len(keys) - len(kept), len(keys))
-    missing = {key: "named in the split lists, but there is no such file" for key in splits if key not in keys}
+    absent = [key for key, split in splits.items() if split and key not in keys]
+    missing = dict.fromkeys(absent, "named in the split lists, but there is no such file")
     return VideoList(
         listed.videos_dir, sorted(kept, key=lambda s: s.path), listed.num_skipped, {**listed.missing, **missing}
     )
-
-
-def assign_splits(samples: Sequence[Sample], *, seed: int = 0) -> list[Sample]:
-    """Give every sample a split: its own where it has one, else about 64 % train, 16 % val, 20 % test by groups.
-
-    Labels are kept as balanced as whole groups allow (scikit-learn's `StratifiedGroupKFold`). Splits that came with
-    the data stay; if they hold no `val`, it is taken from `train`.
-
-    Raises:
-        DatasetError: only some samples have a split, too few groups, or a group in two splits.
-    """
-    with_split = [sample for sample in samples if sample.split]
-    if with_split and len(with_split) < len(samples):
-        first = next(sample.path for sample in samples if not sample.split)
-        raise DatasetError(f"{len(samples) - len(with_split)} of {len(samples)} videos have no split, first: {first}")
-    result = list(samples)
-    if not with_split:
-        if all(sample.group == sample.path for sample in samples):
-            _logger.warning(
-                "no groups known: each video counts as its own. If several show the same person or recording, the "
-                "score will flatter; add a 'group' column in a manifest.csv to keep such clips together"
-            )
-        result = hold_out(result, "test", 5, seed)
-    if not any(sample.split == "val" for sample in result):
-        result = hold_out(result, "val", 5, seed)
-    check_leaks(result)
-    return result
-
-
-def hold_out(samples: Sequence[Sample], split: str, num_folds: int, seed: int) -> list[Sample]:
-    """Move one of `num_folds` group folds of the training part to `split`; the rest of that part becomes `train`.
-
-    Samples that are already in another split stay there.
-
-    Raises:
-        DatasetError: the training part has too few groups.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    pool = [i for i, sample in enumerate(samples) if sample.split in ("", "train")]
-    labels = [samples[i].label for i in pool]
-    groups = [samples[i].group for i in pool]
-    num_folds = min(num_folds, len(set(groups)), max(Counter(labels).values(), default=0))
-    if num_folds < 2:
-        raise DatasetError(
-            f"too few groups to hold out a {split} part: expected at least 3 groups (and 3 videos of some label) for "
-            f"train, val and test; received {len(set(groups))} groups, {len(pool)} videos"
-        )
-    with warnings.catch_warnings():
-        # scikit-learn warns of labels rarer than the folds; the caller is told which labels a split lacks
-        warnings.simplefilter("ignore", UserWarning)
-        splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-        folds = list(splitter.split(labels, labels, groups))
-
-    def num_labels(indices: Iterable[int]) -> int:
-        return len({labels[i] for i in indices})
-
-    # Of the folds, the one that leaves most labels in training and then has most labels itself.
-    _, held_out = max(folds, key=lambda fold: (num_labels(fold[0]), num_labels(fold[1])))
-    chosen = set(held_out.tolist())
-    result = list(samples)
-    for i, index in enumerate(pool):
-        result[index] = dataclasses.replace(samples[index], split=split if i in chosen else "train")
-    return result
-
-
-def assign_folds(samples: Sequence[Sample], folds: str, *, seed: int = 0) -> list[str]:
-    """The fold of each sample; a group never stands in two folds.
-
-    Args:
-        samples: of a data set.
-        folds: a number K of group folds, `groups` (each group is a fold), or a column of the manifest.
-        seed: of the K folds.
-
-    Raises:
-        DatasetError: no such column, too few groups, or a column that divides a group.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    groups = [sample.group for sample in samples]
-    if folds == "groups":
-        assigned = groups
-    elif folds.isdecimal():
-        if not 2 <= int(folds) <= len(set(groups)):
-            raise DatasetError(f"expected 2 to {len(set(groups))} folds (the number of groups), received {folds}")
-        labels = [sample.label for sample in samples]
-        assigned = [""] * len(samples)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of labels rarer than the folds
-            splitter = StratifiedGroupKFold(int(folds), shuffle=True, random_state=seed)
-            for number, (_, indices) in enumerate(splitter.split(labels, labels, groups)):
-                for index in indices:
-                    assigned[index] = str(number)
-    elif all(folds in sample.extra for sample in samples):
-        assigned = [sample.extra[folds] for sample in samples]
-    else:
-        columns = ", ".join(samples[0].extra) or "none"
-        raise DatasetError(f"the manifest has no column '{folds}'; expected a number, groups, or one of: {columns}")
-    check_leaks(dataclasses.replace(s, split=f"fold {fold}") for s, fold in zip(samples, assigned, strict=True))
-    if len(set(assigned)) < 2:
-        raise DatasetError(f"cross-validation needs two or more folds, '{folds}' gives {len(set(assigned))}")
-    return assigned
-
-
-def check_leaks(samples: Iterable[Sample]) -> None:
-    """Raise `DatasetError` naming the groups that stand in more than one split."""
-    splits = defaultdict(set)
-    for sample in samples:
-        splits[sample.group].add(sample.split)
-    leaks = sorted(group for group, found in splits.items() if len(found) > 1)
-    if leaks:
-        first = leaks[0]
-        raise DatasetError(
-            f"{len(leaks)} groups stand in more than one split, so the score would flatter: {_names(leaks)} "
-            f"({first}: {', '.join(sorted(splits[first]))}); every group must keep to one split"
-        )
 
 
 def labels_of(samples: Iterable[Sample]) -> list[str]:
@@ -393,7 +283,8 @@ def labels_without(samples: Iterable[Sample], split: str) -> list[str]:
     return sorted({sample.label for sample in samples} - {s.label for s in samples if s.split == split})
 
 
-def _names(names: Iterable[str], most: int = 5) -> str:
+def name_some(names: Iterable[str], most: int = 5) -> str:
+    """The first names in alphabetical order and how many more there are, for a message."""
     names = sorted(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

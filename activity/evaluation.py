@@ -14,9 +14,10 @@ from tqdm import tqdm
 from activity.classifier import ActivityClassifier
 from activity.clips import pad_right, window_starts
 from activity.config import TrainConfig
-from activity.dataset import Sample, assign_folds, hold_out
+from activity.dataset import Sample
 from activity.errors import DatasetError
 from activity.metrics import Scores
+from activity.splits import assign_folds, hold_out
 from activity.store import Dataset, extract_features
 from activity.training import train
 

@@ -40,15 +40,9 @@ class Scores:
         return float(np.mean(self.predicted_ids == self.label_ids))
 
     def top_k_accuracy(self, k: int) -> float:
-        """Share of samples whose true label is among the `k` most probable."""
-        from sklearn.metrics import top_k_accuracy_score
-
-        if k >= len(self.labels):
-            return 1.0
-        if len(self.labels) == 2:  # scikit-learn wants one column for two labels
-            return self.accuracy
-        ids = np.arange(len(self.labels))
-        return float(top_k_accuracy_score(self.label_ids, self.probabilities, k=k, labels=ids))
+        """Share of samples whose true label is among the `k` most probable; of equal ones the first counts first."""
+        best = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]  # (N, k)
+        return float(np.mean(np.any(best == np.asarray(self.label_ids)[:, None], axis=1)))
 
     @cached_property
     def per_class(self) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ import multiprocessing
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, as_completed  # 3.10's is not the built-in
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,16 +20,17 @@ from tqdm import tqdm
 
 from activity import __version__
 from activity.config import ClipSpec, as_dict
-from activity.dataset import SPLITS, Sample, VideoList, assign_splits, labels_of, labels_without, list_videos
+from activity.dataset import SPLITS, Sample, VideoList, labels_of, labels_without, list_videos
 from activity.errors import DatasetError, VideoError
+from activity.splits import assign_splits
 from activity.store import (
     FORMAT_VERSION,
     MANIFEST_COLUMNS,
     PROBLEM_COLUMNS,
     Dataset,
     atomic_file,
+    load_dataset,
     read_about,
-    read_csv,
     stack_path,
     write_csv,
     write_stack,
@@ -94,7 +95,7 @@ def preprocess(
         raise DatasetError(f"{videos}: none of {len(problems)} videos can be read; {first['path']}: {first['reason']}")
     samples = _assign_splits(_join_copies(samples), known_splits, seed)
     _write_folder(dataset_dir, spec, listed, samples, problems, seed)
-    return Dataset(dataset_dir, listed.videos_dir, spec, samples, read_csv(dataset_dir / "problems.csv"))
+    return load_dataset(dataset_dir)
 
 
 def count_cpus() -> int:
@@ -105,7 +106,7 @@ def count_cpus() -> int:
 
 
 def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int) -> dict[str, str]:
-    """Make the folder ours, or check that it is; returns group -> split of what it already holds."""
+    """Make the folder ours, or check that it is; returns the splits it holds, by group and by content."""
     about = read_about(dataset_dir) if dataset_dir.is_dir() else None
     if about is None:
         if dataset_dir.exists() and (not dataset_dir.is_dir() or any(dataset_dir.iterdir())):
@@ -119,9 +120,10 @@ def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int
             "delete that folder"
         )
     (dataset_dir / "frames").mkdir(exist_ok=True)
-    if about["seed"] != seed:
+    if about["seed"] != seed or not (dataset_dir / "manifest.csv").is_file():
         return {}
-    return {row["group"]: row["split"] for row in read_csv(dataset_dir / "manifest.csv")}
+    samples = load_dataset(dataset_dir).samples
+    return {key: sample.split for sample in samples for key in (sample.group, _content_of(sample))}
 
 
 def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int, **more: object) -> None:
@@ -158,12 +160,16 @@ def _with_ids(listed: VideoList) -> VideoList:
         return dataclasses.replace(listed, samples=list(pool.map(identify, listed.samples)))
 
 
+def _content_of(sample: Sample) -> str:
+    return sample.sample_id.rpartition("-")[2]
+
+
 def _join_copies(samples: list[Sample]) -> list[Sample]:
     """Put files of identical content into one group: in two splits they would leak."""
     first: dict[str, Sample] = {}
     joined = []
     for sample in samples:
-        original = first.setdefault(sample.sample_id.rsplit("-", 1)[1], sample)
+        original = first.setdefault(_content_of(sample), sample)
         if original is not sample:
             other = f" under another label ({original.label}, {sample.label})" if original.label != sample.label else ""
             _logger.warning("%s has the same content as %s%s", sample.path, original.path, other)
@@ -183,7 +189,7 @@ def _decode_missing(
     Results are noted in `decoded.csv` one by one, so that a stopped run goes on where it was.
     """
     notes = dataset_dir / "decoded.csv"
-    decoded = {row.sample_id: row for row in _read_notes(notes)}
+    decoded = _read_notes(notes)
     todo = {}
     for sample in listed.samples:
         known = decoded.get(sample.sample_id)
@@ -201,13 +207,15 @@ def _decode_missing(
     return decoded
 
 
-def _read_notes(path: Path) -> Iterator[_Decoded]:
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.reader(file):
-            if len(row) == 5:  # a kill may have cut the last line
-                yield _Decoded(row[0], int(row[1]), int(row[2]), float(row[3]), row[4])
+def _read_notes(path: Path) -> dict[str, _Decoded]:
+    """Sample id -> its note. A last line that a kill or a full disk has cut is removed from the file."""
+    content = path.read_bytes() if path.is_file() else b""
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        with atomic_file(path) as file:
+            file.write(whole)
+    rows = csv.reader(whole.decode().splitlines())
+    return {row[0]: _Decoded(row[0], int(row[1]), int(row[2]), float(row[3]), row[4]) for row in rows}
 
 
 def _decode_all(
@@ -305,11 +313,16 @@ def _problems(listed: VideoList, decoded: dict[str, _Decoded]) -> list[dict[str,
 
 
 def _assign_splits(samples: list[Sample], known_splits: dict[str, str], seed: int) -> list[Sample]:
-    """Splits for all samples, such that a group that had one keeps it: a model may have been trained on it."""
+    """Splits for all samples, such that what had one keeps it, renamed or not: a model may have been trained on it."""
     if any(sample.split for sample in samples) or not known_splits:
         return assign_splits(samples, seed=seed)
-    known = [dataclasses.replace(s, split=known_splits[s.group]) for s in samples if s.group in known_splits]
-    new = [sample for sample in samples if sample.group not in known_splits]
+    splits: dict[str, str] = {}
+    for sample in samples:
+        split = known_splits.get(sample.group) or known_splits.get(_content_of(sample))
+        if split:
+            splits.setdefault(sample.group, split)
+    known = [dataclasses.replace(sample, split=splits[sample.group]) for sample in samples if sample.group in splits]
+    new = [sample for sample in samples if sample.group not in splits]
     num_new_groups = len({sample.group for sample in new})
     if num_new_groups >= _NEW_GROUPS_TO_SPLIT:
         new = assign_splits(new, seed=seed)
@@ -334,7 +347,7 @@ def _write_folder(
     for path in [*dataset_dir.glob("frames/*.npy"), *dataset_dir.glob("features/*/*.npy")]:
         if path.stem not in ids:
             path.unlink()
-    extra = {name: None for sample in samples for name in sample.extra}
+    extra = {name: None for sample in samples for name in sample.extra if name not in MANIFEST_COLUMNS}
     rows = [{**sample.extra, **{name: getattr(sample, name) for name in MANIFEST_COLUMNS}} for sample in samples]
     write_csv(dataset_dir / "manifest.csv", [*MANIFEST_COLUMNS, *extra], rows)
     write_csv(dataset_dir / "problems.csv", PROBLEM_COLUMNS, problems)

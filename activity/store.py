@@ -92,7 +92,7 @@ class Dataset:
         path = stack_path(self.dataset_dir, sample.sample_id)
         try:
             frames = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise DatasetError(f"{path}: cannot be read ({error}); run the same preprocess command again") from error
         expected = (self.spec.height, self.spec.width, 3)
         if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8 or not len(frames):
@@ -113,13 +113,18 @@ def load_dataset(dataset_dir: Path) -> Dataset:
             f"{dataset_dir}: not a data set folder (no dataset.json in it); make one with: "
             f"activity preprocess VIDEOS --out {dataset_dir}"
         )
-    if not (dataset_dir / "manifest.csv").is_file():
+    manifest = dataset_dir / "manifest.csv"
+    if not manifest.is_file():
         raise DatasetError(f"{dataset_dir}: unfinished; run the same preprocess command again to complete it")
+    try:
+        samples = [_sample_from_row(row) for row in read_csv(manifest)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{manifest}: damaged ({error!r}); delete it and run the same preprocess command") from error
     return Dataset(
         dataset_dir,
         Path(about["videos_dir"]),
         ClipSpec(**about["spec"]),
-        [_sample_from_row(row) for row in read_csv(dataset_dir / "manifest.csv")],
+        samples,
         read_csv(dataset_dir / "problems.csv"),
     )
 
@@ -165,6 +170,9 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         with temporary.open(mode, **text) as file:  # type: ignore[call-overload]
             yield file
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say for which file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -181,7 +189,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV with a header line; none if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:  # Excel saves with a byte order mark
         return list(csv.DictReader(file))
 
 

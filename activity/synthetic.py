@@ -4,6 +4,7 @@ A figure in a room does one of eight activities. Six of them form pairs of which
 backwards, so neither a frame nor the set of frames tells them apart: only a model that minds the order can.
 """
 
+import colorsys
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +16,11 @@ import numpy as np
 
 from activity.video import write_video
 
-Colour = tuple[int, int, int]
+Colour = tuple[int, ...]  # red, green, blue
 
 CANVAS_SCALE = 2  # drawn larger and shrunk: smoother edges than anti-aliased lines alone
 SUBPIXEL_BITS = 4  # cv2 takes fixed-point coordinates; whole pixels would make slow motion jerky
 SIDES = (-1, 1)  # the figure's limb on the left and on the right of the picture
-BOX_SIZE = 0.2
 SEAT_X = -0.17
 
 
@@ -28,26 +28,16 @@ SEAT_X = -0.17
 class Pose:
     """Where the joints are: complex numbers x + y·j in body heights, x to the right, y up, (0, 0) on the floor.
 
-    Elbows and knees follow from them. `box` is the centre of the box to lift, if there is one; `from_side` says
-    that the figure is seen from its side, facing right, and not from the front.
+    Elbows and knees follow from them. `turn` is where the figure faces, in radians: 0 to the viewer, pi / 2 to the
+    right and -pi / 2 to the left of the picture. `seat_x` is the middle of the chair to sit on, if there is one.
     """
 
     hip: complex = 0.5j
     neck: complex = 0.82j
     hands: tuple[complex, complex] = (-0.2 + 0.45j, 0.2 + 0.45j)
     feet: tuple[complex, complex] = (-0.1 + 0j, 0.1 + 0j)
-    box: complex | None = None
-    from_side: bool = False
-
-
-def _ramp(value: float) -> float:
-    """Return 0 below 0, 1 above 1 and a smooth step between."""
-    value = min(max(value, 0.0), 1.0)
-    return value * value * (3 - 2 * value)
-
-
-def _mix(start: complex, end: complex, share: float) -> complex:
-    return start + (end - start) * share
+    turn: float = 0.0
+    seat_x: float | None = None
 
 
 def _arm(neck: complex, side: int, degrees: float) -> complex:
@@ -58,12 +48,12 @@ def _arm(neck: complex, side: int, degrees: float) -> complex:
 
 def sit_down(phase: float) -> Pose:
     """Return the pose at `phase` (0 to 1) of sitting down on a chair, seen from the side."""
-    down = _ramp(phase)
-    hip = _mix(0.5j, SEAT_X + 0.3j, down)
+    down = 0.5 - 0.5 * float(np.cos(np.pi * phase))
+    hip = 0.5j + (SEAT_X - 0.2j) * down
     lean = 0.75 * np.sin(np.pi * down)  # radians; the trunk bends forward to keep its balance
     neck = hip + 0.33 * complex(np.sin(lean), np.cos(lean))
-    hand = _mix(neck - 0.35j + 0.03, 0.06 + 0.37j, down)
-    return Pose(hip, neck, (hand - 0.02, hand + 0.02), (0.04 + 0j, 0.1 + 0j), from_side=True)
+    hand = (neck - 0.35j + 0.03) * (1 - down) + (0.06 + 0.37j) * down
+    return Pose(hip, neck, (hand - 0.02, hand + 0.02), (0.04 + 0j, 0.1 + 0j), np.pi / 2, SEAT_X)
 
 
 def walk_right(phase: float) -> Pose:
@@ -75,59 +65,49 @@ def walk_right(phase: float) -> Pose:
     return Pose(neck - 0.32j, neck, hands, feet)
 
 
-def pick_up(phase: float) -> Pose:
-    """Return the pose at `phase` of lifting a box from the floor to above the head."""
-    down, up = _ramp(phase / 0.45), _ramp((phase - 0.55) / 0.45)
-    crouch = down - up
-    hip = 0.5j - 0.24j * crouch
-    neck = hip + 0.32j - 0.1j * crouch
-    box = _mix(1j * BOX_SIZE / 2, 1.17j, up)
-    hands = [_mix(_arm(neck, side, -75), box + 0.55 * BOX_SIZE * side, down) for side in SIDES]
-    return Pose(hip, neck, (hands[0], hands[1]), (-0.14 + 0j, 0.14 + 0j), box)
+def turn_right(phase: float) -> Pose:
+    """Return the pose at `phase` of turning, both arms held out, from facing left over the viewer to facing right."""
+    turn, swing = np.pi * (phase - 0.5), float(np.sin(4 * np.pi * phase))
+    across = float(np.cos(turn))
+    hands = [Pose.neck - 0.08j + 0.1 * across * side + 0.38 * float(np.sin(turn + 0.4 * side)) for side in SIDES]
+    feet = [(0.03 + 0.08 * across) * side + 0.05j * max(side * swing, 0) for side in SIDES]
+    return Pose(hands=(hands[0], hands[1]), feet=(feet[0], feet[1]), turn=turn)
 
 
 def wave(phase: float) -> Pose:
     """Return the pose at `phase` of raising an arm, waving three times and lowering it."""
-    raised = _ramp(5 * phase) * _ramp(5 * (1 - phase))
+    raised = min(5 * phase, 1, 5 * (1 - phase))
     degrees = -65 + raised * (115 + 40 * np.sin(6 * np.pi * phase))
     return Pose(hands=(Pose.hands[0], _arm(Pose.neck, 1, degrees)))
 
 
 def jump(phase: float) -> Pose:
     """Return the pose at `phase` of two leaps on the spot with the arms thrown up."""
-    part = 2 * phase % 1
-    in_air = min(max((part - 0.25) / 0.5, 0.0), 1.0)
-    height = 0.8 * in_air * (1 - in_air)
-    crouch = np.sin(np.pi * min(part / 0.25, 1)) + np.sin(np.pi * max((part - 0.75) / 0.25, 0))
-    neck = 0.82j + 1j * (height - 0.12 * float(crouch))
-    degrees = -65 + 125 * np.sin(np.pi * in_air)
-    hands = (_arm(neck, -1, degrees), _arm(neck, 1, degrees))
+    lift = -float(np.sin(4 * np.pi * phase))  # below 0 the knees bend, above 0 the feet leave the floor
+    height = 0.22 * max(lift, 0)
+    neck = 0.82j + 1j * (height + 0.13 * min(lift, 0))
+    hands = (_arm(neck, -1, -65 + 125 * max(lift, 0)), _arm(neck, 1, -65 + 125 * max(lift, 0)))
     return Pose(neck - 0.32j, neck, hands, (-0.12 + 1j * height, 0.12 + 1j * height))
 
 
 # Poses by name. A new activity goes last: its place in this dict seeds its takes.
 ACTIVITIES: dict[str, Callable[[float], Pose]] = {
     "jump": jump,
-    "pick_up": pick_up,
-    "put_down": lambda phase: pick_up(1 - phase),
     "sit_down": sit_down,
     "stand_up": lambda phase: sit_down(1 - phase),
+    "turn_left": lambda phase: turn_right(1 - phase),
+    "turn_right": turn_right,
     "walk_left": lambda phase: walk_right(1 - phase),
     "walk_right": walk_right,
     "wave": wave,
 }
 # The second is the first played backwards: they differ in nothing but the order of their frames.
-ORDER_PAIRS: tuple[tuple[str, str], ...] = (
-    ("pick_up", "put_down"),
-    ("sit_down", "stand_up"),
-    ("walk_right", "walk_left"),
-)
+ORDER_PAIRS = (("sit_down", "stand_up"), ("turn_right", "turn_left"), ("walk_right", "walk_left"))
 
 
 def _colour(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
-    hsv = np.array([[[rng.uniform(0, 360), rng.uniform(*saturation), rng.uniform(*value)]]], np.float32)
-    red, green, blue = (255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]).astype(int).tolist()
-    return red, green, blue
+    rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
+    return tuple(round(255 * channel) for channel in rgb)
 
 
 class _Performer:
@@ -143,7 +123,6 @@ class _Performer:
             "trousers": _colour(rng, (0.3, 0.6), (0.2, 0.35)),
             "hair": _colour(rng, (0.2, 0.5), (0.1, 0.4)),
             "chair": _colour(rng, (0.4, 0.6), (0.3, 0.5)),
-            "box": _colour(rng, (0.6, 0.8), (0.7, 0.9)),
             "skin": tuple((rng.uniform(0.5, 1) * np.array([245, 205, 175])).astype(int).tolist()),
             "black": (40, 36, 36),
         }
@@ -169,8 +148,27 @@ class _Performer:
         """Return the canvas, (canvas height, canvas width, 3) uint8, with the pose's (0, 0) at the pixel `floor`."""
         self.canvas, self.floor = self.room.copy(), floor
         if chair_x is not None:
-            self._chair(chair_x)
-        self._figure(pose)
+            self._shadow(chair_x, 0.2)
+            self._line("chair", 0.04, *(chair_x + corner for corner in (0.13, 0.12 + 0.22j, -0.14 + 0.22j, -0.15)))
+            self._line("chair", 0.05, chair_x - 0.14 + 0.22j, chair_x - 0.19 + 0.62j)
+        self._shadow(pose.hip.real, 0.24)
+        ahead, across = float(np.sin(pose.turn)), float(np.cos(pose.turn))
+        breadth = 0.3 + 0.7 * across
+        hips = [pose.hip + 0.06 * breadth * side for side in SIDES]
+        shoulders = [pose.neck + 0.1 * breadth * side - 0.04j for side in SIDES]
+        for hip, foot, side in zip(hips, pose.feet, SIDES, strict=True):
+            toes = foot + 0.03j + 0.05 * ahead + 0.02 * across * side
+            knee = _bend(hip, foot + 0.03j, 0.245, toward=ahead + 0.6 * across * side)
+            self._line("trousers", self.limb * 1.15, hip, knee, foot + 0.05j)
+            self._line("black", self.limb, foot + 0.03j, toes)
+        self._line("shirt", 0.1, *shoulders, *hips[::-1], fill=True)
+        self._head(pose, ahead, across)
+        for shoulder, hand, side in zip(shoulders, pose.hands, SIDES, strict=True):
+            length = min(0.175, abs(hand - shoulder) / 2 + 0.03)  # an arm held toward the viewer looks short
+            elbow = _bend(shoulder, hand, length, toward=across * side - ahead - 0.3j)
+            self._line("skin", self.limb * 0.9, elbow, hand)
+            self._line("shirt", self.limb, shoulder, elbow)
+            self._disc("skin", self.limb * 0.65, hand)
         return self.canvas
 
     def _points(self, *joints: complex) -> np.ndarray:
@@ -196,46 +194,21 @@ class _Performer:
         soft_columns = np.exp(-(((columns - centre.real) / spread) ** 2))
         self.canvas[:] = self.canvas * (1 - 0.45 * np.outer(soft_rows, soft_columns)[..., None])
 
-    def _chair(self, x: float) -> None:
-        self._shadow(x, 0.2)
-        self._line("chair", 0.04, x + 0.13 + 0j, x + 0.12 + 0.22j, x - 0.14 + 0.22j, x - 0.15 + 0j)
-        self._line("chair", 0.05, x - 0.14 + 0.22j, x - 0.19 + 0.62j)
-
-    def _figure(self, pose: Pose) -> None:
-        self._shadow(pose.hip.real, 0.24)
-        breadth = 0.3 if pose.from_side else 1.0
-        hips = [pose.hip + 0.06 * breadth * side for side in SIDES]
-        shoulders = [pose.neck + 0.1 * breadth * side - 0.04j for side in SIDES]
-        for hip, foot, side in zip(hips, pose.feet, SIDES, strict=True):
-            toes = foot + 0.03j + (0.05 if pose.from_side else 0.02 * side)
-            knee = _bend(hip, foot + 0.03j, 0.245, toward=1 if pose.from_side else 0.6 * side)
-            self._line("trousers", self.limb * 1.15, hip, knee, foot + 0.05j)
-            self._line("black", self.limb, foot + 0.03j, toes)
-        self._line("shirt", 0.1, *shoulders, *hips[::-1], fill=True)
-        self._head(pose)
-        for shoulder, hand, side in zip(shoulders, pose.hands, SIDES, strict=True):
-            elbow = _bend(shoulder, hand, 0.175, toward=(-1 if pose.from_side else side) - 0.3j)
-            self._line("skin", self.limb * 0.9, elbow, hand)
-            self._line("shirt", self.limb, shoulder, elbow)
-            self._disc("skin", self.limb * 0.65, hand)
-        if pose.box is not None:
-            corners = [pose.box + BOX_SIZE / 2 * corner for corner in (-1 - 1j, 1 - 1j, 1 + 1j, -1 + 1j)]
-            self._line("box", 0.02, *corners, fill=True)
-
-    def _head(self, pose: Pose) -> None:
+    def _head(self, pose: Pose, ahead: float, across: float) -> None:
         up = (pose.neck - pose.hip) / abs(pose.neck - pose.hip)
         head = pose.neck + (0.05 + self.head) * up
         self._line("skin", 0.07, pose.neck, head)
         self._disc("skin", self.head, head)
-        self._disc("hair", self.head * 1.06, head + 0.015 * up, half_up=up)
-        for x in (0.05,) if pose.from_side else (-0.04, 0.04):
-            self._disc("black", 0.014, head + (x - 0.02j) * up / 1j)
+        self._disc("skin", 0.03, head + (self.head * ahead - 0.03j) * up / 1j)  # the nose
+        self._disc("hair", self.head * 1.06, head + 0.015 * up, half_up=up * complex(np.exp(0.6j * ahead)))
+        for side in SIDES:
+            self._disc("black", 0.014, head + (0.05 * ahead + 0.04 * across * side - 0.02j) * up / 1j)
 
 
 def _bend(start: complex, end: complex, length: float, *, toward: complex) -> complex:
-    """Return the elbow or knee of a limb of two bones of one length each.
+    """Return the elbow or knee of a limb of two equal bones, on the side that `toward` points to.
 
-    It is on the side that `toward` points to; of a bend partly toward the viewer, `abs(toward)` of it is seen.
+    Of a bend partly toward the viewer, `abs(toward)` of it is seen.
     """
     span = end - start
     out = 1j * span / abs(span)
@@ -281,7 +254,7 @@ def draw_frames(
     frames = np.empty((num_frames, height, width, 3), np.uint8)
     for frame, phase in zip(frames, _phases(rng, num_frames), strict=True):
         pose = ACTIVITIES[activity](float(phase))
-        canvas = looks.draw(pose, floor, SEAT_X if pose.from_side else chair_x)
+        canvas = looks.draw(pose, floor, chair_x if pose.seat_x is None else pose.seat_x)
         shake = np.array([[1, 0, rng.normal(0, 0.6)], [0, 1, rng.normal(0, 0.6)]]) * [1, 1, CANVAS_SCALE]
         canvas = cv2.warpAffine(canvas, shake, canvas.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
         small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)  # (height, width, 3)
@@ -292,7 +265,7 @@ def draw_frames(
 def write_videos(
     videos_dir: Path,
     *,
-    num_performers: int = 12,
+    num_performers: int = 16,
     num_takes: int = 3,
     num_frames: tuple[int, int] = (16, 32),
     height: int = 96,

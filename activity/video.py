@@ -23,6 +23,7 @@ import cv2  # noqa: E402  (it reads the variable when it is imported)
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _FALLBACK_FRAMES_PER_SECOND = 25.0  # where a header claims none, or nonsense
+_MAX_GAP_SECONDS = 60.0  # a frame may stand still so long (screen recordings); a longer gap is a jump of the clock
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,18 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
         """`(index, timestamp_seconds)` of each decoded frame; timestamps always rise."""
-        index, timestamp = 0, -1.0
+        nominal_step = 1 / self.info.frames_per_second
+        index, timestamp, offset = 0, 0.0, 0.0
         while self._capture.grab():
             reported = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            # Some streams (MPEG-PS, raw) report 0 or a step back; then the nominal rate carries on.
             if index == 0:
                 timestamp = max(reported, 0.0)
+            elif timestamp < reported + offset <= timestamp + _MAX_GAP_SECONDS:
+                timestamp = reported + offset
             else:
-                timestamp = reported if reported > timestamp else timestamp + 1 / self.info.frames_per_second
+                timestamp += nominal_step  # the clock stands, steps back (MPEG-PS), or jumps (a spliced stream)
+                if reported + offset > timestamp:
+                    offset = timestamp - reported
             yield index, timestamp
             index += 1
 
@@ -158,6 +163,8 @@ def write_video(
     code = fourcc or _FOURCC.get(path.suffix.lower())
     if code is None:
         raise VideoError(f"{path}: cannot tell the codec; expected one of {', '.join(_FOURCC)}, or a fourcc")
+    if not path.parent.is_dir():
+        raise VideoError(f"{path}: cannot be written, there is no folder {path.parent}")
     writer, size = None, None
     with contextlib.ExitStack() as cleanup:
         for frame in frames:

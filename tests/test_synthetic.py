@@ -39,6 +39,14 @@ def test_order_pairs_are_each_other_backwards(forward, backward):
     assert poses[0] != poses[-1]
 
 
+def test_a_turn_goes_from_one_side_over_the_front_to_the_other():
+    start, middle, end = (ACTIVITIES["turn_right"](phase) for phase in (0, 0.5, 1))
+    np.testing.assert_allclose([start.turn, middle.turn, end.turn], [-np.pi / 2, 0, np.pi / 2])
+    np.testing.assert_allclose(np.real(start.hands), -np.real(end.hands[::-1]))  # mirror pictures of each other
+    assert max(np.real(start.hands)) < -0.25 and min(np.real(end.hands)) > 0.25  # both arms point where it faces
+    assert start.hip == middle.hip == end.hip
+
+
 def test_three_disjoint_order_pairs():
     assert len({label for pair in ORDER_PAIRS for label in pair} & set(ACTIVITIES)) == 6
 
@@ -59,7 +67,7 @@ def test_tempo_is_as_likely_as_its_reverse():
 
 
 def test_unknown_activity():
-    with pytest.raises(ValueError, match=r"Expected one of jump, pick_up.*Received: 'fly'"):
+    with pytest.raises(ValueError, match=r"Expected one of jump, sit_down.*Received: 'fly'"):
         draw_frames("fly", performer=0, take=0)
 
 

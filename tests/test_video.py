@@ -145,10 +145,13 @@ UNREADABLE = {
         lambda folder: mp4(folder).replace(b"vide", b"soun"),
         r"it has no video track \(audio only\)",
     ),
-    "mp4 that is encrypted": (lambda folder: mp4(folder).replace(b"mp4v", b"encv"), r"the video is encrypted \(DRM\)"),
+    "mp4 that is encrypted": (  # without its 'esds' box nothing tells the true codec
+        lambda folder: mp4(folder).replace(b"mp4v", b"encv").replace(b"esds", b"free"),
+        r"the video is encrypted \(DRM\)",
+    ),
     "mp4 of an unknown codec": (
-        lambda folder: mp4(folder).replace(b"mp4v", b"zzzz"),
-        r"no frame can be decoded \(codec unknown\)",
+        lambda folder: mp4(folder).replace(b"mp4v", b"zzzz").replace(b"esds", b"free"),
+        r"no frame can be decoded \(codec unknown\): damaged, or no decoder here. If .* re-encode it: ffmpeg",
     ),
     "mp4 whose first box never ends": (lambda _: FTYP + b"\0\0\0\1free" + bytes(8), "'moov' box"),
 }

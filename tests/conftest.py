@@ -1,0 +1,114 @@
+"""Tiny truth: lossless videos whose frames say which they are; and the real clips, where they are at hand."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from activity.config import ClipSpec, TrainConfig
+from activity.video import write_video
+
+
+@pytest.fixture(autouse=True)
+def keep_global_random_state():
+    """A test that seeds or draws must not change what the next one sees."""
+    states = random.getstate(), np.random.get_state()
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+
+
+@pytest.fixture
+def write_counting_video(tmp_path):
+    """A function that writes a video of plain frames: red is the frame's index, green counts down, blue is 7."""
+
+    def write(name, num_frames, *, height=16, width=16, frames_per_second=10.0):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colours = (np.array([index, 255 - index, 7], np.uint8) for index in range(num_frames))
+        frames = (np.broadcast_to(colour, (height, width, 3)) for colour in colours)
+        write_video(path, frames, frames_per_second=frames_per_second)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real clips that `ACTIVITY_TEST_DATA` names."""
+    folder = os.environ.get("ACTIVITY_TEST_DATA")
+    if not folder:
+        pytest.skip("ACTIVITY_TEST_DATA does not name a folder of real clips")
+    return Path(folder)
+
+
+LABELS = ("brightens", "darkens")  # each is the other played backwards: only the order of frames tells them apart
+SPEC = ClipSpec(num_frames=6, height=32, width=32)
+
+
+@pytest.fixture(scope="session")
+def ramp_videos(tmp_path_factory):
+    """A folder of 32 lossless videos that grow brighter or darker, 4 to 9 frames, by 8 people, with a manifest."""
+    videos_dir = tmp_path_factory.mktemp("ramps")
+    rows = ["path,label,group,camera"]
+    rng = np.random.default_rng(0)
+    for person in range(8):
+        for take in range(2):
+            for label in LABELS:
+                ramp = np.linspace(40 + 5 * person, 200 - 5 * take, 4 + (person + take) % 6)
+                ramp = ramp if label == "brightens" else ramp[::-1]
+                noise = rng.integers(0, 20, (len(ramp), 24, 24, 3))
+                frames = (ramp[:, None, None, None] + noise).astype(np.uint8)
+                path = f"{label}/p{person}_{take}.avi"
+                (videos_dir / label).mkdir(exist_ok=True)
+                write_video(videos_dir / path, frames, frames_per_second=10)
+                rows.append(f"{path},{label},person{person},{'left' if person < 4 else 'right'}")
+    (videos_dir / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return videos_dir
+
+
+@pytest.fixture(scope="session")
+def ramp_dataset(ramp_videos, tmp_path_factory):
+    """The data set of `ramp_videos`."""
+    from activity.preprocessing import preprocess
+
+    return preprocess(ramp_videos, tmp_path_factory.mktemp("ramp_dataset"), SPEC, num_workers=1)
+
+
+@pytest.fixture(scope="session")
+def cnn_weights(tmp_path_factory):
+    """A weights file of `small_cnn` for 32x32: with it, the backbone counts as pretrained and stays frozen."""
+    import keras
+
+    from activity.backbones import build_backbone
+
+    keras.utils.set_random_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "small_cnn.weights.h5"
+    build_backbone("small_cnn", height=32, width=32, weights="none").save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def frozen_config(cnn_weights):
+    """A recipe that learns the ramps in seconds, on a frozen backbone."""
+    return TrainConfig(
+        backbone="small_cnn", weights=str(cnn_weights), units=16, dropout=0.1, epochs=40, learning_rate=5e-3
+    )
+
+
+@pytest.fixture(scope="session")
+def ramp_run(ramp_dataset, frozen_config, tmp_path_factory):
+    """A finished training run on the ramps."""
+    from activity.training import train
+
+    return train(ramp_dataset, frozen_config, work_dir=tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="session")
+def ramp_model(ramp_run, tmp_path_factory):
+    """Its model file."""
+    from activity.classifier import save_classifier
+
+    return save_classifier(ramp_run.classifier, tmp_path_factory.mktemp("model") / "ramps.keras")

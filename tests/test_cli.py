@@ -1,0 +1,229 @@
+"""Every command as a user gives it; results on stdout, all else on stderr."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from activity import __version__
+from activity.cli import main
+
+
+@pytest.fixture
+def run(capsys):
+    """A function that runs a command and returns exit status, stdout and stderr."""
+
+    def run_(*arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run_
+
+
+def one_line(text):
+    assert text.startswith("activity: ") and text.count("\n") == 1, text
+    return text
+
+
+def test_version_and_help(run):
+    assert run("--version") == (0, f"activity {__version__}\n", "")
+    status, out, _ = run("--help")
+    assert status == 0
+    for command in ("demo", "preprocess", "train", "evaluate", "cross-validate", "classify", "doctor"):
+        assert command in out
+
+
+def test_every_command_explains_itself_with_an_example(run):
+    _, out, _ = run("--help")
+    for command in re.findall(r"^    ([a-z-]+)", out, re.MULTILINE):
+        status, text, _ = run(command, "--help")
+        assert status == 0 and "Example: activity " + command in " ".join(text.split())
+
+
+def test_help_names_every_backbone_and_head(run):
+    from activity.backbones import BACKBONES
+    from activity.heads import HEADS
+
+    words = set(re.split(r"[\s,;]+", run("train", "--help")[1]))
+    assert set(BACKBONES) | set(HEADS) <= words
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["preprocess", "videos"],
+        ["preprocess", "v", "--out", "d", "--size", "big"],
+        ["preprocess", "v", "--out", "d", "--workers", "0"],
+        ["classify", "m.keras"],
+        ["train", "d", "--out", "m.keras", "--class-weight", "heavy"],
+    ],
+)
+def test_wrong_usage_exits_with_2(run, arguments):
+    status, out, err = run(*arguments)
+    assert status == 2 and out == "" and "usage: activity" in err
+
+
+@pytest.fixture(scope="module")
+def folder(ramp_videos, tmp_path_factory):
+    """A folder with a data set and a model that the command line made of the ramps."""
+    folder = tmp_path_factory.mktemp("cli")
+    size = ("--num-frames", "6", "--size", "32", "--workers", "1")
+    recipe = (
+        "--backbone",
+        "small_cnn",
+        "--units",
+        "8",
+        "--epochs",
+        "25",
+        "--learning-rate",
+        "0.003",
+        "--dropout",
+        "0.1",
+    )
+    assert main(["preprocess", str(ramp_videos), "--out", str(folder / "dataset"), *size]) == 0
+    assert main(["train", str(folder / "dataset"), "--out", str(folder / "model.keras"), *recipe]) == 0
+    return folder
+
+
+def test_preprocess_prints_what_the_data_set_holds(run, folder, ramp_videos):
+    status, out, err = run("preprocess", ramp_videos, "--out", folder / "dataset", "--num-frames", 6, "--size", "32x32")
+    assert status == 0 and err == ""
+    assert re.search(r"^brightens +\d+ +\d+ +\d+$", out, re.MULTILINE)
+    assert "32 videos, 8 groups, 6 frames evenly, 32x32, stretch" in out
+
+
+def test_train_leaves_a_model_a_log_and_a_picture(folder):
+    assert (folder / "model.keras").stat().st_size > 10_000
+    with (folder / "model.training" / "scratch" / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert set(rows[0]) == {"epoch", "loss", "accuracy", "val_loss", "val_accuracy"}
+    assert (folder / "model.training" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_for_people_and_for_programs(run, folder):
+    status, out, _ = run("evaluate", folder / "model.keras", folder / "dataset", "--out", folder / "report")
+    assert status == 0 and "confusion (rows true, columns predicted)" in out
+    assert {path.name for path in (folder / "report").iterdir()} >= {"confusion.png", "mistakes.png", "scores.json"}
+    status, out, _ = run("evaluate", folder / "model.keras", folder / "dataset", "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert set(report) == {"accuracy", "top_k", "macro_f1", "per_class", "labels", "confusion"}
+    assert report["labels"] == ["brightens", "darkens"]
+
+
+def test_cross_validate(run, folder):
+    recipe = ("--backbone", "small_cnn", "--units", 8, "--epochs", 2)
+    status, out, _ = run("cross-validate", folder / "dataset", "--folds", "camera", "--json", *recipe)
+    report = json.loads(out)
+    assert status == 0
+    assert set(report["folds"]) == {"left", "right"} and 0 <= report["baseline_accuracy"] <= 1
+
+
+def test_classify_prints_a_line_a_file(run, folder, ramp_videos):
+    files = [ramp_videos / "darkens" / "p0_0.avi", ramp_videos / "brightens" / "p0_0.avi"]
+    status, out, _ = run("classify", folder / "model.keras", *files, "--top-k", 1)
+    assert status == 0
+    for file, line in zip(files, out.splitlines(), strict=True):
+        assert re.fullmatch(rf"{re.escape(str(file))}  (brightens|darkens) [01]\.\d{{3}}", line)
+
+
+def test_classify_as_json_and_csv_goes_on_after_a_bad_file(run, folder, ramp_videos, tmp_path):
+    good, bad = ramp_videos / "darkens" / "p0_0.avi", tmp_path / "bad.mp4"
+    bad.write_text("text")
+    table = tmp_path / "out.csv"
+    status, out, _ = run("classify", folder / "model.keras", bad, good, "--json", "--csv", table)
+    assert status == 1
+    failure, result = map(json.loads, out.splitlines())
+    assert failure == {"source": str(bad), "error": "this is a text file, not a video"}
+    assert set(result) == {"source", "label", "probability", "top", "duration_seconds"}
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["error"] for row in rows] == [failure["error"], ""]
+    assert rows[1]["label"] == result["label"] and float(rows[1]["probability"]) == result["probability"]
+
+
+def test_python_command_line_and_reloaded_model_agree(run, folder, ramp_videos):
+    from activity.predictor import Predictor
+
+    file = ramp_videos / "brightens" / "p3_1.avi"
+    _, out, _ = run("classify", folder / "model.keras", file, "--json")
+    assert json.loads(out)["probability"] == Predictor.load(folder / "model.keras").predict(file).probability
+
+
+def test_classify_takes_folders_and_patterns(run, folder, ramp_videos):
+    (ramp_videos / "darkens" / "notes.txt").write_text("a sidecar")
+    _, out, _ = run("classify", folder / "model.keras", ramp_videos / "darkens", f"{ramp_videos}/bright*/p1_*.avi")
+    assert len(out.splitlines()) == 16 + 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["preprocess", "nowhere", "--out", "d"], "nowhere: no such file or folder"),
+        (["preprocess", ".", "--out", "d", "--num-frames", "0"], "num_frames must be 1 to 1024, received: 0"),
+        (["train", "nowhere", "--out", "m.keras"], "nowhere: not a data set folder"),
+        (["train", "nowhere", "--out", "m.h5"], "must end in .keras"),
+        (["evaluate", "nowhere.keras", "."], "not a data set folder"),
+        (["classify", "nowhere.keras", "a.mp4"], "nowhere.keras: no such model file"),
+        (["classify", "nowhere.keras", "*.mp4"], "[*].mp4: names no video file"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_1(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(*arguments)
+    assert status == 1 and out == ""
+    assert re.search(message, one_line(err))
+
+
+def test_train_speaks_of_settings_before_it_works(run, folder, tmp_path):
+    model = tmp_path / "m.keras"
+    status, _, err = run("train", folder / "dataset", "--out", model, "--backbone", "vgg")
+    assert status == 1 and "no backbone 'vgg'; expected one of vgg16" in one_line(err)
+    status, _, err = run("train", folder / "dataset", "--out", model, "--dropout", "1.5")
+    assert status == 1 and "dropout must be 0 to below 1, received: 1.5" in one_line(err)
+    assert not model.exists()
+
+
+def test_verbose_shows_the_traceback(run):
+    from activity.errors import DatasetError
+
+    with pytest.raises(DatasetError):
+        run("train", "nowhere", "--out", "m.keras", "-v")
+
+
+def test_an_interrupt_says_how_to_go_on(run, folder, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("activity.training.train", interrupt)
+    status, _, err = run("train", folder / "dataset", "--out", folder / "other.keras")
+    assert status == 130 and one_line(err) == "activity: stopped; the same command --resume goes on from here\n"
+
+
+def test_the_program_is_silent_but_for_its_answer(folder, ramp_videos):
+    command = [
+        sys.executable,
+        "-m",
+        "activity.cli",
+        "classify",
+        folder / "model.keras",
+        ramp_videos / "darkens/p0_0.avi",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""  # not a word from TensorFlow, CUDA or FFmpeg
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_reader_that_has_enough_is_no_error(folder, ramp_videos):
+    command = f"{sys.executable} -m activity.cli classify {folder}/model.keras {ramp_videos}/darkens | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1 and done.stderr == ""

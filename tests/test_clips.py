@@ -1,0 +1,327 @@
+import weakref
+
+import numpy as np
+import pytest
+
+from activity.clips import (
+    Clip,
+    even_indices,
+    num_times_due,
+    pad_right,
+    read_stack,
+    resize_frame,
+    sample_video,
+    window_starts,
+)
+from activity.config import RESIZE_MODES, ClipSpec
+from activity.errors import VideoError
+from activity.video import probe, write_video
+
+
+def tiny(**fields):
+    return ClipSpec(**{"num_frames": 4, "height": 16, "width": 16, **fields})
+
+
+def indices_of(stack):
+    """Which frames of a counting video these are."""
+    assert np.all(stack == stack[:, :1, :1]) and np.all(stack[:, 0, 0, 2] == 7)
+    return stack[:, 0, 0, 0].tolist()
+
+
+# === Which frames: evenly ===
+
+
+@pytest.mark.parametrize("num_frames", range(1, 20))
+def test_even_indices_are_distinct_rising_and_symmetric(num_frames):
+    for total in [*range(1, 70), 10**4, 10**9]:
+        indices = even_indices(total, num_frames)
+        assert len(indices) == min(total, num_frames)
+        assert indices[0] >= 0 and indices[-1] < total and np.all(np.diff(indices) > 0)
+        assert set(indices + indices[::-1]) <= {total - 1, total}
+        assert np.ptp(np.diff([*indices, indices[0] + total])) <= 1  # as evenly as whole numbers allow
+
+
+@pytest.mark.parametrize(
+    ("total", "num_frames", "expected"),
+    [(0, 4, []), (3, 4, [0, 1, 2]), (4, 4, [0, 1, 2, 3]), (8, 4, [1, 3, 5, 7]), (10, 1, [5]), (100, 3, [16, 50, 83])],
+)
+def test_even_indices_by_hand(total, num_frames, expected):
+    assert even_indices(total, num_frames).tolist() == expected
+
+
+# === Which frames: at a rate ===
+
+
+def serve(timestamps, rate):
+    """Index of the frame that each sample time gets."""
+    served = []
+    for index, timestamp in enumerate(timestamps):
+        served += [index] * num_times_due(timestamp, len(served), rate)
+    return served
+
+
+@pytest.mark.parametrize("rate", [0.1, 1, 8, 23.976, 25, 29.97, 30, 60, 240, 1000])
+def test_a_video_of_the_rate_asked_for_gives_each_frame_once(rate):
+    timestamps = np.arange(2000) / rate
+    assert serve(timestamps, rate) == list(range(2000))
+    if rate <= 240:  # Matroska rounds to a millisecond
+        assert serve(np.round(timestamps, 3), rate) == list(range(2000))
+
+
+def test_a_faster_video_skips_and_a_slower_repeats():
+    assert serve(np.arange(12) / 30, 10) == [0, 3, 6, 9]
+    assert serve(np.arange(12) / 10, 4) == [0, 3, 5, 8, 10]
+    assert serve(np.arange(3) / 10, 20) == [0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("rate", [3, 10, 24.5])
+def test_variable_frame_rate(rate):
+    timestamps = np.cumsum(np.random.default_rng(0).exponential(0.05, 300))
+    timestamps -= timestamps[0]
+    expected, time = [], 0.0
+    while time <= timestamps[-1] + 1e-3:  # the first frame at or after each sample time, give or take a millisecond
+        expected.append(int(np.argmax(timestamps + 1e-3 >= time)))
+        time = len(expected) / rate
+    assert serve(timestamps, rate) == expected
+
+
+# === Windows, padding, clips ===
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 7, 16])
+@pytest.mark.parametrize("stride", [None, 1, "whole"])
+def test_windows_cover_every_frame(num_frames, stride):
+    stride = num_frames if stride == "whole" else stride
+    for total in range(1, 70):
+        starts = window_starts(total, num_frames, stride)
+        covered = {start + i for start in starts for i in range(num_frames)}
+        assert covered >= set(range(total))
+        assert starts == sorted(set(starts)) and starts[0] == 0
+        assert starts[-1] == max(0, total - num_frames)  # it ends with the stack
+
+
+def test_windows_by_hand():
+    assert window_starts(3, 4) == [0]
+    assert window_starts(8, 4) == [0, 2, 4]
+    assert window_starts(9, 4) == [0, 2, 4, 5]
+    assert window_starts(9, 4, 3) == [0, 3, 5]
+
+
+def test_pad_right():
+    values = np.arange(1, 7, dtype=np.float32).reshape(3, 2)
+    padded, mask = pad_right(values, 5)
+    np.testing.assert_array_equal(padded, [[1, 2], [3, 4], [5, 6], [0, 0], [0, 0]])
+    assert mask.tolist() == [True, True, True, False, False] and mask.dtype == bool and padded.dtype == np.float32
+    np.testing.assert_array_equal(pad_right(values, 3)[0], values)
+
+
+@pytest.mark.parametrize("length", [0, 4])
+def test_pad_right_refuses_no_frame_and_too_many(length):
+    with pytest.raises(ValueError, match=f"expected 1 to 3 real frames, received {length}"):
+        pad_right(np.zeros((length, 2)), 3)
+
+
+def make_clip(shape=(3, 16, 16, 3), dtype=np.uint8, mask=(True, True, False)):
+    return Clip(np.zeros(shape, dtype), np.array(mask))
+
+
+def test_clip_shows_its_shape():
+    assert repr(make_clip()) == "Clip(frames=(3, 16, 16, 3), num_real=2)"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shape": (3, 16, 16)}, r"frames must be \(T, H, W, 3\) uint8, received \(3, 16, 16\) uint8"),
+        ({"shape": (3, 16, 16, 1)}, r"frames must be \(T, H, W, 3\) uint8"),
+        ({"dtype": np.float32}, r"frames must be .* received \(3, 16, 16, 3\) float32"),
+        ({"mask": (True, True)}, r"mask must be \(3,\) bool, received \(2,\) bool"),
+        ({"mask": (1, 1, 0)}, r"mask must be \(3,\) bool, received \(3,\) int64"),
+        ({"mask": (False, False, False)}, "mask must begin with True"),
+        ({"mask": (False, True, True)}, "mask must begin with True"),
+        ({"mask": (True, False, True)}, "never return to True: pad on the right"),
+    ],
+)
+def test_impossible_clips(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make_clip(**fields)
+
+
+# === Size ===
+
+RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
+
+
+def flag(height, width):
+    """A red, a green and a blue band across the longer side; the green one is its middle half."""
+    bands = np.repeat([RED, GREEN, GREEN, BLUE], max(height, width) // 4, axis=0).astype(np.uint8)  # (long, 3)
+    bands = bands[None] if width > height else bands[:, None]
+    return np.broadcast_to(bands, (height, width, 3)).copy()
+
+
+@pytest.mark.parametrize(
+    ("resize", "expected"),
+    [
+        ("stretch", [(RED, 4), (GREEN, 8), (BLUE, 4)]),
+        ("crop", [(GREEN, 16)]),  # the centre
+        ("letterbox", [(RED, 4), (GREEN, 8), (BLUE, 4)]),  # all of it, between the bars
+    ],
+)
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_resize_modes(resize, expected, upright, factor):
+    picture = flag(16 * factor, 32 * factor)
+    if upright:
+        picture = np.ascontiguousarray(picture.swapaxes(0, 1))
+    resized = resize_frame(picture, tiny(resize=resize))
+    if upright:
+        resized = resized.swapaxes(0, 1)
+    row = np.concatenate([[colour] * count for colour, count in expected])  # (16, 3)
+    bar = np.zeros((4, 16, 3)) if resize == "letterbox" else np.empty((0, 16, 3))
+    wanted = np.concatenate([bar, np.broadcast_to(row, (16 - 2 * len(bar), 16, 3)), bar])
+    np.testing.assert_array_equal(resized, wanted)
+
+
+@pytest.mark.parametrize("resize", RESIZE_MODES)
+def test_every_size_becomes_the_one_asked_for(resize):
+    spec = tiny(resize=resize, height=20, width=31)
+    for height, width in [(1, 1), (2, 2), (1, 50), (50, 1), (20, 31), (31, 20), (19, 32), (143, 181), (720, 64)]:
+        resized = resize_frame(np.full((height, width, 3), 9, np.uint8), spec)
+        assert resized.shape == (20, 31, 3) and resized.dtype == np.uint8 and resized.flags["C_CONTIGUOUS"]
+        assert set(np.unique(resized)) <= ({0, 9} if resize == "letterbox" else {9})
+
+
+@pytest.mark.parametrize("resize", RESIZE_MODES)
+def test_the_right_size_is_left_alone(resize):
+    frame = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(resize_frame(frame, tiny(resize=resize)), frame)
+
+
+def test_shrinking_averages():
+    # Single pixels of a chess board would be 0 or 255.
+    board = np.indices((64, 64)).sum(0)[..., None].repeat(3, 2) % 2 * 255  # (64, 64, 3)
+    assert np.all(np.abs(resize_frame(board.astype(np.uint8), tiny()) - 127.5) <= 1)
+
+
+# === Sampling ===
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 9, 40])
+@pytest.mark.parametrize("num_frames", [1, 4, 16])
+def test_evenly_sampled_frames(write_counting_video, total, num_frames):
+    stack, sampled = read_stack(write_counting_video("a.avi", total), tiny(num_frames=num_frames))
+    expected = even_indices(total, num_frames)
+    assert indices_of(stack) == expected.tolist()
+    np.testing.assert_allclose(sampled.timestamps_seconds, expected / 10, atol=1e-6)
+    assert (sampled.num_frames, sampled.num_frames_claimed) == (total, total)
+    assert sampled.duration_seconds == pytest.approx(total / 10)
+    assert (sampled.problem is None) == (total > 1)
+
+
+@pytest.mark.parametrize(("suffix", "video_rate"), [(".avi", 10), (".mkv", 30), (".mkv", 24000 / 1001)])
+@pytest.mark.parametrize("rate", [4, 10, 24000 / 1001, 30, 47])
+def test_frames_at_a_rate(write_counting_video, suffix, video_rate, rate):
+    video = write_counting_video(f"a{suffix}", 60, frames_per_second=video_rate)
+    stack, sampled = read_stack(video, tiny(frames_per_second=rate))
+    times = np.arange(len(stack)) / rate
+    timestamps = np.arange(60) / video_rate
+    if suffix == ".mkv":
+        timestamps = np.floor(1000 * timestamps + 0.5 + 1e-6) / 1000  # it rounds to a millisecond
+    expected = [int(np.argmax(timestamps + 1e-3 >= time)) for time in times]  # the first frame at or after each
+    assert indices_of(stack) == expected
+    assert sampled.num_frames == 60 and times[-1] + 1 / rate > timestamps[-1]
+    np.testing.assert_allclose(sampled.timestamps_seconds, timestamps[expected], atol=1e-6)
+
+
+def test_frames_are_handed_on_as_they_come(write_counting_video):
+    held, most = [], 0
+
+    def take(frame):
+        nonlocal most
+        held.append(weakref.ref(frame))
+        most = max(most, sum(reference() is not None for reference in held))
+
+    sampled = sample_video(write_counting_video("a.avi", 50), tiny(frames_per_second=10), take)
+    assert len(held) == len(sampled.timestamps_seconds) == 50
+    assert most <= 2  # this one, and at most the one before it
+
+
+def test_what_take_raises_is_not_the_fault_of_the_video(write_counting_video):
+    def take(_):
+        raise OSError("disk full")
+
+    for rate in (None, 5):
+        with pytest.raises(OSError, match="disk full"):
+            sample_video(write_counting_video("a.avi", 5), tiny(frames_per_second=rate), take)
+
+
+def claim(video, num_frames):
+    """Let the headers of an AVI file (OpenDML AVI 1.02: 'avih', 'strh', 'dmlh') claim another number of frames."""
+    data = bytearray(video.read_bytes())
+    for chunk, offset in ((b"avih", 24), (b"strh", 40), (b"dmlh", 8)):
+        start = data.find(chunk)
+        if start >= 0:
+            data[start + offset : start + offset + 4] = num_frames.to_bytes(4, "little")
+    video.write_bytes(data)
+    return video
+
+
+@pytest.mark.parametrize("claimed", [0, 1, 3, 17, 39, 41, 60, 4000])
+@pytest.mark.parametrize("rate", [None, 5])
+def test_a_header_that_lies_changes_nothing(write_counting_video, claimed, rate):
+    spec = tiny(num_frames=6, frames_per_second=rate)
+    honest, _ = read_stack(write_counting_video("honest.avi", 40), spec)
+    video = claim(write_counting_video("liar.avi", 40), claimed)
+    assert probe(video).num_frames_claimed == claimed
+    stack, sampled = read_stack(video, spec)
+    assert indices_of(stack) == indices_of(honest)
+    assert (sampled.num_frames, sampled.num_frames_claimed) == (40, claimed)
+    assert (sampled.problem is not None) == (claimed > 44)
+
+
+@pytest.mark.parametrize("rate", [None, 10])
+def test_a_cut_video_is_used_and_reported(tmp_path, rate):
+    frames = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    write_video(tmp_path / "a.avi", frames, frames_per_second=10)
+    whole = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "a.avi").write_bytes(whole[: len(whole) // 2])
+    stack, sampled = read_stack(tmp_path / "a.avi", tiny(frames_per_second=rate))
+    assert 10 < sampled.num_frames < 25 and sampled.num_frames_claimed == 40
+    expected = even_indices(sampled.num_frames, 4) if rate is None else range(sampled.num_frames)
+    np.testing.assert_array_equal(stack, frames[list(expected)])
+    assert sampled.problem == (
+        f"ends after {sampled.num_frames} frames ({sampled.num_frames / 10:.2f} s) of a claimed 40 (4.00 s): "
+        "cut off or damaged; the frames before that are used"
+    )
+
+
+def test_one_frame_is_used_and_reported(write_counting_video):
+    stack, sampled = read_stack(write_counting_video("a.avi", 1), tiny())
+    assert indices_of(stack) == [0]
+    assert sampled.problem.startswith("holds one frame only, so nothing moves in it")
+
+
+@pytest.mark.parametrize("rate", [None, 10])
+def test_no_frame_at_all(tmp_path, rate):
+    (tmp_path / "a.avi").write_bytes(b"not a video")
+    with pytest.raises(VideoError, match="a.avi: this is a text file, not a video"):
+        read_stack(tmp_path / "a.avi", tiny(frames_per_second=rate))
+
+
+@pytest.mark.parametrize("rate", [None, 10])
+def test_a_header_without_frames(write_counting_video, rate):
+    video = write_counting_video("a.avi", 2)
+    data = video.read_bytes()
+    video.write_bytes(data[: data.index(b"movi") + 4])
+    with pytest.raises(VideoError, match="a.avi: .*(no frame can be decoded|not a video that OpenCV can open)"):
+        read_stack(video, tiny(frames_per_second=rate))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["syn_vfr.mkv", "syn_vfr.mp4"])
+def test_variable_frame_rate_of_real_files(real_data, name):
+    _, sampled = read_stack(real_data / "videos" / "torture" / name, tiny(frames_per_second=5))
+    times = np.arange(len(sampled.timestamps_seconds)) / 5
+    lag = np.array(sampled.timestamps_seconds) - times  # each sample time gets a frame that is not before it
+    assert np.all(lag >= -2e-3) and len(times) == pytest.approx(5 * sampled.duration_seconds, abs=2)
+    assert sampled.problem is None

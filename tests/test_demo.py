@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from activity.demo import pair_accuracy, run_demo
+from activity.metrics import Scores
+from activity.synthetic import ORDER_PAIRS
+
+
+def test_pair_accuracy_lets_only_the_two_of_a_pair_compete():
+    labels = sorted({label for pair in ORDER_PAIRS for label in pair} | {"wave"})
+    first, second = (labels.index(label) for label in ORDER_PAIRS[0])
+    probabilities = np.zeros((3, len(labels)))
+    probabilities[:, labels.index("wave")] = 0.7
+    probabilities[0, [first, second]] = 0.2, 0.1
+    probabilities[1, [first, second]] = 0.2, 0.1
+    scores = Scores(probabilities, np.array([first, second, labels.index("wave")]), labels)
+    assert pair_accuracy(scores) == 0.5
+
+
+@pytest.mark.slow
+def test_the_demo_learns_order(tmp_path):
+    lines = []
+    evaluation = run_demo(tmp_path, say=lines.append)
+    text = "\n".join(map(str, lines))
+    assert evaluation.scores.accuracy >= 0.95
+    shuffled = float(text.split("with the frames shuffled ")[1].split()[0])
+    assert pair_accuracy(evaluation.scores) >= 0.95
+    assert 0.3 < shuffled < 0.7
+    assert "new_sit_down.avi  sit_down" in text and "new_stand_up.avi  stand_up" in text
+    for name in ("samples.png", "learning_curves.png", "report/confusion.png", "report/mistakes.png", "model.keras"):
+        assert (tmp_path / name).stat().st_size > 5000

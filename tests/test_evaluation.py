@@ -1,0 +1,82 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from activity.errors import DatasetError
+from activity.evaluation import Evaluation, cross_validate, evaluate, judge_stacks
+from activity.metrics import Scores
+
+
+def test_judges_each_sample_of_the_split(ramp_run, ramp_dataset):
+    evaluation = evaluate(ramp_run.classifier, ramp_dataset, split="test")
+    assert [sample.path for sample in evaluation.samples] == [s.path for s in ramp_dataset.samples if s.split == "test"]
+    assert evaluation.scores.accuracy == 1
+    truth = [ramp_dataset.labels[i] for i in evaluation.scores.label_ids]
+    assert truth == [sample.label for sample in evaluation.samples]
+    assert evaluation.as_dict()["accuracy"] == 1
+    assert "macro-F1 1.000" in evaluation.as_text()
+
+
+def test_shuffled_frames_lose_what_only_order_tells(ramp_run, ramp_dataset):
+    straight = evaluate(ramp_run.classifier, ramp_dataset, split="train")
+    shuffled = evaluate(ramp_run.classifier, ramp_dataset, split="train", shuffle_frames=True)
+    assert straight.scores.accuracy == 1
+    assert shuffled.scores.accuracy < 0.85
+
+
+def test_a_long_stack_gets_the_mean_over_its_windows(ramp_run, ramp_dataset):
+    classifier = ramp_run.classifier
+    stack = np.random.default_rng(0).random((15, classifier.backbone.output_shape[-1]), np.float32)
+    windows = [stack[start : start + 6] for start in (0, 3, 6, 9)]
+    np.testing.assert_allclose(
+        judge_stacks(classifier, [stack, stack[:6]]),
+        [judge_stacks(classifier, windows).mean(axis=0), judge_stacks(classifier, [stack[:6]])[0]],
+        atol=1e-6,
+    )
+
+
+def test_evaluation_writes_no_features(ramp_run, ramp_dataset):
+    before = set(ramp_dataset.dataset_dir.rglob("*"))
+    evaluate(ramp_run.classifier, ramp_dataset, split="test")
+    assert set(ramp_dataset.dataset_dir.rglob("*")) == before
+
+
+def test_another_spec_is_refused(ramp_run, ramp_dataset):
+    other = dataclasses.replace(ramp_dataset, spec=dataclasses.replace(ramp_dataset.spec, num_frames=8))
+    with pytest.raises(DatasetError, match="does not fit this model, which expects 6 frames .* holds 8 frames"):
+        evaluate(ramp_run.classifier, other)
+
+
+def test_unknown_labels_are_named(ramp_run, ramp_dataset):
+    rows = [dataclasses.replace(ramp_dataset.samples[0], label="flickers"), *ramp_dataset.samples[1:]]
+    with pytest.raises(DatasetError, match="labels the model does not know: flickers; it knows brightens, darkens"):
+        evaluate(ramp_run.classifier, dataclasses.replace(ramp_dataset, samples=rows))
+
+
+def test_worst_mistakes_come_most_confident_first(ramp_dataset):
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
+    scores = Scores(probabilities, np.array([0, 1, 0, 0]), ("a", "b"))
+    assert Evaluation(ramp_dataset.samples[:4], scores).worst_mistakes() == [2, 3, 1]
+    assert Evaluation(ramp_dataset.samples[:4], scores).worst_mistakes(1) == [2]
+
+
+class TestCrossValidation:
+    @pytest.fixture(scope="class")
+    def result(self, ramp_dataset, frozen_config, tmp_path_factory):
+        config = dataclasses.replace(frozen_config, epochs=25)
+        return cross_validate(ramp_dataset, config, folds="camera", work_dir=tmp_path_factory.mktemp("cv"))
+
+    def test_every_sample_is_judged_by_a_model_that_never_saw_its_fold(self, result, ramp_dataset):
+        assert result.folds == [sample.extra["camera"] for sample in ramp_dataset.samples]
+        assert result.scores.probabilities.sum(axis=1) == pytest.approx(np.ones(32), abs=1e-5)
+        assert result.scores.accuracy > 0.8
+
+    def test_reports_folds_and_the_baseline(self, result):
+        assert set(result.fold_accuracies) == {"left", "right"}
+        assert np.mean(list(result.fold_accuracies.values())) == pytest.approx(result.scores.accuracy)
+        assert result.baseline.accuracy < 0.8  # the mean over time does not know the order
+        report = result.as_dict()
+        assert report["baseline_accuracy"] == result.baseline.accuracy
+        assert report["folds"] == result.fold_accuracies
+        assert "2 folds: mean" in result.as_text()

@@ -1,0 +1,120 @@
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+
+from activity.errors import VideoError
+from activity.evaluation import evaluate
+from activity.predictor import Failure, Predictor
+from activity.video import write_video
+
+
+@pytest.fixture(scope="module")
+def predictor(ramp_model):
+    return Predictor.load(ramp_model)
+
+
+def ramp_video(path, levels):
+    frames = (np.full((24, 24, 3), level, np.uint8) for level in levels)
+    write_video(path, frames, frames_per_second=10)
+    return path
+
+
+def test_a_file_gets_the_probabilities_of_the_data_set(predictor, ramp_dataset):
+    expected = evaluate(predictor.classifier, ramp_dataset, split="test")
+    for sample, probabilities in zip(expected.samples, expected.scores.probabilities, strict=True):
+        prediction = predictor.predict(ramp_dataset.videos_dir / sample.path)
+        np.testing.assert_allclose(prediction.probabilities, probabilities, atol=1e-5)
+        assert prediction.label == sample.label
+        assert prediction.duration_seconds == pytest.approx(sample.duration_seconds)
+
+
+def test_a_prediction_speaks(predictor, ramp_videos):
+    path = ramp_videos / "darkens" / "p0_0.avi"
+    prediction = predictor.predict(path)
+    assert prediction.top(1) == [("darkens", prediction.probability)]
+    assert [label for label, _ in prediction.top(5)] == ["darkens", "brightens"]
+    assert prediction.as_text(top_k=1) == f"{path}  darkens {prediction.probability:.3f}"
+    assert prediction.as_dict(top_k=1) == {
+        "source": str(path),
+        "label": "darkens",
+        "probability": prediction.probability,
+        "top": [{"label": "darkens", "probability": prediction.probability}],
+        "duration_seconds": prediction.duration_seconds,
+    }
+
+
+def test_many_files_keep_their_order_and_a_bad_one_stops_nothing(predictor, ramp_videos, tmp_path):
+    bad = tmp_path / "text.mp4"
+    bad.write_text("hello")
+    sources = [ramp_videos / "darkens" / "p1_0.avi", bad, ramp_videos / "brightens" / "p1_0.avi", tmp_path / "none.avi"]
+    results = list(predictor.predict_many(sources))
+    assert [result.source for result in results] == [str(source) for source in sources]
+    assert [getattr(result, "label", None) for result in results] == ["darkens", None, "brightens", None]
+    assert results[1] == Failure(str(bad), "this is a text file, not a video")
+    assert results[3].as_dict() == {"source": str(sources[3]), "error": "cannot be opened: No such file or directory"}
+
+
+def test_one_bad_file_raises(predictor, tmp_path):
+    with pytest.raises(VideoError, match="none.mp4: cannot be opened: No such file"):
+        predictor.predict(tmp_path / "none.mp4")
+
+
+def test_a_bug_is_not_taken_for_a_bad_video(predictor, ramp_videos, monkeypatch):
+    monkeypatch.setattr("activity.predictor.probe", lambda path: 1 / 0)
+    with pytest.raises(RuntimeError, match="failed") as caught:
+        predictor.predict(ramp_videos / "darkens" / "p1_0.avi")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_who_stops_early_leaves_no_thread_behind(predictor, ramp_videos, tmp_path):
+    long = ramp_video(tmp_path / "long.avi", np.tile(np.arange(0, 200), 10))
+    results = predictor.predict_many([ramp_videos / "darkens" / "p1_0.avi", *[long] * 6])
+    next(results)
+    results.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+class TestLongVideos:
+    def test_the_whole_video_is_covered(self, predictor, tmp_path):
+        # Far longer than a clip of training: it brightens for 3 s and then darkens for 9 s
+        levels = [*np.linspace(40, 200, 30), *np.linspace(200, 40, 90)]
+        prediction = predictor.predict(ramp_video(tmp_path / "long.avi", levels))
+        assert prediction.duration_seconds == pytest.approx(12)
+        starts = [window.start_seconds for window in prediction.windows]
+        ends = [window.end_seconds for window in prediction.windows]
+        assert starts[0] == 0 and ends[-1] == pytest.approx(12)
+        assert all(start <= end for start, end in zip(starts[1:], ends, strict=False))  # no gap
+        assert prediction.label == "darkens"
+        first, last = prediction.windows[0].probabilities, prediction.windows[-1].probabilities
+        assert first[0] > 0.5 > last[0]
+        np.testing.assert_allclose(
+            prediction.probabilities, np.mean([w.probabilities for w in prediction.windows], axis=0), atol=1e-6
+        )
+
+    def test_the_result_does_not_depend_on_the_chunks(self, predictor, tmp_path, monkeypatch):
+        path = ramp_video(tmp_path / "long.avi", np.tile(np.linspace(40, 200, 40), 5))
+        expected = predictor.predict(path).probabilities
+        monkeypatch.setattr("activity.predictor._MIN_FRAMES_PER_CHUNK", 200)
+        np.testing.assert_allclose(predictor.predict(path).probabilities, expected, atol=1e-6)
+
+    def test_a_header_that_claims_too_much_changes_nothing(self, predictor, ramp_videos, monkeypatch):
+        import activity.predictor as module
+
+        path = ramp_videos / "darkens" / "p1_0.avi"
+        expected = predictor.predict(path)
+        info = dataclasses.replace(module.probe(path), num_frames_claimed=100_000)
+        monkeypatch.setattr(module, "probe", lambda _: info)
+        np.testing.assert_array_equal(predictor.predict(path).probabilities, expected.probabilities)
+
+    def test_a_header_that_claims_too_little_is_found_out(self, predictor, tmp_path, monkeypatch):
+        import activity.predictor as module
+
+        path = ramp_video(tmp_path / "long.avi", np.linspace(40, 200, 120))
+        expected = predictor.predict(path)
+        info = dataclasses.replace(module.probe(path), num_frames_claimed=1)
+        monkeypatch.setattr(module, "probe", lambda _: info)
+        again = predictor.predict(path)
+        assert len(again.windows) == len(expected.windows) > 1
+        np.testing.assert_array_equal(again.probabilities, expected.probabilities)

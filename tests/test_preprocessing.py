@@ -1,0 +1,423 @@
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from activity import preprocessing
+from activity.clips import read_stack
+from activity.config import ClipSpec, as_dict
+from activity.errors import DatasetError
+from activity.preprocessing import preprocess
+from activity.store import load_dataset, stack_path
+
+SPEC = ClipSpec(num_frames=4, height=16, width=16)
+
+
+@pytest.fixture
+def videos(write_counting_video, tmp_path):
+    """Twelve videos of two labels, each of another length, so that no two are the same."""
+    for length in range(3, 15):
+        write_counting_video(f"videos/{'run' if length % 2 else 'wave'}/{length:02d}.avi", length)
+    return tmp_path / "videos"
+
+
+@pytest.fixture
+def decode_here(monkeypatch):
+    """Decode in this process, which is faster than starting others; the names of what was decoded."""
+    decoded = []
+
+    def one_by_one(todo, dataset_dir, spec, num_workers, seconds_per_video):
+        for id_, path in todo.items():
+            decoded.append(path.name)
+            yield preprocessing._decode_one(id_, path, spec, stack_path(dataset_dir, id_)), True
+
+    monkeypatch.setattr(preprocessing, "_decode_all", one_by_one)
+    return decoded
+
+
+def content_of(dataset_dir):
+    """Every file of a data set folder; the notes without their order, since workers finish in any."""
+    files = {str(p.relative_to(dataset_dir)): p.read_bytes() for p in dataset_dir.rglob("*") if p.is_file()}
+    files["decoded.csv"] = b"\n".join(sorted(set(files["decoded.csv"].splitlines())))
+    return files
+
+
+def notes_of(dataset_dir):
+    lines = (dataset_dir / "decoded.csv").read_text(encoding="utf-8").splitlines()
+    return {row[0]: row[1:] for row in csv.reader(lines)}
+
+
+def splits_of(dataset):
+    return {sample.path: sample.split for sample in dataset.samples}
+
+
+def reasons_of(dataset):
+    return {row["path"]: row["reason"] for row in dataset.problems}
+
+
+def write_manifest(videos_dir, rows):
+    with (videos_dir / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+# === The first run ===
+
+
+def test_whole_run(videos, tmp_path):
+    (videos / "run" / "broken.mp4").write_bytes(b"")
+    (videos / "wave" / "cover.jpg").write_bytes(b"picture")
+    whole = (videos / "run" / "13.avi").read_bytes()
+    (videos / "run" / "cut.avi").write_bytes(whole[: (whole.index(b"movi") + whole.rindex(b"idx1")) // 2])
+    dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=2, seed=5)
+
+    assert dataset == load_dataset(tmp_path / "out")
+    assert len(dataset.samples) == 13 and dataset.labels == ["run", "wave"]
+    assert [sample.path for sample in dataset.samples] == sorted(sample.path for sample in dataset.samples)
+    for sample in dataset.samples:
+        stack, sampled = read_stack(videos / sample.path, SPEC)
+        np.testing.assert_array_equal(dataset.frames(sample), stack)
+        assert (sample.num_frames, sample.duration_seconds) == (sampled.num_frames, sampled.num_frames / 10)
+        assert sample.label == sample.path.partition("/")[0] and sample.split in ("train", "val", "test")
+
+    broken, cut = dataset.problems
+    assert broken == {
+        "path": "run/broken.mp4",
+        "reason": "the file is empty (0 bytes)",
+        "frames_read": "0",
+        "frames_claimed": "0",
+    }
+    assert cut["path"] == "run/cut.avi" and cut["frames_claimed"] == "13"
+    assert re.match(rf"ends after {cut['frames_read']} frames .* the frames before that are used", cut["reason"])
+
+    about = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert about["format_version"] == 1 and about["spec"] == as_dict(SPEC) and about["seed"] == 5
+    assert about["labels"] == ["run", "wave"] and about["num_skipped"] == 1
+    assert about["videos_dir"] == str(videos.resolve())
+    assert set(about["versions"]) == {"activity", "opencv"}
+    counts = defaultdict(dict)
+    for sample in dataset.samples:
+        counts[sample.label][sample.split] = counts[sample.label].get(sample.split, 0) + 1
+    assert about["counts"] == counts
+
+    notes = notes_of(tmp_path / "out")
+    assert len(notes) == 14
+    assert {notes[sample.sample_id][0] for sample in dataset.samples} == {str(s.num_frames) for s in dataset.samples}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "frames"}
+    assert {p.stem for p in (tmp_path / "out" / "frames").iterdir()} == {s.sample_id for s in dataset.samples}
+
+
+def test_at_a_rate_a_stack_is_as_long_as_its_video(videos, tmp_path, decode_here):
+    spec = ClipSpec(num_frames=4, height=16, width=16, frames_per_second=10)
+    dataset = preprocess(videos, tmp_path / "out", spec)
+    assert all(len(dataset.frames(sample)) == sample.num_frames for sample in dataset.samples)
+
+
+def test_columns_of_the_user_are_carried_through(videos, tmp_path, decode_here):
+    paths = sorted(path.relative_to(videos).as_posix() for path in videos.rglob("*.avi"))
+    rows = [(path, path[:3], f"g{i}", i % 5, "01:30") for i, path in enumerate(paths)]
+    write_manifest(videos, [("path", "label", "group", "fold", "num_frames"), *rows])
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    with (tmp_path / "out" / "manifest.csv").open() as file:
+        header = file.readline().strip()
+    assert header == "sample_id,path,label,group,split,num_frames,duration_seconds,fold"
+    loaded = load_dataset(tmp_path / "out")
+    assert [sample.extra for sample in loaded.samples] == [{"fold": str(i % 5)} for i in range(12)]
+    assert dataset == loaded
+    assert [sample.num_frames for sample in loaded.samples] == [int(Path(path).stem) for path in paths]
+
+
+def test_what_a_manifest_misses_is_a_problem(videos, tmp_path, decode_here):
+    names = ["run/03.avi", "run/05.avi", "run/07.avi", "wave/04.avi", "wave/06.avi", "wave/gone.avi"]
+    write_manifest(videos, [("path", "label"), *((name, name.partition("/")[0]) for name in names)])
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    assert len(dataset.samples) == 5
+    assert reasons_of(dataset) == {"wave/gone.avi": "named in manifest.csv line 7, but there is no such file"}
+
+
+def test_no_video_can_be_read(tmp_path, decode_here):
+    for name in ("run/a.mp4", "wave/b.mp4"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True)
+        (tmp_path / "videos" / name).write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"none of 2 videos can be read; run/a.mp4: the file is empty \(0 bytes\)"):
+        preprocess(tmp_path / "videos", tmp_path / "out", SPEC)
+
+
+def test_copies_share_a_group(videos, tmp_path, decode_here, caplog):
+    for i in range(4):
+        shutil.copy(videos / "run" / "05.avi", videos / "run" / f"copy{i}.avi")
+    shutil.copy(videos / "run" / "07.avi", videos / "wave" / "07.avi")
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    groups = {sample.path: sample.group for sample in dataset.samples}
+    assert {groups[f"run/copy{i}.avi"] for i in range(4)} == {groups["run/05.avi"]} == {"run/05.avi"}
+    assert groups["wave/07.avi"] == groups["run/07.avi"]
+    assert "run/copy0.avi has the same content as run/05.avi" in caplog.text
+    assert "wave/07.avi has the same content as run/07.avi under another label (run, wave)" in caplog.text
+
+
+def test_labels_that_a_split_lacks_are_named(videos, tmp_path, decode_here, write_counting_video, caplog):
+    write_counting_video("videos/fall/once.avi", 20)
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert "no val videos of: fall" in caplog.text and "no test videos of: fall" in caplog.text
+    assert "no train videos" not in caplog.text
+
+
+# === The folder that is there already ===
+
+
+def test_a_second_run_decodes_nothing(videos, tmp_path, decode_here):
+    (videos / "run" / "broken.mp4").write_bytes(b"")
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "frames").iterdir()}
+    decode_here.clear()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert decode_here == []
+    assert content_of(tmp_path / "out") == before
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_videos_are_added_changed_removed_and_renamed(videos, tmp_path, decode_here, write_counting_video):
+    first = preprocess(videos, tmp_path / "out", SPEC)
+    features = tmp_path / "out" / "features" / "tiny-0123" / f"{first.samples[0].sample_id}.npy"
+    features.parent.mkdir(parents=True)
+    features.touch()
+    decode_here.clear()
+
+    write_counting_video("videos/run/new.avi", 30)
+    write_counting_video("videos/run/09.avi", 31)
+    (videos / "run" / "03.avi").unlink()
+    (videos / "wave" / "04.avi").rename(videos / "wave" / "other name.avi")
+    second = preprocess(videos, tmp_path / "out", SPEC)
+
+    assert sorted(decode_here) == ["09.avi", "new.avi", "other name.avi"]
+    assert {sample.path: sample.num_frames for sample in second.samples} == {
+        **{s.path: s.num_frames for s in first.samples if s.path not in ("run/03.avi", "wave/04.avi")},
+        **{"run/09.avi": 31, "run/new.avi": 30, "wave/other name.avi": 4},
+    }
+    stacks = {path.stem for path in (tmp_path / "out" / "frames").iterdir()}
+    assert stacks == {sample.sample_id for sample in second.samples}
+    assert first.samples[0].path == "run/03.avi" and not features.exists()
+
+
+def test_what_is_known_keeps_its_split(videos, tmp_path, decode_here, write_counting_video, caplog):
+    first = splits_of(preprocess(videos, tmp_path / "out", SPEC))
+    held_out = next(path for path, split in first.items() if split == "val")
+    tested = next(path for path, split in first.items() if split == "test")
+    (videos / held_out).rename((videos / held_out).with_name("renamed.avi"))
+    shutil.copy(videos / tested, (videos / tested).with_name("00 a copy that comes first.avi"))
+    write_counting_video("videos/run/new.avi", 30)
+    second = splits_of(preprocess(videos, tmp_path / "out", SPEC))
+    assert second.pop("run/new.avi") == "train"
+    assert "1 new groups were added to train; too few to divide among the splits" in caplog.text
+    assert second.pop(f"{Path(held_out).parent}/renamed.avi") == first.pop(held_out) == "val"
+    assert second.pop(f"{Path(tested).parent}/00 a copy that comes first.avi") == "test"
+    assert second == first
+
+
+def test_many_new_groups_are_divided(videos, tmp_path, decode_here, write_counting_video):
+    first = splits_of(preprocess(videos, tmp_path / "out", SPEC))
+    for length in range(20, 32):
+        write_counting_video(f"videos/{'run' if length % 2 else 'wave'}/{length}.avi", length)
+    second = splits_of(preprocess(videos, tmp_path / "out", SPEC))
+    new = {split for path, split in second.items() if path not in first}
+    assert new == {"train", "val", "test"}
+    assert {path: second[path] for path in first} == first
+
+
+def test_another_seed_splits_anew(videos, tmp_path, decode_here):
+    splits = [splits_of(preprocess(videos, tmp_path / "out", SPEC, seed=seed)) for seed in (0, 1, 0)]
+    assert splits[0] == splits[2] != splits[1]
+    assert len(decode_here) == 12
+
+
+def test_a_folder_of_another_spec_is_refused(videos, tmp_path, decode_here):
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    message = "was made with 4 frames evenly, 16x16, stretch; received 8 frames evenly, 16x16, stretch; choose another"
+    with pytest.raises(DatasetError, match=message):
+        preprocess(videos, tmp_path / "out", ClipSpec(num_frames=8, height=16, width=16))
+    assert content_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", ".hidden", "frames/a.npy"])
+def test_a_folder_of_something_else_is_refused(videos, tmp_path, name):
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
+    (tmp_path / "out" / name).touch()
+    with pytest.raises(DatasetError, match="out: exists and is not a data set folder; choose another --out"):
+        preprocess(videos, tmp_path / "out", SPEC)
+    with pytest.raises(DatasetError, match="exists and is not a data set folder"):
+        preprocess(videos, tmp_path / "out" / name, SPEC)
+    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [tmp_path / "out" / name]
+
+
+def test_an_empty_folder_is_taken(videos, tmp_path, decode_here):
+    (tmp_path / "out").mkdir()
+    assert len(preprocess(videos, tmp_path / "out", SPEC).samples) == 12
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "problems.csv", "decoded.csv", "frames"])
+def test_what_is_lost_is_made_again(videos, tmp_path, decode_here, name):
+    (videos / "run" / "broken.mp4").write_bytes(b"")
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    lost = tmp_path / "out" / name
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert content_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("num_bytes", range(1, 60, 4))
+def test_a_note_that_was_cut_costs_one_decoding(videos, tmp_path, decode_here, num_bytes):
+    (videos / "run" / "бег.mp4").write_bytes("рисунок, ".encode() * 9 + b"\xff\0")  # its reason is quoted
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    notes = tmp_path / "out" / "decoded.csv"
+    lines = sorted(notes.read_bytes().splitlines(keepends=True), key=lambda line: b'"' in line)
+    notes.write_bytes(b"".join(lines)[:-num_bytes])
+    decode_here.clear()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert decode_here == ["бег.mp4"]
+    assert content_of(tmp_path / "out") == before
+
+
+def test_a_damaged_manifest_is_not_passed_over(videos, tmp_path, decode_here):
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    manifest = tmp_path / "out" / "manifest.csv"
+    manifest.write_text("path,label\nrun/03.avi,run\n")
+    with pytest.raises(DatasetError, match="manifest.csv: damaged .*; delete it and run the same preprocess command"):
+        preprocess(videos, tmp_path / "out", SPEC)
+    manifest.unlink()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert content_of(tmp_path / "out") == before
+
+
+# === When things go wrong on the way ===
+
+
+def run_script(tmp_path, videos, line):
+    """Run `preprocess` in a program of its own, with one line of sabotage; `num_done` counts finished videos."""
+    script = tmp_path / "script.py"
+    script.write_text(f"""\
+import os, resource, signal, sys
+from pathlib import Path
+from activity import preprocessing
+from activity.config import ClipSpec
+
+num_done = 0
+outcome = preprocessing._outcome
+
+def count(*arguments):
+    global num_done
+    num_done += 1
+    {line}
+    return outcome(*arguments)
+
+if __name__ == "__main__":
+    count.__globals__["preprocessing"]._outcome = count
+    {line}
+    preprocessing.preprocess(Path(sys.argv[1]), Path(sys.argv[2]), ClipSpec(**{as_dict(SPEC)!r}), num_workers=2)
+""")
+    return subprocess.run(
+        [sys.executable, str(script), str(videos), str(tmp_path / "out")],
+        env={**os.environ, "PYTHONPATH": str(Path(preprocessing.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("num_done == 5 and os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("num_done == 5 and os.killpg(0, signal.SIGINT)", -signal.SIGINT),  # Ctrl-C reaches the workers too
+    ],
+)
+def test_a_run_that_was_killed_goes_on_where_it_was(videos, tmp_path, decode_here, line, status):
+    (videos / "run" / "broken.mp4").write_bytes(b"")
+    run = run_script(tmp_path, videos, line)
+    assert run.returncode == status, run.stderr
+    with pytest.raises(DatasetError, match="unfinished; run the same preprocess command again to complete it"):
+        load_dataset(tmp_path / "out")
+    assert len(notes_of(tmp_path / "out")) == 4
+
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    assert len(decode_here) == 13 - 4 and len(dataset.samples) == 12
+    preprocess(videos, tmp_path / "clean", SPEC)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "clean")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_a_full_disk_is_no_fault_of_a_video(videos, tmp_path, decode_here):
+    run = run_script(tmp_path, videos, "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))")
+    assert run.returncode == 1 and re.search(r"^OSError: .*File too large", run.stderr, re.MULTILINE)
+    assert notes_of(tmp_path / "out") == {}
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    assert len(dataset.samples) == 12 and dataset.problems == []
+
+
+def misbehave(sample_id, video_path, spec, path):
+    """Stands for `_decode_one` in the workers."""
+    if video_path.name == "03.avi":
+        time.sleep(60)
+    if video_path.name == "04.avi":
+        os._exit(3)
+    return decode_one(sample_id, video_path, spec, path)
+
+
+decode_one = preprocessing._decode_one
+
+
+def test_a_stuck_and_a_crashing_video_are_given_up_and_tried_again(videos, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocessing, "_decode_one", misbehave)
+        dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=2, seconds_per_video=3)
+    assert reasons_of(dataset) == {
+        "run/03.avi": "decoding took longer than 3 s and was stopped; allow more with --time-limit",
+        "wave/04.avi": "decoding crashed the worker process (exit code 3)",
+    }
+    assert len(dataset.samples) == 10
+    again = preprocess(videos, tmp_path / "out", SPEC, num_workers=1)
+    assert len(again.samples) == 12 and again.problems == []
+
+
+@pytest.mark.real
+def test_odd_and_broken_files(real_data, tmp_path):
+    torture = real_data / "videos" / "torture"
+    with (torture / "expected.csv").open() as file:
+        expected = {row["path"]: row["opencv_4_14"].partition("|")[0] for row in csv.DictReader(file)}
+    for i, name in enumerate(sorted(expected)):
+        link = tmp_path / "videos" / ("even", "odd")[i % 2] / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(torture / name)
+    dataset = preprocess(tmp_path / "videos", tmp_path / "out", SPEC, num_workers=2)
+
+    num_frames = {Path(sample.path).name: sample.num_frames for sample in dataset.samples}
+    reasons = {Path(path).name: reason for path, reason in reasons_of(dataset).items()}
+    for name, text in expected.items():
+        count = int(text) if text.isdigit() else 0
+        if name == "syn_av1.mp4" and name not in num_frames:  # not every OpenCV decodes AV1
+            assert "codec av01" in reasons[name]
+        elif count:
+            assert num_frames[name] == count, name
+        else:
+            assert name not in num_frames and reasons[name]
+    for name in ("syn_bitrot.avi", "syn_trunc_half.avi", "dc_corrupted.mp4"):
+        assert reasons[name].startswith(f"ends after {num_frames[name]} frames")
+    assert "Traceback" not in " ".join(reasons.values())
+    twins = {s.group for s in dataset.samples if Path(s.path).name in ("syn_UPPER.AVI", "syn_no_extension")}
+    assert len(twins) == 1

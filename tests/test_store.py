@@ -1,0 +1,274 @@
+import csv
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from activity import classifier
+from activity.backbones import build_backbone
+from activity.config import ClipSpec, as_dict
+from activity.dataset import Sample
+from activity.errors import DatasetError, VideoError
+from activity.store import (
+    MANIFEST_COLUMNS,
+    Dataset,
+    atomic_file,
+    extract_features,
+    load_dataset,
+    read_csv,
+    stack_path,
+    write_csv,
+    write_stack,
+)
+
+SPEC = ClipSpec(num_frames=4, height=16, width=16, frames_per_second=10)
+LENGTHS = {"a": 5, "b": 40, "c": 32, "d": 1, "e": 70}  # batches of 32 frames end inside stacks and between them
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A data set folder of stacks of noise."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "frames").mkdir()
+    samples = []
+    for id_, length in LENGTHS.items():
+        np.save(stack_path(tmp_path, id_), rng.integers(0, 256, (length, 16, 16, 3), dtype=np.uint8))
+        samples.append(Sample(sample_id=id_, path=f"{id_}.avi", label="run", group=id_, split="train"))
+    return Dataset(tmp_path, tmp_path / "videos", SPEC, samples, [])
+
+
+# === Files that appear whole or not at all ===
+
+
+def test_a_file_is_replaced_only_when_the_block_ends_well(tmp_path):
+    path = tmp_path / "a.txt"
+    with atomic_file(path, "w") as file:
+        file.write("old")
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), atomic_file(path, "w") as file:
+        file.write("new")
+        file.flush()
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_csv_there_and_back(tmp_path):
+    rows = [{"path": 'бег "fast", far\nnew line.avi', "reason": ""}, {"path": "b"}]
+    write_csv(tmp_path / "a.csv", ["path", "reason"], rows)
+    assert read_csv(tmp_path / "a.csv") == [rows[0], {"path": "b", "reason": ""}]
+    assert read_csv(tmp_path / "none.csv") == []
+
+
+# === Frame stacks ===
+
+
+@pytest.mark.parametrize(("rate", "length"), [(None, 4), (10, 200)])
+def test_a_stack_is_an_ordinary_npy_file(write_counting_video, tmp_path, rate, length):
+    spec = ClipSpec(num_frames=4, height=20, width=31, frames_per_second=rate)
+    sampled = write_stack(write_counting_video("a.avi", 200), spec, tmp_path / "a.npy")
+    stack = np.load(tmp_path / "a.npy")
+    assert stack.shape == (length, 20, 31, 3) and stack.dtype == np.uint8
+    assert (stack[:, 0, 0, 0] / 10).tolist() == pytest.approx(sampled.timestamps_seconds)
+
+
+def test_no_stack_of_what_is_no_video(tmp_path):
+    (tmp_path / "a.avi").write_bytes(b"text")
+    with pytest.raises(VideoError, match="this is a text file"):
+        write_stack(tmp_path / "a.avi", SPEC, tmp_path / "a.npy")
+    assert os.listdir(tmp_path) == ["a.avi"]
+
+
+def test_frames_of_a_sample(dataset):
+    frames = dataset.frames(dataset.samples[1])
+    assert frames.shape == (40, 16, 16, 3) and isinstance(frames, np.memmap)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"a.npy: cannot be read \(.*No such file.*\); run the same preprocess command again"),
+        (b"\x93NUMPY", "a.npy: cannot be read .* run the same preprocess command again"),
+        (b"", "a.npy: cannot be read .* run the same preprocess command again"),
+        (np.zeros((2, 16, 17, 3), np.uint8), r"expected \(N, \(16, 16, 3\)\) uint8 .* received \(2, 16, 17, 3\)"),
+        (np.zeros((0, 16, 16, 3), np.uint8), r"with N >= 1, received \(0, 16, 16, 3\)"),
+        (np.zeros((2, 16, 16, 3), np.float32), "expected .* uint8"),
+    ],
+)
+def test_stacks_that_are_damaged(dataset, content, message):
+    path = stack_path(dataset.dataset_dir, "a")
+    path.unlink()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    with pytest.raises(DatasetError, match=message):
+        dataset.frames(dataset.samples[0])
+
+
+# === Opening a folder ===
+
+
+def write_folder(folder, about=None, rows=None):
+    about = about or {"format_version": 1, "spec": as_dict(SPEC), "videos_dir": "/videos"}
+    (folder / "dataset.json").write_text(json.dumps(about))
+    row = dict(zip(MANIFEST_COLUMNS, ["a-1", "run/a.avi", "run", "anna", "train", "7", "0.7"], strict=True))
+    rows = [{**row, "fold": "2"}] if rows is None else rows
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    write_csv(folder / "problems.csv", ["path", "reason"], [{"path": "b.avi", "reason": "empty"}])
+
+
+def test_load_dataset(tmp_path):
+    write_folder(tmp_path)
+    dataset = load_dataset(tmp_path)
+    assert dataset.spec == SPEC and dataset.videos_dir == Path("/videos") and dataset.labels == ["run"]
+    assert dataset.samples == [
+        Sample(
+            sample_id="a-1",
+            path="run/a.avi",
+            label="run",
+            group="anna",
+            split="train",
+            num_frames=7,
+            duration_seconds=0.7,
+            extra={"fold": "2"},
+        )
+    ]
+    assert dataset.problems == [{"path": "b.avi", "reason": "empty"}]
+    assert dataset.split("train") == dataset.samples
+    with pytest.raises(DatasetError, match="manifest.csv has no samples in the split 'test'"):
+        dataset.split("test")
+
+
+def test_a_manifest_that_went_through_excel(tmp_path):
+    write_folder(tmp_path)
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_dataset(tmp_path).samples[0].sample_id == "a-1"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"path": "run/a.avi", "label": "run"},
+        dict(zip(MANIFEST_COLUMNS, ["a-1", "run/a.avi", "run", "anna", "train", "seven", "0.7"], strict=True)),
+    ],
+)
+def test_a_manifest_that_is_damaged(tmp_path, row):
+    write_folder(tmp_path, rows=[row])
+    with pytest.raises(DatasetError, match="manifest.csv: damaged .*; delete it and run the same preprocess command"):
+        load_dataset(tmp_path)
+
+
+def test_a_folder_that_is_no_data_set(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(DatasetError, match="not a data set folder .* activity preprocess VIDEOS --out"):
+            load_dataset(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3"])
+def test_a_description_that_is_not_ours(tmp_path, text):
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(DatasetError, match="dataset.json: not a data set description of ours"):
+        load_dataset(tmp_path)
+
+
+def test_a_folder_of_a_newer_version(tmp_path):
+    write_folder(tmp_path, about={"format_version": 99})
+    with pytest.raises(DatasetError, match=r"made by a newer activity \(format 99, this program reads 1\)"):
+        load_dataset(tmp_path)
+
+
+def test_a_folder_that_is_unfinished(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "manifest.csv").unlink()
+    with pytest.raises(DatasetError, match="unfinished; run the same preprocess command again"):
+        load_dataset(tmp_path)
+
+
+# === Features ===
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    keras.utils.set_random_seed(0)
+    return build_backbone("small_cnn", height=16, width=16, weights="none")
+
+
+def cached(dataset):
+    return sorted(path.relative_to(dataset.dataset_dir) for path in dataset.dataset_dir.glob("features/*/*"))
+
+
+def assert_equal(features, expected):
+    for one, other in zip(features, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_every_frame_gets_its_own_features(dataset, backbone):
+    features = extract_features(dataset, dataset.samples, backbone)
+    assert [f.shape for f in features] == [(length, 128) for length in LENGTHS.values()]
+    assert all(f.dtype == np.float32 for f in features)
+    frames = (dataset.frames(sample) for sample in dataset.samples)
+    assert_equal(features, [backbone.predict(np.array(stack), verbose=0) for stack in frames])
+
+
+def test_features_follow_the_samples_asked_for(dataset, backbone):
+    features = extract_features(dataset, dataset.samples, backbone, keep=False)
+    picked = [dataset.samples[i] for i in (3, 0, 3)]
+    assert_equal(extract_features(dataset, picked, backbone), [features[i] for i in (3, 0, 3)])
+
+
+def test_what_is_cached_is_not_computed(dataset, backbone, monkeypatch):
+    some = extract_features(dataset, dataset.samples[:3], backbone)
+    assert [path.name for path in cached(dataset)] == ["a.npy", "b.npy", "c.npy"]
+    num_frames = []
+    monkeypatch.setattr(
+        classifier, "predict", lambda model, batch: num_frames.append(len(batch)) or np.zeros((len(batch), 128))
+    )
+    again = extract_features(dataset, dataset.samples, backbone)
+    assert sum(num_frames) == 1 + 70  # d and e only
+    for one, other in zip(again, some, strict=False):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_cache_that_is_lost_is_made_again(dataset, backbone):
+    before = extract_features(dataset, dataset.samples, backbone)
+    for path in cached(dataset):
+        (dataset.dataset_dir / path).unlink()
+    assert_equal(extract_features(dataset, dataset.samples, backbone), before)
+    assert len(cached(dataset)) == len(LENGTHS)
+
+
+def test_features_need_not_be_kept(dataset, backbone):
+    extract_features(dataset, dataset.samples, backbone, keep=False)
+    assert not (dataset.dataset_dir / "features").exists()
+
+
+def test_other_weights_have_another_cache(dataset, backbone):
+    other = build_backbone("small_cnn", height=16, width=16, weights="none")
+    first, second = (extract_features(dataset, dataset.samples[:1], model)[0] for model in (backbone, other))
+    assert not np.allclose(first, second)
+    folders = {path.parent.name for path in cached(dataset)}
+    assert len(folders) == 2 and all(name.startswith("small_cnn-") for name in folders)
+    np.testing.assert_array_equal(extract_features(dataset, dataset.samples[:1], backbone)[0], first)
+
+
+def test_what_was_computed_before_a_stop_is_kept(dataset, backbone, monkeypatch):
+    calls = []
+
+    def stop(model, batch):
+        calls.append(len(batch))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return np.zeros((len(batch), 128), np.float32)
+
+    monkeypatch.setattr(classifier, "predict", stop)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(dataset, dataset.samples, backbone)
+    assert [path.name for path in cached(dataset)] == ["a.npy", "b.npy"]  # of 64 frames, 45 were whole stacks

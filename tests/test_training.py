@@ -1,0 +1,166 @@
+import dataclasses
+import logging
+
+import keras
+import numpy as np
+import pytest
+
+from activity.backbones import build_backbone
+from activity.batches import ClipBatches
+from activity.config import TrainConfig
+from activity.errors import ActivityError, DatasetError
+from activity.store import read_csv
+from activity.training import build_classifier, train, unfreeze
+
+
+class TestFrozenBackbone:
+    def test_learns_the_order_of_frames(self, ramp_run, ramp_dataset):
+        best = min(ramp_run.history, key=lambda row: row["val_loss"])
+        assert best["val_accuracy"] == 1
+        assert {row["stage"] for row in ramp_run.history} == {"head"}
+        assert f"accuracy {best['val_accuracy']:.3f}" in ramp_run.as_text()
+
+    def test_the_backbone_keeps_its_weights_and_features_are_cached(self, ramp_run, ramp_dataset, cnn_weights):
+        fresh = build_backbone("small_cnn", height=32, width=32, weights=str(cnn_weights))
+        for before, after in zip(fresh.get_weights(), ramp_run.classifier.backbone.get_weights(), strict=True):
+            np.testing.assert_array_equal(before, after)
+        cached = list((ramp_dataset.dataset_dir / "features").glob("small_cnn-*/*.npy"))
+        taught = [sample for sample in ramp_dataset.samples if sample.split != "test"]
+        assert len(cached) >= len(taught)
+
+    def test_the_same_seed_gives_the_same_weights(self, ramp_dataset, frozen_config, tmp_path):
+        def weights(seed, name):
+            config = dataclasses.replace(frozen_config, epochs=2, seed=seed)
+            return train(ramp_dataset, config, work_dir=tmp_path / name).classifier.head.get_weights()
+
+        first, again, other = weights(3, "a"), weights(3, "b"), weights(4, "c")
+        assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+        assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+    def test_stops_when_validation_no_longer_improves_and_keeps_the_best(self, ramp_dataset, frozen_config, tmp_path):
+        config = dataclasses.replace(frozen_config, epochs=100, patience=3)
+        rng = np.random.default_rng(0)
+        wrong = [
+            dataclasses.replace(sample, label=str(rng.choice(ramp_dataset.labels)))
+            if sample.split == "train"
+            else sample
+            for sample in ramp_dataset.samples
+        ]
+        history = train(dataclasses.replace(ramp_dataset, samples=wrong), config, work_dir=tmp_path).history
+        losses = [row["val_loss"] for row in history]
+        assert len(losses) < 100
+        assert int(np.argmin(losses)) == len(losses) - 4
+
+    def test_a_killed_run_resumes_to_the_same_weights(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
+        config = dataclasses.replace(frozen_config, epochs=6, dropout=0.0)
+        whole = train(ramp_dataset, config, work_dir=tmp_path / "whole")
+        start_epoch = ClipBatches.start_epoch
+
+        def killed(self, epoch):
+            if epoch == 3:
+                raise KeyboardInterrupt
+            start_epoch(self, epoch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ClipBatches, "start_epoch", killed)
+            with pytest.raises(KeyboardInterrupt):
+                train(ramp_dataset, config, work_dir=tmp_path / "killed")
+        assert len(read_csv(tmp_path / "killed" / "head" / "log.csv")) == 3
+        resumed = train(ramp_dataset, config, work_dir=tmp_path / "killed", resume=True)
+        assert [row["epoch"] for row in resumed.history] == [0, 1, 2, 3, 4, 5]
+        for a, b in zip(whole.classifier.get_weights(), resumed.classifier.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+    def test_a_finished_run_is_not_taught_again_on_resume(self, ramp_dataset, frozen_config, tmp_path, caplog):
+        config = dataclasses.replace(frozen_config, epochs=2)
+        first = train(ramp_dataset, config, work_dir=tmp_path)
+        with caplog.at_level(logging.INFO):
+            again = train(ramp_dataset, config, work_dir=tmp_path, resume=True)
+        assert "finished earlier" in caplog.text
+        assert len(again.history) == 2
+        for a, b in zip(first.classifier.get_weights(), again.classifier.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_resuming_with_other_settings_is_refused(self, ramp_dataset, frozen_config, tmp_path):
+        config = dataclasses.replace(frozen_config, epochs=1)
+        train(ramp_dataset, config, work_dir=tmp_path)
+        with pytest.raises(ActivityError, match="cannot resume with other settings: units was 16, now 8"):
+            train(ramp_dataset, dataclasses.replace(config, units=8), work_dir=tmp_path, resume=True)
+
+    def test_without_resume_an_old_run_is_replaced(self, ramp_dataset, frozen_config, tmp_path):
+        config = dataclasses.replace(frozen_config, epochs=1)
+        train(ramp_dataset, config, work_dir=tmp_path)
+        assert len(train(ramp_dataset, config, work_dir=tmp_path).history) == 1
+
+    def test_rare_classes_weigh_more_when_balanced(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
+        seen = {}
+        fit = keras.Model.fit
+        monkeypatch.setattr(keras.Model, "fit", lambda self, *a, **k: seen.update(k) or fit(self, *a, **k))
+        rows = [s for s in ramp_dataset.samples if s.split != "train" or s.label == "darkens" or "_0" in s.path]
+        uneven = dataclasses.replace(ramp_dataset, samples=rows)
+        train(uneven, dataclasses.replace(frozen_config, epochs=1, class_weight="balanced"), work_dir=tmp_path)
+        assert seen["class_weight"][0] == pytest.approx(2 * seen["class_weight"][1])
+
+
+class TestOtherStages:
+    def test_fine_tuning_moves_the_last_layers_and_never_batch_normalization(self, ramp_dataset, tmp_path):
+        weights = tmp_path / "w.weights.h5"
+        build_backbone("mobilenet_v2_035", height=32, width=32, weights="none").save_weights(weights)
+        config = TrainConfig(
+            backbone="mobilenet_v2_035", weights=str(weights), units=4, fine_tune=12, epochs=1, learning_rate=1e-2
+        )
+        run = train(ramp_dataset, config, work_dir=tmp_path / "run")
+        assert [row["stage"] for row in run.history] == ["head", "fine_tune"]
+        before = build_backbone("mobilenet_v2_035", height=32, width=32, weights=str(weights))
+        changed = [
+            any(not np.array_equal(a, b) for a, b in zip(old.get_weights(), new.get_weights(), strict=True))
+            for old, new in zip(before.layers, run.classifier.backbone.layers, strict=True)
+        ]
+        is_norm = [isinstance(layer, keras.layers.BatchNormalization) for layer in before.layers]
+        assert any(changed[-12:])
+        assert not any(changed[:-12])
+        assert not any(moved for moved, norm in zip(changed, is_norm, strict=True) if norm)
+
+    def test_without_pretrained_weights_all_is_taught_together(self, ramp_dataset, tmp_path):
+        config = TrainConfig(backbone="small_cnn", units=8, epochs=1)
+        run = train(ramp_dataset, config, work_dir=tmp_path)
+        assert [row["stage"] for row in run.history] == ["scratch"]
+        keras.utils.set_random_seed(config.seed)
+        untaught = build_classifier(ramp_dataset, config)
+        for a, b in zip(untaught.backbone.get_weights(), run.classifier.backbone.get_weights(), strict=True):
+            assert not np.array_equal(a, b)
+
+    def test_fine_tuning_nothing_pretrained_is_refused(self, ramp_dataset, tmp_path):
+        with pytest.raises(ActivityError, match="--fine-tune needs pretrained weights"):
+            train(ramp_dataset, TrainConfig(backbone="small_cnn", fine_tune=3), work_dir=tmp_path)
+
+    def test_unfreeze_counts_layers_from_the_end(self):
+        backbone = build_backbone("mobilenet_v2_035", height=32, width=32, weights="none")
+        unfreeze(backbone, 5)
+        trainable = [layer.trainable for layer in backbone.layers]
+        expected = [not isinstance(layer, keras.layers.BatchNormalization) for layer in backbone.layers[-5:]]
+        assert not any(trainable[:-5]) and trainable[-5:] == expected
+        unfreeze(backbone, 0)
+        assert not backbone.trainable_weights
+
+    def test_mixed_precision_on_a_cpu_says_so_and_leaves_float32(self, ramp_dataset, frozen_config, tmp_path, caplog):
+        from activity.devices import gpu_names
+
+        if gpu_names():
+            pytest.skip("there is a GPU here")
+        config = dataclasses.replace(frozen_config, epochs=1, mixed_precision=True)
+        run = train(ramp_dataset, config, work_dir=tmp_path)
+        assert "mixed precision gains nothing on a CPU" in caplog.text
+        assert run.classifier.head.layers[-1].dtype_policy.name == "float32"
+
+
+def test_a_label_without_training_videos_is_named(ramp_dataset, frozen_config, tmp_path):
+    rows = [sample for sample in ramp_dataset.samples if sample.split != "train" or sample.label == "darkens"]
+    with pytest.raises(DatasetError, match="no training videos of brightens"):
+        train(dataclasses.replace(ramp_dataset, samples=rows), frozen_config, work_dir=tmp_path)
+
+
+def test_without_validation_videos_nothing_is_taught(ramp_dataset, frozen_config, tmp_path):
+    rows = [sample for sample in ramp_dataset.samples if sample.split != "val"]
+    with pytest.raises(DatasetError, match="no samples in the split 'val'"):
+        train(dataclasses.replace(ramp_dataset, samples=rows), frozen_config, work_dir=tmp_path)
