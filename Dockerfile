@@ -31,6 +31,9 @@ RUN mkdir activity \
     && pip install ".${EXTRA:+[$EXTRA]}" \
     && rm -rf build ./*.egg-info
 
+# TensorFlow 2.21 does not look into the wheel of libcusolver, and then skips every GPU; the system's loader finds it.
+RUN find /usr/local/lib -path '*-packages/nvidia/*/lib' -type d > /etc/ld.so.conf.d/cuda-wheels.conf && ldconfig
+
 COPY README.md LICENSE ./
 COPY activity activity
 RUN pip install --no-deps --force-reinstall . \

@@ -90,7 +90,7 @@ class CrossValidation(Evaluation):
 
 
 def evaluate(
-    classifier: ActivityClassifier, dataset: Dataset, *, split: str = "test", shuffle_frames: bool = False
+    classifier: ActivityClassifier, dataset: Dataset, *, split: str = "test", shuffle_seed: int | None = None
 ) -> Evaluation:
     """Judge one split of a data set.
 
@@ -98,7 +98,7 @@ def evaluate(
         classifier: from training or a model file.
         dataset: made by `preprocess` with the model's spec.
         split: `train`, `val` or `test`.
-        shuffle_frames: put the frames of each video in a random order: what is left of the score does not need time.
+        shuffle_seed: put the frames of each video in a random order: what is left of the score does not need time.
 
     Raises:
         DatasetError: the split is empty, or the data set was made with another spec or has labels the model lacks.
@@ -106,8 +106,8 @@ def evaluate(
     check_fits(classifier, dataset)
     samples = dataset.split(split)
     features = extract_features(dataset, samples, classifier.backbone, keep=False)
-    if shuffle_frames:
-        rng = np.random.default_rng(0)
+    if shuffle_seed is not None:
+        rng = np.random.default_rng(shuffle_seed)
         features = [stack[rng.permutation(len(stack))] for stack in features]
     probabilities = judge_stacks(classifier, features)
     label_ids = [classifier.labels.index(sample.label) for sample in samples]

@@ -265,8 +265,8 @@ def draw_frames(
 def write_videos(
     videos_dir: Path,
     *,
-    num_performers: int = 16,
-    num_takes: int = 3,
+    num_performers: int = 24,
+    num_takes: int = 2,
     num_frames: tuple[int, int] = (16, 32),
     height: int = 96,
     width: int = 96,

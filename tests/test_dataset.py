@@ -313,7 +313,7 @@ def test_no_such_list(tmp_path):
 
 def test_lists_cannot_tell_files_of_one_label_and_name_apart(ucf):
     make_files(ucf / "UCF-101", "Archery/again/v_Archery_g01_c01.avi", "Archery/more/v_Archery_g01_c01.avi")
-    with pytest.raises(DatasetError, match="split lists know files by label and name"):
+    with pytest.raises(DatasetError, match="split lists name files only by label and name, which .* share"):
         list_videos(ucf / "UCF-101", split_files=[ucf / "ucfTrainTestlist" / "trainlist01.txt"])
 
 

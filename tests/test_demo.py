@@ -25,7 +25,7 @@ def test_the_demo_learns_order(tmp_path):
     assert evaluation.scores.accuracy >= 0.95
     shuffled = float(text.split("with the frames shuffled ")[1].split()[0])
     assert pair_accuracy(evaluation.scores) >= 0.95
-    assert 0.3 < shuffled < 0.7
+    assert 0.38 < shuffled < 0.62
     assert "new_sit_down.avi  sit_down" in text and "new_stand_up.avi  stand_up" in text
     for name in ("samples.png", "learning_curves.png", "report/confusion.png", "report/mistakes.png", "model.keras"):
         assert (tmp_path / name).stat().st_size > 5000

@@ -112,6 +112,12 @@ def test_the_container_is_the_command():
     assert 'activity = "activity.cli:' in (ROOT / "pyproject.toml").read_text()
 
 
+def test_cuda_wheels_are_known_to_the_loader():
+    register = next(rest for rest in _all("RUN") if "ldconfig" in rest)
+    assert "'*-packages/nvidia/*/lib'" in register and "> /etc/ld.so.conf.d/" in register
+    assert NAMES.index("USER") > INSTRUCTIONS.index(("RUN", register))
+
+
 def test_gpu_is_asked_for_also_where_only_the_environment_says_so():
     environment = _environment()
     assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
@@ -120,7 +126,7 @@ def test_gpu_is_asked_for_also_where_only_the_environment_says_so():
 
 def test_the_build_ends_with_a_check_as_the_final_user_that_leaves_nothing():
     check = next(rest for rest in _all("RUN") if "activity doctor" in rest)
-    assert NAMES.index("USER") < INSTRUCTIONS.index(("RUN", check))
+    assert INSTRUCTIONS.index(("RUN", check)) > NAMES.index("USER")
     assert check.endswith("&& rm -rf /tmp/check")
 
 

@@ -51,6 +51,7 @@ class TestFrozenBackbone:
         assert len(losses) < 100
         assert int(np.argmin(losses)) == len(losses) - 4
 
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the log of the killed run
     def test_a_killed_run_resumes_to_the_same_weights(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
         config = dataclasses.replace(frozen_config, epochs=6, dropout=0.0)
         whole = train(ramp_dataset, config, work_dir=tmp_path / "whole")
