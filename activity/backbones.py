@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from activity.devices import prepare_gpus
 from activity.errors import ActivityError, ModelFileError
 from activity.layers import Preprocess, uses_jit
 
@@ -42,6 +43,7 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
         raise ModelFileError(f"{name} has no ImageNet weights; use --weights none or a path")
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise ModelFileError(f"{weights}: no such weights file; expected a path, imagenet or none")
+    prepare_gpus()
     frames = keras.Input((height, width, 3), dtype="uint8", name="frames")
     try:
         with warnings.catch_warnings():

@@ -14,6 +14,7 @@ import numpy as np
 
 from activity import __version__
 from activity.config import ClipSpec, as_dict
+from activity.devices import prepare_gpus
 from activity.errors import ModelFileError
 from activity.layers import TimeDistributed, uses_jit
 
@@ -150,6 +151,7 @@ def load_classifier(path: Path) -> ActivityClassifier:
             f"{path}: made by a newer activity (model format {version}, this program reads up to {FORMAT_VERSION}); "
             "upgrade activity"
         )
+    prepare_gpus()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import importlib.util
+from functools import cache
+from pathlib import Path
+
 import keras
 
 
 def gpu_names() -> list[str]:
     """Names of the GPUs that the Keras backend can use; empty on a CPU."""
+    prepare_gpus()
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -22,10 +29,27 @@ def gpu_names() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
-def share_gpu_memory() -> None:
-    """Let TensorFlow take GPU memory as it needs it, not all of it at once. Call before the first computation."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+@cache
+def prepare_gpus() -> None:
+    """Let TensorFlow find its CUDA libraries, and take GPU memory as it needs it. Call before the first computation.
 
-        for gpu in tf.config.list_physical_devices("GPU"):
+    Whatever makes or loads a model calls this; with another backend, or without a GPU, it does nothing.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    _load_cusolver()
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError):  # the caller has computed already; then it cannot be told any more
             tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def _load_cusolver() -> None:
+    """TensorFlow 2.21 does not look into the wheel of libcusolver, and then skips every GPU: load it beforehand."""
+    if importlib.util.find_spec("nvidia") is None:
+        return
+    spec = importlib.util.find_spec("nvidia.cusolver")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for library in Path(folder, "lib").glob("libcusolver.so.*"):
+            ctypes.CDLL(str(library))

@@ -102,7 +102,7 @@ _DRIVER_REMEDY = "install the NVIDIA driver; in a container: docker run --gpus a
 def _gpu(expect_gpu: bool) -> Iterator[Check]:
     import keras
 
-    from activity.devices import gpu_names, share_gpu_memory
+    from activity.devices import gpu_names
 
     backend = keras.backend.backend()
     yield Check("backend of keras", backend in ("tensorflow", "jax", "torch"), backend, "set KERAS_BACKEND=tensorflow")
@@ -111,8 +111,6 @@ def _gpu(expect_gpu: bool) -> Iterator[Check]:
         cause, remedy = _why_no_gpu(backend)
         yield Check("gpu", False, f"none, the CPU computes: {cause}", remedy, required=expect_gpu)
         return
-    with contextlib.suppress(RuntimeError):  # the caller has computed already; then TensorFlow cannot be told
-        share_gpu_memory()
     try:
         place = _convolve("gpu:0")
     except Exception as error:  # a GPU that is listed but fails would stop the training too

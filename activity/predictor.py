@@ -22,7 +22,6 @@ import numpy as np
 from activity.classifier import ActivityClassifier, load_classifier
 from activity.clips import SampledVideo, read_stack, sample_video, window_starts
 from activity.config import ClipSpec
-from activity.devices import share_gpu_memory
 from activity.errors import VideoError
 from activity.evaluation import judge_windows
 from activity.video import probe
@@ -121,7 +120,6 @@ class Predictor:
     @classmethod
     def load(cls, model_path: Path | str, *, num_threads: int = 2) -> Predictor:
         """Read a model file; raises `ModelFileError` if it is missing, damaged or not ours."""
-        share_gpu_memory()
         return cls(load_classifier(Path(model_path)), num_threads=num_threads)
 
     def predict(self, source: Path | str) -> Prediction:

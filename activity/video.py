@@ -34,7 +34,7 @@ class VideoInfo:
         height, width: of a frame in pixels, rotation metadata applied.
         frames_per_second: nominal; a variable frame rate shows only in the timestamps.
         num_frames_claimed: frames according to the header.
-        fourcc: four letters of the codec, such as `avc1`.
+        fourcc: four letters of the codec, such as `h264`.
     """
 
     height: int

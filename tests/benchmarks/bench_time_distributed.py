@@ -1,6 +1,6 @@
 """Our folded `TimeDistributed` against the stock one: first call and steady state, side by side in one run.
 
-python tests/benchmarks/bench_time_distributed.py [--backbone mobilenet_v2_035] [--size 64] [--num-frames 32] [--rounds 5]
+python tests/benchmarks/bench_time_distributed.py [--backbone NAME] [--size 64] [--num-frames 32] [--rounds 5]
 """
 
 import argparse
