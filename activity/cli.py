@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.INFO, format="%(message)s", force=True)
     for library in ("matplotlib", "h5py", "tensorflow", "jax", "PIL"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+        logging.getLogger(library).setLevel(logging.ERROR)  # their advice is for programmers
     try:
         return arguments.run(arguments) or 0
     except (ActivityError, OSError) as error:

@@ -141,7 +141,7 @@ def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", w
         ]
         part = dataclasses.replace(dataset, samples=hold_out(samples, "val", 5, config.seed))
         classifier = train(part, config, work_dir=work_dir / f"fold-{fold}").classifier
-        features = extract_features(part, part.samples, classifier.backbone)
+        features = extract_features(part, part.samples, classifier.backbone, keep=False)
         probabilities[test] = judge_stacks(classifier, [features[i] for i in np.flatnonzero(test)])
         baseline[test] = _baseline(features, label_ids, test, len(dataset.labels))
     return CrossValidation(

@@ -147,17 +147,23 @@ def _with_ids(listed: VideoList) -> VideoList:
 
     Reading a file costs little beside decoding it, and times of change do not survive a copy.
     """
+    missing = dict(listed.missing)
 
-    def identify(sample: Sample) -> Sample:
+    def identify(sample: Sample) -> list[Sample]:
         digest = hashlib.blake2b(digest_size=8)
-        with (listed.videos_dir / sample.path).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        try:
+            with (listed.videos_dir / sample.path).open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            missing[sample.path] = f"cannot be opened: {error.strerror or error}"
+            return []
         name = re.sub(r"[^A-Za-z0-9_.]+", "_", sample.path)[-80:]
-        return dataclasses.replace(sample, sample_id=f"{name}-{digest.hexdigest()}")
+        return [dataclasses.replace(sample, sample_id=f"{name}-{digest.hexdigest()}")]
 
     with ThreadPoolExecutor() as pool:
-        return dataclasses.replace(listed, samples=list(pool.map(identify, listed.samples)))
+        identified = [sample for found in pool.map(identify, listed.samples) for sample in found]
+    return dataclasses.replace(listed, samples=identified, missing=missing)
 
 
 def _content_of(sample: Sample) -> str:

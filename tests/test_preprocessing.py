@@ -145,6 +145,20 @@ def test_what_a_manifest_misses_is_a_problem(videos, tmp_path, decode_here):
     assert reasons_of(dataset) == {"wave/gone.avi": "named in manifest.csv line 7, but there is no such file"}
 
 
+def test_a_file_that_may_not_be_opened_is_a_problem(videos, tmp_path, decode_here, monkeypatch):
+    open_ = Path.open
+
+    def refuse(path, *arguments, **options):
+        if path.name == "03.avi":
+            raise PermissionError(13, "Permission denied")
+        return open_(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    dataset = preprocess(videos, tmp_path / "dataset", SPEC)
+    assert reasons_of(dataset) == {"run/03.avi": "cannot be opened: Permission denied"}
+    assert len(dataset.samples) == 11
+
+
 def test_no_video_can_be_read(tmp_path, decode_here):
     for name in ("run/a.mp4", "wave/b.mp4"):
         (tmp_path / "videos" / name).parent.mkdir(parents=True)
