@@ -5,7 +5,9 @@ Each is one flat functional model with its preprocessing inside, so "the last N 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -46,7 +48,7 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
     prepare_gpus()
     frames = keras.Input((height, width, 3), dtype="uint8", name="frames")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):  # Keras tells of downloads on stdout
             # MobileNets are told apart by input size only in the name of the file; its weights fit every size
             warnings.filterwarnings("ignore", message=".*input_shape.*")
             model = BACKBONES[name](frames, weights)

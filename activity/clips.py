@@ -25,28 +25,6 @@ _TIMESTAMP_TOLERANCE_SECONDS = 1e-3
 
 
 @dataclass(frozen=True)
-class Clip:
-    """One model input: `frames` (T, H, W, 3) uint8 RGB and `mask` (T,) bool, True where a frame is real.
-
-    Real frames come first and there is at least one: recurrent layers on a GPU refuse anything else.
-    """
-
-    frames: np.ndarray
-    mask: np.ndarray
-
-    def __post_init__(self) -> None:
-        if self.frames.ndim != 4 or self.frames.shape[3] != 3 or self.frames.dtype != np.uint8:
-            raise ValueError(f"frames must be (T, H, W, 3) uint8, received {self.frames.shape} {self.frames.dtype}")
-        if self.mask.shape != self.frames.shape[:1] or self.mask.dtype != np.bool_:
-            raise ValueError(f"mask must be ({len(self.frames)},) bool, received {self.mask.shape} {self.mask.dtype}")
-        if not self.mask[0] or np.any(np.diff(self.mask.astype(np.int8)) > 0):
-            raise ValueError("mask must begin with True and never return to True: pad on the right")
-
-    def __repr__(self) -> str:
-        return f"Clip(frames={self.frames.shape}, num_real={int(self.mask.sum())})"
-
-
-@dataclass(frozen=True)
 class SampledVideo:
     """What was read of a video while its frames were taken.
 

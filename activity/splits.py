@@ -124,7 +124,8 @@ def check_leaks(samples: Iterable[Sample]) -> None:
     leaks = sorted(group for group, found in splits.items() if len(found) > 1)
     if leaks:
         first = leaks[0]
+        count = "1 group stands" if len(leaks) == 1 else f"{len(leaks)} groups stand"
         raise DatasetError(
-            f"{len(leaks)} groups stand in more than one split, so the score would flatter: {name_some(leaks)} "
+            f"{count} in more than one split, so the score would flatter: {name_some(leaks)} "
             f"({first}: {', '.join(sorted(splits[first]))}); every group must keep to one split"
         )

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from activity.clips import (
-    Clip,
     even_indices,
     num_times_due,
     pad_right,
@@ -119,32 +118,6 @@ def test_pad_right():
 def test_pad_right_refuses_no_frame_and_too_many(length):
     with pytest.raises(ValueError, match=f"expected 1 to 3 real frames, received {length}"):
         pad_right(np.zeros((length, 2)), 3)
-
-
-def make_clip(shape=(3, 16, 16, 3), dtype=np.uint8, mask=(True, True, False)):
-    return Clip(np.zeros(shape, dtype), np.array(mask))
-
-
-def test_clip_shows_its_shape():
-    assert repr(make_clip()) == "Clip(frames=(3, 16, 16, 3), num_real=2)"
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"shape": (3, 16, 16)}, r"frames must be \(T, H, W, 3\) uint8, received \(3, 16, 16\) uint8"),
-        ({"shape": (3, 16, 16, 1)}, r"frames must be \(T, H, W, 3\) uint8"),
-        ({"dtype": np.float32}, r"frames must be .* received \(3, 16, 16, 3\) float32"),
-        ({"mask": (True, True)}, r"mask must be \(3,\) bool, received \(2,\) bool"),
-        ({"mask": (1, 1, 0)}, r"mask must be \(3,\) bool, received \(3,\) int64"),
-        ({"mask": (False, False, False)}, "mask must begin with True"),
-        ({"mask": (False, True, True)}, "mask must begin with True"),
-        ({"mask": (True, False, True)}, "never return to True: pad on the right"),
-    ],
-)
-def test_impossible_clips(fields, message):
-    with pytest.raises(ValueError, match=message):
-        make_clip(**fields)
 
 
 # === Size ===
