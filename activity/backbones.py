@@ -51,8 +51,9 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
         with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):  # Keras tells of downloads on stdout
             # MobileNets are told apart by input size only in the name of the file; its weights fit every size
             warnings.filterwarnings("ignore", message=".*input_shape.*")
+            warnings.filterwarnings("error", message="Skipping nested container")  # it would leave random weights
             model = BACKBONES[name](frames, weights)
-    except ValueError as error:
+    except (ValueError, UserWarning) as error:
         if weights in ("imagenet", "none"):
             raise ActivityError(f"{name} cannot take frames of {height}x{width}: {_first_line(error)}") from error
         raise ModelFileError(f"{weights}: these weights do not fit {name}: {_first_line(error)}") from error

@@ -8,6 +8,8 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from activity.dataset import Sample, name_some
 from activity.errors import DatasetError
 
@@ -49,8 +51,6 @@ def hold_out(samples: Sequence[Sample], split: str, num_folds: int, seed: int) -
     Raises:
         DatasetError: the training part has too few groups.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     pool = [i for i, sample in enumerate(samples) if sample.split in ("", "train")]
     labels = [samples[i].label for i in pool]
     groups = [samples[i].group for i in pool]
@@ -60,18 +60,14 @@ def hold_out(samples: Sequence[Sample], split: str, num_folds: int, seed: int) -
             f"too few groups to hold out a {split} part: expected at least 3 groups (and 3 videos of some label) for "
             f"train, val and test; received {len(set(groups))} groups, {len(pool)} videos"
         )
-    with warnings.catch_warnings():
-        # scikit-learn warns of labels rarer than the folds; the caller is told which labels a split lacks
-        warnings.simplefilter("ignore", UserWarning)
-        splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-        folds = list(splitter.split(labels, labels, groups))
+    folds = _group_folds(labels, groups, num_folds, seed)
 
     def num_labels(indices: Iterable[int]) -> int:
         return len({labels[i] for i in indices})
 
     # Of the folds, the one that leaves most labels in training and then has most labels itself.
-    _, held_out = max(folds, key=lambda fold: (num_labels(fold[0]), num_labels(fold[1])))
-    chosen = set(held_out.tolist())
+    everything = set(range(len(pool)))
+    chosen = max(folds, key=lambda fold: (num_labels(everything - fold), num_labels(fold)))
     result = list(samples)
     for i, index in enumerate(pool):
         result[index] = dataclasses.replace(samples[index], split=split if i in chosen else "train")
@@ -89,8 +85,6 @@ def assign_folds(samples: Sequence[Sample], folds: str, *, seed: int = 0) -> lis
     Raises:
         DatasetError: no such column, too few groups, or a column that divides a group.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     groups = [sample.group for sample in samples]
     if folds == "groups":
         assigned = groups
@@ -98,13 +92,9 @@ def assign_folds(samples: Sequence[Sample], folds: str, *, seed: int = 0) -> lis
         if not 2 <= int(folds) <= len(set(groups)):
             raise DatasetError(f"expected 2 to {len(set(groups))} folds (the number of groups), received {folds}")
         labels = [sample.label for sample in samples]
-        assigned = [""] * len(samples)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of labels rarer than the folds
-            splitter = StratifiedGroupKFold(int(folds), shuffle=True, random_state=seed)
-            for number, (_, indices) in enumerate(splitter.split(labels, labels, groups)):
-                for index in indices:
-                    assigned[index] = str(number)
+        numbered = enumerate(_group_folds(labels, groups, int(folds), seed))
+        number_of = {index: str(number) for number, fold in numbered for index in fold}
+        assigned = [number_of[index] for index in range(len(samples))]
     elif all(folds in sample.extra for sample in samples):
         assigned = [sample.extra[folds] for sample in samples]
     else:
@@ -114,6 +104,19 @@ def assign_folds(samples: Sequence[Sample], folds: str, *, seed: int = 0) -> lis
     if len(set(assigned)) < 2:
         raise DatasetError(f"cross-validation needs two or more folds, '{folds}' gives {len(set(assigned))}")
     return assigned
+
+
+def _group_folds(labels: Sequence[str], groups: Sequence[str], num_folds: int, seed: int) -> list[set[int]]:
+    """Divide indices into folds by whole groups, with labels as balanced as that allows."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    # Shuffled by our own ranks: up to scikit-learn 1.7, `shuffle=True` mixed up the groups it had to balance.
+    names = sorted(set(groups))
+    ranks = dict(zip(names, np.random.default_rng(seed).permutation(len(names)), strict=True))
+    splitter = StratifiedGroupKFold(num_folds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of labels rarer than the folds; the caller names them
+        return [set(fold.tolist()) for _, fold in splitter.split(labels, labels, [ranks[group] for group in groups])]
 
 
 def check_leaks(samples: Iterable[Sample]) -> None:

@@ -12,15 +12,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from activity.errors import VideoError
 
 # FFmpeg writes a line of stderr per damaged macroblock; we report one reason per file instead.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-import cv2  # noqa: E402  (it reads the variable when it is imported)
-
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+if hasattr(cv2, "setLogLevel"):  # OpenCV 4
+    cv2.setLogLevel(0)
+else:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _FALLBACK_FRAMES_PER_SECOND = 25.0  # where a header claims none, or nonsense
 _MAX_GAP_SECONDS = 60.0  # a frame may stand still so long (screen recordings); a longer gap is a jump of the clock
