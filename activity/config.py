@@ -71,7 +71,7 @@ class TrainConfig:
     units: int = 128
     dropout: float = 0.5
     fine_tune: int = 0
-    epochs: int = 60
+    epochs: int = 100
     patience: int = 15
     batch_size: int = 16
     learning_rate: float = 1e-3
