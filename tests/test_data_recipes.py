@@ -1,13 +1,20 @@
 """The recipes under data/: the manifest script does what its pages say, and the pages show commands that exist."""
 
 import csv
+import glob
 import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from activity.cli import main
+from activity.store import load_dataset
+from activity.video import write_video
 
 DATA = Path(__file__).parents[1] / "data"
 SCRIPT = DATA / "make_manifest.py"
@@ -265,3 +272,70 @@ def test_manifest_shown_in_the_readme_is_a_table():
     for row in rows:
         splits.setdefault(row["group"], set()).add(row["split"])
     assert all(len(of_group) == 1 for of_group in splits.values())  # the example must not leak itself
+
+
+# === From an imitation of each set to a data set, by the command on its page ===
+
+
+def imitate_ucf101(folder):
+    names = {split: [] for split in ("train", "test")}
+    for label in ("Archery", "Bowling"):
+        for group, split in ((1, "test"), (8, "train"), (9, "train"), (10, "train")):
+            names[split] += [f"{label}/v_{label}_g{group:02d}_c{take:02d}.avi" for take in (1, 2)]
+    lists = folder / "ucfTrainTestlist"
+    lists.mkdir()
+    ids = {"Archery": 1, "Bowling": 2}
+    train = [f"{name} {ids[name.partition('/')[0]]}\n" for name in names["train"]]
+    (lists / "trainlist01.txt").write_text("".join(train))
+    (lists / "testlist01.txt").write_text("".join(f"{name}\n" for name in names["test"]))
+    return [f"UCF-101/{name}" for name in names["train"] + names["test"]]
+
+
+def imitate_hmdb51(folder):
+    lists = folder / "testTrainMulti_7030_splits"
+    lists.mkdir()
+    names = []
+    for label in ("brush_hair", "cartwheel"):
+        rows = [(f"Clip_#{i}_{label}_u_nm_np1_ba_goo_0.avi", (1, 1, 1, 1, 2, 2, 0)[i]) for i in range(7)]
+        (lists / f"{label}_test_split1.txt").write_text("".join(f"{name} {number} \n" for name, number in rows))
+        names += [f"hmdb51/{label}/{name}" for name, _ in rows]
+    return names
+
+
+def imitate_kth(folder):
+    return [f"kth/{a}/person{p:02d}_{a}_d1_uncomp.avi" for a in KTH_ACTIONS[:2] for p in (1, 2, 11, 12, 13, 19, 22)]
+
+
+def imitate_weizmann(folder):
+    return [f"weizmann/{a}/{p}_{a}.avi" for a in ("bend", "walk") for p in WEIZMANN_PERSONS[:6]]
+
+
+@pytest.mark.parametrize(
+    ("name", "imitate", "splits", "group"),
+    [
+        ("ucf101", imitate_ucf101, {"train": 8, "val": 4, "test": 4}, "v_Archery_g08"),
+        (
+            "hmdb51",
+            imitate_hmdb51,
+            {"train": 6, "val": 2, "test": 4},
+            "cartwheel/Clip_#0_cartwheel_u_nm_np1_ba_goo_0.avi",
+        ),
+        ("kth", imitate_kth, {"train": 6, "val": 4, "test": 4}, "person22"),
+        ("weizmann", imitate_weizmann, {"train": 6, "val": 2, "test": 4}, "denis"),
+    ],
+)
+def test_the_command_of_the_page_makes_a_data_set(name, imitate, splits, group, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for path in imitate(tmp_path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_video(Path(path), rng.integers(0, 256, (5, 16, 16, 3), np.uint8), frames_per_second=10)
+    if name in ("kth", "weizmann"):
+        assert make_manifest(name, tmp_path / name).returncode == 0
+    (line,) = [line for line in commands(DATA / f"{name}.md") if line.startswith("activity preprocess")]
+    words = [found for word in shlex.split(line)[1:] for found in sorted(glob.glob(word)) or [word]]
+    assert main([*words, "--size", "16", "--num-frames", "4", "--workers", "1"]) == 0
+    dataset = load_dataset(Path(words[words.index("--out") + 1]))
+    assert Counter(sample.split for sample in dataset.samples) == splits
+    assert dataset.problems == []
+    assert group in {sample.group for sample in dataset.samples}

@@ -1,5 +1,7 @@
+import csv
 import dataclasses
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +76,21 @@ def test_who_stops_early_leaves_no_thread_behind(predictor, ramp_videos, tmp_pat
     next(results)
     results.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+@pytest.mark.real
+def test_odd_and_broken_files(predictor, real_data):
+    torture = real_data / "videos" / "torture"
+    with (torture / "expected.csv").open() as file:
+        expected = {row["path"]: row["opencv_4_14"].partition("|")[0] for row in csv.DictReader(file)}
+    for result in predictor.predict_many(torture / name for name in expected):
+        name = Path(result.source).name
+        if name == "syn_av1.mp4" and isinstance(result, Failure):  # not every OpenCV decodes AV1
+            assert "codec av01" in result.error
+        elif expected[name].isdigit() and int(expected[name]):
+            assert result.probabilities.sum() == pytest.approx(1, abs=1e-5), name
+        else:
+            assert isinstance(result, Failure) and result.error, name
 
 
 class TestLongVideos:
