@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from tqdm import tqdm
 
@@ -144,6 +145,7 @@ def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", w
         features = extract_features(part, part.samples, classifier.backbone, keep=False)
         probabilities[test] = judge_stacks(classifier, [features[i] for i in np.flatnonzero(test)])
         baseline[test] = _baseline(features, label_ids, test, len(dataset.labels))
+        keras.utils.clear_session()  # the graphs of a fold would stay in memory
     return CrossValidation(
         dataset.samples,
         Scores(probabilities, label_ids, dataset.labels),

@@ -30,6 +30,7 @@ from activity.heads import build_head
 from activity.layers import uses_jit
 from activity.store import Dataset, atomic_file, extract_features, read_csv
 
+_BEFORE_FIRST_EPOCH = -1
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
 
 _logger = logging.getLogger(__name__)
@@ -201,7 +202,9 @@ def _fit(
     optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=config.weight_decay, clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=uses_jit())
+    model.optimizer.build(model.trainable_variables)  # weights files hold its state too
     stage_dir.mkdir(parents=True, exist_ok=True)
+    best.begin(model, val_batches)
     model.fit(
         train_batches,
         validation_data=val_batches,
@@ -227,7 +230,10 @@ def _class_weight(label_ids: np.ndarray) -> dict[int, float]:
 
 
 class _BestWeights(keras.callbacks.EarlyStopping):
-    """Early stopping that keeps its state and the best weights on disk, so that a resumed run remembers them."""
+    """Early stopping that keeps its state and the best weights on disk, so that a resumed run remembers them.
+
+    The weights a stage begins with compete too: no stage leaves the model worse than it found it, or with NaN.
+    """
 
     def __init__(self, stage_dir: Path, patience: int) -> None:
         super().__init__(monitor="val_loss", mode="min", patience=patience)
@@ -238,13 +244,18 @@ class _BestWeights(keras.callbacks.EarlyStopping):
     def done(self) -> bool:
         return bool(self._state.get("done"))
 
+    def begin(self, model: keras.Model, val_batches: ClipBatches) -> None:
+        if not self._state:
+            loss = model.evaluate(val_batches, verbose=0, return_dict=True)["loss"]
+            model.save_weights(self._weights_path)
+            self._state = {"best": loss, "wait": 0, "best_epoch": _BEFORE_FIRST_EPOCH}
+
     def restore(self, model: keras.Model) -> None:
         model.load_weights(self._weights_path)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)
-        if self._state:
-            self.best, self.wait, self.best_epoch = (self._state[name] for name in ("best", "wait", "best_epoch"))
+        self.best, self.wait, self.best_epoch = (self._state[name] for name in ("best", "wait", "best_epoch"))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_end(epoch, logs)
@@ -253,6 +264,11 @@ class _BestWeights(keras.callbacks.EarlyStopping):
         self._write_state(done=False)
 
     def on_train_end(self, logs: dict | None = None) -> None:
+        if self.best_epoch == _BEFORE_FIRST_EPOCH:
+            stage = self._state_path.parent.name
+            _logger.warning(
+                "%s: no epoch improved the validation loss, %.3f; its changes are dropped", stage, self.best
+            )
         self.restore(self.model)
         self._write_state(done=True)
 
@@ -336,4 +352,5 @@ def _finished(taught: ActivityClassifier, dataset: Dataset, config: TrainConfig)
 
 
 def _read_log(stage_dir: Path) -> list[dict[str, float]]:
-    return [{name: float(value) for name, value in row.items()} for row in read_csv(stage_dir / "log.csv")]
+    rows = [{name: float(value) for name, value in row.items()} for row in read_csv(stage_dir / "log.csv")]
+    return list({row["epoch"]: row for row in rows}.values())  # a kill between log and backup repeats an epoch

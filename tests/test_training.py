@@ -1,5 +1,6 @@
 import dataclasses
 import logging
+import shutil
 
 import keras
 import numpy as np
@@ -11,6 +12,12 @@ from activity.config import TrainConfig
 from activity.errors import ActivityError, DatasetError
 from activity.store import read_csv
 from activity.training import build_classifier, train, unfreeze
+
+
+def with_wrong_label(sample):
+    """The other label, for training only."""
+    other = {"brightens": "darkens", "darkens": "brightens"}
+    return dataclasses.replace(sample, label=other[sample.label]) if sample.split == "train" else sample
 
 
 class TestFrozenBackbone:
@@ -104,7 +111,8 @@ class TestFrozenBackbone:
 
 
 class TestOtherStages:
-    def test_fine_tuning_moves_the_last_layers_and_never_batch_normalization(self, ramp_dataset, tmp_path):
+    def test_fine_tuning_moves_the_last_layers_and_never_batch_normalization(self, ramp_dataset, tmp_path, monkeypatch):
+        monkeypatch.setattr("activity.training._BestWeights.restore", lambda *_: None)  # look at the last, good or bad
         weights = tmp_path / "w.weights.h5"
         build_backbone("mobilenet_v2_035", height=32, width=32, weights="none").save_weights(weights)
         config = TrainConfig(
@@ -134,6 +142,18 @@ class TestOtherStages:
     def test_fine_tuning_nothing_pretrained_is_refused(self, ramp_dataset, tmp_path):
         with pytest.raises(ActivityError, match="--fine-tune needs pretrained weights"):
             train(ramp_dataset, TrainConfig(backbone="small_cnn", fine_tune=3), work_dir=tmp_path)
+
+    def test_a_stage_that_only_harms_leaves_no_trace(self, ramp_dataset, frozen_config, tmp_path, caplog):
+        config = dataclasses.replace(frozen_config, epochs=20, fine_tune=99, learning_rate=5e-3)
+        run_dir = tmp_path / "run"
+        before = train(ramp_dataset, dataclasses.replace(config, fine_tune=0), work_dir=tmp_path / "frozen").classifier
+        ruined = dataclasses.replace(ramp_dataset, samples=[with_wrong_label(s) for s in ramp_dataset.samples])
+        train(ramp_dataset, config, work_dir=run_dir)
+        shutil.rmtree(run_dir / "fine_tune")
+        after = train(ruined, config, work_dir=run_dir, resume=True).classifier
+        assert "fine_tune: no epoch improved the validation loss" in caplog.text
+        for a, b in zip(before.get_weights(), after.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
 
     def test_unfreeze_counts_layers_from_the_end(self):
         backbone = build_backbone("mobilenet_v2_035", height=32, width=32, weights="none")
