@@ -17,7 +17,7 @@ class ClipBatches(keras.utils.PyDataset):
     """Batches of padded clips with their masks and label ids, from features or from frame stacks.
 
     Args:
-        stacks: per sample `(N, ...)`: features `(N, D)` or frames `(N, H, W, 3)`, in memory or mapped from disk.
+        stacks: per sample `(N, ...)`: features `(N, D)`, or frames `(N, H, W, 3)` that are opened when asked for.
         label_ids: per sample.
         num_frames: T. Of a longer stack, training takes one window at random an epoch, otherwise all windows.
         name: of the model's input: `features` or `frames`.
@@ -43,6 +43,7 @@ class ClipBatches(keras.utils.PyDataset):
     ) -> None:
         super().__init__(workers=1)
         self.stacks, self.label_ids = stacks, np.asarray(label_ids, np.int32)
+        self.lengths = [len(stack) for stack in stacks]
         self.num_frames, self.name, self.batch_size = num_frames, name, batch_size
         self.training, self.augment, self.flip, self.seed = training, augment, flip, seed
         self.windows: list[tuple[int, int]] = []
@@ -52,14 +53,12 @@ class ClipBatches(keras.utils.PyDataset):
         """Choose the windows of an epoch and their order: the same for the same seed and epoch, also when resumed."""
         self.rng = np.random.default_rng([self.seed, epoch])
         if self.training:
-            lasts = [max(0, len(stack) - self.num_frames) for stack in self.stacks]
+            lasts = [max(0, length - self.num_frames) for length in self.lengths]
             starts = self.rng.integers(0, lasts, endpoint=True)
             self.windows = [(int(i), int(starts[i])) for i in self.rng.permutation(len(self.stacks))]
         else:
             self.windows = [
-                (i, start)
-                for i, stack in enumerate(self.stacks)
-                for start in window_starts(len(stack), self.num_frames)
+                (i, start) for i, length in enumerate(self.lengths) for start in window_starts(length, self.num_frames)
             ]
 
     def __len__(self) -> int:

@@ -129,6 +129,8 @@ def check_model_path(path: Path) -> None:
     """Raise `ModelFileError` if a model could not be written under this name; asked before hours of training."""
     if path.suffix != ".keras":
         raise ModelFileError(f"{path}: the name of a model file must end in .keras")
+    if path.is_dir():
+        raise ModelFileError(f"{path}: a folder has this name; give the model file another")
 
 
 def load_classifier(path: Path) -> ActivityClassifier:
@@ -145,7 +147,10 @@ def load_classifier(path: Path) -> ActivityClassifier:
             f"{path}: a Keras model, but not one of ours; expected activity>ActivityClassifier, received "
             f"{config.get('registered_name') or config.get('class_name')}"
         )
-    version = config["config"]["format_version"]
+    fields = config.get("config")
+    version = fields.get("format_version") if isinstance(fields, dict) else None
+    if not isinstance(version, int):
+        raise ModelFileError(f"{path}: damaged, it does not say which model format it has")
     if version > FORMAT_VERSION:
         raise ModelFileError(
             f"{path}: made by a newer activity (model format {version}, this program reads up to {FORMAT_VERSION}); "
@@ -154,9 +159,10 @@ def load_classifier(path: Path) -> ActivityClassifier:
     prepare_gpus()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        first_line = " ".join(str(error).split())[:300]
-        raise ModelFileError(f"{path}: damaged, its weights cannot be read: {first_line}") from error
+    except Exception as error:  # Keras fails in any way on a file whose parts do not fit together
+        text = f"{type(error).__name__}: {error}".rpartition("Exception encountered: ")[2]  # Keras puts it last
+        reason = " ".join(text.split())[:300]
+        raise ModelFileError(f"{path}: damaged, or made by another version of activity or Keras: {reason}") from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -167,8 +173,12 @@ def _read_config(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
             config = json.loads(file.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+    except Exception as error:  # BadZipFile, KeyError, ValueError, zlib.error: damage shows in any way
         raise ModelFileError(f"{path}: not a model file, or cut off; expected a .keras file ({error})") from error
     if damaged:
         raise ModelFileError(f"{path}: damaged, the checksum of {damaged} inside it is wrong")
+    if not isinstance(config, dict):
+        raise ModelFileError(
+            f"{path}: not a model file; expected an object in its config.json, received {config!r:.40}"
+        )
     return config

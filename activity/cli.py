@@ -9,18 +9,21 @@ import argparse
 import contextlib
 import csv
 import gc
+import io
 import json
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from activity import __version__
 from activity.config import RESIZE_MODES, ClipSpec, TrainConfig
 from activity.errors import ActivityError
+
+_Config = TypeVar("_Config", ClipSpec, TrainConfig)
 
 _logger = logging.getLogger(__name__)
 
@@ -33,6 +36,8 @@ def run() -> None:
     if not {"-v", "--verbose"} & set(sys.argv):
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file need not be valid UTF-8
     gc.set_threshold(100_000)  # importing Keras makes objects that all stay: to look for garbage among them costs 0.7 s
     sys.exit(main())
 
@@ -51,12 +56,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         if arguments.verbose:
             raise
-        print(f"activity: {error}", file=sys.stderr)
+        _say_error(_of_system(error) if isinstance(error, OSError) else str(error))
         return 1
     except KeyboardInterrupt:
-        how = " --resume" if arguments.command == "train" else ""
-        print(f"activity: stopped; the same command{how} goes on from here", file=sys.stderr)
+        _say_error(f"stopped{_HOW_TO_GO_ON.get(arguments.command, '')}")
         return 130
+
+
+_HOW_TO_GO_ON = {
+    "preprocess": "; the same command goes on from here",
+    "train": "; the same command with --resume goes on from here",
+}
 
 
 # === Commands ===
@@ -69,19 +79,14 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _preprocess(arguments: argparse.Namespace) -> None:
+    height, width = arguments.size
+    spec = _settings(ClipSpec, arguments, height=height, width=width)
     from activity.preprocessing import preprocess
 
-    height, width = arguments.size
     dataset = preprocess(
         arguments.videos,
         arguments.out,
-        ClipSpec(
-            num_frames=arguments.num_frames,
-            height=height,
-            width=width,
-            frames_per_second=arguments.frames_per_second,
-            resize=arguments.resize,
-        ),
+        spec,
         split_files=arguments.split_files,
         num_workers=arguments.workers,
         seconds_per_video=arguments.time_limit,
@@ -91,6 +96,7 @@ def _preprocess(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    config = _settings(TrainConfig, arguments)
     from activity.classifier import check_model_path, save_classifier
     from activity.plots import curves_figure, save_figure
     from activity.store import load_dataset
@@ -98,7 +104,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
     check_model_path(arguments.out)
     work_dir = arguments.out.with_suffix(".training")
-    run = train(load_dataset(arguments.dataset), _train_config(arguments), work_dir=work_dir, resume=arguments.resume)
+    run = train(load_dataset(arguments.dataset), config, work_dir=work_dir, resume=arguments.resume)
     save_classifier(run.classifier, arguments.out)
     curves = save_figure(curves_figure(run.history), work_dir / "learning_curves.png")
     print(run.as_text())
@@ -111,6 +117,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from activity.plots import save_report
     from activity.store import load_dataset
 
+    _check_folder(arguments.out)
     dataset = load_dataset(arguments.dataset)
     evaluation = evaluate(load_classifier(arguments.model), dataset, split=arguments.split)
     print(json.dumps(evaluation.as_dict()) if arguments.json else evaluation.as_text())
@@ -119,13 +126,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _cross_validate(arguments: argparse.Namespace) -> None:
+    config = _settings(TrainConfig, arguments)
     from activity.evaluation import cross_validate
     from activity.plots import save_report
     from activity.store import load_dataset
 
+    _check_folder(arguments.out)
     dataset = load_dataset(arguments.dataset)
     with tempfile.TemporaryDirectory() as work_dir:
-        result = cross_validate(dataset, _train_config(arguments), folds=arguments.folds, work_dir=Path(work_dir))
+        result = cross_validate(dataset, config, folds=arguments.folds, work_dir=Path(work_dir))
     print(json.dumps(result.as_dict()) if arguments.json else result.as_text())
     if arguments.out:
         _say_written(save_report(result, dataset, arguments.out))
@@ -135,6 +144,8 @@ def _classify(arguments: argparse.Namespace) -> int:
     from activity.dataset import expand_sources
 
     sources = expand_sources(arguments.sources)
+    if arguments.csv and not arguments.csv.parent.is_dir():
+        raise ActivityError(f"{arguments.csv}: there is no folder {arguments.csv.parent}")
     from activity.predictor import Failure, Predictor
 
     predictor = Predictor.load(arguments.model)
@@ -146,7 +157,7 @@ def _classify(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 print(json.dumps(result.as_dict(top_k=arguments.top_k)), flush=True)
             elif isinstance(result, Failure):
-                print(f"activity: {result.source}: {result.error}", file=sys.stderr)
+                _say_error(f"{result.source}: {result.error}")
             else:
                 print(result.as_text(top_k=arguments.top_k), flush=True)
     return int(failed)
@@ -182,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
             description=f"{help_[0].upper()}{help_[1:]}.",
             epilog=f"Example: {example}",
         )
-        added.set_defaults(run=run)
+        added.set_defaults(run=run, usage_error=added.error)
         return added
 
     demo = command("demo", _demo, "draw small videos, learn from them, label new ones; offline", "activity demo")
@@ -218,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("model", type=Path, metavar="MODEL.keras")
     classify.add_argument("sources", nargs="+", metavar="SOURCE", help="files, folders or 'glob*' patterns")
     classify.add_argument(
-        "--top-k", type=_positive_int, default=3, metavar="K", help="labels shown; default: %(default)s"
+        "--top-k", type=_positive_int, default=5, metavar="K", help="labels shown; default: %(default)s"
     )
     classify.add_argument("--json", action="store_true", help="print one JSON object a line")
     classify.add_argument("--csv", type=Path, metavar="FILE", help="also write a table")
@@ -255,9 +266,9 @@ def _add_preprocess(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=_positive_int, metavar="N", help="decoding processes; default: one per CPU")
     parser.add_argument(
-        "--time-limit", type=float, default=600, metavar="SECONDS", help="for one video; default: %(default)s"
+        "--time-limit", type=_seconds, default=600, metavar="SECONDS", help="for one video; default: %(default)s"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split; default: %(default)s")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the split; default: %(default)s")
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -270,7 +281,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--head", default=config.head, metavar="NAME", help="lstm; default: %(default)s")
     add("--units", type=int, default=config.units, help="width of the head; default: %(default)s")
     add("--dropout", type=float, default=config.dropout, help="default: %(default)s")
-    add("--fine-tune", type=int, default=0, metavar="N", help="then also teach the last N backbone layers")
+    add("--fine-tune", type=int, default=0, metavar="N", help="also teach the last N backbone layers that have weights")
     add("--epochs", type=int, default=config.epochs, help="at most; default: %(default)s")
     add("--patience", type=int, default=config.patience, help="epochs without progress; default: %(default)s")
     add("--batch-size", type=int, default=config.batch_size, metavar="N", help="clips; default: %(default)s")
@@ -278,7 +289,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--weight-decay", type=float, default=config.weight_decay, metavar="R", help="default: %(default)s")
     add("--class-weight", choices=("none", "balanced"), default="none", help="balanced helps rare classes")
     add("--flip", action="store_true", help="mirror clips at random while teaching a backbone (not for left/right)")
-    add("--seed", type=int, default=config.seed, help="default: %(default)s")
+    add("--seed", type=_seed, default=config.seed, help="default: %(default)s")
     add("--mixed-precision", action="store_true", help="float16 on a GPU")
 
 
@@ -293,9 +304,16 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the scores as one JSON object")
 
 
-def _train_config(arguments: argparse.Namespace) -> TrainConfig:
-    fields = TrainConfig.__dataclass_fields__
-    return TrainConfig(**{name: getattr(arguments, name) for name in fields})
+def _settings(config: type[_Config], arguments: argparse.Namespace, **values: Any) -> _Config:
+    """The options as a configuration; a value that it refuses is wrong usage, and the message names the option."""
+    names = config.__dataclass_fields__
+    try:
+        return config(**{name: values[name] if name in values else getattr(arguments, name) for name in names})
+    except ActivityError as error:
+        name, _, problem = str(error).partition(" ")
+        flag = f"size: {name}" if name in values else name.replace("_", "-")
+        arguments.usage_error(f"--{flag} {problem}")
+        raise
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -308,10 +326,20 @@ def _size(text: str) -> tuple[int, int]:
         ) from None
 
 
-def _positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, received {text}")
-    return int(text)
+def _in_range(number: type, lowest: float, highest: float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = number(text)
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"must be {lowest} to {highest}, received: {text}")
+        return value
+
+    parse.__name__ = number.__name__
+    return parse
+
+
+_positive_int = _in_range(int, 1, 10**6)
+_seed = _in_range(int, 0, 2**32 - 1)  # what NumPy takes
+_seconds = _in_range(float, 0.001, 10**6)
 
 
 # === Output ===
@@ -324,10 +352,30 @@ def _csv_rows(path: Path | None) -> Iterator[Any]:
         yield lambda _: None
         return
     columns = ("source", "label", "probability", "duration_seconds", "error")
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         yield writer.writerow
+
+
+def _check_folder(folder: Path | None) -> None:
+    """Raise `ActivityError` if results could not be written there; asked before the work."""
+    if folder is None:
+        return
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise ActivityError(f"{existing}: a file has this name; expected a folder, or a new name for one")
+
+
+def _of_system(error: OSError) -> str:
+    """Without the number, and with the name the user knows where a temporary one should have taken it."""
+    what = error.strerror or " ".join(map(str, error.args))
+    path = error.filename2 or error.filename
+    return f"{what}: {path}" if path else what
+
+
+def _say_error(text: str) -> None:
+    print("activity:", " ".join(text.split()), file=sys.stderr)
 
 
 def _say_written(paths: Sequence[Path]) -> None:

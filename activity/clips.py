@@ -197,8 +197,10 @@ def _decode(
             if copies:
                 try:
                     frame = resize_frame(reader.retrieve(), spec)
-                except cv2.error as error:
-                    raise VideoError(f"{path}: OpenCV cannot convert frame {index}: {error.err}") from error
+                except (VideoError, cv2.error) as error:
+                    if index:  # what came before is good, and what comes after would stand in its place
+                        break
+                    raise VideoError(f"{path}: its first frame cannot be decoded") from error
                 for _ in range(copies):
                     take(frame)
                 taken += [seconds] * copies

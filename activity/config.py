@@ -53,7 +53,7 @@ class TrainConfig:
         head: a name in `activity.heads.HEADS`.
         units: width of the head (LSTM units).
         dropout: share of features and of head outputs dropped in training, 0 to below 1.
-        fine_tune: number of last backbone layers taught after the head has converged; 0 keeps the backbone frozen.
+        fine_tune: number of last backbone layers, of those with weights, taught after the head; 0 keeps all frozen.
         epochs: at most so many passes over the training clips (per stage).
         patience: epochs without a better validation loss before a stage stops.
         batch_size: clips in a step.
@@ -85,6 +85,7 @@ class TrainConfig:
         for name in ("units", "epochs", "patience", "batch_size"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         _check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
+        _check("seed", self.seed, 0 <= self.seed < 2**32, "0 to 4294967295")
         _check("fine_tune", self.fine_tune, self.fine_tune >= 0, "0 or more layers")
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate < 10, "above 0")
         _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "0 to below 1")

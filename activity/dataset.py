@@ -9,19 +9,25 @@ from __future__ import annotations
 import csv
 import dataclasses
 import glob
+import hashlib
 import logging
+import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from activity.errors import DatasetError
+from activity.video import NOT_UTF8, printable
 
 SPLITS = ("train", "val", "test")
 _SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml"}
 _PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _UCF_GROUP = re.compile(r"^(?P<group>.+_g\d+)_")  # v_ApplyEyeMakeup_g08_c01.avi: take 1 of the eighth recording
 _HMDB_LIST = re.compile(r"^(?P<label>.+)_test_split\d+\.txt$")
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9.]{1,20}/[A-Za-z0-9_.]{1,59}")  # can be told from its name, where '/' is '_'
 _HMDB_SPLITS = {"0": "", "1": "train", "2": "test"}  # HMDB51's README; 0 is not used in this split
 
 _logger = logging.getLogger(__name__)
@@ -60,7 +66,8 @@ class VideoList:
         videos_dir: what `Sample.path` is relative to.
         samples: in order of their paths.
         num_skipped: hidden files, pictures and sidecars that were passed over.
-        missing: paths that a manifest or split list names but that are not there, with the reason.
+        missing: paths that a manifest or split list names but that are not there, and files of a name that cannot be
+            used, with the reason.
     """
 
     videos_dir: Path
@@ -93,7 +100,17 @@ def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
     labels = {sample.label for sample in listed.samples}
     if len(labels) < 2:
         raise DatasetError(f"{videos}: expected videos of two or more activities, found {name_some(labels) or 'none'}")
+    _warn_of_twin_labels(labels)
     return listed
+
+
+def _warn_of_twin_labels(labels: Iterable[str]) -> None:
+    twins = defaultdict(list)
+    for label in sorted(labels):
+        twins[" ".join(label.split()).casefold()].append(label)
+    for alike in twins.values():
+        if len(alike) > 1:
+            _logger.warning("labels differ only by case or spaces: %s; are they one activity?", ", ".join(alike))
 
 
 def scan_folder(videos_dir: Path) -> VideoList:
@@ -107,21 +124,46 @@ def scan_folder(videos_dir: Path) -> VideoList:
         raise DatasetError(
             f"{videos_dir}: no class folders and no manifest.csv; expected {videos_dir.name}/<label>/<video>"
         )
-    samples, num_skipped = [], 0
+    samples, num_skipped, missing = [], 0, {}
     for class_dir in class_dirs:
-        for file in sorted(p for p in class_dir.rglob("*") if p.is_file()):
+        for file in _files_below(class_dir):
             relative = file.relative_to(videos_dir)
+            path = relative.as_posix()
             if is_passed_over(relative):
                 num_skipped += 1
-                continue
-            path = relative.as_posix()
-            samples.append(Sample(path=path, label=class_dir.name, group=_group_from_name(path)))
+            elif printable(path) != path:
+                missing[printable(path)] = NOT_UTF8
+            else:
+                samples.append(Sample(path=path, label=class_dir.name, group=_group_from_name(path)))
     stray = [p.name for p in videos_dir.iterdir() if p.is_file() and not is_passed_over(Path(p.name))]
     if stray:
         _logger.warning("%s: not in a class folder, left out: %s", videos_dir, name_some(stray))
     if not samples:
-        raise DatasetError(f"{videos_dir}: its class folders hold no videos ({num_skipped} other files skipped)")
-    return VideoList(videos_dir, samples, num_skipped)
+        num_others = num_skipped + len(missing)
+        raise DatasetError(f"{videos_dir}: its class folders hold no videos ({num_others} other files skipped)")
+    _warn_of_labels_without_videos([p.name for p in class_dirs], samples)
+    return VideoList(videos_dir, samples, num_skipped, missing)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files below a folder, in order; links to folders are followed, but not round in circles."""
+    seen = {str(parent) for parent in folder.resolve().parents}
+    files = []
+    for parent, dirs, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            dirs.clear()
+            continue
+        seen.add(real)
+        dirs.sort()
+        files += [file for name in names if (file := Path(parent, name)).is_file()]
+    return sorted(files)
+
+
+def _warn_of_labels_without_videos(labels: Iterable[str], samples: Iterable[Sample]) -> None:
+    absent = set(labels) - set(labels_of(samples))
+    if absent:
+        _logger.warning("no videos are there of: %s", name_some(absent))
 
 
 def is_passed_over(relative_path: Path) -> bool:
@@ -133,25 +175,19 @@ def is_passed_over(relative_path: Path) -> bool:
 def expand_sources(sources: Sequence[str]) -> list[str]:
     """Files named by files, folders (searched through) and glob patterns, in order and without repeats.
 
-    In a folder, hidden files, pictures and sidecars are passed over; a file named directly is always taken.
-
-    Raises:
-        DatasetError: a folder or pattern that names no file.
+    In a folder, hidden files, pictures and sidecars are passed over; a file named directly is always taken. A folder
+    or pattern that names no file stays as it is: reading it then says so, and the others go on.
     """
     found: list[str] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            matches = [
-                str(p) for p in sorted(path.rglob("*")) if p.is_file() and not is_passed_over(p.relative_to(path))
-            ]
+            matches = [str(p) for p in _files_below(path) if not is_passed_over(p.relative_to(path))]
         elif not path.exists() and glob.has_magic(source):
             matches = sorted(p for p in glob.glob(source, recursive=True) if Path(p).is_file())
         else:
             matches = [source]
-        if not matches:
-            raise DatasetError(f"{source}: names no video file")
-        found += matches
+        found += matches or [source]
     return list(dict.fromkeys(found))
 
 
@@ -169,26 +205,36 @@ def read_manifest(manifest_path: Path) -> VideoList:
             if absent:
                 raise DatasetError(
                     f"{manifest_path}: expected columns path,label[,group][,split], missing {name_some(absent)}; "
-                    f"received: {','.join(columns)}"
+                    f"received: {','.join(columns)}{_hint_on_columns(columns)}"
                 )
             rows = [(reader.line_num, row) for row in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         raise DatasetError(f"{manifest_path}: not a CSV file in UTF-8: {error}") from error
     samples: dict[str, Sample] = {}
     lines: dict[str, int] = {}
-    missing = {}
+    labels, missing = set(), {}
     for line, row in rows:
         sample = _sample_from_row(row, f"{manifest_path} line {line}")
         if sample.path in lines:
             raise DatasetError(f"{manifest_path}: lines {lines[sample.path]} and {line} both name {sample.path}")
         lines[sample.path] = line
+        labels.add(sample.label)
         if (videos_dir / sample.path).is_file():
             samples[sample.path] = sample
         else:
             missing[sample.path] = f"named in {manifest_path.name} line {line}, but there is no such file"
     if not samples:
         raise DatasetError(f"{manifest_path}: none of its {len(rows)} rows names a file that exists in {videos_dir}")
+    _warn_of_labels_without_videos(labels, samples.values())
     return VideoList(videos_dir, [samples[path] for path in sorted(samples)], missing=missing)
+
+
+def _hint_on_columns(columns: Sequence[str]) -> str:
+    if len(columns) == 1 and re.search(r"[;\t|]", columns[0]):
+        return " (columns must be separated by commas)"
+    if {"path", "label"} <= {column.strip().lower() for column in columns}:
+        return " (column names must be in small letters, without spaces)"
+    return ""
 
 
 def _sample_from_row(row: dict[str, str], where: str) -> Sample:
@@ -236,7 +282,11 @@ def read_split_files(split_files: Iterable[Path]) -> dict[str, str]:
 
 
 def _read_split_file(file: Path) -> list[tuple[str, str]]:
-    rows = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{file}: not a split list in UTF-8: {error}") from error
+    rows = [line.split() for line in text.splitlines() if line.strip()]
     hmdb = _HMDB_LIST.match(file.name)
     if hmdb:
         if any(len(row) != 2 or row[1] not in _HMDB_SPLITS for row in rows):
@@ -270,6 +320,42 @@ def _apply_split_files(listed: VideoList, split_files: list[Path]) -> VideoList:
     return VideoList(
         listed.videos_dir, sorted(kept, key=lambda s: s.path), listed.num_skipped, {**listed.missing, **missing}
     )
+
+
+def with_ids(listed: VideoList) -> VideoList:
+    """Give each sample its id: its path and a digest of its content, so that a changed video is a new sample.
+
+    Reading a file costs little beside decoding it, and times of change do not survive a copy.
+    """
+    missing = dict(listed.missing)
+
+    def identify(sample: Sample) -> list[Sample]:
+        digest = hashlib.blake2b(digest_size=8)
+        try:
+            with (listed.videos_dir / sample.path).open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            missing[sample.path] = f"cannot be opened: {error.strerror or error}"
+            return []
+        return [dataclasses.replace(sample, sample_id=f"{_id_name(sample.path)}-{digest.hexdigest()}")]
+
+    with ThreadPoolExecutor() as pool:
+        identified = [sample for found in pool.map(identify, listed.samples) for sample in found]
+    return dataclasses.replace(listed, samples=identified, missing=missing)
+
+
+def _id_name(path: str) -> str:
+    """A path as part of a file name, unique to it: a digest stands for what the name does not show."""
+    name = re.sub(r"[^A-Za-z0-9_.]+", "_", path)[-80:]
+    if _PLAIN_PATH.fullmatch(path):
+        return name
+    return f"{name}-{hashlib.blake2b(path.encode(), digest_size=4).hexdigest()}"
+
+
+def content_of(sample: Sample) -> str:
+    """The digest of a video's content, with which its sample id ends."""
+    return sample.sample_id.rpartition("-")[2]
 
 
 def labels_of(samples: Iterable[Sample]) -> list[str]:

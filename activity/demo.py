@@ -44,7 +44,8 @@ def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
     say(dataset.as_text())
     save_figure(samples_figure(dataset), out / "samples.png")
 
-    say(f"\n3. activity train {out}/dataset --out {out}/model.keras --backbone small_cnn --units 64 --dropout 0.3")
+    recipe = "--backbone small_cnn --units 64 --dropout 0.3 --epochs 30 --patience 8"
+    say(f"\n3. activity train {out}/dataset --out {out}/model.keras {recipe}")
     run = train(dataset, CONFIG, work_dir=out / "model.training")
     save_classifier(run.classifier, out / "model.keras")
     save_figure(curves_figure(run.history), out / "learning_curves.png")

@@ -63,7 +63,17 @@ def format_checks(checks: list[Check]) -> str:
 
 # === Python and packages ===
 
-_PACKAGES = ("keras", "tensorflow", "opencv-python-headless", "numpy", "scikit-learn", "matplotlib", "pebble", "tqdm")
+_PACKAGES = (
+    "keras",
+    "tensorflow",
+    "opencv-python-headless",
+    "numpy",
+    "h5py",
+    "scikit-learn",
+    "matplotlib",
+    "pebble",
+    "tqdm",
+)
 _MODULES = {"opencv-python-headless": "cv2", "scikit-learn": "sklearn"}  # the others are imported by their own name
 _IMPORT_REMEDY = "install what it names; if that is a Keras backend, set KERAS_BACKEND=tensorflow"
 
@@ -95,7 +105,8 @@ def _package(name: str, requirement: Requirement) -> Check:
 
 # === Processors ===
 
-_CUDA_REMEDY = "pip install 'activity[gpu]' for the CUDA libraries, and compare the driver with nvidia-smi"
+_GPU_INSTALL = "pip install '.[gpu]' in the project's folder"  # by path: a package index may hold another "activity"
+_CUDA_REMEDY = f"{_GPU_INSTALL} for the CUDA libraries, and compare the driver with nvidia-smi"
 _DRIVER_REMEDY = "install the NVIDIA driver; in a container: docker run --gpus all, with the NVIDIA Container Toolkit"
 
 
@@ -132,7 +143,7 @@ def _why_no_gpu(backend: str) -> tuple[str, str]:
         import tensorflow as tf
 
         if not tf.test.is_built_with_cuda():
-            return "this TensorFlow is built without CUDA", "use Linux, or WSL2 on Windows: pip install 'activity[gpu]'"
+            return "this TensorFlow is built without CUDA", f"use Linux, or WSL2 on Windows: {_GPU_INSTALL}"
     return "there is a driver, but no device, or no CUDA libraries that fit it", _CUDA_REMEDY
 
 

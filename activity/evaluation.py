@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +11,22 @@ from typing import Any
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from activity.classifier import ActivityClassifier
 from activity.clips import pad_right, window_starts
 from activity.config import TrainConfig
-from activity.dataset import Sample
+from activity.dataset import Sample, content_of
 from activity.errors import DatasetError
 from activity.metrics import Scores
+from activity.progress import progress_bar
 from activity.splits import assign_folds, hold_out
 from activity.store import Dataset, extract_features
-from activity.training import train
+from activity.training import check_labels, train
 
 _WINDOWS_PER_BATCH = 64
+LONG_CLIPS = 2.0  # a video longer than so many clips of training is read in windows
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def evaluate(
     """
     check_fits(classifier, dataset)
     samples = dataset.split(split)
+    _warn_of_flattery(classifier, dataset, samples)
     features = extract_features(dataset, samples, classifier.backbone, keep=False)
     if shuffle_seed is not None:
         rng = np.random.default_rng(shuffle_seed)
@@ -129,33 +134,42 @@ def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", w
     Raises:
         DatasetError: the folds cannot be made.
     """
-    assigned = assign_folds(dataset.samples, folds, seed=config.seed)
-    probabilities = np.zeros((len(dataset.samples), len(dataset.labels)))
-    baseline = np.zeros_like(probabilities)
-    label_ids = np.asarray([dataset.labels.index(sample.label) for sample in dataset.samples])
-    names = sorted(set(assigned))
-    for fold in tqdm(names, desc="cross-validation", unit="fold", disable=None):
-        test = np.asarray([name == fold for name in assigned])
-        samples = [
-            dataclasses.replace(sample, split="test" if held_out else "")
-            for sample, held_out in zip(dataset.samples, test, strict=True)
-        ]
-        part = dataclasses.replace(dataset, samples=hold_out(samples, "val", 5, config.seed))
-        classifier = train(part, config, work_dir=work_dir / f"fold-{fold}").classifier
+    labels, samples = dataset.labels, dataset.samples
+    assigned = np.asarray(assign_folds(samples, folds, seed=config.seed))
+    parts = {fold: _part_without(dataset, assigned == fold, config.seed) for fold in sorted(set(assigned.tolist()))}
+    for fold, part in parts.items():  # all before the first is taught
+        try:
+            check_labels(part)
+        except DatasetError as error:
+            raise DatasetError(f"fold {fold}: {error}") from error
+    probabilities, baseline = np.zeros((2, len(samples), len(labels)))
+    label_ids = np.asarray([labels.index(sample.label) for sample in samples])
+    for number, (fold, part) in enumerate(progress_bar(parts.items(), desc="cross-validation", unit="fold")):
+        test = assigned == fold
+        classifier = train(part, config, work_dir=work_dir / str(number)).classifier
         features = extract_features(part, part.samples, classifier.backbone, keep=False)
         probabilities[test] = judge_stacks(classifier, [features[i] for i in np.flatnonzero(test)])
-        baseline[test] = _baseline(features, label_ids, test, len(dataset.labels))
+        baseline[test] = _baseline(features, label_ids, test, len(labels))
         keras.utils.clear_session()  # the graphs of a fold would stay in memory
     return CrossValidation(
-        dataset.samples,
-        Scores(probabilities, label_ids, dataset.labels),
-        Scores(baseline, label_ids, dataset.labels),
-        assigned,
+        samples, Scores(probabilities, label_ids, labels), Scores(baseline, label_ids, labels), assigned.tolist()
     )
 
 
+def _part_without(dataset: Dataset, test: np.ndarray, seed: int) -> Dataset:
+    """The data set with the samples of a fold as its test split, and a validation split out of the others."""
+    samples = [
+        dataclasses.replace(sample, split="test" if held_out else "")
+        for sample, held_out in zip(dataset.samples, test, strict=True)
+    ]
+    return dataclasses.replace(dataset, samples=hold_out(samples, "val", 5, seed))
+
+
 def _baseline(features: Sequence[np.ndarray], label_ids: np.ndarray, test: np.ndarray, num_labels: int) -> np.ndarray:
-    """Probabilities by logistic regression on the mean feature of each video: what any head has to beat."""
+    """Probabilities by logistic regression on the mean feature of each video: what any head has to beat.
+
+    The features are those of the model: if its backbone was taught, the baseline gains from that too.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -165,6 +179,23 @@ def _baseline(features: Sequence[np.ndarray], label_ids: np.ndarray, test: np.nd
     probabilities = np.zeros((int(test.sum()), num_labels))
     probabilities[:, model.classes_] = model.predict_proba(means[test])
     return probabilities
+
+
+def _warn_of_flattery(classifier: ActivityClassifier, dataset: Dataset, samples: Sequence[Sample]) -> None:
+    taught = set(classifier.record.get("taught", ()))
+    known = [sample for sample in samples if content_of(sample) in taught]
+    if known:
+        _logger.warning("%d of these %d videos were taught to this model: the score flatters", len(known), len(samples))
+    longest = LONG_CLIPS * classifier.clip_seconds
+    too_long = [sample for sample in samples if sample.duration_seconds > longest]
+    if too_long and dataset.spec.frames_per_second is None:
+        _logger.warning(
+            "%d of these %d videos are longer than %.1f s, twice the longest of training; classify reads such videos "
+            "in windows and may answer otherwise",
+            len(too_long),
+            len(samples),
+            longest,
+        )
 
 
 def check_fits(classifier: ActivityClassifier, dataset: Dataset) -> None:

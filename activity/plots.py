@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,12 +18,15 @@ from activity.metrics import Scores
 from activity.store import Dataset, atomic_file, write_csv
 
 _RIGHT, _WRONG, _GREY = "#2a7f62", "#c0392b", "#888888"
+_plain_text = rc_context({"text.parse_math": False})  # a $ in a label or path is no formula
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG."""
+    """Write a figure as PNG; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with atomic_file(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of characters that the font lacks, and of labels without room
+        figure.savefig(file, format="png", dpi=110)
     return path
 
 
@@ -44,6 +49,7 @@ def save_report(evaluation: Evaluation, dataset: Dataset, out: Path) -> list[Pat
     return [out / name for name in names]
 
 
+@_plain_text
 def confusion_figure(scores: Scores) -> Figure:
     """The confusion matrix: rows true, columns predicted, colour by share of the row, counts written in."""
     counts = scores.confusion
@@ -65,6 +71,7 @@ def confusion_figure(scores: Scores) -> Figure:
     return figure
 
 
+@_plain_text
 def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss and accuracy by epoch, training and validation; stages follow each other and are set apart by lines."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -87,6 +94,7 @@ def _mark_stages(axes: Axes, stages: Sequence[str]) -> None:
             axes.annotate(f" {stages[i]}", (i + 0.5, 1), xycoords=("data", "axes fraction"), va="top", fontsize="small")
 
 
+@_plain_text
 def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10, num_columns: int = 8) -> Figure:
     """The most confident mistakes, one row each: frames from first to last, with true and predicted label.
 
@@ -119,6 +127,7 @@ def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10,
     return figure
 
 
+@_plain_text
 def samples_figure(dataset: Dataset, *, per_label: int = 1, num_columns: int = 8, split: str = "train") -> Figure:
     """A few samples of each label as strips of frames, to see what a data set holds."""
     rows = [

@@ -23,14 +23,13 @@ from activity.classifier import ActivityClassifier, load_classifier
 from activity.clips import SampledVideo, read_stack, sample_video, window_starts
 from activity.config import ClipSpec
 from activity.errors import VideoError
-from activity.evaluation import judge_windows
-from activity.video import probe
+from activity.evaluation import LONG_CLIPS, judge_windows
+from activity.video import printable, probe
 
 _logger = logging.getLogger(__name__)
 
 _MIN_FRAMES_PER_CHUNK = 32
 _CHUNKS_AHEAD = 4  # per video; bounds memory: 4 x 34 frames of 224x224 are 20 MB
-_LONG = 2.0  # a video longer than so many training clips is read in windows
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Prediction:
             "duration_seconds": self.duration_seconds,
         }
 
-    def as_text(self, *, top_k: int = 3) -> str:
+    def as_text(self, *, top_k: int = 5) -> str:
         """One line: the source and its most probable activities."""
         return "  ".join([self.source, *(f"{label} {probability:.3f}" for label, probability in self.top(top_k))])
 
@@ -145,13 +144,13 @@ class Predictor:
 
     def _finish(self, stream: _Stream) -> Prediction | Failure:
         features = [self.classifier.extract(chunk) for chunk in stream.chunks()]
-        if isinstance(stream.error, VideoError):
-            return Failure(stream.source, str(stream.error).removeprefix(f"{stream.source}: "))
+        if isinstance(stream.error, VideoError | OSError | MemoryError):
+            return Failure(stream.source, _reason(stream.error, stream.source))
         sampled = stream.sampled
         if sampled is None:
             raise RuntimeError(f"decoding {stream.source} failed") from stream.error
         if sampled.problem:
-            _logger.warning("%s %s", stream.source, sampled.problem)
+            _logger.warning("%s: %s", stream.source, sampled.problem)
         stack = np.concatenate(features)  # (N, D)
         num_frames = self.classifier.spec.num_frames
         starts = window_starts(len(stack), num_frames)
@@ -170,6 +169,12 @@ class Predictor:
         )
 
 
+def _reason(error: Exception, source: str) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error).removeprefix(f"{printable(source)}: ") or type(error).__name__
+
+
 class _Stream:
     """Chunks of sampled frames of one video, made in a decoding thread, taken by the thread of the network."""
 
@@ -180,7 +185,7 @@ class _Stream:
         self._spec, self._clip_seconds, self._stop = spec, clip_seconds, stop
         self._pending: list[np.ndarray] = []
         # Larger than a video that is not long, so that one which proves short can still be sampled anew.
-        self._chunk = max(_MIN_FRAMES_PER_CHUNK, int(_LONG * spec.num_frames) + 2)
+        self._chunk = max(_MIN_FRAMES_PER_CHUNK, int(LONG_CLIPS * spec.num_frames) + 2)
         self._queue: Queue[np.ndarray | None] = Queue(_CHUNKS_AHEAD)
 
     def chunks(self) -> Iterator[np.ndarray]:
@@ -204,7 +209,7 @@ class _Stream:
         spec, path = self._spec, Path(self.source)
         if spec.frames_per_second is not None:
             return sample_video(path, spec, self._take, num_threads=0)
-        long_seconds = _LONG * self._clip_seconds
+        long_seconds = LONG_CLIPS * self._clip_seconds
         if probe(path).duration_seconds_claimed <= long_seconds:
             stack, sampled = read_stack(path, spec, num_threads=0)
             if sampled.duration_seconds <= long_seconds:

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import json
 import logging
 import multiprocessing
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, as_completed  # 3.10's is not the built-in
+from concurrent.futures import Future, TimeoutError, as_completed  # 3.10's is not the built-in
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
-from tqdm import tqdm
+import numpy as np
 
 from activity import __version__
 from activity.config import ClipSpec, as_dict
-from activity.dataset import SPLITS, Sample, VideoList, labels_of, labels_without, list_videos
+from activity.dataset import (
+    SPLITS,
+    Sample,
+    VideoList,
+    content_of,
+    labels_of,
+    labels_without,
+    list_videos,
+    name_some,
+    with_ids,
+)
 from activity.errors import DatasetError, VideoError
-from activity.splits import assign_splits
+from activity.progress import progress_bar
+from activity.splits import extend_splits, join_copies
 from activity.store import (
     FORMAT_VERSION,
     MANIFEST_COLUMNS,
@@ -35,9 +45,7 @@ from activity.store import (
     write_csv,
     write_stack,
 )
-from activity.video import probe
-
-_NEW_GROUPS_TO_SPLIT = 5  # with fewer new groups than this, all of them go to train
+from activity.video import printable, probe
 
 _logger = logging.getLogger(__name__)
 
@@ -72,7 +80,7 @@ def preprocess(
 
     Args:
         videos: a folder per class, a folder with a `manifest.csv`, or that CSV; see `activity.dataset.list_videos`.
-        dataset_dir: created; must be empty, or a data set of the same spec.
+        dataset_dir: created; must be empty, or a data set of the same spec and videos.
         spec: which frames and at what size.
         split_files: official split lists of UCF101 or HMDB51.
         num_workers: decoding processes, by default one per CPU.
@@ -80,20 +88,29 @@ def preprocess(
         seed: of the split.
 
     Raises:
-        DatasetError: see `list_videos`; or the folder holds something else, or not one video can be read.
+        DatasetError: see `list_videos`; or the folder holds something else, or too few videos can be read.
     """
+    if not seconds_per_video > 0:
+        raise DatasetError(f"seconds_per_video must be above 0, received {seconds_per_video}")
+    if seed < 0:
+        raise DatasetError(f"seed must be 0 or more, received {seed}")
     dataset_dir = Path(dataset_dir)
     listed = list_videos(videos, split_files=split_files)
-    known_splits = _claim_folder(dataset_dir, spec, listed.videos_dir, seed)
-    listed = _with_ids(listed)
-    decoded = _decode_missing(listed, dataset_dir, spec, num_workers or count_cpus(), seconds_per_video)
+    labels = labels_of(listed.samples)
+    about = _claim_folder(dataset_dir, spec, listed.videos_dir, seed)
+    listed = with_ids(listed)
+    known = load_dataset(dataset_dir).samples if (dataset_dir / "manifest.csv").is_file() else []
+    _check_what_is_gone(known, listed, about["videos_dir"], dataset_dir)
+    decoded = _read_notes(dataset_dir / "decoded.csv")
+    other_opencv = about.get("versions", {}).get("opencv") != cv2.__version__  # it may read what the last one could not
+    todo = _to_decode(listed, decoded, dataset_dir, spec, retry_failed=other_opencv)
+    if todo:
+        decoded |= _decode(todo, dataset_dir, spec, num_workers or count_cpus(), seconds_per_video)
     samples = [_complete(sample, decoded) for sample in listed.samples]
     problems = _problems(listed, decoded)
     samples = [sample for sample in samples if sample.num_frames]
-    if not samples:
-        first = problems[0]
-        raise DatasetError(f"{videos}: none of {len(problems)} videos can be read; {first['path']}: {first['reason']}")
-    samples = _assign_splits(_join_copies(samples), known_splits, seed)
+    _check_labels(labels, samples, problems, listed.videos_dir)
+    samples = extend_splits(join_copies(samples), known if about.get("seed") == seed else [], seed=seed)
     _write_folder(dataset_dir, spec, listed, samples, problems, seed)
     return load_dataset(dataset_dir)
 
@@ -105,28 +122,32 @@ def count_cpus() -> int:
     return joblib.cpu_count()
 
 
-def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int) -> dict[str, str]:
-    """Make the folder ours, or check that it is; returns the splits it holds, by group and by content."""
+def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int) -> dict[str, Any]:
+    """Make the folder ours, or check that it is; returns its description."""
     about = read_about(dataset_dir) if dataset_dir.is_dir() else None
     if about is None:
-        if dataset_dir.exists() and (not dataset_dir.is_dir() or any(dataset_dir.iterdir())):
+        if dataset_dir.exists() and not (dataset_dir.is_dir() and _is_vacant(dataset_dir)):
             raise DatasetError(f"{dataset_dir}: exists and is not a data set folder; choose another --out")
-        (dataset_dir / "frames").mkdir(parents=True)
-        _write_about(dataset_dir, spec, videos_dir, seed)
-        return {}
-    if ClipSpec(**about["spec"]) != spec:
+        dataset_dir.mkdir(parents=True, exist_ok=True)
+        about = _write_about(dataset_dir, spec, videos_dir, seed)
+    elif ClipSpec(**about["spec"]) != spec:
         raise DatasetError(
             f"{dataset_dir}: was made with {ClipSpec(**about['spec'])}; received {spec}; choose another --out, or "
             "delete that folder"
         )
     (dataset_dir / "frames").mkdir(exist_ok=True)
-    if about["seed"] != seed or not (dataset_dir / "manifest.csv").is_file():
-        return {}
-    samples = load_dataset(dataset_dir).samples
-    return {key: sample.split for sample in samples for key in (sample.group, _content_of(sample))}
+    return about
 
 
-def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int, **more: object) -> None:
+def _is_vacant(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a first run leaves that is stopped at once."""
+    return all(
+        path.match(".dataset.json.*.tmp") or (path.name == "frames" and path.is_dir() and not any(path.iterdir()))
+        for path in folder.iterdir()
+    )
+
+
+def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int, **more: object) -> dict[str, Any]:
     about = {
         "format_version": FORMAT_VERSION,
         "spec": as_dict(spec),
@@ -137,73 +158,58 @@ def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int,
     }
     with atomic_file(dataset_dir / "dataset.json", "w") as file:
         json.dump(about, file, indent=2)
+    return about
 
 
-# === What is there ===
-
-
-def _with_ids(listed: VideoList) -> VideoList:
-    """Give each sample its id: its path and a digest of its content, so that a changed video is a new sample.
-
-    Reading a file costs little beside decoding it, and times of change do not survive a copy.
-    """
-    missing = dict(listed.missing)
-
-    def identify(sample: Sample) -> list[Sample]:
-        digest = hashlib.blake2b(digest_size=8)
-        try:
-            with (listed.videos_dir / sample.path).open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        except OSError as error:
-            missing[sample.path] = f"cannot be opened: {error.strerror or error}"
-            return []
-        name = re.sub(r"[^A-Za-z0-9_.]+", "_", sample.path)[-80:]
-        return [dataclasses.replace(sample, sample_id=f"{name}-{digest.hexdigest()}")]
-
-    with ThreadPoolExecutor() as pool:
-        identified = [sample for found in pool.map(identify, listed.samples) for sample in found]
-    return dataclasses.replace(listed, samples=identified, missing=missing)
-
-
-def _content_of(sample: Sample) -> str:
-    return sample.sample_id.rpartition("-")[2]
-
-
-def _join_copies(samples: list[Sample]) -> list[Sample]:
-    """Put files of identical content into one group: in two splits they would leak."""
-    first: dict[str, Sample] = {}
-    joined = []
-    for sample in samples:
-        original = first.setdefault(_content_of(sample), sample)
-        if original is not sample:
-            other = f" under another label ({original.label}, {sample.label})" if original.label != sample.label else ""
-            _logger.warning("%s has the same content as %s%s", sample.path, original.path, other)
-            sample = dataclasses.replace(sample, group=original.group)
-        joined.append(sample)
-    return joined
+def _check_what_is_gone(known: list[Sample], listed: VideoList, videos_dir: str, dataset_dir: Path) -> None:
+    """Name how many known videos are gone; all of them, and from another folder, is a slip of the user."""
+    paths, contents = {s.path for s in listed.samples}, {content_of(s) for s in listed.samples}
+    here = str(listed.videos_dir.resolve())
+    if known and here != videos_dir and contents.isdisjoint(map(content_of, known)):
+        raise DatasetError(
+            f"{dataset_dir}: was made from {videos_dir}, and none of its {len(known)} videos is in {here}; choose "
+            "another --out, or delete that folder"
+        )
+    num_gone = sum(sample.path not in paths and content_of(sample) not in contents for sample in known)
+    if num_gone:
+        _logger.warning("%d videos are gone, dropped from the data set", num_gone)
 
 
 # === Decoding ===
 
 
-def _decode_missing(
-    listed: VideoList, dataset_dir: Path, spec: ClipSpec, num_workers: int, seconds_per_video: float
-) -> dict[str, _Decoded]:
-    """Decode what is not yet decoded; returns sample id -> what its video gave.
-
-    Results are noted in `decoded.csv` one by one, so that a stopped run goes on where it was.
-    """
-    notes = dataset_dir / "decoded.csv"
-    decoded = _read_notes(notes)
+def _to_decode(
+    listed: VideoList, decoded: dict[str, _Decoded], dataset_dir: Path, spec: ClipSpec, *, retry_failed: bool
+) -> dict[str, Path]:
+    """Sample id -> video, of those that have no note or no whole frame stack, and if asked of those that failed."""
     todo = {}
     for sample in listed.samples:
         known = decoded.get(sample.sample_id)
-        if known is None or (known.num_frames and not stack_path(dataset_dir, sample.sample_id).is_file()):
+        done = known and (
+            _is_whole(stack_path(dataset_dir, sample.sample_id), spec) if known.num_frames else not retry_failed
+        )
+        if not done:
             todo[sample.sample_id] = listed.videos_dir / sample.path
-    if not todo:
-        return decoded
-    with notes.open("a", encoding="utf-8", newline="") as file:
+    return todo
+
+
+def _is_whole(stack: Path, spec: ClipSpec) -> bool:
+    """Whether a frame stack is there, of the right shape, and as long as its header says; pixels are not read."""
+    try:
+        frames = np.load(stack, mmap_mode="r")
+        size = stack.stat().st_size
+    except (OSError, EOFError, ValueError):
+        return False
+    fits = frames.dtype == np.uint8 and frames.shape[1:] == (spec.height, spec.width, 3)
+    return fits and size == frames.offset + frames.nbytes
+
+
+def _decode(
+    todo: dict[str, Path], dataset_dir: Path, spec: ClipSpec, num_workers: int, seconds_per_video: float
+) -> dict[str, _Decoded]:
+    """Sample id -> what its video gave; noted in `decoded.csv` one by one, so that a stopped run goes on there."""
+    decoded = {}
+    with (dataset_dir / "decoded.csv").open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         for result, final in _decode_all(todo, dataset_dir, spec, min(num_workers, len(todo)), seconds_per_video):
             decoded[result.sample_id] = result
@@ -227,7 +233,7 @@ def _read_notes(path: Path) -> dict[str, _Decoded]:
 def _decode_all(
     videos: dict[str, Path], dataset_dir: Path, spec: ClipSpec, num_workers: int, seconds_per_video: float
 ) -> Iterator[tuple[_Decoded, bool]]:
-    """`(result, final)` as they come; one that ran out of time or crashed is not final, a next run tries again.
+    """`(result, final)` as they come; one out of time or memory, or that crashed, is not final: a next run tries again.
 
     Processes are spawned, because a fork of a process with OpenCV's threads may hang (OpenCV issue 5150).
     """
@@ -246,7 +252,7 @@ def _decode_all(
             ): id_
             for id_, path in videos.items()
         }
-        progress = tqdm(as_completed(ids), total=len(ids), desc="decoding", unit="video", disable=None)
+        progress = progress_bar(as_completed(ids), total=len(ids), desc="decoding", unit="video")
         for future in progress:
             yield _outcome(future, ids[future], seconds_per_video)
         pool.close()
@@ -259,8 +265,8 @@ def _decode_one(sample_id: str, video_path: Path, spec: ClipSpec, path: Path) ->
     """In a worker: one video to one frame stack. A disk that is full is no fault of the video, and raises."""
     try:
         sampled = write_stack(video_path, spec, path)
-    except (VideoError, MemoryError) as error:
-        reason = str(error).removeprefix(f"{video_path}: ") or type(error).__name__
+    except VideoError as error:
+        reason = str(error).removeprefix(f"{printable(video_path)}: ")
         return _Decoded(sample_id, 0, _num_frames_claimed(video_path), 0.0, _one_line(reason))
     return _Decoded(
         sample_id,
@@ -285,6 +291,8 @@ def _outcome(future: Future, sample_id: str, seconds_per_video: float) -> tuple[
         return future.result(), True
     except TimeoutError:
         reason = f"decoding took longer than {seconds_per_video:g} s and was stopped; allow more with --time-limit"
+    except MemoryError as error:
+        reason = f"there was not enough memory to decode it ({_one_line(str(error)) or 'no details'})"
     except ProcessExpired as error:
         reason = f"decoding crashed the worker process (exit code {error.exitcode})"
     return _Decoded(sample_id, 0, 0, 0.0, reason), False
@@ -318,24 +326,18 @@ def _problems(listed: VideoList, decoded: dict[str, _Decoded]) -> list[dict[str,
     return sorted(rows, key=lambda row: str(row["path"]))
 
 
-def _assign_splits(samples: list[Sample], known_splits: dict[str, str], seed: int) -> list[Sample]:
-    """Splits for all samples, such that what had one keeps it, renamed or not: a model may have been trained on it."""
-    if any(sample.split for sample in samples) or not known_splits:
-        return assign_splits(samples, seed=seed)
-    splits: dict[str, str] = {}
-    for sample in samples:
-        split = known_splits.get(sample.group) or known_splits.get(_content_of(sample))
-        if split:
-            splits.setdefault(sample.group, split)
-    known = [dataclasses.replace(sample, split=splits[sample.group]) for sample in samples if sample.group in splits]
-    new = [sample for sample in samples if sample.group not in splits]
-    num_new_groups = len({sample.group for sample in new})
-    if num_new_groups >= _NEW_GROUPS_TO_SPLIT:
-        new = assign_splits(new, seed=seed)
-    elif new:
-        _logger.warning("%d new groups were added to train; too few to divide among the splits", num_new_groups)
-        new = [dataclasses.replace(sample, split="train") for sample in new]
-    return sorted(known + new, key=lambda sample: sample.path)
+def _check_labels(
+    labels: list[str], samples: list[Sample], problems: list[dict[str, object]], videos_dir: Path
+) -> None:
+    """Name the labels that have lost all their videos; fewer than two labels are not worth a data set."""
+    left = labels_of(samples)
+    lost = name_some(set(labels) - set(left))
+    if len(left) < 2:
+        count = f"none of {len(problems)} videos can be read" if not left else f"no readable video of: {lost}"
+        first = next(row for row in problems if not row.get("frames_read"))
+        raise DatasetError(f"{videos_dir}: {count}; first problem: {first['path']}: {first['reason']}")
+    if lost:
+        _logger.warning("no readable video of: %s", lost)
 
 
 def _write_folder(
@@ -346,13 +348,7 @@ def _write_folder(
     problems: list[dict[str, object]],
     seed: int,
 ) -> None:
-    """Drop what belongs to no sample, write the tables, and last the description."""
-    ids = {sample.sample_id for sample in samples}
-    for stale in [*dataset_dir.glob("frames/.*.tmp"), *dataset_dir.glob("features/*/.*.tmp")]:
-        stale.unlink()
-    for path in [*dataset_dir.glob("frames/*.npy"), *dataset_dir.glob("features/*/*.npy")]:
-        if path.stem not in ids:
-            path.unlink()
+    """Write the tables and the description, and only then drop what belongs to no sample."""
     extra = {name: None for sample in samples for name in sample.extra if name not in MANIFEST_COLUMNS}
     rows = [{**sample.extra, **{name: getattr(sample, name) for name in MANIFEST_COLUMNS}} for sample in samples]
     write_csv(dataset_dir / "manifest.csv", [*MANIFEST_COLUMNS, *extra], rows)
@@ -373,3 +369,8 @@ def _write_folder(
         counts=counts,
         num_skipped=listed.num_skipped,
     )
+    ids = {sample.sample_id for sample in samples}
+    for folder in (dataset_dir / "frames", *dataset_dir.glob("features/*")):
+        for path in [*folder.glob(".*.tmp"), *folder.glob("*.npy")]:
+            if path.stem not in ids:
+                path.unlink()

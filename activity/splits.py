@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from activity.dataset import Sample, name_some
+from activity.dataset import Sample, content_of, name_some
 from activity.errors import DatasetError
+
+_NEW_GROUPS_TO_SPLIT = 5  # with fewer new groups than this, all of them go to train
 
 _logger = logging.getLogger(__name__)
 
@@ -23,14 +25,16 @@ def assign_splits(samples: Sequence[Sample], *, seed: int = 0) -> list[Sample]:
     the data stay; if they hold no `val`, it is taken from `train`.
 
     Raises:
-        DatasetError: only some samples have a split, too few groups, or a group in two splits.
+        DatasetError: only some samples have a split, none is in train, too few groups, or a group in two splits.
     """
     with_split = [sample for sample in samples if sample.split]
     if with_split and len(with_split) < len(samples):
         first = next(sample.path for sample in samples if not sample.split)
         raise DatasetError(f"{len(samples) - len(with_split)} of {len(samples)} videos have no split, first: {first}")
     result = list(samples)
-    if not with_split:
+    if with_split:
+        check_leaks(samples)
+    else:
         if all(sample.group == sample.path for sample in samples):
             _logger.warning(
                 "no groups known: each video counts as its own. If several show the same person or recording, the "
@@ -43,6 +47,47 @@ def assign_splits(samples: Sequence[Sample], *, seed: int = 0) -> list[Sample]:
     return result
 
 
+def extend_splits(samples: Sequence[Sample], known: Iterable[Sample], *, seed: int = 0) -> list[Sample]:
+    """Splits for all samples, such that what had one keeps it, renamed or not: a model may have been trained on it.
+
+    Args:
+        samples: with their ids.
+        known: samples of an earlier run, with their ids and splits.
+        seed: of the split of new groups.
+    """
+    split_of = {key: sample.split for sample in known for key in (sample.group, content_of(sample))}
+    if any(sample.split for sample in samples) or not split_of:
+        return assign_splits(samples, seed=seed)
+    splits: dict[str, str] = {}
+    for sample in samples:
+        split = split_of.get(sample.group) or split_of.get(content_of(sample))
+        if split:
+            splits.setdefault(sample.group, split)
+    kept = [dataclasses.replace(sample, split=splits[sample.group]) for sample in samples if sample.group in splits]
+    new = [sample for sample in samples if sample.group not in splits]
+    num_new_groups = len({sample.group for sample in new})
+    if num_new_groups >= _NEW_GROUPS_TO_SPLIT:
+        new = assign_splits(new, seed=seed)
+    elif new:
+        _logger.warning("%d new groups were added to train; too few to divide among the splits", num_new_groups)
+        new = [dataclasses.replace(sample, split="train") for sample in new]
+    return sorted(kept + new, key=lambda sample: sample.path)
+
+
+def join_copies(samples: Iterable[Sample]) -> list[Sample]:
+    """Put files of identical content into one group: in two splits they would leak."""
+    first: dict[str, Sample] = {}
+    joined = []
+    for sample in samples:
+        original = first.setdefault(content_of(sample), sample)
+        if original is not sample:
+            other = f" under another label ({original.label}, {sample.label})" if original.label != sample.label else ""
+            _logger.warning("%s has the same content as %s%s", sample.path, original.path, other)
+            sample = dataclasses.replace(sample, group=original.group)
+        joined.append(sample)
+    return joined
+
+
 def hold_out(samples: Sequence[Sample], split: str, num_folds: int, seed: int) -> list[Sample]:
     """Move one of `num_folds` group folds of the training part to `split`; the rest of that part becomes `train`.
 
@@ -52,6 +97,9 @@ def hold_out(samples: Sequence[Sample], split: str, num_folds: int, seed: int) -
         DatasetError: the training part has too few groups.
     """
     pool = [i for i, sample in enumerate(samples) if sample.split in ("", "train")]
+    if not pool:
+        given = name_some({sample.split for sample in samples})
+        raise DatasetError(f"there are no train videos: expected some in train, received {len(samples)} in {given}")
     labels = [samples[i].label for i in pool]
     groups = [samples[i].group for i in pool]
     num_folds = min(num_folds, len(set(groups)), max(Counter(labels).values(), default=0))

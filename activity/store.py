@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from activity.clips import SampledVideo, sample_video
 from activity.config import ClipSpec
 from activity.dataset import SPLITS, Sample, labels_of
-from activity.errors import DatasetError
+from activity.errors import ActivityError, DatasetError
+from activity.progress import progress_bar
 
 if TYPE_CHECKING:
     import keras
@@ -77,7 +77,7 @@ class Dataset:
             f"{len(self.samples)} videos, {len({sample.group for sample in self.samples})} groups, {self.spec}",
         ]
         if self.problems:
-            lines.append(f"{len(self.problems)} videos with problems, see {self.dataset_dir / 'problems.csv'}")
+            lines.append(f"problems with {len(self.problems)} of the videos: {self.dataset_dir / 'problems.csv'}")
         return "\n".join(lines)
 
     def split(self, name: str) -> list[Sample]:
@@ -98,6 +98,19 @@ class Dataset:
         if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8 or not len(frames):
             raise DatasetError(f"{path}: expected (N, {expected}) uint8 with N >= 1, received {frames.shape}")
         return frames
+
+
+class FrameStacks(Sequence[np.ndarray]):
+    """The frame stacks of some samples, each opened when it is asked for: thousands of open files are too many."""
+
+    def __init__(self, dataset: Dataset, samples: Sequence[Sample]) -> None:
+        self._dataset, self._samples = dataset, samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # slices are not needed
+        return self._dataset.frames(self._samples[index])
 
 
 def load_dataset(dataset_dir: Path) -> Dataset:
@@ -130,18 +143,23 @@ def load_dataset(dataset_dir: Path) -> Dataset:
 
 
 def read_about(dataset_dir: Path) -> dict[str, Any] | None:
-    """The content of `dataset.json`, `None` if there is none; raises `DatasetError` if it is not ours."""
+    """The content of `dataset.json`, `None` if there is none.
+
+    Raises:
+        DatasetError: it is not ours, damaged, or of a newer version.
+    """
     path = dataset_dir / "dataset.json"
     if not path.is_file():
         return None
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        version = about["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+        version = int(about["format_version"])
+        if version <= FORMAT_VERSION:
+            ClipSpec(**about["spec"]), Path(about["videos_dir"])  # raise here, if at all
+            return about
+    except (ValueError, KeyError, TypeError, ActivityError) as error:
         raise DatasetError(f"{path}: not a data set description of ours ({error!r})") from error
-    if version > FORMAT_VERSION:
-        raise DatasetError(f"{path}: made by a newer activity (format {version}, this program reads {FORMAT_VERSION})")
-    return about
+    raise DatasetError(f"{path}: made by a newer activity (format {version}, this program reads {FORMAT_VERSION})")
 
 
 def _sample_from_row(row: dict[str, str]) -> Sample:
@@ -242,11 +260,11 @@ def extract_features(
     """
     cache_dir = dataset.dataset_dir / "features" / f"{backbone.name}-{_digest(backbone)}"
     paths = {sample.sample_id: cache_dir / f"{sample.sample_id}.npy" for sample in samples}
-    features = {id_: np.load(path) for id_, path in paths.items() if path.is_file()}
-    todo = {sample.sample_id: dataset.frames(sample) for sample in samples if sample.sample_id not in features}
+    features = {id_: cached for id_, path in paths.items() if (cached := _read_features(path)) is not None}
+    todo = list({sample.sample_id: sample for sample in samples if sample.sample_id not in features}.values())
     if todo and keep:
         cache_dir.mkdir(parents=True, exist_ok=True)
-    for id_, computed in _through_backbone(todo, backbone):
+    for id_, computed in _through_backbone(dataset, todo, backbone):
         features[id_] = computed
         if keep:
             with atomic_file(paths[id_]) as file:
@@ -254,20 +272,29 @@ def extract_features(
     return [features[sample.sample_id] for sample in samples]
 
 
-def _through_backbone(stacks: Mapping[str, np.ndarray], backbone: keras.Model) -> Iterator[tuple[str, np.ndarray]]:
+def _read_features(path: Path) -> np.ndarray | None:
+    try:
+        return np.load(path)
+    except (OSError, EOFError, ValueError):  # absent or damaged: both are made anew
+        return None
+
+
+def _through_backbone(
+    dataset: Dataset, samples: Sequence[Sample], backbone: keras.Model
+) -> Iterator[tuple[str, np.ndarray]]:
     """`(sample_id, features)` of each stack, as soon as its last frame has been through."""
     from activity.classifier import predict
 
-    rows: dict[str, list[np.ndarray]] = {id_: [] for id_ in stacks}
-    frames = ((id_, frame) for id_, stack in stacks.items() for frame in stack)
-    total = sum(len(stack) for stack in stacks.values())
-    with tqdm(total=total, desc=f"{backbone.name} features", unit="frame", disable=None) as progress:
+    lengths = {sample.sample_id: len(dataset.frames(sample)) for sample in samples}
+    rows: dict[str, list[np.ndarray]] = {id_: [] for id_ in lengths}
+    frames = ((sample.sample_id, frame) for sample in samples for frame in dataset.frames(sample))
+    with progress_bar(total=sum(lengths.values()), desc=f"{backbone.name} features", unit="frame") as progress:
         while batch := list(islice(frames, _FRAMES_PER_BATCH)):
             outputs = predict(backbone, np.stack([frame for _, frame in batch]))
             progress.update(len(batch))
             for (id_, _), output in zip(batch, outputs, strict=True):
                 rows[id_].append(output)
-                if len(rows[id_]) == len(stacks[id_]):
+                if len(rows[id_]) == lengths[id_]:
                     yield id_, np.stack(rows.pop(id_))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import shutil
@@ -17,23 +18,50 @@ from typing import Any
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from activity.backbones import build_backbone, default_weights
 from activity.batches import ClipBatches
+from activity.checkpoint import BEFORE_FIRST_EPOCH, Checkpoint
 from activity.classifier import ActivityClassifier
 from activity.config import TrainConfig, as_dict
-from activity.dataset import Sample
+from activity.dataset import Sample, content_of
 from activity.devices import gpu_names
 from activity.errors import ActivityError, DatasetError
 from activity.heads import build_head
 from activity.layers import uses_jit
-from activity.store import Dataset, atomic_file, extract_features, read_csv
+from activity.progress import progress_bar
+from activity.store import Dataset, FrameStacks, atomic_file, extract_features
 
-_BEFORE_FIRST_EPOCH = -1
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of training did.
+
+    Attributes:
+        name: `head`, `fine_tune` or `scratch`.
+        rows: one an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`.
+        best_epoch: whose weights were kept; `BEFORE_FIRST_EPOCH` if none was better than what the stage began with.
+    """
+
+    name: str
+    rows: list[dict[str, float]]
+    best_epoch: int
+
+    def as_text(self) -> str:
+        """One line for a terminal. The validation score has helped to choose the weights, so it flatters."""
+        if self.best_epoch == BEFORE_FIRST_EPOCH:
+            return (
+                f"{self.name:16} {len(self.rows)} epochs; none better than what it began with, its changes are dropped"
+            )
+        best = self.rows[self.best_epoch]
+        return (
+            f"{self.name:16} {len(self.rows)} epochs; best at epoch {self.best_epoch + 1}: validation loss "
+            f"{best['val_loss']:.3f}, accuracy {best['val_accuracy']:.3f} (training {best['accuracy']:.3f})"
+        )
 
 
 @dataclass(frozen=True)
@@ -42,23 +70,20 @@ class TrainingRun:
 
     Attributes:
         classifier: with the weights of the epoch that had the lowest validation loss.
-        history: one row an epoch: `stage`, `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`.
+        stages: in their order.
     """
 
     classifier: ActivityClassifier
-    history: list[dict[str, Any]]
+    stages: list[Stage]
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of all stages, each with the name of its `stage`."""
+        return [{"stage": stage.name, **row} for stage in self.stages for row in stage.rows]
 
     def as_text(self) -> str:
-        """What was learned, for a terminal; the validation score has helped to choose the weights, so it flatters."""
-        lines = []
-        for stage in dict.fromkeys(row["stage"] for row in self.history):
-            rows = [row for row in self.history if row["stage"] == stage]
-            best = min(rows, key=lambda row: row["val_loss"])
-            lines.append(
-                f"{stage:16} {len(rows)} epochs; best at epoch {best['epoch'] + 1:.0f}: validation loss "
-                f"{best['val_loss']:.3f}, accuracy {best['val_accuracy']:.3f} (training {best['accuracy']:.3f})"
-            )
-        return "\n".join(lines)
+        """A line a stage, for a terminal."""
+        return "\n".join(stage.as_text() for stage in self.stages)
 
 
 def train(dataset: Dataset, config: TrainConfig, *, work_dir: Path, resume: bool = False) -> TrainingRun:
@@ -77,16 +102,13 @@ def train(dataset: Dataset, config: TrainConfig, *, work_dir: Path, resume: bool
         DatasetError: a split is empty, or a label has no training videos.
         ModelFileError: the weights of the backbone cannot be had.
     """
-    _check_labels(dataset)
-    _claim_work_dir(work_dir, config, resume)
+    check_labels(dataset)
     keras.utils.set_random_seed(config.seed)
     with _precision(config.mixed_precision):
-        classifier = build_classifier(dataset, config)
-        stages = _stages(config)
-        for stage in stages:
-            _STAGES[stage](classifier, dataset, config, work_dir / stage)
-    history = [{"stage": stage, **row} for stage in stages for row in _read_log(work_dir / stage)]
-    return TrainingRun(_finished(classifier, dataset, config), history)
+        names, classifier = _stages(config), build_classifier(dataset, config)
+        _claim_work_dir(work_dir, dataset, config, resume)  # last: what cannot run must not replace what did
+        stages = [_STAGES[name](classifier, dataset, config, work_dir / name) for name in names]
+    return TrainingRun(_finished(classifier, dataset, config), stages)
 
 
 def build_classifier(dataset: Dataset, config: TrainConfig) -> ActivityClassifier:
@@ -103,20 +125,21 @@ def build_classifier(dataset: Dataset, config: TrainConfig) -> ActivityClassifie
     if spec.frames_per_second:
         clip_seconds = spec.num_frames / spec.frames_per_second
     else:
-        clip_seconds = max(sample.duration_seconds for sample in dataset.split("train"))
+        clip_seconds = max(sample.duration_seconds for sample in dataset.samples)
     return ActivityClassifier(backbone, head, spec=spec, labels=dataset.labels, clip_seconds=clip_seconds)
 
 
 def unfreeze(backbone: keras.Model, num_layers: int) -> None:
-    """Make the last `num_layers` layers trainable, all others not, BatchNormalization never.
+    """Make the last `num_layers` layers that can learn trainable, all others not, BatchNormalization never.
 
     Batch statistics of a few clips would destroy what ImageNet taught, and only `trainable=False` keeps the moving
     averages still in `fit` (Keras issue 20285). Compile again after this.
     """
     backbone.trainable = True
-    first = max(0, len(backbone.layers) - num_layers)
-    for index, layer in enumerate(backbone.layers):
-        layer.trainable = index >= first and not isinstance(layer, keras.layers.BatchNormalization)
+    able = [x for x in backbone.layers if x.weights and not isinstance(x, keras.layers.BatchNormalization)]
+    taught = able[max(0, len(able) - num_layers) :]
+    for layer in backbone.layers:
+        layer.trainable = layer in taught
 
 
 # === Stages ===
@@ -130,36 +153,35 @@ def _stages(config: TrainConfig) -> list[str]:
     return ["head", "fine_tune"] if config.fine_tune else ["head"]
 
 
-def _teach_head(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> None:
+def _teach_head(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
     def batches(split: str) -> ClipBatches:
         samples = dataset.split(split)
         features = extract_features(dataset, samples, classifier.backbone)
         return _batches(dataset, samples, features, "features", config, training=split == "train")
 
-    _fit(classifier.head, batches("train"), batches("val"), config, config.learning_rate, stage_dir)
+    return _fit(classifier.head, batches("train"), batches("val"), config, config.learning_rate, stage_dir)
 
 
-def _teach_last_layers(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> None:
+def _teach_last_layers(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
     unfreeze(classifier.backbone, config.fine_tune)
-    _teach_all(classifier, dataset, config, stage_dir, config.learning_rate * _FINE_TUNE_LEARNING_RATE)
+    return _teach_frames(classifier, dataset, config, stage_dir, config.learning_rate * _FINE_TUNE_LEARNING_RATE)
 
 
-def _teach_from_scratch(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> None:
-    _teach_all(classifier, dataset, config, stage_dir, config.learning_rate)
+def _teach_everything(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
+    return _teach_frames(classifier, dataset, config, stage_dir, config.learning_rate)
 
 
-def _teach_all(
+def _teach_frames(
     classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path, learning_rate: float
-) -> None:
+) -> Stage:
     def batches(split: str) -> ClipBatches:
         samples = dataset.split(split)
-        stacks = [dataset.frames(sample) for sample in samples]
-        return _batches(dataset, samples, stacks, "frames", config, training=split == "train")
+        return _batches(dataset, samples, FrameStacks(dataset, samples), "frames", config, training=split == "train")
 
-    _fit(classifier, batches("train"), batches("val"), config, learning_rate, stage_dir)
+    return _fit(classifier, batches("train"), batches("val"), config, learning_rate, stage_dir)
 
 
-_STAGES = {"head": _teach_head, "fine_tune": _teach_last_layers, "scratch": _teach_from_scratch}
+_STAGES = {"head": _teach_head, "fine_tune": _teach_last_layers, "scratch": _teach_everything}
 
 
 def _batches(
@@ -192,33 +214,28 @@ def _fit(
     config: TrainConfig,
     learning_rate: float,
     stage_dir: Path,
-) -> None:
+) -> Stage:
     """Fit until the validation loss no longer falls; leaves the model with its best weights."""
-    best = _BestWeights(stage_dir, config.patience)
-    if best.done:
-        _logger.info("%s: finished earlier, its best weights are used", stage_dir.name)
-        best.restore(model)
-        return
+    checkpoint = Checkpoint(stage_dir, config.patience)
     optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=config.weight_decay, clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=uses_jit())
-    model.optimizer.build(model.trainable_variables)  # weights files hold its state too
-    stage_dir.mkdir(parents=True, exist_ok=True)
-    best.begin(model, val_batches)
-    model.fit(
-        train_batches,
-        validation_data=val_batches,
-        epochs=config.epochs,
-        shuffle=False,  # ClipBatches does, reproducibly
-        class_weight=_class_weight(train_batches.label_ids) if config.class_weight == "balanced" else None,
-        verbose=0,
-        callbacks=[
-            _Progress(train_batches, config.epochs, stage_dir.name),
-            keras.callbacks.CSVLogger(stage_dir / "log.csv", append=True),
-            best,
-            keras.callbacks.BackupAndRestore(stage_dir / "backup", delete_checkpoint=True),
-        ],
-    )
+    first_epoch = checkpoint.begin(model, val_batches)
+    if checkpoint.finished(config.epochs):
+        _logger.info("%s: finished earlier, its best weights are used", stage_dir.name)
+    else:
+        model.fit(
+            train_batches,
+            validation_data=val_batches,
+            initial_epoch=first_epoch,
+            epochs=config.epochs,
+            shuffle=False,  # ClipBatches does, reproducibly
+            class_weight=_class_weight(train_batches.label_ids) if config.class_weight == "balanced" else None,
+            verbose=0,
+            callbacks=[_Progress(train_batches, config.epochs, stage_dir.name), checkpoint],
+        )
+    checkpoint.restore(model)
+    return Stage(stage_dir.name, checkpoint.state["rows"], checkpoint.state["best_epoch"])
 
 
 def _class_weight(label_ids: np.ndarray) -> dict[int, float]:
@@ -229,55 +246,6 @@ def _class_weight(label_ids: np.ndarray) -> dict[int, float]:
     return dict(zip(classes.tolist(), weights.tolist(), strict=True))
 
 
-class _BestWeights(keras.callbacks.EarlyStopping):
-    """Early stopping that keeps its state and the best weights on disk, so that a resumed run remembers them.
-
-    The weights a stage begins with compete too: no stage leaves the model worse than it found it, or with NaN.
-    """
-
-    def __init__(self, stage_dir: Path, patience: int) -> None:
-        super().__init__(monitor="val_loss", mode="min", patience=patience)
-        self._state_path, self._weights_path = stage_dir / "state.json", stage_dir / "best.weights.h5"
-        self._state = json.loads(self._state_path.read_text()) if self._state_path.is_file() else {}
-
-    @property
-    def done(self) -> bool:
-        return bool(self._state.get("done"))
-
-    def begin(self, model: keras.Model, val_batches: ClipBatches) -> None:
-        if not self._state:
-            loss = model.evaluate(val_batches, verbose=0, return_dict=True)["loss"]
-            model.save_weights(self._weights_path)
-            self._state = {"best": loss, "wait": 0, "best_epoch": _BEFORE_FIRST_EPOCH}
-
-    def restore(self, model: keras.Model) -> None:
-        model.load_weights(self._weights_path)
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        super().on_train_begin(logs)
-        self.best, self.wait, self.best_epoch = (self._state[name] for name in ("best", "wait", "best_epoch"))
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        super().on_epoch_end(epoch, logs)
-        if self.wait == 0:
-            self.model.save_weights(self._weights_path)
-        self._write_state(done=False)
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        if self.best_epoch == _BEFORE_FIRST_EPOCH:
-            stage = self._state_path.parent.name
-            _logger.warning(
-                "%s: no epoch improved the validation loss, %.3f; its changes are dropped", stage, self.best
-            )
-        self.restore(self.model)
-        self._write_state(done=True)
-
-    def _write_state(self, *, done: bool) -> None:
-        state = {"best": float(self.best), "wait": self.wait, "best_epoch": self.best_epoch, "done": done}
-        with atomic_file(self._state_path, "w") as file:
-            json.dump(state, file)
-
-
 class _Progress(keras.callbacks.Callback):
     """A bar on stderr, one step an epoch, with the accuracy so far."""
 
@@ -286,15 +254,15 @@ class _Progress(keras.callbacks.Callback):
         self._batches, self._num_epochs, self._stage = batches, num_epochs, stage
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self._bar = tqdm(total=self._num_epochs, desc=f"training {self._stage}", unit="epoch", disable=None)
+        self._bar = progress_bar(total=self._num_epochs, desc=f"training {self._stage}", unit="epoch")
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._batches.start_epoch(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs = logs or {}
+        self._bar.set_postfix_str(f"train {logs['accuracy']:.3f}, val {logs['val_accuracy']:.3f}", refresh=False)
         self._bar.update(epoch + 1 - self._bar.n)
-        self._bar.set_postfix_str(f"train {logs['accuracy']:.3f}, val {logs['val_accuracy']:.3f}")
 
     def on_train_end(self, logs: dict | None = None) -> None:
         self._bar.close()
@@ -303,30 +271,44 @@ class _Progress(keras.callbacks.Callback):
 # === Before and after ===
 
 
-def _check_labels(dataset: Dataset) -> None:
-    absent = sorted(set(dataset.labels) - {sample.label for sample in dataset.split("train")})
+def check_labels(dataset: Dataset) -> None:
+    """Raise `DatasetError` unless there are two labels, each with training videos, and videos for validation."""
+    taught = {sample.label for sample in dataset.split("train")}
+    absent = sorted(set(dataset.labels) - taught)
     if absent:
         raise DatasetError(
             f"{dataset.dataset_dir}: no training videos of {', '.join(absent)}; add videos of them, or leave them out"
         )
+    if len(taught) < 2:
+        raise DatasetError(f"{dataset.dataset_dir}: expected two or more labels, received only {', '.join(taught)}")
     dataset.split("val")
 
 
-def _claim_work_dir(work_dir: Path, config: TrainConfig, resume: bool) -> None:
+def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resume: bool) -> None:
+    """Make the folder that of this run, or check that it is, up to settings that only say when to stop."""
     note = work_dir / "config.json"
-    if resume and note.is_file():
-        previous = json.loads(note.read_text(encoding="utf-8"))
-        changed = [f"{k} was {previous.get(k)}, now {v}" for k, v in as_dict(config).items() if previous.get(k) != v]
+    rows = [(sample.sample_id, sample.label, sample.split) for sample in dataset.samples]
+    digest = hashlib.blake2b(json.dumps([as_dict(dataset.spec), rows]).encode(), digest_size=8).hexdigest()
+    settings = {**as_dict(config), "dataset": digest}
+    try:
+        previous = json.loads(note.read_text(encoding="utf-8")) if resume else None
+    except (OSError, ValueError):
+        previous = None
+        _logger.info("nothing to resume in %s, training starts anew", work_dir)
+    if previous is not None:
+        changed = [
+            f"{name} was {previous.get(name)}, now {value}"
+            for name, value in settings.items()
+            if previous.get(name) != value and name not in ("epochs", "patience")
+        ]
         if changed:
             raise ActivityError(f"{work_dir}: cannot resume with other settings: {'; '.join(changed)}")
         return
-    if resume:
-        _logger.info("nothing to resume in %s, training starts anew", work_dir)
     for stage in _STAGES:
         shutil.rmtree(work_dir / stage, ignore_errors=True)
     work_dir.mkdir(parents=True, exist_ok=True)
     with atomic_file(note, "w") as file:
-        json.dump(as_dict(config), file, indent=2)
+        json.dump(settings, file, indent=2)
 
 
 @contextlib.contextmanager
@@ -347,10 +329,9 @@ def _finished(taught: ActivityClassifier, dataset: Dataset, config: TrainConfig)
     fresh = build_classifier(dataset, dataclasses.replace(config, weights="none"))
     fresh.set_weights(taught.get_weights())
     counts = {split: len([s for s in dataset.samples if s.split == split]) for split in ("train", "val", "test")}
-    fresh.record = {"training": as_dict(config), "num_videos": counts}
+    fresh.record = {
+        "training": as_dict(config),
+        "num_videos": counts,
+        "taught": sorted({content_of(s) for s in dataset.samples if s.split in ("train", "val")}),
+    }
     return fresh
-
-
-def _read_log(stage_dir: Path) -> list[dict[str, float]]:
-    rows = [{name: float(value) for name, value in row.items()} for row in read_csv(stage_dir / "log.csv")]
-    return list({row["epoch"]: row for row in rows}.values())  # a kill between log and backup repeats an epoch

@@ -71,7 +71,7 @@ class VideoReader:
         self.path = Path(path)
         # FFMPEG by name: OpenCV would otherwise go on to try `name_%03d` picture sequences and cameras.
         parameters = [cv2.CAP_PROP_N_THREADS, num_threads]
-        self._capture = cv2.VideoCapture(os.path.abspath(self.path), cv2.CAP_FFMPEG, parameters)
+        self._capture = cv2.VideoCapture(_name_for_opencv(self.path), cv2.CAP_FFMPEG, parameters)
         if not self._capture.isOpened():
             raise VideoError(f"{self.path}: {why_unreadable(self.path)}")
         # Phones store sideways pixels and a rotation tag. The default changed between versions, so say it.
@@ -167,13 +167,13 @@ def write_video(
         raise VideoError(f"{path}: cannot tell the codec; expected one of {', '.join(_FOURCC)}, or a fourcc")
     if not path.parent.is_dir():
         raise VideoError(f"{path}: cannot be written, there is no folder {path.parent}")
-    writer, size = None, None
+    name, writer, size = _name_for_opencv(path), None, None
     with contextlib.ExitStack() as cleanup:
         for frame in frames:
             if writer is None:
                 size = frame.shape
                 writer = cv2.VideoWriter(
-                    str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*code), frames_per_second, (size[1], size[0])
+                    name, cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*code), frames_per_second, (size[1], size[0])
                 )
                 cleanup.callback(writer.release)
                 if not writer.isOpened():
@@ -185,8 +185,26 @@ def write_video(
         raise VideoError(f"{path}: there are no frames to write")
 
 
+NOT_UTF8 = "its name is not valid UTF-8, which OpenCV cannot open; rename it"
+
+
+def printable(path: str | Path) -> str:
+    """A path as text that any terminal and file takes: bytes that are not UTF-8 are spelled out in hexadecimal."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _name_for_opencv(path: Path) -> str:
+    """The absolute path; raises `VideoError` where it is not UTF-8, because OpenCV crashes on that."""
+    name = os.path.abspath(path)
+    if printable(name) != name:
+        raise VideoError(f"{printable(path)}: {NOT_UTF8}")
+    return name
+
+
 def why_unreadable(path: Path) -> str:
     """One clause on why a file gives no frames, from its own bytes; the decoder itself only says 'no'."""
+    if path.is_dir():
+        return "a folder that holds no videos"
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -253,7 +271,7 @@ def _why_mp4_unreadable(boxes: dict[str, bytes]) -> str:
 
 
 def _fourcc_if_open(path: Path) -> str | None:
-    capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
+    capture = cv2.VideoCapture(_name_for_opencv(path), cv2.CAP_FFMPEG)
     opened = capture.isOpened()
     code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
     capture.release()

@@ -89,6 +89,12 @@ def test_a_name_without_keras_is_refused(ramp_run, tmp_path):
         save_classifier(ramp_run.classifier, tmp_path / "m.h5")
 
 
+def test_a_folder_is_not_replaced_by_a_model(ramp_run, tmp_path):
+    (tmp_path / "m.keras").mkdir()
+    with pytest.raises(ModelFileError, match="m.keras: a folder has this name"):
+        save_classifier(ramp_run.classifier, tmp_path / "m.keras")
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(ModelFileError, match="no such model file"):
         load_classifier(tmp_path / "none.keras")
@@ -119,15 +125,61 @@ def test_a_keras_model_that_is_not_ours(tmp_path):
         load_classifier(tmp_path / "other.keras")
 
 
-def test_a_newer_format_is_named(ramp_model, tmp_path):
-    path = tmp_path / "newer.keras"
-    with zipfile.ZipFile(ramp_model) as old, zipfile.ZipFile(path, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "config.json":
-                config = json.loads(content)
-                config["config"]["format_version"] = FORMAT_VERSION + 1
-                content = json.dumps(config).encode()
-            new.writestr(name, content)
-    with pytest.raises(ModelFileError, match="made by a newer activity"):
+@pytest.fixture
+def with_part(ramp_model, tmp_path):
+    """A function that copies the model file with another content of one of its parts."""
+
+    def write(part, change):
+        path = tmp_path / "changed.keras"
+        with zipfile.ZipFile(ramp_model) as old, zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist():
+                new.writestr(name, change(old.read(name)) if name == part else old.read(name))
+        return path
+
+    return write
+
+
+def change_of_config(change):
+    def changed(content):
+        config = json.loads(content)
+        change(config["config"])
+        return json.dumps(config)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config.update(format_version=FORMAT_VERSION + 1), "made by a newer activity"),
+        (lambda config: config.pop("format_version"), "damaged, it does not say which model format"),
+        (lambda config: config.update(format_version="1"), "damaged, it does not say which model format"),
+        (lambda config: config["spec"].update(stride=2), "another version .* unexpected keyword argument 'stride'"),
+        (lambda config: config.pop("labels"), "another version .* 'labels'"),
+        (lambda config: config["head"].update(config=[]), "damaged, or made by another version"),
+    ],
+)
+def test_a_config_of_another_program_is_told_in_one_line(with_part, change, message):
+    with pytest.raises(ModelFileError, match=message) as caught:
+        load_classifier(with_part("config.json", change_of_config(change)))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("part", "content", "message"),
+    [
+        ("config.json", b"[]", r"expected an object in its config.json, received \[\]"),
+        ("config.json", b"\xff", "not a model file, or cut off"),
+        ("config.json", b'{"registered_name": "activity>ActivityClassifier", "config": 3}', "does not say which model"),
+        ("metadata.json", b"no JSON", None),
+        ("model.weights.h5", b"no HDF5", "damaged, or made by another version"),
+    ],
+)
+def test_damaged_parts_are_told_in_one_line(with_part, part, content, message):
+    path = with_part(part, lambda _: content)
+    if message is None:  # nothing is read from it
+        assert load_classifier(path).labels == ("brightens", "darkens")
+        return
+    with pytest.raises(ModelFileError, match=message) as caught:
         load_classifier(path)
+    assert "\n" not in str(caught.value)

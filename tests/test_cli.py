@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import pytest
 
 from activity import __version__
 from activity.cli import main
+from activity.errors import ActivityError
 
 
 @pytest.fixture
@@ -25,6 +28,13 @@ def run(capsys):
         return status, output.out, output.err
 
     return run_
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
 
 
 def one_line(text):
@@ -70,6 +80,28 @@ def test_help_names_every_backbone_and_head(run):
 def test_wrong_usage_exits_with_2(run, arguments):
     status, out, err = run(*arguments)
     assert status == 2 and out == "" and "usage: activity" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["preprocess", "v", "--out", "d", "--num-frames", "0"], "--num-frames must be 1 to 1024, received: 0"),
+        (["preprocess", "v", "--out", "d", "--size", "8x32"], "--size: height must be 16 to 1024 pixels, received: 8"),
+        (["preprocess", "v", "--out", "d", "--frames-per-second", "-1"], "--frames-per-second must be none"),
+        (["preprocess", "v", "--out", "d", "--time-limit", "0"], "argument --time-limit: must be 0.001 to"),
+        (["preprocess", "v", "--out", "d", "--time-limit", "nan"], "argument --time-limit: must be"),
+        (["preprocess", "v", "--out", "d", "--seed", "-1"], "argument --seed: must be 0 to 4294967295, received: -1"),
+        (["train", "d", "--out", "m.keras", "--seed", "4294967296"], "argument --seed: must be"),
+        (["train", "d", "--out", "m.keras", "--seed", "one"], "argument --seed: invalid int value: 'one'"),
+        (["train", "d", "--out", "m.keras", "--dropout", "1.5"], "--dropout must be 0 to below 1, received: 1.5"),
+        (["cross-validate", "d", "--batch-size", "0"], "--batch-size must be 1 or more, received: 0"),
+        (["classify", "m.keras", "v.mp4", "--top-k", "0"], "argument --top-k: must be 1 to"),
+    ],
+)
+def test_a_number_out_of_range_is_wrong_usage_and_names_the_option(run, arguments, message):
+    status, out, err = run(*arguments)
+    assert status == 2 and out == ""
+    assert err.splitlines()[-1].startswith(f"activity {arguments[0]}: error: {message}")
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +183,16 @@ def test_classify_as_json_and_csv_goes_on_after_a_bad_file(run, folder, ramp_vid
     assert rows[1]["label"] == result["label"] and float(rows[1]["probability"]) == result["probability"]
 
 
+def test_a_folder_or_pattern_without_videos_does_not_stop_the_others(run, folder, ramp_videos, tmp_path):
+    sources = [tmp_path, f"{tmp_path}/*.mp4", ramp_videos / "darkens" / "p0_0.avi"]
+    status, out, err = run("classify", folder / "model.keras", *sources)
+    assert status == 1 and len(out.splitlines()) == 1
+    assert err.splitlines() == [
+        f"activity: {tmp_path}: a folder that holds no videos",
+        f"activity: {tmp_path}/*.mp4: cannot be opened: No such file or directory",
+    ]
+
+
 def test_python_command_line_and_reloaded_model_agree(run, folder, ramp_videos):
     from activity.predictor import Predictor
 
@@ -169,16 +211,20 @@ def test_classify_takes_folders_and_patterns(run, folder, ramp_videos):
     ("arguments", "message"),
     [
         (["preprocess", "nowhere", "--out", "d"], "nowhere: no such file or folder"),
-        (["preprocess", ".", "--out", "d", "--num-frames", "0"], "num_frames must be 1 to 1024, received: 0"),
         (["train", "nowhere", "--out", "m.keras"], "nowhere: not a data set folder"),
         (["train", "nowhere", "--out", "m.h5"], "must end in .keras"),
         (["evaluate", "nowhere.keras", "."], "not a data set folder"),
         (["classify", "nowhere.keras", "a.mp4"], "nowhere.keras: no such model file"),
-        (["classify", "nowhere.keras", "*.mp4"], "[*].mp4: names no video file"),
+        (["classify", "nowhere.keras", "a.mp4", "--csv", "none/a.csv"], "none/a.csv: there is no folder none"),
+        (["evaluate", "m.keras", ".", "--out", "file"], "file: a file has this name; expected a folder"),
+        (["cross-validate", ".", "--out", "file/report"], "file: a file has this name; expected a folder"),
+        (["train", ".", "--out", "folder.keras"], "folder.keras: a folder has this name"),
     ],
 )
 def test_an_error_is_one_line_and_exit_1(run, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.keras").mkdir()
     status, out, err = run(*arguments)
     assert status == 1 and out == ""
     assert re.search(message, one_line(err))
@@ -188,8 +234,6 @@ def test_train_speaks_of_settings_before_it_works(run, folder, tmp_path):
     model = tmp_path / "m.keras"
     status, _, err = run("train", folder / "dataset", "--out", model, "--backbone", "vgg")
     assert status == 1 and "no backbone 'vgg'; expected one of vgg16" in one_line(err)
-    status, _, err = run("train", folder / "dataset", "--out", model, "--dropout", "1.5")
-    assert status == 1 and "dropout must be 0 to below 1, received: 1.5" in one_line(err)
     assert not model.exists()
 
 
@@ -200,13 +244,43 @@ def test_verbose_shows_the_traceback(run):
         run("train", "nowhere", "--out", "m.keras", "-v")
 
 
-def test_an_interrupt_says_how_to_go_on(run, folder, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(13, "Permission denied", "a.npy"), "Permission denied: a.npy"),
+        (OSError(21, "Is a directory", ".m.7.tmp", None, "m"), "Is a directory: m"),
+        (OSError("Unable to open file\n  (bad\tname)"), "Unable to open file (bad name)"),
+        (ActivityError("a\n\nb"), "a b"),
+    ],
+)
+def test_whatever_an_error_holds_it_is_one_line(run, monkeypatch, error, line):
+    monkeypatch.setattr("activity.store.load_dataset", raising(error))
+    assert run("train", "d", "--out", "m.keras") == (1, "", f"activity: {line}\n")
 
-    monkeypatch.setattr("activity.training.train", interrupt)
-    status, _, err = run("train", folder / "dataset", "--out", folder / "other.keras")
-    assert status == 130 and one_line(err) == "activity: stopped; the same command --resume goes on from here\n"
+
+def test_an_error_of_the_system_without_a_number_keeps_its_words(run, monkeypatch):
+    error = OSError("cannot write")
+    error.filename = "a.h5"  # as activity.store.atomic_file sets it
+    monkeypatch.setattr("activity.store.load_dataset", raising(error))
+    assert run("train", "d", "--out", "m.keras") == (1, "", "activity: cannot write: a.h5\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "called", "how"),
+    [
+        (["preprocess", "v", "--out", "d"], "preprocessing.preprocess", "; the same command goes on from here"),
+        (
+            ["train", "d", "--out", "m.keras"],
+            "store.load_dataset",
+            "; the same command with --resume goes on from here",
+        ),
+        (["cross-validate", "d"], "store.load_dataset", ""),
+    ],
+)
+def test_an_interrupt_says_how_to_go_on(run, monkeypatch, arguments, called, how):
+    monkeypatch.setattr(f"activity.{called}", raising(KeyboardInterrupt))
+    assert run(*arguments) == (130, "", f"activity: stopped{how}\n")
 
 
 def test_the_program_is_silent_but_for_its_answer(folder, ramp_videos):
@@ -221,6 +295,27 @@ def test_the_program_is_silent_but_for_its_answer(folder, ramp_videos):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""  # not a word from TensorFlow, CUDA or FFmpeg
     assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_name_that_is_not_utf8_can_be_printed(folder, ramp_videos, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/\xff.avi"
+    try:
+        shutil.copy(ramp_videos / "darkens/p0_0.avi", odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    command = [
+        sys.executable,
+        "-m",
+        "activity.cli",
+        "classify",
+        folder / "model.keras",
+        odd,
+        "--csv",
+        tmp_path / "t.csv",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "udcff.avi" in done.stdout + done.stderr and "Traceback" not in done.stderr
+    assert "udcff.avi" in (tmp_path / "t.csv").read_text(encoding="utf-8")
 
 
 def test_a_reader_that_has_enough_is_no_error(folder, ramp_videos):

@@ -1,3 +1,4 @@
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -5,12 +6,15 @@ import pytest
 
 from activity.dataset import (
     Sample,
+    content_of,
+    expand_sources,
     is_passed_over,
     labels_of,
     list_videos,
     read_manifest,
     read_split_files,
     scan_folder,
+    with_ids,
 )
 from activity.errors import DatasetError
 
@@ -91,6 +95,34 @@ def test_our_own_data_set_folder_among_the_classes_is_no_class(tmp_path):
     assert paths_of(scan_folder(tmp_path)) == ["run/a.avi", "walk/b.avi"]
 
 
+def test_a_name_that_is_not_utf8_is_missing(tmp_path, caplog):
+    make_files(tmp_path, "run/a.avi", "walk/b.avi")
+    try:
+        (tmp_path / "walk/b.avi").rename(tmp_path / os.fsdecode(b"walk/caf\xe9.avi"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    listed = scan_folder(tmp_path)
+    assert paths_of(listed) == ["run/a.avi"]
+    assert listed.missing == {"walk/caf\\xe9.avi": "its name is not valid UTF-8, which OpenCV cannot open; rename it"}
+    assert "no videos are there of: walk" in caplog.text
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    make_files(tmp_path, "disk/day 1/a.avi", "disk/day 1/cam/b.avi", "videos/walk/c.avi", "videos/run/d.avi")
+    (tmp_path / "videos/run/recorded").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/day 1/back").symlink_to(tmp_path / "disk")
+    (tmp_path / "videos/run/up").symlink_to(tmp_path / "videos")
+    found = ["run/d.avi", "run/recorded/day 1/a.avi", "run/recorded/day 1/cam/b.avi"]
+    assert paths_of(scan_folder(tmp_path / "videos")) == [*found, "walk/c.avi"]
+    assert expand_sources([str(tmp_path / "videos/run")]) == [str(tmp_path / "videos" / path) for path in found]
+
+
+def test_labels_that_look_alike_are_named(tmp_path, caplog):
+    make_files(tmp_path, "run/a.avi", "walk/b.avi", "Walk /c.avi", "walk on/d.avi")
+    list_videos(tmp_path)
+    assert "labels differ only by case or spaces: Walk , walk; are they one activity?" in caplog.text
+
+
 def test_one_label_is_not_enough(tmp_path):
     make_files(tmp_path, "run/a.avi", "run/b.avi")
     (tmp_path / "walk").mkdir()
@@ -167,6 +199,8 @@ def test_files_that_a_manifest_names_but_are_not_there(tmp_path):
         ("", r"expected columns path,label\[,group\]\[,split\], missing label, path; received: $"),
         ("file,label\na.avi,run\n", "missing path; received: file,label"),
         ("path;label\na.avi;run\n", "missing label, path; received: path;label"),
+        ("path;label\na.avi;run\n", r"path;label \(columns must be separated by commas\)"),
+        ("Path, Label\na.avi,run\n", r"Path, Label \(column names must be in small letters, without spaces\)"),
         ("path,label\n", "none of its 0 rows names a file that exists in"),
         ("path,label\nx.avi,run\ny.avi,run\n", "none of its 2 rows names a file that exists in"),
         ("path,label\na.avi,run\nb.avi,run\n./a.avi,wave\n", "lines 2 and 4 both name a.avi"),
@@ -306,6 +340,12 @@ def test_lists_of_another_form(tmp_path, name, text, message):
         read_split_files([tmp_path / name])
 
 
+def test_a_list_that_is_not_utf8(tmp_path):
+    (tmp_path / "trainlist01.txt").write_bytes(b"Caf\xe9/v_Caf\xe9_g01_c01.avi 1\n")
+    with pytest.raises(DatasetError, match="trainlist01.txt: not a split list in UTF-8: 'utf-8' codec can't decode"):
+        read_split_files([tmp_path / "trainlist01.txt"])
+
+
 def test_no_such_list(tmp_path):
     with pytest.raises(DatasetError, match="trainlist01.txt: no such split list"):
         read_split_files([tmp_path / "trainlist01.txt"])
@@ -327,3 +367,20 @@ def test_lists_of_another_data_set(ucf):
 def test_labels_are_sorted():
     samples = [Sample(path=label, label=label, group=label) for label in ("wave", "Jump", "run", "wave")]
     assert labels_of(samples) == ["Jump", "run", "wave"]
+
+
+# === Ids ===
+
+
+def test_every_path_has_an_id_of_its_own(tmp_path):
+    paths = ["走/α.avi", "跑/β.avi", "run/a_b.avi", "run_a/b.avi", "run/a b.avi", "run/a-b.avi", "run/a/b.avi"]
+    paths += [f"{label}/{'long' * 30}.avi" for label in ("run", "walk")]
+    listed = with_ids(scan_folder(make_files(tmp_path, *paths)))
+    assert len({sample.sample_id for sample in listed.samples}) == len(paths)
+    assert len({content_of(sample) for sample in listed.samples}) == 1
+
+
+def test_a_plain_path_can_be_read_off_its_id(tmp_path):
+    make_files(tmp_path, "run/v_run_g01.avi")
+    (sample,) = with_ids(scan_folder(tmp_path)).samples
+    assert sample.sample_id == f"run_v_run_g01.avi-{content_of(sample)}"

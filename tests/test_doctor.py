@@ -211,7 +211,7 @@ def test_no_gpu_because_tensorflow_lacks_cuda(no_gpu, with_driver, monkeypatch, 
 
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: built)
     check = _gpu_check(True)
-    assert cause in check.found and "pip install 'activity[gpu]'" in check.remedy
+    assert cause in check.found and "pip install '.[gpu]' in the project's folder" in check.remedy
 
 
 @pytest.fixture

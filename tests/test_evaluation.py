@@ -54,6 +54,20 @@ def test_unknown_labels_are_named(ramp_run, ramp_dataset):
         evaluate(ramp_run.classifier, dataclasses.replace(ramp_dataset, samples=rows))
 
 
+def test_videos_that_were_taught_are_not_passed_off_as_a_test(ramp_run, ramp_dataset, caplog):
+    evaluate(ramp_run.classifier, ramp_dataset, split="test")
+    assert not caplog.text
+    evaluate(ramp_run.classifier, ramp_dataset, split="val")
+    count = len(ramp_dataset.split("val"))
+    assert f"{count} of these {count} videos were taught to this model: the score flatters" in caplog.text
+
+
+def test_videos_that_classify_would_read_in_windows_are_spoken_of(ramp_run, ramp_dataset, caplog):
+    long = [dataclasses.replace(sample, duration_seconds=60.0) for sample in ramp_dataset.samples]
+    evaluate(ramp_run.classifier, dataclasses.replace(ramp_dataset, samples=long), split="test")
+    assert "twice the longest of training" in caplog.text
+
+
 def test_worst_mistakes_come_most_confident_first(ramp_dataset):
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
     scores = Scores(probabilities, np.array([0, 1, 0, 0]), ("a", "b"))
@@ -74,6 +88,14 @@ def test_every_sample_is_judged_by_a_model_that_never_saw_its_fold(result, ramp_
     assert result.folds == [sample.extra["camera"] for sample in ramp_dataset.samples]
     assert result.scores.probabilities.sum(axis=1) == pytest.approx(np.ones(32), abs=1e-5)
     assert result.scores.accuracy > 0.8
+
+
+def test_a_fold_that_cannot_be_taught_is_named_before_any_is(ramp_dataset, frozen_config, tmp_path):
+    rows = [s for s in ramp_dataset.samples if s.label == "darkens" or s.extra["camera"] == "left"]
+    lacking = dataclasses.replace(ramp_dataset, samples=rows)
+    with pytest.raises(DatasetError, match="fold left: .*no training videos of brightens"):
+        cross_validate(lacking, frozen_config, folds="camera", work_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_reports_folds_and_the_baseline(result):

@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parents[1] / "activity"
 
 # A module imports only from those before it.
 ORDER = """
-    errors config video clips dataset splits metrics
+    errors config progress video clips dataset splits metrics
     devices layers backbones heads classifier
-    synthetic store preprocessing batches training evaluation
+    synthetic store preprocessing batches checkpoint training evaluation
     predictor plots doctor demo cli
 """.split()
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -73,6 +74,30 @@ def test_a_report_is_a_folder_of_files(evaluation, ramp_dataset, tmp_path):
     for name in ("confusion.png", "mistakes.png"):
         pixels = imread(tmp_path / "report" / name)
         assert min(pixels.shape[:2]) > 100 and pixels.std() > 0.01  # drawn, not blank
+
+
+def test_labels_and_paths_are_no_formulas_and_may_lack_in_the_font(evaluation, ramp_dataset, tmp_path):
+    labels = ("$pay$ $\\frac$", "走る")
+    samples = [dataclasses.replace(s, label=labels[s.label == "darkens"]) for s in evaluation.samples]
+    odd = Evaluation(samples, dataclasses.replace(evaluation.scores, labels=labels))
+    renamed = [dataclasses.replace(s, path="$^$.avi", label=labels[s.label == "darkens"]) for s in ramp_dataset.samples]
+    save_report(odd, ramp_dataset, tmp_path / "report")
+    save_figure(samples_figure(dataclasses.replace(ramp_dataset, samples=renamed)), tmp_path / "samples.png")
+    assert [label.get_text() for label in confusion_figure(odd.scores).axes[0].get_xticklabels()] == list(labels)
+
+
+def test_a_figure_appears_whole_or_not_at_all(evaluation, tmp_path, monkeypatch):
+    path = tmp_path / "c.png"
+    path.write_text("the old picture")
+
+    def fail(self, file, **_):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_figure(confusion_figure(evaluation.scores), path)
+    assert path.read_text() == "the old picture" and list(tmp_path.iterdir()) == [path]
 
 
 def test_figures_make_their_folder(evaluation, tmp_path):

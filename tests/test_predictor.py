@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import os
 import threading
 from pathlib import Path
 
@@ -56,6 +57,13 @@ def test_many_files_keep_their_order_and_a_bad_one_stops_nothing(predictor, ramp
     assert [getattr(result, "label", None) for result in results] == ["darkens", None, "brightens", None]
     assert results[1] == Failure(str(bad), "this is a text file, not a video")
     assert results[3].as_dict() == {"source": str(sources[3]), "error": "cannot be opened: No such file or directory"}
+
+
+def test_a_name_that_is_not_utf8_is_no_crash(predictor, ramp_videos, tmp_path):
+    name = os.fsdecode(b"\xff.avi")
+    (tmp_path / name).write_bytes((ramp_videos / "darkens" / "p1_0.avi").read_bytes())
+    (result,) = predictor.predict_many([tmp_path / name])
+    assert "not valid UTF-8" in result.error and not result.error.startswith("/")
 
 
 def test_one_bad_file_raises(predictor, tmp_path):

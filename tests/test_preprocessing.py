@@ -163,8 +163,49 @@ def test_no_video_can_be_read(tmp_path, decode_here):
     for name in ("run/a.mp4", "wave/b.mp4"):
         (tmp_path / "videos" / name).parent.mkdir(parents=True)
         (tmp_path / "videos" / name).write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"none of 2 videos can be read; run/a.mp4: the file is empty \(0 bytes\)"):
+    with pytest.raises(
+        DatasetError, match=r"none of 2 videos can be read; first problem: run/a.mp4: the file is empty \(0 bytes\)"
+    ):
         preprocess(tmp_path / "videos", tmp_path / "out", SPEC)
+
+
+def test_a_name_that_is_not_utf8_is_a_problem(videos, tmp_path, decode_here):
+    try:
+        (videos / "run/03.avi").rename(videos / os.fsdecode(b"run/\xe9.avi"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    assert list(reasons_of(dataset)) == ["run/\\xe9.avi"] and len(dataset.samples) == 11
+
+
+def test_a_label_without_readable_videos_is_named(videos, tmp_path, decode_here, caplog):
+    (videos / "fall").mkdir()
+    (videos / "fall/a.mp4").write_bytes(b"")
+    assert preprocess(videos, tmp_path / "out", SPEC).labels == ["run", "wave"]
+    assert "no readable video of: fall" in caplog.text
+
+
+def test_one_readable_label_is_not_enough(videos, tmp_path, decode_here):
+    for path in (videos / "wave").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(
+        DatasetError, match=r"videos: no readable video of: wave; first problem: wave/04.avi: the file is empty"
+    ):
+        preprocess(videos, tmp_path / "out", SPEC)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"seconds_per_video": 0}, "seconds_per_video must be above 0, received 0"),
+        ({"seconds_per_video": float("nan")}, "seconds_per_video must be above 0, received nan"),
+        ({"seed": -1}, "seed must be 0 or more, received -1"),
+    ],
+)
+def test_options_out_of_range(videos, tmp_path, option, message):
+    with pytest.raises(DatasetError, match=message):
+        preprocess(videos, tmp_path / "out", SPEC, **option)
+    assert not (tmp_path / "out").exists()
 
 
 def test_copies_share_a_group(videos, tmp_path, decode_here, caplog):
@@ -224,6 +265,34 @@ def test_videos_are_added_changed_removed_and_renamed(videos, tmp_path, decode_h
     assert first.samples[0].path == "run/03.avi" and not features.exists()
 
 
+def test_how_many_videos_are_gone_is_said(videos, tmp_path, decode_here, caplog):
+    preprocess(videos, tmp_path / "out", SPEC)
+    (videos / "wave/04.avi").rename(videos / "wave/other name.avi")
+    (videos / "wave/06.avi").unlink()
+    (videos / "wave/08.avi").unlink()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert "2 videos are gone, dropped from the data set" in caplog.text
+
+
+def test_a_data_set_of_other_videos_is_not_replaced(videos, tmp_path, decode_here, write_counting_video):
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    for length in range(20, 26):
+        write_counting_video(f"others/{'run' if length % 2 else 'wave'}/{length}.avi", length)
+    message = "out: was made from .*videos, and none of its 12 videos is in .*others; choose another --out, or delete"
+    with pytest.raises(DatasetError, match=message):
+        preprocess(tmp_path / "others", tmp_path / "out", SPEC)
+    assert content_of(tmp_path / "out") == before
+
+
+def test_videos_may_be_moved(videos, tmp_path, decode_here):
+    first = preprocess(videos, tmp_path / "out", SPEC)
+    videos.rename(tmp_path / "moved")
+    decode_here.clear()
+    assert preprocess(tmp_path / "moved", tmp_path / "out", SPEC).samples == first.samples
+    assert decode_here == []
+
+
 def test_what_is_known_keeps_its_split(videos, tmp_path, decode_here, write_counting_video, caplog):
     first = splits_of(preprocess(videos, tmp_path / "out", SPEC))
     held_out = next(path for path, split in first.items() if split == "val")
@@ -275,8 +344,11 @@ def test_a_folder_of_something_else_is_refused(videos, tmp_path, name):
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [tmp_path / "out" / name]
 
 
-def test_an_empty_folder_is_taken(videos, tmp_path, decode_here):
+@pytest.mark.parametrize("left", [(), ("frames/",), (".dataset.json.123.tmp",), ("frames/", ".dataset.json.123.tmp")])
+def test_an_empty_folder_is_taken(videos, tmp_path, decode_here, left):
     (tmp_path / "out").mkdir()
+    for name in left:
+        (tmp_path / "out" / name).mkdir() if name.endswith("/") else (tmp_path / "out" / name).touch()
     assert len(preprocess(videos, tmp_path / "out", SPEC).samples) == 12
 
 
@@ -289,6 +361,36 @@ def test_what_is_lost_is_made_again(videos, tmp_path, decode_here, name):
     shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
     preprocess(videos, tmp_path / "out", SPEC)
     assert content_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "empty", "rubbish", "shape"])
+def test_a_damaged_stack_is_made_again(videos, tmp_path, decode_here, damage):
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    path = stack_path(tmp_path / "out", dataset.samples[0].sample_id)
+    whole = path.read_bytes()
+    contents = {"cut": whole[:-1], "longer": whole + b"0", "empty": b"", "rubbish": bytes(len(whole))}
+    path.write_bytes(contents.get(damage, whole))
+    if damage == "shape":
+        np.save(path, np.zeros((4, 8, 32, 3), np.uint8))
+    decode_here.clear()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert decode_here == ["03.avi"]
+    assert content_of(tmp_path / "out") == before
+
+
+def test_another_opencv_tries_again_what_failed(videos, tmp_path, decode_here):
+    (videos / "run/broken.mp4").write_bytes(b"")
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    about = json.loads(before["dataset.json"])
+    about["versions"]["opencv"] = "4.0.0"
+    (tmp_path / "out/dataset.json").write_text(json.dumps(about))
+    decode_here.clear()
+    for _ in range(2):
+        preprocess(videos, tmp_path / "out", SPEC)
+        assert decode_here == ["broken.mp4"]
+        assert content_of(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("num_bytes", range(1, 60, 4))
@@ -375,6 +477,19 @@ def test_a_run_that_was_killed_goes_on_where_it_was(videos, tmp_path, decode_her
     assert content_of(tmp_path / "out") == content_of(tmp_path / "clean")
 
 
+def test_stacks_are_dropped_only_after_the_tables_are_written(videos, tmp_path, decode_here, monkeypatch):
+    first = preprocess(videos, tmp_path / "out", SPEC)
+    (videos / "run/03.avi").unlink()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(preprocessing, "write_csv", fail)
+    with pytest.raises(OSError, match="No space left"):
+        preprocess(videos, tmp_path / "out", SPEC)
+    assert all(len(first.frames(sample)) for sample in load_dataset(tmp_path / "out").samples)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
 def test_a_full_disk_is_no_fault_of_a_video(videos, tmp_path, decode_here):
     run = run_script(tmp_path, videos, "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))")
@@ -390,21 +505,24 @@ def misbehave(sample_id, video_path, spec, path):
         time.sleep(60)
     if video_path.name == "04.avi":
         os._exit(3)
+    if video_path.name == "05.avi":
+        raise MemoryError("Unable to allocate 9 GiB")
     return decode_one(sample_id, video_path, spec, path)
 
 
 decode_one = preprocessing._decode_one
 
 
-def test_a_stuck_and_a_crashing_video_are_given_up_and_tried_again(videos, tmp_path, monkeypatch):
+def test_a_stuck_a_crashing_and_a_huge_video_are_given_up_and_tried_again(videos, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(preprocessing, "_decode_one", misbehave)
         dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=2, seconds_per_video=3)
     assert reasons_of(dataset) == {
         "run/03.avi": "decoding took longer than 3 s and was stopped; allow more with --time-limit",
         "wave/04.avi": "decoding crashed the worker process (exit code 3)",
+        "run/05.avi": "there was not enough memory to decode it (Unable to allocate 9 GiB)",
     }
-    assert len(dataset.samples) == 10
+    assert len(dataset.samples) == 9
     again = preprocess(videos, tmp_path / "out", SPEC, num_workers=1)
     assert len(again.samples) == 12 and again.problems == []
 

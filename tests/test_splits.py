@@ -80,6 +80,18 @@ def test_splits_of_the_data_are_kept():
     assert assign_splits(given, seed=7) == given
 
 
+def test_a_leak_is_named_before_val_is_held_out():
+    given = with_split(make_samples(2), lambda s: "test" if s.path.endswith("p0_1.avi") or s.group == "p1" else "train")
+    with pytest.raises(DatasetError, match="1 group stands in more than one split"):
+        assign_splits(given)
+
+
+def test_nothing_to_train_on():
+    given = with_split(make_samples(3), lambda s: "test")
+    with pytest.raises(DatasetError, match="there are no train videos: expected some in train, received 18 in test"):
+        assign_splits(given)
+
+
 def test_some_have_a_split_and_some_have_none():
     given = with_split(make_samples(3), lambda s: "train" if s.group == "p0" else "")
     with pytest.raises(DatasetError, match="12 of 18 videos have no split, first: jump/p1_0.avi"):

@@ -1,6 +1,7 @@
 import dataclasses
 import logging
-import shutil
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,16 +9,11 @@ import pytest
 
 from activity.backbones import build_backbone
 from activity.batches import ClipBatches
+from activity.checkpoint import Checkpoint
 from activity.config import TrainConfig
 from activity.errors import ActivityError, DatasetError
 from activity.store import read_csv
 from activity.training import build_classifier, train, unfreeze
-
-
-def with_wrong_label(sample):
-    """The other label, for training only."""
-    other = {"brightens": "darkens", "darkens": "brightens"}
-    return dataclasses.replace(sample, label=other[sample.label]) if sample.split == "train" else sample
 
 
 class TestFrozenBackbone:
@@ -58,7 +54,6 @@ class TestFrozenBackbone:
         assert len(losses) < 100
         assert int(np.argmin(losses)) == len(losses) - 4
 
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the log of the killed run
     def test_a_killed_run_resumes_to_the_same_weights(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
         config = dataclasses.replace(frozen_config, epochs=6, dropout=0.0)
         whole = train(ramp_dataset, config, work_dir=tmp_path / "whole")
@@ -95,6 +90,35 @@ class TestFrozenBackbone:
         with pytest.raises(ActivityError, match="cannot resume with other settings: units was 16, now 8"):
             train(ramp_dataset, dataclasses.replace(config, units=8), work_dir=tmp_path, resume=True)
 
+    def test_resuming_on_other_data_is_refused_but_a_later_end_is_fine(self, ramp_dataset, frozen_config, tmp_path):
+        config = dataclasses.replace(frozen_config, epochs=1)
+        train(ramp_dataset, config, work_dir=tmp_path)
+        fewer = dataclasses.replace(ramp_dataset, samples=ramp_dataset.samples[:-1])
+        with pytest.raises(ActivityError, match="cannot resume with other settings: dataset was"):
+            train(fewer, config, work_dir=tmp_path, resume=True)
+        longer = train(ramp_dataset, dataclasses.replace(config, epochs=3), work_dir=tmp_path, resume=True)
+        assert [row["epoch"] for row in longer.history] == [0, 1, 2]
+
+    def test_what_cannot_run_does_not_replace_what_did(self, ramp_dataset, frozen_config, tmp_path):
+        train(ramp_dataset, dataclasses.replace(frozen_config, epochs=1), work_dir=tmp_path)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        for mistake in ({"backbone": "mobilenetv2"}, {"head": "gpt"}, {"weights": "nowhere.h5"}):
+            with pytest.raises(ActivityError):
+                train(ramp_dataset, dataclasses.replace(frozen_config, **mistake), work_dir=tmp_path)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="no rlimit")
+    def test_thousands_of_videos_need_not_be_open_at_once(self, ramp_dataset, tmp_path):
+        import resource
+
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = len(list(Path("/dev/fd").iterdir()))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 16, limits[1]))  # of 32 videos
+        try:
+            train(ramp_dataset, TrainConfig(backbone="small_cnn", units=4, epochs=1), work_dir=tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
     def test_without_resume_an_old_run_is_replaced(self, ramp_dataset, frozen_config, tmp_path):
         config = dataclasses.replace(frozen_config, epochs=1)
         train(ramp_dataset, config, work_dir=tmp_path)
@@ -112,7 +136,7 @@ class TestFrozenBackbone:
 
 class TestOtherStages:
     def test_fine_tuning_moves_the_last_layers_and_never_batch_normalization(self, ramp_dataset, tmp_path, monkeypatch):
-        monkeypatch.setattr("activity.training._BestWeights.restore", lambda *_: None)  # look at the last, good or bad
+        monkeypatch.setattr(Checkpoint, "restore", lambda *_: None)  # look at the last weights, good or bad
         weights = tmp_path / "w.weights.h5"
         build_backbone("mobilenet_v2_035", height=32, width=32, weights="none").save_weights(weights)
         config = TrainConfig(
@@ -126,8 +150,8 @@ class TestOtherStages:
             for old, new in zip(before.layers, run.classifier.backbone.layers, strict=True)
         ]
         is_norm = [isinstance(layer, keras.layers.BatchNormalization) for layer in before.layers]
-        assert any(changed[-12:])
-        assert not any(changed[:-12])
+        able = [i for i, x in enumerate(before.layers) if x.weights and not is_norm[i]]
+        assert {i for i, moved in enumerate(changed) if moved} == set(able[-12:])
         assert not any(moved for moved, norm in zip(changed, is_norm, strict=True) if norm)
 
     def test_without_pretrained_weights_all_is_taught_together(self, ramp_dataset, tmp_path):
@@ -143,24 +167,12 @@ class TestOtherStages:
         with pytest.raises(ActivityError, match="--fine-tune needs pretrained weights"):
             train(ramp_dataset, TrainConfig(backbone="small_cnn", fine_tune=3), work_dir=tmp_path)
 
-    def test_a_stage_that_only_harms_leaves_no_trace(self, ramp_dataset, frozen_config, tmp_path, caplog):
-        config = dataclasses.replace(frozen_config, epochs=20, fine_tune=99, learning_rate=5e-3)
-        run_dir = tmp_path / "run"
-        before = train(ramp_dataset, dataclasses.replace(config, fine_tune=0), work_dir=tmp_path / "frozen").classifier
-        ruined = dataclasses.replace(ramp_dataset, samples=[with_wrong_label(s) for s in ramp_dataset.samples])
-        train(ramp_dataset, config, work_dir=run_dir)
-        shutil.rmtree(run_dir / "fine_tune")
-        after = train(ruined, config, work_dir=run_dir, resume=True).classifier
-        assert "fine_tune: no epoch improved the validation loss" in caplog.text
-        for a, b in zip(before.get_weights(), after.get_weights(), strict=True):
-            np.testing.assert_array_equal(a, b)
-
-    def test_unfreeze_counts_layers_from_the_end(self):
+    def test_unfreeze_counts_layers_that_can_learn_from_the_end(self):
         backbone = build_backbone("mobilenet_v2_035", height=32, width=32, weights="none")
-        unfreeze(backbone, 5)
-        trainable = [layer.trainable for layer in backbone.layers]
-        expected = [not isinstance(layer, keras.layers.BatchNormalization) for layer in backbone.layers[-5:]]
-        assert not any(trainable[:-5]) and trainable[-5:] == expected
+        unfreeze(backbone, 3)
+        able = [x for x in backbone.layers if x.weights and not isinstance(x, keras.layers.BatchNormalization)]
+        assert [layer for layer in backbone.layers if layer.trainable] == able[-3:]
+        assert len(backbone.trainable_weights) >= 3
         unfreeze(backbone, 0)
         assert not backbone.trainable_weights
 
