@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ _logger = logging.getLogger(__name__)
 class Checkpoint(keras.callbacks.EarlyStopping):
     """Early stopping whose state survives a kill: each epoch, one file takes the place of the last as a whole.
 
-    The weights a stage begins with compete too: no stage leaves the model worse than it found it, or with NaN.
+    Weights that were taught before compete too: then no stage leaves the model worse than it found it.
     """
 
     def __init__(self, stage_dir: Path, patience: int) -> None:
@@ -35,14 +36,18 @@ class Checkpoint(keras.callbacks.EarlyStopping):
         """Whether an earlier run came to the end of this stage."""
         return bool(self.state) and (self.state["wait"] >= self.patience or self.state["epoch"] >= num_epochs)
 
-    def begin(self, model: keras.Model, val_batches: ClipBatches) -> int:
-        """Bring the model to where an earlier run stopped, or note what it begins with; returns the next epoch."""
+    def begin(self, model: keras.Model, val_batches: ClipBatches | None) -> int:
+        """Bring the model to where an earlier run stopped, or note what it begins with; returns the next epoch.
+
+        `val_batches` judge the weights it begins with; random ones (`None`) need no judging, they never win.
+        """
         model.optimizer.build(model.trainable_variables)  # weights files hold its state too
         if self.state:
             model.load_weights(self._latest)
         else:
             self._stage_dir.mkdir(parents=True, exist_ok=True)
-            loss = model.evaluate(val_batches, verbose=0, return_dict=True)["loss"]
+            # on a hard task, random weights may well have the lowest loss of all: they are never sure of anything
+            loss = model.evaluate(val_batches, verbose=0, return_dict=True)["loss"] if val_batches else math.inf
             self.state = {"epoch": 0, "best": loss, "wait": 0, "best_epoch": BEFORE_FIRST_EPOCH, "rows": []}
             _save_weights(model, self._best, self.state)
         return self.state["epoch"]

@@ -220,7 +220,7 @@ def _fit(
     optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=config.weight_decay, clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=uses_jit())
-    first_epoch = checkpoint.begin(model, val_batches)
+    first_epoch = checkpoint.begin(model, val_batches if stage_dir.name == "fine_tune" else None)
     if checkpoint.finished(config.epochs):
         _logger.info("%s: finished earlier, its best weights are used", stage_dir.name)
     else:

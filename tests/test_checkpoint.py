@@ -57,6 +57,16 @@ def test_a_stage_that_only_harms_leaves_no_trace(tmp_path, model, batches, loss)
     assert checkpoint.state["best_epoch"] == BEFORE_FIRST_EPOCH
 
 
+def test_random_weights_never_win_but_nan_never_does_either(tmp_path, model):
+    checkpoint = Checkpoint(tmp_path / "head", patience=3)
+    checkpoint.begin(model, None)
+    start = model.get_weights()
+    run_epochs(checkpoint, model, [float("nan"), 9.0, float("nan")])
+    checkpoint.restore(model)
+    assert same(model.get_weights(), [weight + 2 for weight in start])
+    assert checkpoint.state["best_epoch"] == 1
+
+
 def test_another_process_goes_on_where_this_one_was(tmp_path, model, batches):
     first = Checkpoint(tmp_path / "head", patience=3)
     first.begin(model, batches)
