@@ -1,6 +1,7 @@
 """Backbones: name -> function that builds a model from one uint8 RGB frame `(H, W, 3)` to its features `(D,)`.
 
-Each is one flat functional model with its preprocessing inside, so "the last N layers" means what it says.
+Each is one flat functional model with its preprocessing inside, so "the last N layers" means what it says. (ConvNeXt
+keeps four small blocks, which count as one layer each.)
 """
 
 from __future__ import annotations
