@@ -215,7 +215,8 @@ class _Stream:
             if sampled.duration_seconds <= long_seconds:
                 self._pending = list(stack)
                 return sampled
-        at_rate = dataclasses.replace(spec, frames_per_second=spec.num_frames / self._clip_seconds)
+        rate = min(spec.num_frames / self._clip_seconds, 1000.0)  # clips of training may have been single frames
+        at_rate = dataclasses.replace(spec, frames_per_second=rate)
         sampled = sample_video(path, at_rate, self._take, num_threads=0)
         if sampled.duration_seconds > long_seconds:
             return sampled

@@ -123,6 +123,12 @@ class TestLongVideos:
         monkeypatch.setattr("activity.predictor._MIN_FRAMES_PER_CHUNK", 200)
         np.testing.assert_allclose(predictor.predict(path).probabilities, expected, atol=1e-6)
 
+    def test_a_model_of_single_frames_reads_longer_videos_too(self, ramp_model, tmp_path):
+        predictor = Predictor.load(ramp_model)
+        predictor.classifier.clip_seconds = 0.001
+        prediction = predictor.predict(ramp_video(tmp_path / "a.avi", np.linspace(40, 200, 3)))
+        assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
+
     def test_a_header_that_claims_too_much_changes_nothing(self, predictor, ramp_videos, monkeypatch):
         import activity.predictor as module
 
