@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,27 +18,27 @@ class ClipBatches(keras.utils.PyDataset):
     """Batches of padded clips with their masks and label ids, from features or from frame stacks.
 
     Args:
-        stacks: per sample `(N, ...)`: features `(N, D)`, or frames `(N, H, W, 3)` that are opened when asked for.
+        stacks: per sample `(N, ...)`: features `(N, S, D)`, or frames `(N, S, H, W, 3)` opened when asked for.
         label_ids: per sample.
         num_frames: T. Of a longer stack, training takes one window at random an epoch, otherwise all windows.
         name: of the model's input: `features` or `frames`.
         batch_size: clips in a batch.
         training: shuffle and take random windows.
         flip: with `augment`, mirror clips at random.
-        augment: shift and brighten frames, each clip as a whole.
+        augment: streams of the frames to shift and brighten, each clip as a whole; none are changed by default.
         seed: of everything random, together with the epoch.
     """
 
     def __init__(
         self,
-        stacks: Sequence[np.ndarray],
+        stacks: Sequence[Any],
         label_ids: Sequence[int],
         *,
         num_frames: int,
         name: str,
         batch_size: int,
         training: bool = False,
-        augment: bool = False,
+        augment: Sequence[str] = (),
         flip: bool = False,
         seed: int = 0,
     ) -> None:
@@ -73,19 +74,20 @@ class ClipBatches(keras.utils.PyDataset):
     def _clip(self, sample: int, start: int) -> tuple[np.ndarray, np.ndarray]:
         real = self.stacks[sample][start : start + self.num_frames]
         if self.augment:
-            real = augment_frames(np.asarray(real), self.rng, flip=self.flip)
+            real = augment_frames(real, self.rng, streams=self.augment, flip=self.flip)
         return pad_right(real, self.num_frames)
 
 
-def augment_frames(frames: np.ndarray, rng: np.random.Generator, *, flip: bool) -> np.ndarray:
-    """Shift, brighten and perhaps mirror `(N, H, W, 3)` uint8: one draw for the whole clip, so motion stays true."""
-    height, width = frames.shape[1:3]
+def augment_frames(frames: np.ndarray, rng: np.random.Generator, *, streams: Sequence[str], flip: bool) -> np.ndarray:
+    """Shift, brighten and perhaps mirror `(N, S, H, W, 3)` uint8: one draw for the whole clip, so motion stays true."""
+    height, width = frames.shape[2:4]
     pad_y, pad_x = int(height * _MAX_SHIFT), int(width * _MAX_SHIFT)
     top, left = rng.integers(0, 2 * pad_y + 1), rng.integers(0, 2 * pad_x + 1)
     gain = rng.uniform(1 - _MAX_GAIN, 1 + _MAX_GAIN)
     mirror = flip and rng.random() < 0.5
-    frames = np.pad(frames, ((0, 0), (pad_y, pad_y), (pad_x, pad_x), (0, 0)), mode="edge")
-    frames = frames[:, top : top + height, left : left + width]
-    table = np.clip(np.arange(256) * gain, 0, 255).astype(np.uint8)
-    frames = table[frames]
-    return frames[:, :, ::-1] if mirror else frames
+    frames = np.pad(frames, ((0, 0), (0, 0), (pad_y, pad_y), (pad_x, pad_x), (0, 0)), mode="edge")
+    frames = frames[:, :, top : top + height, left : left + width]
+    dark = np.array([0.0 if stream == "rgb" else 127.5 for stream in streams])  # what no light, or no change, looks like
+    tables = np.clip(np.rint(dark + (np.arange(256)[:, None] - dark) * gain), 0, 255).astype(np.uint8)  # (256, S)
+    frames = np.stack([tables[:, s][frames[:, s]] for s in range(len(streams))], axis=1)
+    return frames[:, :, :, ::-1] if mirror else frames

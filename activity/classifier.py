@@ -13,27 +13,32 @@ import keras
 import numpy as np
 
 from activity import __version__
+from activity.clips import pad_right, window_starts
 from activity.config import ClipSpec, as_dict
 from activity.devices import prepare_gpus
 from activity.errors import ModelFileError
+from activity.heads import FUSE, opinions_of
 from activity.layers import TimeDistributed, uses_jit
 
-FORMAT_VERSION = 1  # of the model file; raised when older programs could no longer read it rightly
+FORMAT_VERSION = 2  # of the model file; raised when its parts change; 1 had no streams
+UNKNOWN = "unknown"  # the answer below the threshold
+_WINDOWS_PER_BATCH = 64
 
 
 @keras.saving.register_keras_serializable(package="activity")
 class ActivityClassifier(keras.Model):
-    """Clips to probabilities: `{"frames": (batch, T, H, W, 3) uint8, "mask": (batch, T) bool}` -> `(batch, C)`.
+    """Clips to probabilities: `{"frames": (batch, T, S, H, W, 3) uint8, "mask": (batch, T) bool}` -> `(batch, C)`.
 
     The two parts can be called on their own, which gives the same probabilities: `backbone` on real frames only, then
     `head` on padded features.
 
     Args:
-        backbone: one frame `(H, W, 3)` uint8 RGB to features `(D,)`; from `activity.backbones`.
+        backbone: one picture `(H, W, 3)` uint8 RGB to features `(D,)`; from `activity.backbones`. All streams share it.
         head: features and mask to probabilities; from `activity.heads`.
         spec: what a clip is.
         labels: names of the C activities; the position is the label id.
         clip_seconds: the longest time a clip spanned in training. A longer video is read in windows.
+        threshold: probability below which an answer is "unknown"; 0: there is always an answer.
         record: how the model came about (configuration, data, scores, versions); for people, prediction never reads it.
     """
 
@@ -45,15 +50,19 @@ class ActivityClassifier(keras.Model):
         spec: ClipSpec,
         labels: Sequence[str],
         clip_seconds: float,
+        threshold: float = 0.0,
         record: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         # === Layers ===
-        frames = keras.Input((spec.num_frames, spec.height, spec.width, 3), dtype="uint8", name="frames")
-        mask = keras.Input((spec.num_frames,), dtype="bool", name="mask")
+        time, streams, picture = spec.num_frames, len(spec.streams), (spec.height, spec.width, 3)
+        frames = keras.Input((time, streams, *picture), dtype="uint8", name="frames")
+        mask = keras.Input((time,), dtype="bool", name="mask")
         # === Functional model ===
-        features = TimeDistributed(backbone, name="time_distributed")(frames)  # (B, T, H, W, 3) -> (B, T, D)
-        probabilities = head({"features": features, "mask": mask})  # (B, T, D) -> (B, C)
+        x = keras.layers.Reshape((time * streams, *picture))(frames)  # (B, T, S, H, W, 3) -> (B, T*S, H, W, 3)
+        x = TimeDistributed(backbone, name="time_distributed")(x)  # (B, T*S, H, W, 3) -> (B, T*S, D)
+        features = keras.layers.Reshape((time, streams, -1), name="features")(x)  # (B, T*S, D) -> (B, T, S, D)
+        probabilities = head({"features": features, "mask": mask})  # (B, T, S, D) -> (B, C)
         super().__init__(inputs={"frames": frames, "mask": mask}, outputs=probabilities, **kwargs)
         # === Config ===
         self.backbone = backbone
@@ -61,6 +70,7 @@ class ActivityClassifier(keras.Model):
         self.spec = spec
         self.labels = tuple(labels)
         self.clip_seconds = float(clip_seconds)
+        self.threshold = float(threshold)
         self.record = record or {}
         self.jit_compile = uses_jit()  # the default "auto" would choose XLA on a CPU
 
@@ -74,6 +84,7 @@ class ActivityClassifier(keras.Model):
             "spec": as_dict(self.spec),
             "labels": list(self.labels),
             "clip_seconds": self.clip_seconds,
+            "threshold": self.threshold,
             "record": {**self.record, "versions": versions()},
         }
 
@@ -88,13 +99,53 @@ class ActivityClassifier(keras.Model):
         }
         return cls(**parts, **{**config, "spec": ClipSpec(**config["spec"])})
 
+    @property
+    def temperature(self) -> float:
+        """What log-probabilities are divided by; see `activity.calibration`."""
+        return float(self.head.get_layer(FUSE).temperature)
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self.head.get_layer(FUSE).temperature.assign(value)
+
+    def opinions(self) -> keras.Model:
+        """The same network up to the opinions `(B, M, C)` of the head's members, for training; it shares all weights."""
+        features = self.get_layer("features").output
+        mask = self.input["mask"]
+        return keras.Model(self.input, opinions_of(self.head)({"features": features, "mask": mask}))
+
     def extract(self, frames: np.ndarray) -> np.ndarray:
-        """Features `(N, D)` float32 of real frames `(N, H, W, 3)` uint8 RGB."""
-        return predict(self.backbone, frames)
+        """Features `(N, S, D)` float32 of real frames `(N, S, H, W, 3)` uint8 RGB."""
+        features = predict(self.backbone, frames.reshape(-1, *frames.shape[2:]))  # (N*S, D)
+        return features.reshape(*frames.shape[:2], -1)
 
     def judge(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Probabilities `(B, C)` float32 of padded features `(B, T, D)` and their mask `(B, T)` bool."""
+        """Probabilities `(B, C)` float32 of padded features `(B, T, S, D)` and their mask `(B, T)` bool."""
         return predict(self.head, {"features": features, "mask": mask})
+
+    def judge_windows(self, windows: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
+        """Probabilities `(len(windows), C)` of windows, each a feature stack `(N, S, D)` and its first frame."""
+        judged = []
+        length = self.spec.num_frames
+        for first in range(0, len(windows), _WINDOWS_PER_BATCH):
+            clips = [
+                pad_right(stack[start : start + length], length)
+                for stack, start in windows[first : first + _WINDOWS_PER_BATCH]
+            ]
+            judged.append(self.judge(np.stack([clip for clip, _ in clips]), np.stack([mask for _, mask in clips])))
+        return np.concatenate(judged)
+
+    def judge_windows_of(self, stacks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities `(W, C)` of the windows that cover feature stacks `(N, S, D)`, and `(W,)` whose each is."""
+        length = self.spec.num_frames
+        windows = [(i, start) for i, stack in enumerate(stacks) for start in window_starts(len(stack), length)]
+        judged = self.judge_windows([(stacks[i], start) for i, start in windows])
+        return judged, np.asarray([i for i, _ in windows])
+
+    def judge_stacks(self, stacks: Sequence[np.ndarray]) -> np.ndarray:
+        """Probabilities `(len(stacks), C)` of feature stacks `(N, S, D)`: the mean over the windows that cover each."""
+        judged, owners = self.judge_windows_of(stacks)
+        return np.stack([judged[owners == i].mean(axis=0) for i in range(len(stacks))])
 
 
 def predict(model: keras.Model, inputs: Any) -> np.ndarray:
@@ -151,9 +202,14 @@ def load_classifier(path: Path) -> ActivityClassifier:
     version = fields.get("format_version") if isinstance(fields, dict) else None
     if not isinstance(version, int):
         raise ModelFileError(f"{path}: damaged, it does not say which model format it has")
+    if version < FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: made by an older activity (model format {version}, this program reads {FORMAT_VERSION}); train "
+            "it again"
+        )
     if version > FORMAT_VERSION:
         raise ModelFileError(
-            f"{path}: made by a newer activity (model format {version}, this program reads up to {FORMAT_VERSION}); "
+            f"{path}: made by a newer activity (model format {version}, this program reads {FORMAT_VERSION}); "
             "upgrade activity"
         )
     prepare_gpus()

@@ -17,11 +17,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from activity import __version__
 from activity.config import RESIZE_MODES, ClipSpec, TrainConfig
 from activity.errors import ActivityError
+
+if TYPE_CHECKING:
+    from activity.store import Dataset
 
 _Config = TypeVar("_Config", ClipSpec, TrainConfig)
 
@@ -99,12 +102,11 @@ def _train(arguments: argparse.Namespace) -> None:
     config = _settings(TrainConfig, arguments)
     from activity.classifier import check_model_path, save_classifier
     from activity.plots import curves_figure, save_figure
-    from activity.store import load_dataset
     from activity.training import train
 
     check_model_path(arguments.out)
     work_dir = arguments.out.with_suffix(".training")
-    run = train(load_dataset(arguments.dataset), config, work_dir=work_dir, resume=arguments.resume)
+    run = train(_dataset(arguments), config, work_dir=work_dir, resume=arguments.resume)
     save_classifier(run.classifier, arguments.out)
     curves = save_figure(curves_figure(run.history), work_dir / "learning_curves.png")
     print(run.as_text())
@@ -129,10 +131,9 @@ def _cross_validate(arguments: argparse.Namespace) -> None:
     config = _settings(TrainConfig, arguments)
     from activity.evaluation import cross_validate
     from activity.plots import save_report
-    from activity.store import load_dataset
 
     _check_folder(arguments.out)
-    dataset = load_dataset(arguments.dataset)
+    dataset = _dataset(arguments)
     with tempfile.TemporaryDirectory() as work_dir:
         result = cross_validate(dataset, config, folds=arguments.folds, work_dir=Path(work_dir))
     print(json.dumps(result.as_dict()) if arguments.json else result.as_text())
@@ -169,6 +170,13 @@ def _doctor(arguments: argparse.Namespace) -> int:
     checks = examine(expect_gpu=arguments.expect_gpu)
     print(format_checks(checks))
     return int(any(check.required and not check.ok for check in checks))
+
+
+def _dataset(arguments: argparse.Namespace) -> Dataset:
+    from activity.store import load_dataset
+
+    dataset = load_dataset(arguments.dataset)
+    return dataset.with_streams(arguments.streams) if arguments.streams else dataset
 
 
 # === Parsing ===
@@ -262,6 +270,9 @@ def _add_preprocess(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resize", choices=RESIZE_MODES, default=spec.resize, help="default: %(default)s")
     parser.add_argument(
+        "--streams", type=_names, default=spec.streams, metavar="NAMES", help="default: rgb,motion,closeup"
+    )
+    parser.add_argument(
         "--split-files", type=Path, nargs="+", default=[], metavar="FILE", help="official lists of UCF101 or HMDB51"
     )
     parser.add_argument("--workers", type=_positive_int, metavar="N", help="decoding processes; default: one per CPU")
@@ -276,23 +287,29 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     config = TrainConfig()
     group = parser.add_argument_group("recipe")
     add = group.add_argument
+    add("--streams", type=_names, metavar="NAMES", help="some of rgb,motion,closeup; default: all of the data set")
     add("--backbone", default=config.backbone, metavar="NAME", help=f"{_BACKBONES_HELP}; default: %(default)s")
     add("--weights", metavar="imagenet|none|PATH", help="of the backbone; default: imagenet where it has them")
-    add("--head", default=config.head, metavar="NAME", help="lstm; default: %(default)s")
-    add("--units", type=int, default=config.units, help="width of the head; default: %(default)s")
+    add("--head", default=config.head, metavar="NAME", help=f"{_HEADS_HELP}; default: %(default)s")
+    add("--units", type=int, default=config.units, help="width of a recurrent head; default: %(default)s")
+    add("--layers", type=int, default=config.layers, metavar="N", help="of the head stacked; default: %(default)s")
+    add("--merge-mode", default=config.merge_mode, metavar="NAME", help="of the head bidirectional: concat, sum, mul, ave; default: %(default)s")
+    add("--members", type=int, default=config.members, metavar="N", help="heads per stream, fused; default: %(default)s")
     add("--dropout", type=float, default=config.dropout, help="default: %(default)s")
     add("--fine-tune", type=int, default=0, metavar="N", help="also teach the last N backbone layers that have weights")
-    add("--epochs", type=int, default=config.epochs, help="at most; default: %(default)s")
-    add("--patience", type=int, default=config.patience, help="epochs without progress; default: %(default)s")
+    add("--fine-tune-epochs", type=int, default=config.fine_tune_epochs, metavar="N", help="default: %(default)s")
+    add("--epochs", type=int, default=config.epochs, help="default: %(default)s")
     add("--batch-size", type=int, default=config.batch_size, metavar="N", help="clips; default: %(default)s")
     add("--learning-rate", type=float, default=config.learning_rate, metavar="R", help="default: %(default)s")
     add("--weight-decay", type=float, default=config.weight_decay, metavar="R", help="default: %(default)s")
     add("--class-weight", choices=("none", "balanced"), default="none", help="balanced helps rare classes")
     add("--flip", action="store_true", help="mirror clips at random while teaching a backbone (not for left/right)")
+    add("--precision", type=float, metavar="P", help='answer "unknown" where less than this share would be right')
     add("--seed", type=_seed, default=config.seed, help="default: %(default)s")
     add("--mixed-precision", action="store_true", help="float16 on a GPU")
 
 
+_HEADS_HELP = "lstm, backward, stacked, bidirectional, gru, attention, lstm_cnn, pooled, segments"
 _BACKBONES_HELP = (
     "vgg16, vgg19, mobilenet, mobilenet_v2, mobilenet_v2_035, mobilenet_v3_small, mobilenet_v3_large, "
     "efficientnet_v2_b0, resnet50, densenet121, inception_v3, convnext_tiny, small_cnn"
@@ -314,6 +331,10 @@ def _settings(config: type[_Config], arguments: argparse.Namespace, **values: An
         flag = f"size: {name}" if name in values else name.replace("_", "-")
         arguments.usage_error(f"--{flag} {problem}")
         raise
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -1,6 +1,8 @@
 """From a video to clips: which frames, at what size, stacked, padded on the right, with their mask.
 
-    video --sample_video--> frame stack (N, H, W, 3) --window_starts, pad_right--> clips (T, H, W, 3) + mask (T,)
+    video --sample_video--> stack (N, S, H, W, 3) --window_starts, pad_right--> clips (T, S, H, W, 3) + mask (T,)
+
+S is the number of streams: what is made of each sampled frame, see `activity.motion`.
 
 Evenly spread, a stack never holds more than T frames and gives one clip. At a fixed rate it holds the whole video at
 that rate, N may exceed T, and windows of T cover all of it. The index plans are pure functions.
@@ -8,7 +10,7 @@ that rate, N may exceed T, and windows of T cover all of it. The index plans are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 
 from activity.config import ClipSpec
 from activity.errors import VideoError
+from activity.motion import StreamMaker, gap_frames
 from activity.video import VideoInfo, VideoReader, why_unreadable
 
 # Containers round timestamps (Matroska to 1 ms), so a frame that is due may claim to be a little early.
@@ -116,13 +119,12 @@ def sample_video(
 ) -> SampledVideo:
     """Decode a video once from end to end and hand its sampled frames, in order, to `take`.
 
-    Memory does not grow with the length of the video: at most T frames are held when they are spread evenly, one
-    when they are taken at a rate.
+    Memory does not grow with the length of the video: at most T frames are held, and the neighbours of one.
 
     Args:
         path: a video file.
         spec: which frames and at what size.
-        take: receives each frame, `(spec.height, spec.width, 3)` uint8 RGB.
+        take: receives each frame, `(S, spec.height, spec.width, 3)` uint8 RGB, in the order of `spec.streams`.
         num_threads: decoding threads, 0 for FFmpeg's choice.
 
     Raises:
@@ -133,7 +135,7 @@ def sample_video(
 
 
 def read_stack(path: Path, spec: ClipSpec, *, num_threads: int = 1) -> tuple[np.ndarray, SampledVideo]:
-    """The sampled frames of a video in memory, `(N, H, W, 3)` uint8 RGB, and what was read. See `sample_video`."""
+    """The sampled frames of a video in memory, `(N, S, H, W, 3)` uint8 RGB, and what was read. See `sample_video`."""
     frames: list[np.ndarray] = []
     sampled = sample_video(path, spec, frames.append, num_threads=num_threads)
     return np.stack(frames), sampled
@@ -153,7 +155,7 @@ def _sample_evenly(path: Path, spec: ClipSpec, take: Callable[[np.ndarray], obje
     for _ in range(2):
         frames: list[np.ndarray] = []
         wanted = dict.fromkeys(planned.tolist(), 1)
-        sampled = _decode(path, spec, frames.append, partial(_copies_of, wanted), num_threads)
+        sampled = _decode(path, spec, frames.append, partial(_copies_of, wanted), num_threads, planned=wanted)
         needed = even_indices(sampled.num_frames, spec.num_frames)
         if np.array_equal(planned, needed):
             break
@@ -185,26 +187,33 @@ def _decode(
     take: Callable[[np.ndarray], object],
     num_copies: Callable[[int, float], int],
     num_threads: int,
+    planned: Collection[int] = (),
 ) -> SampledVideo:
-    """One pass over every frame; `num_copies(index, seconds)` says how often a frame is taken."""
+    """One pass over every frame; `num_copies(index, seconds)` says how often a frame is taken.
+
+    With `planned`, the indices that will be, frames that no stream compares with them need no conversion.
+    """
     taken: list[float] = []
     num_frames, start, seconds = 0, 0.0, 0.0
     with VideoReader(path, num_threads=num_threads) as reader:
+        gap = gap_frames(spec, reader.info.frames_per_second)
+        near = {max(0, index + k * gap) for index in planned for k in (-2, -1, 0, 1)}
+        streams = StreamMaker(spec, gap, partial(resize_frame, spec=spec), take)
         for index, timestamp in reader:
             start = timestamp if index == 0 else start
             seconds = timestamp - start
             copies = num_copies(index, seconds)
-            if copies:
+            if copies or (gap and (not planned or index in near)):
                 try:
-                    frame = resize_frame(reader.retrieve(), spec)
+                    frame = reader.retrieve()
+                    streams.see(index, frame, copies)
                 except (VideoError, cv2.error) as error:
                     if index:  # what came before is good, and what comes after would stand in its place
                         break
                     raise VideoError(f"{path}: its first frame cannot be decoded") from error
-                for _ in range(copies):
-                    take(frame)
                 taken += [seconds] * copies
             num_frames = index + 1
+        streams.finish()
         info = reader.info
     if num_frames == 0:
         raise VideoError(f"{path}: {why_unreadable(path)}")

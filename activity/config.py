@@ -9,6 +9,7 @@ from typing import Any
 from activity.errors import ActivityError
 
 RESIZE_MODES = ("stretch", "crop", "letterbox")
+STREAMS = ("rgb", "motion", "closeup")  # what they are: activity.motion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class ClipSpec:
             that rate, and a video longer than `num_frames / frames_per_second` seconds then gives several clips.
         resize: `stretch` ignores the aspect ratio, `crop` scales the short side and cuts the centre, `letterbox`
             scales the long side and fills with black.
+        streams: pictures made for each frame (S of them), some of `rgb`, `motion`, `closeup`; see `activity.motion`.
     """
 
     num_frames: int = 16
@@ -29,18 +31,22 @@ class ClipSpec:
     width: int = 224
     frames_per_second: float | None = None
     resize: str = "stretch"
+    streams: tuple[str, ...] = STREAMS
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "streams", tuple(self.streams))  # JSON gives a list
         _check("num_frames", self.num_frames, 1 <= self.num_frames <= 1024, "1 to 1024")
         _check("height", self.height, 16 <= self.height <= 1024, "16 to 1024 pixels")
         _check("width", self.width, 16 <= self.width <= 1024, "16 to 1024 pixels")
         rate = self.frames_per_second
         _check("frames_per_second", rate, rate is None or 0 < rate <= 1000, "none (evenly), or above 0 and up to 1000")
         _check("resize", self.resize, self.resize in RESIZE_MODES, f"one of {', '.join(RESIZE_MODES)}")
+        in_order = bool(self.streams) and self.streams == tuple(name for name in STREAMS if name in self.streams)
+        _check("streams", ",".join(self.streams), in_order, f"some of {','.join(STREAMS)}, in this order")
 
     def __str__(self) -> str:
         rate = "evenly" if self.frames_per_second is None else f"at {self.frames_per_second:g} frames/s"
-        return f"{self.num_frames} frames {rate}, {self.height}x{self.width}, {self.resize}"
+        return f"{self.num_frames} frames {rate}, {self.height}x{self.width}, {self.resize}, {','.join(self.streams)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,39 +58,48 @@ class TrainConfig:
         weights: `imagenet`, `none` (random), or the path of a weights file; `None` is ImageNet where it exists.
         head: a name in `activity.heads.HEADS`.
         units: width of the head (LSTM units).
+        layers: recurrent layers of the head `stacked`.
+        merge_mode: how the two directions of a bidirectional head become one: `concat`, `sum`, `mul` or `ave`.
+        members: heads taught side by side for each stream, whose opinions are fused.
         dropout: share of features and of head outputs dropped in training, 0 to below 1.
         fine_tune: number of last backbone layers, of those with weights, taught after the head; 0 keeps all frozen.
-        epochs: at most so many passes over the training clips (per stage).
-        patience: epochs without a better validation loss before a stage stops.
+        fine_tune_epochs: passes over the training clips in that stage.
+        epochs: passes over the training clips.
         batch_size: clips in a step.
         learning_rate: of the head; fine-tuning takes a tenth of it.
         weight_decay: decoupled weight decay (AdamW).
         class_weight: `none`, or `balanced` (inverse to the number of clips of a class).
         flip: mirror whole clips at random where the backbone is taught (not for left/right activities).
+        precision: share of right answers below which the model shall say "unknown", 0 to 1; `None`: it always answers.
         seed: of weights, shuffling and dropout.
         mixed_precision: compute in float16 on a GPU.
     """
 
     backbone: str = "mobilenet_v2"
     weights: str | None = None
-    head: str = "lstm"
+    head: str = "segments"
     units: int = 128
+    layers: int = 2
+    merge_mode: str = "concat"
+    members: int = 3
     dropout: float = 0.5
     fine_tune: int = 0
-    epochs: int = 100
-    patience: int = 15
+    fine_tune_epochs: int = 10
+    epochs: int = 50
     batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     class_weight: str = "none"
     flip: bool = False
+    precision: float | None = None
     seed: int = 0
     mixed_precision: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("units", "epochs", "patience", "batch_size"):
+        for name in ("units", "layers", "members", "epochs", "fine_tune_epochs", "batch_size"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         _check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
+        _check("precision", self.precision, self.precision is None or 0 < self.precision < 1, "above 0 and below 1")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "0 to 4294967295")
         _check("fine_tune", self.fine_tune, self.fine_tune >= 0, "0 or more layers")
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate < 10, "above 0")

@@ -13,17 +13,15 @@ import keras
 import numpy as np
 
 from activity.classifier import ActivityClassifier
-from activity.clips import pad_right, window_starts
 from activity.config import TrainConfig
 from activity.dataset import Sample, content_of
 from activity.errors import DatasetError
 from activity.metrics import Scores
 from activity.progress import progress_bar
-from activity.splits import assign_folds, hold_out
+from activity.splits import assign_folds
 from activity.store import Dataset, extract_features
-from activity.training import check_labels, train
+from activity.training import build_classifier, check_labels, stage_names, train
 
-_WINDOWS_PER_BATCH = 64
 LONG_CLIPS = 2.0  # a video longer than so many clips of training is read in windows
 
 _logger = logging.getLogger(__name__)
@@ -109,13 +107,14 @@ def evaluate(
         DatasetError: the split is empty, or the data set was made with another spec or has labels the model lacks.
     """
     check_fits(classifier, dataset)
+    dataset = dataset.with_streams(classifier.spec.streams)
     samples = dataset.split(split)
     _warn_of_flattery(classifier, dataset, samples)
     features = extract_features(dataset, samples, classifier.backbone, keep=False)
     if shuffle_seed is not None:
         rng = np.random.default_rng(shuffle_seed)
         features = [stack[rng.permutation(len(stack))] for stack in features]
-    probabilities = judge_stacks(classifier, features)
+    probabilities = classifier.judge_stacks(features)
     label_ids = [classifier.labels.index(sample.label) for sample in samples]
     return Evaluation(samples, Scores(probabilities, np.asarray(label_ids), classifier.labels))
 
@@ -123,7 +122,7 @@ def evaluate(
 def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", work_dir: Path) -> CrossValidation:
     """Teach and judge a classifier once per fold, so that each sample is judged by one that never saw its group.
 
-    The splits of the data set are not used; in each fold, a part of the training groups watches for overfitting.
+    The splits of the data set are not used: nothing is chosen by a validation split, so all other folds are taught.
 
     Args:
         dataset: made by `preprocess`.
@@ -136,33 +135,37 @@ def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", w
     """
     labels, samples = dataset.labels, dataset.samples
     assigned = np.asarray(assign_folds(samples, folds, seed=config.seed))
-    parts = {fold: _part_without(dataset, assigned == fold, config.seed) for fold in sorted(set(assigned.tolist()))}
+    parts = {fold: _part_without(dataset, assigned == fold) for fold in sorted(set(assigned.tolist()))}
     for fold, part in parts.items():  # all before the first is taught
         try:
             check_labels(part)
         except DatasetError as error:
             raise DatasetError(f"fold {fold}: {error}") from error
+    backbone, features = None, None
+    if stage_names(config) == ["head"]:  # the backbone stays as it is, so once is enough for all folds
+        backbone = build_classifier(dataset, config).backbone
+        features = extract_features(dataset, samples, backbone)
     probabilities, baseline = np.zeros((2, len(samples), len(labels)))
     label_ids = np.asarray([labels.index(sample.label) for sample in samples])
     for number, (fold, part) in enumerate(progress_bar(parts.items(), desc="cross-validation", unit="fold")):
         test = assigned == fold
-        classifier = train(part, config, work_dir=work_dir / str(number)).classifier
-        features = extract_features(part, part.samples, classifier.backbone, keep=False)
-        probabilities[test] = judge_stacks(classifier, [features[i] for i in np.flatnonzero(test)])
-        baseline[test] = _baseline(features, label_ids, test, len(labels))
+        classifier = train(part, config, work_dir=work_dir / str(number), backbone=backbone).classifier
+        stacks = features or extract_features(part, part.samples, classifier.backbone, keep=False)
+        probabilities[test] = classifier.judge_stacks([stacks[i] for i in np.flatnonzero(test)])
+        baseline[test] = _baseline(stacks, label_ids, test, len(labels))
         keras.utils.clear_session()  # the graphs of a fold would stay in memory
     return CrossValidation(
         samples, Scores(probabilities, label_ids, labels), Scores(baseline, label_ids, labels), assigned.tolist()
     )
 
 
-def _part_without(dataset: Dataset, test: np.ndarray, seed: int) -> Dataset:
-    """The data set with the samples of a fold as its test split, and a validation split out of the others."""
+def _part_without(dataset: Dataset, test: np.ndarray) -> Dataset:
+    """The data set with the samples of a fold as its test split, and all others as its train split."""
     samples = [
-        dataclasses.replace(sample, split="test" if held_out else "")
+        dataclasses.replace(sample, split="test" if held_out else "train")
         for sample, held_out in zip(dataset.samples, test, strict=True)
     ]
-    return dataclasses.replace(dataset, samples=hold_out(samples, "val", 5, seed))
+    return dataclasses.replace(dataset, samples=samples)
 
 
 def _baseline(features: Sequence[np.ndarray], label_ids: np.ndarray, test: np.ndarray, num_labels: int) -> np.ndarray:
@@ -174,7 +177,7 @@ def _baseline(features: Sequence[np.ndarray], label_ids: np.ndarray, test: np.nd
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    means = np.stack([stack.mean(axis=0) for stack in features])
+    means = np.stack([stack.mean(axis=0).ravel() for stack in features])  # (V, S*D)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(means[~test], label_ids[~test])
     probabilities = np.zeros((int(test.sum()), num_labels))
     probabilities[:, model.classes_] = model.predict_proba(means[test])
@@ -200,7 +203,8 @@ def _warn_of_flattery(classifier: ActivityClassifier, dataset: Dataset, samples:
 
 def check_fits(classifier: ActivityClassifier, dataset: Dataset) -> None:
     """Raise `DatasetError` unless the model eats what the data set holds and knows its labels."""
-    if classifier.spec != dataset.spec:
+    lacks = set(classifier.spec.streams) - set(dataset.spec.streams)
+    if lacks or dataclasses.replace(dataset.spec, streams=classifier.spec.streams) != classifier.spec:
         raise DatasetError(
             f"{dataset.dataset_dir}: does not fit this model, which expects {classifier.spec}; the data set holds "
             f"{dataset.spec}; run preprocess with the model's settings"
@@ -211,27 +215,3 @@ def check_fits(classifier: ActivityClassifier, dataset: Dataset) -> None:
             f"{dataset.dataset_dir}: has labels the model does not know: {', '.join(unknown)}; it knows "
             f"{', '.join(classifier.labels)}"
         )
-
-
-def judge_stacks(classifier: ActivityClassifier, stacks: Sequence[np.ndarray]) -> np.ndarray:
-    """Probabilities `(len(stacks), C)` of feature stacks `(N, D)`: the mean over the windows that cover each."""
-    windows = [(i, start) for i, stack in enumerate(stacks) for start in window_starts(len(stack), _length(classifier))]
-    judged = judge_windows(classifier, [(stacks[i], start) for i, start in windows])
-    owners = np.asarray([i for i, _ in windows])
-    return np.stack([judged[owners == i].mean(axis=0) for i in range(len(stacks))])
-
-
-def judge_windows(classifier: ActivityClassifier, windows: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
-    """Probabilities `(len(windows), C)` of windows, each a feature stack `(N, D)` and its first frame."""
-    judged = []
-    for first in range(0, len(windows), _WINDOWS_PER_BATCH):
-        clips = [
-            pad_right(stack[start : start + _length(classifier)], _length(classifier))
-            for stack, start in windows[first : first + _WINDOWS_PER_BATCH]
-        ]
-        judged.append(classifier.judge(np.stack([clip for clip, _ in clips]), np.stack([mask for _, mask in clips])))
-    return np.concatenate(judged)
-
-
-def _length(classifier: ActivityClassifier) -> int:
-    return classifier.spec.num_frames

@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from activity.classifier import ActivityClassifier, load_classifier
+from activity.classifier import UNKNOWN, ActivityClassifier, load_classifier
 from activity.clips import SampledVideo, read_stack, sample_video, window_starts
 from activity.config import ClipSpec
 from activity.errors import VideoError
-from activity.evaluation import LONG_CLIPS, judge_windows
+from activity.evaluation import LONG_CLIPS
 from activity.video import printable, probe
 
 _logger = logging.getLogger(__name__)
 
 _MIN_FRAMES_PER_CHUNK = 32
-_CHUNKS_AHEAD = 4  # per video; bounds memory: 4 x 34 frames of 224x224 are 20 MB
+_CHUNKS_AHEAD = 4  # per video; bounds memory: 4 x 34 frames of 224x224 are 20 MB a stream
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Prediction:
         probabilities: `(C,)`, the mean over the windows; sums to 1.
         duration_seconds: of the video.
         windows: what the probabilities are the mean of, in order of time.
+        threshold: probability below which the answer is "unknown".
     """
 
     source: str
@@ -58,11 +59,12 @@ class Prediction:
     probabilities: np.ndarray
     duration_seconds: float
     windows: tuple[Window, ...]
+    threshold: float = 0.0
 
     @property
     def label(self) -> str:
-        """The most probable activity."""
-        return self.labels[int(self.probabilities.argmax())]
+        """The most probable activity, or "unknown" if not even that is likely enough."""
+        return self.labels[int(self.probabilities.argmax())] if self.probability >= self.threshold else UNKNOWN
 
     @property
     def probability(self) -> float:
@@ -86,7 +88,8 @@ class Prediction:
 
     def as_text(self, *, top_k: int = 5) -> str:
         """One line: the source and its most probable activities."""
-        return "  ".join([self.source, *(f"{label} {probability:.3f}" for label, probability in self.top(top_k))])
+        answer = [UNKNOWN] if self.label == UNKNOWN else []
+        return "  ".join([self.source, *answer, *(f"{name} {share:.3f}" for name, share in self.top(top_k))])
 
 
 @dataclass(frozen=True)
@@ -151,10 +154,10 @@ class Predictor:
             raise RuntimeError(f"decoding {stream.source} failed") from stream.error
         if sampled.problem:
             _logger.warning("%s: %s", stream.source, sampled.problem)
-        stack = np.concatenate(features)  # (N, D)
+        stack = np.concatenate(features)  # (N, S, D)
         num_frames = self.classifier.spec.num_frames
         starts = window_starts(len(stack), num_frames)
-        judged = judge_windows(self.classifier, [(stack, start) for start in starts])  # (num_windows, C)
+        judged = self.classifier.judge_windows([(stack, start) for start in starts])  # (num_windows, C)
         times = [*sampled.timestamps_seconds, sampled.duration_seconds]
         windows = tuple(
             Window(times[start], times[min(start + num_frames, len(stack))], probabilities)
@@ -166,6 +169,7 @@ class Predictor:
             judged.mean(axis=0),
             sampled.duration_seconds,
             windows,
+            self.classifier.threshold,
         )
 
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from activity import __version__
-from activity.config import ClipSpec, as_dict
+from activity.config import STREAMS, ClipSpec, as_dict
 from activity.dataset import (
     SPLITS,
     Sample,
@@ -42,8 +42,9 @@ from activity.store import (
     load_dataset,
     read_about,
     stack_path,
+    stream_dir,
     write_csv,
-    write_stack,
+    write_stacks,
 )
 from activity.video import printable, probe
 
@@ -135,14 +136,16 @@ def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int
             f"{dataset_dir}: was made with {ClipSpec(**about['spec'])}; received {spec}; choose another --out, or "
             "delete that folder"
         )
-    (dataset_dir / "frames").mkdir(exist_ok=True)
+    for stream in spec.streams:
+        stream_dir(dataset_dir, stream).mkdir(exist_ok=True)
     return about
 
 
 def _is_vacant(folder: Path) -> bool:
     """Whether a folder holds nothing but what a first run leaves that is stopped at once."""
     return all(
-        path.match(".dataset.json.*.tmp") or (path.name == "frames" and path.is_dir() and not any(path.iterdir()))
+        path.match(".dataset.json.*.tmp")
+        or (path in [stream_dir(folder, x) for x in STREAMS] and path.is_dir() and not any(path.iterdir()))
         for path in folder.iterdir()
     )
 
@@ -186,7 +189,9 @@ def _to_decode(
     for sample in listed.samples:
         known = decoded.get(sample.sample_id)
         done = known and (
-            _is_whole(stack_path(dataset_dir, sample.sample_id), spec) if known.num_frames else not retry_failed
+            all(_is_whole(stack_path(dataset_dir, sample.sample_id, stream), spec) for stream in spec.streams)
+            if known.num_frames
+            else not retry_failed
         )
         if not done:
             todo[sample.sample_id] = listed.videos_dir / sample.path
@@ -247,9 +252,7 @@ def _decode_all(
     )
     try:
         ids: dict[Future, str] = {
-            pool.schedule(
-                _decode_one, args=[id_, path, spec, stack_path(dataset_dir, id_)], timeout=seconds_per_video
-            ): id_
+            pool.schedule(_decode_one, args=[id_, path, spec, dataset_dir], timeout=seconds_per_video): id_
             for id_, path in videos.items()
         }
         progress = progress_bar(as_completed(ids), total=len(ids), desc="decoding", unit="video")
@@ -261,10 +264,10 @@ def _decode_all(
         pool.join()
 
 
-def _decode_one(sample_id: str, video_path: Path, spec: ClipSpec, path: Path) -> _Decoded:
-    """In a worker: one video to one frame stack. A disk that is full is no fault of the video, and raises."""
+def _decode_one(sample_id: str, video_path: Path, spec: ClipSpec, dataset_dir: Path) -> _Decoded:
+    """In a worker: one video to its stacks. A disk that is full is no fault of the video, and raises."""
     try:
-        sampled = write_stack(video_path, spec, path)
+        sampled = write_stacks(video_path, spec, dataset_dir, sample_id)
     except VideoError as error:
         reason = str(error).removeprefix(f"{printable(video_path)}: ")
         return _Decoded(sample_id, 0, _num_frames_claimed(video_path), 0.0, _one_line(reason))
@@ -370,7 +373,7 @@ def _write_folder(
         num_skipped=listed.num_skipped,
     )
     ids = {sample.sample_id for sample in samples}
-    for folder in (dataset_dir / "frames", *dataset_dir.glob("features/*")):
+    for folder in (*(stream_dir(dataset_dir, stream) for stream in STREAMS), *dataset_dir.glob("features/*")):
         for path in [*folder.glob(".*.tmp"), *folder.glob("*.npy")]:
             if path.stem not in ids:
                 path.unlink()

@@ -5,7 +5,8 @@
     DATASET/problems.csv    path,reason,frames_read,frames_claimed
     DATASET/decoded.csv     what decoding each content gave, so that it is done once
     DATASET/frames/<sample_id>.npy                       (N, H, W, 3) uint8 RGB, real frames only
-    DATASET/features/<backbone>-<digest>/<sample_id>.npy (N, D) float32
+    DATASET/motion/<sample_id>.npy, closeup/...          the same of the other streams, see `activity.motion`
+    DATASET/features/<backbone>-<digest>/<sample_id>.npy (N, D) float32 of one stream
 
 N is at most T for evenly spread frames. At a fixed rate it is as long as the video, and clips are windows of it.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -35,7 +37,7 @@ from activity.progress import progress_bar
 if TYPE_CHECKING:
     import keras
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no streams
 MANIFEST_COLUMNS = ("sample_id", "path", "label", "group", "split", "num_frames", "duration_seconds")
 PROBLEM_COLUMNS = ("path", "reason", "frames_read", "frames_claimed")
 _FRAMES_PER_BATCH = 32
@@ -87,9 +89,18 @@ class Dataset:
             raise DatasetError(f"{self.dataset_dir}: its manifest.csv has no samples in the split '{name}'")
         return samples
 
-    def frames(self, sample: Sample) -> np.ndarray:
-        """The frame stack of a sample, `(N, H, W, 3)` uint8 RGB, mapped from disk."""
-        path = stack_path(self.dataset_dir, sample.sample_id)
+    def with_streams(self, streams: Sequence[str]) -> Dataset:
+        """The same data set, seen through some of its streams; raises `DatasetError` if it lacks one."""
+        lacks = [stream for stream in streams if stream not in self.spec.streams]
+        if lacks:
+            raise DatasetError(
+                f"{self.dataset_dir}: has no stream {', '.join(lacks)}; it was made with {', '.join(self.spec.streams)}"
+            )
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, streams=tuple(streams)))
+
+    def frames(self, sample: Sample, stream: str | None = None) -> np.ndarray:
+        """One stream of a sample, by default the first, `(N, H, W, 3)` uint8, mapped from disk."""
+        path = stack_path(self.dataset_dir, sample.sample_id, stream or self.spec.streams[0])
         try:
             frames = np.load(path, mmap_mode="r")
         except (OSError, EOFError, ValueError) as error:
@@ -100,8 +111,21 @@ class Dataset:
         return frames
 
 
-class FrameStacks(Sequence[np.ndarray]):
-    """The frame stacks of some samples, each opened when it is asked for: thousands of open files are too many."""
+class Stack:
+    """All streams of one sample, `(N, S, H, W, 3)` uint8: only the frames that are asked for are read."""
+
+    def __init__(self, streams: Sequence[np.ndarray]) -> None:
+        self._streams = streams
+
+    def __len__(self) -> int:
+        return len(self._streams[0])
+
+    def __getitem__(self, frames: slice) -> np.ndarray:
+        return np.stack([stream[frames] for stream in self._streams], axis=1)
+
+
+class Stacks(Sequence[Stack]):
+    """The stacks of some samples, each opened when it is asked for: thousands of open files are too many."""
 
     def __init__(self, dataset: Dataset, samples: Sequence[Sample]) -> None:
         self._dataset, self._samples = dataset, samples
@@ -110,7 +134,8 @@ class FrameStacks(Sequence[np.ndarray]):
         return len(self._samples)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # slices are not needed
-        return self._dataset.frames(self._samples[index])
+        sample = self._samples[index]
+        return Stack([self._dataset.frames(sample, stream) for stream in self._dataset.spec.streams])
 
 
 def load_dataset(dataset_dir: Path) -> Dataset:
@@ -154,6 +179,8 @@ def read_about(dataset_dir: Path) -> dict[str, Any] | None:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         version = int(about["format_version"])
+        if version == 1:
+            about["spec"]["streams"] = ["rgb"]
         if version <= FORMAT_VERSION:
             ClipSpec(**about["spec"]), Path(about["videos_dir"])  # raise here, if at all
             return about
@@ -214,27 +241,42 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 # === Frame stacks ===
 
 
-def stack_path(dataset_dir: Path, sample_id: str) -> Path:
-    """Where the frame stack of a sample is."""
-    return dataset_dir / "frames" / f"{sample_id}.npy"
+def stream_dir(dataset_dir: Path, stream: str) -> Path:
+    """The folder of a stream."""
+    return dataset_dir / ("frames" if stream == "rgb" else stream)
 
 
-def write_stack(video_path: Path, spec: ClipSpec, path: Path) -> SampledVideo:
-    """Decode a video into a frame stack on disk, frame by frame: memory does not grow with the video.
+def stack_path(dataset_dir: Path, sample_id: str, stream: str = "rgb") -> Path:
+    """Where one stream of a sample is."""
+    return stream_dir(dataset_dir, stream) / f"{sample_id}.npy"
+
+
+def write_stacks(video_path: Path, spec: ClipSpec, dataset_dir: Path, sample_id: str) -> SampledVideo:
+    """Decode a video into a file per stream, frame by frame: memory does not grow with the video.
 
     Raises:
         VideoError: not one frame can be decoded.
     """
-    with atomic_file(path) as file:
-        size = (spec.height, spec.width, 3)
-        _write_npy_header(file, (0, *size))
-        start = file.tell()
-        sampled = sample_video(video_path, spec, lambda frame: file.write(frame.data))
-        file.seek(0)
-        # NumPy pads headers so that the first axis can grow in place.
-        _write_npy_header(file, (len(sampled.timestamps_seconds), *size))
-        if file.tell() != start:
-            raise AssertionError("the .npy header changed its length")
+    size = (spec.height, spec.width, 3)
+    with contextlib.ExitStack() as stack:
+        files = [
+            stack.enter_context(atomic_file(stack_path(dataset_dir, sample_id, stream))) for stream in spec.streams
+        ]
+        for file in files:
+            _write_npy_header(file, (0, *size))
+        start = files[0].tell()
+
+        def take(frame: np.ndarray) -> None:
+            for file, picture in zip(files, frame, strict=True):  # (S, H, W, 3)
+                file.write(picture.data)
+
+        sampled = sample_video(video_path, spec, take)
+        for file in files:
+            file.seek(0)
+            # NumPy pads headers so that the first axis can grow in place.
+            _write_npy_header(file, (len(sampled.timestamps_seconds), *size))
+            if file.tell() != start:
+                raise AssertionError("the .npy header changed its length")
     return sampled
 
 
@@ -248,23 +290,33 @@ def _write_npy_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
 def extract_features(
     dataset: Dataset, samples: Sequence[Sample], backbone: keras.Model, *, keep: bool = True
 ) -> list[np.ndarray]:
-    """Features `(N, D)` float32 of each sample, from the cache where it has them.
+    """Features `(N, S, D)` float32 of each sample, from the cache where it has them.
 
     Only real frames go through the backbone, in full batches across samples.
 
     Args:
-        dataset: whose frame stacks are read.
+        dataset: whose stacks are read.
         samples: of the data set.
-        backbone: frames `(H, W, 3)` to features `(D,)`. The cache is keyed by its name, input size and weights.
+        backbone: pictures `(H, W, 3)` to features `(D,)`. The cache is keyed by its name, input size and weights.
         keep: write what had to be computed into the cache.
     """
-    cache_dir = dataset.dataset_dir / "features" / f"{backbone.name}-{_digest(backbone)}"
+    digest = _digest(backbone)
+    streams = [_stream_features(dataset, samples, backbone, stream, digest, keep) for stream in dataset.spec.streams]
+    return [np.stack(of_sample, axis=1) for of_sample in zip(*streams, strict=True)]  # S x (N, D) -> (N, S, D)
+
+
+def _stream_features(
+    dataset: Dataset, samples: Sequence[Sample], backbone: keras.Model, stream: str, digest: str, keep: bool
+) -> list[np.ndarray]:
+    """Features `(N, D)` of one stream."""
+    digest = hashlib.blake2b(f"{digest}{stream}".encode(), digest_size=6).hexdigest()
+    cache_dir = dataset.dataset_dir / "features" / f"{backbone.name}-{digest}"
     paths = {sample.sample_id: cache_dir / f"{sample.sample_id}.npy" for sample in samples}
     features = {id_: cached for id_, path in paths.items() if (cached := _read_features(path)) is not None}
     todo = list({sample.sample_id: sample for sample in samples if sample.sample_id not in features}.values())
     if todo and keep:
         cache_dir.mkdir(parents=True, exist_ok=True)
-    for id_, computed in _through_backbone(dataset, todo, backbone):
+    for id_, computed in _through_backbone(dataset, todo, backbone, stream):
         features[id_] = computed
         if keep:
             with atomic_file(paths[id_]) as file:
@@ -280,15 +332,15 @@ def _read_features(path: Path) -> np.ndarray | None:
 
 
 def _through_backbone(
-    dataset: Dataset, samples: Sequence[Sample], backbone: keras.Model
+    dataset: Dataset, samples: Sequence[Sample], backbone: keras.Model, stream: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     """`(sample_id, features)` of each stack, as soon as its last frame has been through."""
     from activity.classifier import predict
 
-    lengths = {sample.sample_id: len(dataset.frames(sample)) for sample in samples}
+    lengths = {sample.sample_id: len(dataset.frames(sample, stream)) for sample in samples}
     rows: dict[str, list[np.ndarray]] = {id_: [] for id_ in lengths}
-    frames = ((sample.sample_id, frame) for sample in samples for frame in dataset.frames(sample))
-    with progress_bar(total=sum(lengths.values()), desc=f"{backbone.name} features", unit="frame") as progress:
+    frames = ((sample.sample_id, frame) for sample in samples for frame in dataset.frames(sample, stream))
+    with progress_bar(total=sum(lengths.values()), desc=f"{backbone.name} {stream}", unit="frame") as progress:
         while batch := list(islice(frames, _FRAMES_PER_BATCH)):
             outputs = predict(backbone, np.stack([frame for _, frame in batch]))
             progress.update(len(batch))

@@ -10,29 +10,36 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from activity.backbones import build_backbone, default_weights
 from activity.batches import ClipBatches
-from activity.checkpoint import BEFORE_FIRST_EPOCH, Checkpoint
+from activity.calibration import Calibration, calibrate
+from activity.checkpoint import Checkpoint
 from activity.classifier import ActivityClassifier
-from activity.config import TrainConfig, as_dict
+from activity.config import ClipSpec, TrainConfig, as_dict
 from activity.dataset import Sample, content_of
 from activity.devices import gpu_names
 from activity.errors import ActivityError, DatasetError
-from activity.heads import build_head
+from activity.heads import build_head, opinions_of, standardize
 from activity.layers import uses_jit
 from activity.progress import progress_bar
-from activity.store import Dataset, FrameStacks, atomic_file, extract_features
+from activity.store import Dataset, Stacks, atomic_file, extract_features
 
+_WARM_UP = 0.05  # share of the steps in which the learning rate rises
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
+_LAYER_DECAY = 0.9  # each layer of the backbone learns so much slower than the one above it
+_PICTURES_AT_ONCE = 96  # of 224x224 through a backbone that is taught: about 6 GB with all of MobileNetV2
 
 _logger = logging.getLogger(__name__)
 
@@ -43,25 +50,19 @@ class Stage:
 
     Attributes:
         name: `head`, `fine_tune` or `scratch`.
-        rows: one an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`.
-        best_epoch: whose weights were kept; `BEFORE_FIRST_EPOCH` if none was better than what the stage began with.
+        rows: one an epoch: `epoch`, `loss`, `accuracy`, and with a val split `val_loss`, `val_accuracy`.
     """
 
     name: str
     rows: list[dict[str, float]]
-    best_epoch: int
 
     def as_text(self) -> str:
-        """One line for a terminal. The validation score has helped to choose the weights, so it flatters."""
-        if self.best_epoch == BEFORE_FIRST_EPOCH:
-            return (
-                f"{self.name:16} {len(self.rows)} epochs; none better than what it began with, its changes are dropped"
-            )
-        best = self.rows[self.best_epoch]
-        return (
-            f"{self.name:16} {len(self.rows)} epochs; best at epoch {self.best_epoch + 1}: validation loss "
-            f"{best['val_loss']:.3f}, accuracy {best['val_accuracy']:.3f} (training {best['accuracy']:.3f})"
-        )
+        """One line for a terminal."""
+        last = self.rows[-1]
+        scores = f"training loss {last['loss']:.3f}, accuracy {last['accuracy']:.3f}"
+        if "val_loss" in last:
+            scores += f"; validation loss {last['val_loss']:.3f}, accuracy {last['val_accuracy']:.3f}"
+        return f"{self.name:16} {len(self.rows)} epochs; {scores}"
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,14 @@ class TrainingRun:
     """What `train` gives.
 
     Attributes:
-        classifier: with the weights of the epoch that had the lowest validation loss.
+        classifier: taught, and calibrated where there is a val split.
         stages: in their order.
+        calibration: how sure it may be; `None` without a val split.
     """
 
     classifier: ActivityClassifier
     stages: list[Stage]
+    calibration: Calibration | None
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -83,50 +86,79 @@ class TrainingRun:
 
     def as_text(self) -> str:
         """A line a stage, for a terminal."""
-        return "\n".join(stage.as_text() for stage in self.stages)
+        parts = [*self.stages, *([self.calibration] if self.calibration else [])]
+        return "\n".join(part.as_text() for part in parts)
 
 
-def train(dataset: Dataset, config: TrainConfig, *, work_dir: Path, resume: bool = False) -> TrainingRun:
-    """Teach a classifier on the train split, watching the val split; the test split is not touched.
+def train(
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    work_dir: Path,
+    resume: bool = False,
+    backbone: keras.Model | None = None,
+) -> TrainingRun:
+    """Teach a classifier on the train split; the test split is not touched.
 
     A backbone with pretrained weights stays frozen while the head learns from cached features; `config.fine_tune` then
     teaches its last layers. A backbone without pretrained weights learns together with the head.
+
+    How long it learns is fixed: the learning rate rises and falls once (Loshchilov & Hutter 2017) and the last weights
+    are kept. On small sets that is better than to stop at the lowest validation loss, which is mostly chance there.
+    So nothing is chosen by the val split; it is judged each epoch, and calibrates the model at the end.
 
     Args:
         dataset: made by `preprocess`.
         config: how to teach.
         work_dir: folder for the state of the run and its log; another run's state in it is replaced.
         resume: go on where a killed run with the same configuration stopped.
+        backbone: that of `config`, if it is at hand; it must stay frozen.
 
     Raises:
         DatasetError: a split is empty, or a label has no training videos.
         ModelFileError: the weights of the backbone cannot be had.
     """
     check_labels(dataset)
+    _warn_of_flip(dataset, config)
     keras.utils.set_random_seed(config.seed)
     with _precision(config.mixed_precision):
-        names, classifier = _stages(config), build_classifier(dataset, config)
+        names, classifier = stage_names(config), build_classifier(dataset, config, backbone)
         _claim_work_dir(work_dir, dataset, config, resume)  # last: what cannot run must not replace what did
         stages = [_STAGES[name](classifier, dataset, config, work_dir / name) for name in names]
-    return TrainingRun(_finished(classifier, dataset, config), stages)
+    if config.mixed_precision:
+        classifier = _in_float32(classifier, dataset, config)
+    calibration = _calibrate(classifier, dataset, config)
+    classifier.record = _record(dataset, config, calibration)
+    return TrainingRun(classifier, stages, calibration)
 
 
-def build_classifier(dataset: Dataset, config: TrainConfig) -> ActivityClassifier:
+def build_classifier(
+    dataset: Dataset, config: TrainConfig, backbone: keras.Model | None = None
+) -> ActivityClassifier:
     """An untaught classifier for a data set: the backbone with its weights, the head with random ones."""
     spec = dataset.spec
-    backbone = build_backbone(config.backbone, height=spec.height, width=spec.width, weights=config.weights)
-    head = build_head(
-        config.head,
-        num_features=backbone.output_shape[-1],
-        num_labels=len(dataset.labels),
-        units=config.units,
-        dropout=config.dropout,
-    )
+    if backbone is None:
+        backbone = build_backbone(config.backbone, height=spec.height, width=spec.width, weights=config.weights)
     if spec.frames_per_second:
         clip_seconds = spec.num_frames / spec.frames_per_second
     else:
         clip_seconds = max(sample.duration_seconds for sample in dataset.samples)
+    head = _build_head(spec, config, backbone, len(dataset.labels))
     return ActivityClassifier(backbone, head, spec=spec, labels=dataset.labels, clip_seconds=clip_seconds)
+
+
+def _build_head(spec: ClipSpec, config: TrainConfig, backbone: keras.Model, num_labels: int) -> keras.Model:
+    return build_head(
+        config.head,
+        num_features=backbone.output_shape[-1],
+        num_streams=len(spec.streams),
+        num_labels=num_labels,
+        units=config.units,
+        dropout=config.dropout,
+        layers=config.layers,
+        merge_mode=config.merge_mode,
+        members=config.members,
+    )
 
 
 def unfreeze(backbone: keras.Model, num_layers: int) -> None:
@@ -145,7 +177,8 @@ def unfreeze(backbone: keras.Model, num_layers: int) -> None:
 # === Stages ===
 
 
-def _stages(config: TrainConfig) -> list[str]:
+def stage_names(config: TrainConfig) -> list[str]:
+    """The stages of a run, in their order; raises `ActivityError` for what cannot be fine-tuned."""
     if (config.weights or default_weights(config.backbone)) == "none":
         if config.fine_tune:
             raise ActivityError(f"--fine-tune needs pretrained weights; without, all of {config.backbone} is taught")
@@ -154,54 +187,82 @@ def _stages(config: TrainConfig) -> list[str]:
 
 
 def _teach_head(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
-    def batches(split: str) -> ClipBatches:
-        samples = dataset.split(split)
+    def batches(split: str) -> ClipBatches | None:
+        samples = [sample for sample in dataset.samples if sample.split == split]
+        if not samples:
+            return None
         features = extract_features(dataset, samples, classifier.backbone)
-        return _batches(dataset, samples, features, "features", config, training=split == "train")
+        if split == "train":
+            standardize(classifier.head, features)
+        return _batches(classifier, samples, features, "features", config, training=split == "train")
 
-    return _fit(classifier.head, batches("train"), batches("val"), config, config.learning_rate, stage_dir)
+    optimizer = keras.optimizers.AdamW
+    return _fit(opinions_of(classifier.head), batches, config, config.epochs, optimizer, config.learning_rate, stage_dir)
 
 
 def _teach_last_layers(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
     unfreeze(classifier.backbone, config.fine_tune)
-    return _teach_frames(classifier, dataset, config, stage_dir, config.learning_rate * _FINE_TUNE_LEARNING_RATE)
+    taught = [layer for layer in classifier.backbone.layers if layer.trainable_variables]
+    rates = {v.path: _LAYER_DECAY**depth for depth, layer in enumerate(taught[::-1], 1) for v in layer.variables}
+    rate = config.learning_rate * _FINE_TUNE_LEARNING_RATE
+    optimizer = partial(LayerwiseAdamW, rates=rates)
+    stage = _teach_frames(classifier, dataset, config, stage_dir, config.fine_tune_epochs, optimizer, rate)
+    classifier.backbone.trainable = False
+    return stage
 
 
 def _teach_everything(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
-    return _teach_frames(classifier, dataset, config, stage_dir, config.learning_rate)
+    optimizer = keras.optimizers.AdamW
+    return _teach_frames(classifier, dataset, config, stage_dir, config.epochs, optimizer, config.learning_rate)
 
 
 def _teach_frames(
-    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path, learning_rate: float
+    classifier: ActivityClassifier,
+    dataset: Dataset,
+    config: TrainConfig,
+    stage_dir: Path,
+    num_epochs: int,
+    optimizer: Callable[..., keras.optimizers.Optimizer],
+    learning_rate: float,
 ) -> Stage:
-    def batches(split: str) -> ClipBatches:
-        samples = dataset.split(split)
-        return _batches(dataset, samples, FrameStacks(dataset, samples), "frames", config, training=split == "train")
+    # A step's clips go through the backbone a few at a time and their gradients are added up: BatchNormalization is
+    # frozen or absent, so this gives the same step in less memory.
+    spec = classifier.spec
+    pixels = spec.num_frames * len(spec.streams) * spec.height * spec.width
+    parts = -(-config.batch_size * pixels // (_PICTURES_AT_ONCE * 224 * 224))
+    parts = min(parts, config.batch_size)
+    if parts > 1:
+        optimizer = partial(optimizer, gradient_accumulation_steps=parts)
+    config = dataclasses.replace(config, batch_size=-(-config.batch_size // parts))
 
-    return _fit(classifier, batches("train"), batches("val"), config, learning_rate, stage_dir)
+    def batches(split: str) -> ClipBatches | None:
+        samples = [sample for sample in dataset.samples if sample.split == split]
+        stacks = Stacks(dataset, samples)
+        return _batches(classifier, samples, stacks, "frames", config, training=split == "train") if samples else None
+
+    return _fit(classifier.opinions(), batches, config, num_epochs, optimizer, learning_rate, stage_dir)
 
 
 _STAGES = {"head": _teach_head, "fine_tune": _teach_last_layers, "scratch": _teach_everything}
 
 
 def _batches(
-    dataset: Dataset,
+    classifier: ActivityClassifier,
     samples: Sequence[Sample],
-    stacks: Sequence[np.ndarray],
+    stacks: Sequence[Any],
     name: str,
     config: TrainConfig,
     *,
     training: bool,
 ) -> ClipBatches:
-    label_ids = {label: i for i, label in enumerate(dataset.labels)}
     return ClipBatches(
         stacks,
-        [label_ids[sample.label] for sample in samples],
-        num_frames=dataset.spec.num_frames,
+        [classifier.labels.index(sample.label) for sample in samples],
+        num_frames=classifier.spec.num_frames,
         name=name,
         batch_size=config.batch_size,
         training=training,
-        augment=training and name == "frames",
+        augment=classifier.spec.streams if training and name == "frames" else (),
         flip=config.flip,
         seed=config.seed,
     )
@@ -209,33 +270,91 @@ def _batches(
 
 def _fit(
     model: keras.Model,
-    train_batches: ClipBatches,
-    val_batches: ClipBatches,
+    batches: Callable[[str], ClipBatches | None],
     config: TrainConfig,
+    num_epochs: int,
+    optimizer: Callable[..., keras.optimizers.Optimizer],
     learning_rate: float,
     stage_dir: Path,
 ) -> Stage:
-    """Fit until the validation loss no longer falls; leaves the model with its best weights."""
-    checkpoint = Checkpoint(stage_dir, config.patience)
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=config.weight_decay, clipnorm=1.0)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=uses_jit())
-    first_epoch = checkpoint.begin(model, val_batches if stage_dir.name == "fine_tune" else None)
-    if checkpoint.finished(config.epochs):
-        _logger.info("%s: finished earlier, its best weights are used", stage_dir.name)
+    """Teach a model whose output are the opinions `(B, M, C)` of its members."""
+    checkpoint = Checkpoint(stage_dir, num_epochs)
+    train_batches, val_batches = batches("train"), batches("val")
+    assert train_batches is not None
+    num_steps = num_epochs * len(train_batches)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, num_steps, warmup_target=learning_rate, warmup_steps=int(_WARM_UP * num_steps)
+    )
+    adamw = optimizer(schedule, weight_decay=config.weight_decay, clipnorm=1.0)
+    adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    model.compile(adamw, loss=loss_of_members, metrics=[accuracy], jit_compile=uses_jit())
+    first_epoch = checkpoint.begin(model)
+    if checkpoint.finished:
+        _logger.info("%s: finished earlier, its weights are used", stage_dir.name)
     else:
-        model.fit(
-            train_batches,
-            validation_data=val_batches,
-            initial_epoch=first_epoch,
-            epochs=config.epochs,
-            shuffle=False,  # ClipBatches does, reproducibly
-            class_weight=_class_weight(train_batches.label_ids) if config.class_weight == "balanced" else None,
-            verbose=0,
-            callbacks=[_Progress(train_batches, config.epochs, stage_dir.name), checkpoint],
-        )
-    checkpoint.restore(model)
-    return Stage(stage_dir.name, checkpoint.state["rows"], checkpoint.state["best_epoch"])
+        with _memory_in_words():
+            model.fit(
+                train_batches,
+                validation_data=val_batches,
+                initial_epoch=first_epoch,
+                epochs=num_epochs,
+                shuffle=False,  # ClipBatches does, reproducibly
+                class_weight=_class_weight(train_batches.label_ids) if config.class_weight == "balanced" else None,
+                verbose=0,
+                callbacks=[_Progress(train_batches, num_epochs, stage_dir.name), checkpoint],
+            )
+    return Stage(stage_dir.name, checkpoint.state["rows"])
+
+
+def loss_of_members(label_ids: Any, opinions: Any) -> Any:
+    """Mean cross-entropy of the members, each on its own: `(B,)` ids and `(B, M, C)` probabilities to `(B,)`.
+
+    What is taught apart makes different mistakes, and its mean is better than that of members taught as one
+    (Lakshminarayanan et al. 2017, deep ensembles).
+    """
+    ids = ops.broadcast_to(ops.reshape(ops.cast(label_ids, "int32"), (-1, 1)), ops.shape(opinions)[:2])  # (B, M)
+    return ops.mean(keras.losses.sparse_categorical_crossentropy(ids, opinions), axis=1)
+
+
+def accuracy(label_ids: Any, opinions: Any) -> Any:
+    """Whether the fused opinions `(B, M, C)` are right: `(B,)` 0 or 1."""
+    ids = ops.cast(ops.reshape(label_ids, (-1,)), "int32")
+    best = ops.argmax(ops.mean(ops.log(ops.maximum(opinions, 1e-7)), axis=1), axis=-1)
+    return ops.cast(ops.equal(ids, ops.cast(best, "int32")), "float32")
+
+
+class LayerwiseAdamW(keras.optimizers.AdamW):
+    """AdamW with a rate for each variable (discriminative fine-tuning, Howard & Ruder 2018).
+
+    Args:
+        rates: path of a variable -> share of the learning rate; 1 for what is not named.
+    """
+
+    def __init__(self, *args: Any, rates: Mapping[str, float], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._rates_by_path, self._rates = dict(rates), list[float]()
+
+    def build(self, variables: Any) -> None:
+        """Also note the rates in the order of the variables."""
+        super().build(variables)
+        self._rates = [self._rates_by_path.get(variable.path, 1.0) for variable in variables]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """A step of the one variable at its own rate."""
+        super().update_step(gradient, variable, learning_rate * self._rates[self._get_variable_index(variable)])
+
+
+@contextlib.contextmanager
+def _memory_in_words() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
+            raise
+        raise ActivityError(
+            "not enough memory for a step of training; use a smaller --batch-size, fewer --streams, a smaller backbone, "
+            "or frames of less --size"
+        ) from error
 
 
 def _class_weight(label_ids: np.ndarray) -> dict[int, float]:
@@ -261,18 +380,22 @@ class _Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs = logs or {}
-        self._bar.set_postfix_str(f"train {logs['accuracy']:.3f}, val {logs['val_accuracy']:.3f}", refresh=False)
+        scores = [f"{name} {logs[key]:.3f}" for name, key in _SHOWN.items() if key in logs]
+        self._bar.set_postfix_str(", ".join(scores), refresh=False)
         self._bar.update(epoch + 1 - self._bar.n)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         self._bar.close()
 
 
+_SHOWN = {"train": "accuracy", "val": "val_accuracy"}
+
+
 # === Before and after ===
 
 
 def check_labels(dataset: Dataset) -> None:
-    """Raise `DatasetError` unless there are two labels, each with training videos, and videos for validation."""
+    """Raise `DatasetError` unless there are two labels, each with training videos."""
     taught = {sample.label for sample in dataset.split("train")}
     absent = sorted(set(dataset.labels) - taught)
     if absent:
@@ -281,11 +404,20 @@ def check_labels(dataset: Dataset) -> None:
         )
     if len(taught) < 2:
         raise DatasetError(f"{dataset.dataset_dir}: expected two or more labels, received only {', '.join(taught)}")
-    dataset.split("val")
+
+
+def _warn_of_flip(dataset: Dataset, config: TrainConfig) -> None:
+    if not config.flip:
+        return
+    if stage_names(config) == ["head"]:
+        _logger.warning("--flip does nothing here: it needs --fine-tune, or a backbone taught from scratch")
+    sided = [x for x in dataset.labels if set(re.split(r"[^a-z]+", x.lower())) & {"left", "right", "clockwise", "links", "rechts"}]
+    if sided:
+        _logger.warning("--flip mirrors videos, which makes one of the other out of: %s", ", ".join(sided))
 
 
 def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resume: bool) -> None:
-    """Make the folder that of this run, or check that it is, up to settings that only say when to stop."""
+    """Make the folder that of this run, or check that it is."""
     note = work_dir / "config.json"
     rows = [(sample.sample_id, sample.label, sample.split) for sample in dataset.samples]
     digest = hashlib.blake2b(json.dumps([as_dict(dataset.spec), rows]).encode(), digest_size=8).hexdigest()
@@ -299,7 +431,7 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
         changed = [
             f"{name} was {previous.get(name)}, now {value}"
             for name, value in settings.items()
-            if previous.get(name) != value and name not in ("epochs", "patience")
+            if previous.get(name) != value
         ]
         if changed:
             raise ActivityError(f"{work_dir}: cannot resume with other settings: {'; '.join(changed)}")
@@ -324,14 +456,29 @@ def _precision(mixed: bool) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _finished(taught: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> ActivityClassifier:
-    """The taught weights in a fresh float32 model: no optimizer, nothing of the training's precision."""
+def _in_float32(taught: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> ActivityClassifier:
+    """The taught weights in a float32 model: nothing of the training's precision."""
     fresh = build_classifier(dataset, dataclasses.replace(config, weights="none"))
     fresh.set_weights(taught.get_weights())
-    counts = {split: len([s for s in dataset.samples if s.split == split]) for split in ("train", "val", "test")}
-    fresh.record = {
-        "training": as_dict(config),
-        "num_videos": counts,
-        "taught": sorted({content_of(s) for s in dataset.samples if s.split in ("train", "val")}),
-    }
     return fresh
+
+
+def _calibrate(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> Calibration | None:
+    samples = [sample for sample in dataset.samples if sample.split == "val"]
+    if not samples:
+        return None
+    features = extract_features(dataset, samples, classifier.backbone, keep=stage_names(config) == ["head"])
+    label_ids = np.asarray([classifier.labels.index(sample.label) for sample in samples])
+    return calibrate(classifier, features, label_ids, precision=config.precision)
+
+
+def _record(dataset: Dataset, config: TrainConfig, calibration: Calibration | None) -> dict[str, Any]:
+    splits = ("train", "val", "test")
+    of = {split: [sample for sample in dataset.samples if sample.split == split] for split in splits}
+    return {
+        "training": as_dict(config),
+        "num_videos": {split: len(of[split]) for split in splits},
+        "taught": sorted({content_of(sample) for sample in of["train"] + of["val"]}),
+        "held_out": sorted({content_of(sample) for sample in of["test"]}),
+        "calibration": calibration.as_dict() if calibration else None,
+    }

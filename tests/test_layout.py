@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "activity"
 
 # A module imports only from those before it.
 ORDER = """
-    errors config progress video clips dataset splits metrics
-    devices layers backbones heads classifier
+    errors config progress video motion clips dataset splits metrics
+    devices layers backbones heads classifier calibration
     synthetic store preprocessing batches checkpoint training evaluation
     predictor plots doctor demo cli
 """.split()
