@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from activity import __version__
-from activity.config import RESIZE_MODES, ClipSpec, TrainConfig
+from activity.config import RESIZE_MODES, ClipSpec, TrainConfig, as_dict
 from activity.errors import ActivityError
 
 _Config = TypeVar("_Config", ClipSpec, TrainConfig)
@@ -114,21 +114,23 @@ def _train(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from activity.classifier import load_classifier
     from activity.evaluation import evaluate
-    from activity.plots import save_report
+    from activity.report import save_report
     from activity.store import load_dataset
 
     _check_folder(arguments.out)
     dataset = load_dataset(arguments.dataset)
-    evaluation = evaluate(load_classifier(arguments.model), dataset, split=arguments.split)
+    classifier = load_classifier(arguments.model)
+    evaluation = evaluate(classifier, dataset, split=arguments.split)
     print(json.dumps(evaluation.as_dict()) if arguments.json else evaluation.as_text())
     if arguments.out:
-        _say_written(save_report(evaluation, dataset, arguments.out))
+        about = {"model": arguments.model, **classifier.record}
+        _say_written(save_report(evaluation, dataset, arguments.out, about=about))
 
 
 def _cross_validate(arguments: argparse.Namespace) -> None:
     config = _settings(TrainConfig, arguments)
     from activity.evaluation import cross_validate
-    from activity.plots import save_report
+    from activity.report import save_report
     from activity.store import load_dataset
 
     _check_folder(arguments.out)
@@ -137,7 +139,8 @@ def _cross_validate(arguments: argparse.Namespace) -> None:
         result = cross_validate(dataset, config, folds=arguments.folds, work_dir=Path(work_dir))
     print(json.dumps(result.as_dict()) if arguments.json else result.as_text())
     if arguments.out:
-        _say_written(save_report(result, dataset, arguments.out))
+        about = {"folds": arguments.folds, **as_dict(config)}
+        _say_written(save_report(result, dataset, arguments.out, about=about))
 
 
 def _classify(arguments: argparse.Namespace) -> int:
@@ -300,7 +303,7 @@ _BACKBONES_HELP = (
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also write pictures and tables there")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.html, pictures and tables there")
     parser.add_argument("--json", action="store_true", help="print the scores as one JSON object")
 
 
