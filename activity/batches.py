@@ -87,7 +87,9 @@ def augment_frames(frames: np.ndarray, rng: np.random.Generator, *, streams: Seq
     mirror = flip and rng.random() < 0.5
     frames = np.pad(frames, ((0, 0), (0, 0), (pad_y, pad_y), (pad_x, pad_x), (0, 0)), mode="edge")
     frames = frames[:, :, top : top + height, left : left + width]
-    dark = np.array([0.0 if stream == "rgb" else 127.5 for stream in streams])  # what no light, or no change, looks like
+    dark = np.array(
+        [0.0 if stream == "rgb" else 127.5 for stream in streams]
+    )  # what no light, or no change, looks like
     tables = np.clip(np.rint(dark + (np.arange(256)[:, None] - dark) * gain), 0, 255).astype(np.uint8)  # (256, S)
     frames = np.stack([tables[:, s][frames[:, s]] for s in range(len(streams))], axis=1)
     return frames[:, :, :, ::-1] if mirror else frames

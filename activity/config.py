@@ -9,6 +9,7 @@ from typing import Any
 from activity.errors import ActivityError
 
 RESIZE_MODES = ("stretch", "crop", "letterbox")
+MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recurrent head
 STREAMS = ("rgb", "motion", "closeup")  # what they are: activity.motion
 
 
@@ -104,6 +105,7 @@ class TrainConfig:
         _check("fine_tune", self.fine_tune, self.fine_tune >= 0, "0 or more layers")
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate < 10, "above 0")
         _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "0 to below 1")
+        _check("merge_mode", self.merge_mode, self.merge_mode in MERGE_MODES, f"one of {', '.join(MERGE_MODES)}")
         _check("class_weight", self.class_weight, self.class_weight in ("none", "balanced"), "none or balanced")
 
 

@@ -15,9 +15,10 @@ from activity.classifier import save_classifier
 from activity.config import ClipSpec, TrainConfig
 from activity.evaluation import Evaluation, evaluate
 from activity.metrics import Scores
-from activity.plots import curves_figure, samples_figure, save_figure, save_report
+from activity.plots import curves_figure, samples_figure, save_figure
 from activity.predictor import Predictor
 from activity.preprocessing import preprocess
+from activity.report import save_report
 from activity.synthetic import ORDER_PAIRS, draw_frames, write_videos
 from activity.training import train
 from activity.video import write_video
@@ -53,7 +54,7 @@ def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
 
     say(f"\n4. activity evaluate {out}/model.keras {out}/dataset --out {out}/report")
     evaluation = evaluate(run.classifier, dataset)
-    save_report(evaluation, dataset, out / "report")
+    save_report(evaluation, dataset, out / "report", about=run.classifier.record)
     say(evaluation.as_text())
     shuffled = [evaluate(run.classifier, dataset, shuffle_seed=seed).scores for seed in range(_NUM_SHUFFLES)]
     say(
@@ -67,7 +68,7 @@ def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
         path = out / f"new_{activity}.avi"
         write_video(path, draw_frames(activity, performer=_NEW_PERFORMER, take=0), frames_per_second=12)
         say(predictor.predict(path).as_text(top_k=3))
-    say(f"\npictures: {out}/samples.png, learning_curves.png, report/confusion.png, report/mistakes.png")
+    say(f"\nto look at: {out}/report/report.html, samples.png, learning_curves.png")
     return evaluation
 
 

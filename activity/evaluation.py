@@ -49,14 +49,17 @@ class Evaluation:
 
     def worst_mistakes(self, most: int = 12) -> list[int]:
         """Indices of wrong answers, the most confident first."""
-        wrong = np.flatnonzero(self.scores.predicted_ids != self.scores.label_ids)
-        confidence = self.scores.probabilities[wrong].max(axis=1)
-        return wrong[np.argsort(-confidence, kind="stable")][:most].tolist()
+        wrong = np.flatnonzero(~self.scores.right)
+        return wrong[np.argsort(-self.scores.confidences[wrong], kind="stable")][:most].tolist()
 
 
 @dataclass(frozen=True)
 class CrossValidation(Evaluation):
     """Pooled scores of all folds, each sample judged once.
+
+    Spreads and standard errors are over the folds, two or more, so that clips of one group count as one: `deviation /
+    sqrt(K)`. Folds share training videos, so the true error is rather larger; no unbiased estimate of it exists (Bengio
+    and Grandvalet 2004, jmlr.org/papers/v5/grandvalet04a.html).
 
     Attributes:
         baseline: scores of mean features and logistic regression in the same folds.
@@ -69,27 +72,79 @@ class CrossValidation(Evaluation):
     @property
     def fold_accuracies(self) -> dict[str, float]:
         """Fold -> accuracy on its samples."""
-        right = self.scores.predicted_ids == self.scores.label_ids
-        folds = np.asarray(self.folds)
-        return {fold: float(right[folds == fold].mean()) for fold in sorted(set(self.folds))}
+        return {fold: scores.accuracy for fold, scores in self._by_fold(self.scores).items()}
+
+    @property
+    def fold_macro_f1(self) -> dict[str, float]:
+        """Fold -> macro-F1 on its samples, over the labels that occur there."""
+        return {fold: scores.macro_f1 for fold, scores in self._by_fold(self.scores).items()}
+
+    @property
+    def baseline_fold_accuracies(self) -> dict[str, float]:
+        """Fold -> accuracy of the baseline on its samples."""
+        return {fold: scores.accuracy for fold, scores in self._by_fold(self.baseline).items()}
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean of `fold_accuracies`."""
+        return mean_and_error(list(self.fold_accuracies.values()))[1]
+
+    @property
+    def lead(self) -> tuple[float, float]:
+        """Mean over folds of the accuracy less that of the baseline, and the standard error of this paired difference.
+
+        Both are judged on the same samples, so how hard a fold is drops out of the difference.
+        """
+        ours, theirs = self.fold_accuracies, self.baseline_fold_accuracies
+        return mean_and_error([ours[fold] - theirs[fold] for fold in ours])
+
+    def verdict(self) -> str:
+        """One sentence: is the model ahead of the baseline by more than one standard error of the paired difference?"""
+        lead, error = self.lead
+        if abs(lead) <= error or not lead:
+            what = "not told apart from the baseline: the difference is within one standard error"
+        else:
+            what = f"{'ahead of' if lead > 0 else 'BEHIND'} the baseline by more than one standard error"
+        return f"The model is {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.fold_accuracies)} folds)."
 
     def as_dict(self) -> dict[str, Any]:
-        """The pooled scores, `folds` (accuracy of each) and `baseline_accuracy`; ready for JSON."""
+        """The pooled scores, accuracy (`folds`) and macro-F1 by fold, and the baseline; ready for JSON."""
         return {
             **super().as_dict(),
             "folds": self.fold_accuracies,
+            "fold_macro_f1": self.fold_macro_f1,
+            "standard_error": self.standard_error,
             "baseline_accuracy": self.baseline.accuracy,
+            "baseline_macro_f1": self.baseline.macro_f1,
+            "baseline_folds": self.baseline_fold_accuracies,
+            "lead": dict(zip(("accuracy", "standard_error"), self.lead, strict=True)),
         }
 
     def as_text(self) -> str:
         """The same for a terminal."""
-        accuracies = list(self.fold_accuracies.values())
+        accuracies, f1s = list(self.fold_accuracies.values()), list(self.fold_macro_f1.values())
         return (
             f"{super().as_text()}\n\n"
-            f"{len(accuracies)} folds: mean {np.mean(accuracies):.3f}, standard deviation {np.std(accuracies):.3f}, "
+            f"{len(accuracies)} folds: mean {np.mean(accuracies):.3f}, "
+            f"standard deviation {np.std(accuracies, ddof=1):.3f}, standard error {self.standard_error:.3f}, "
             f"lowest {min(accuracies):.3f}, highest {max(accuracies):.3f}\n"
-            f"baseline, mean feature + logistic regression in the same folds: {self.baseline.accuracy:.3f}"
+            f"macro-F1 over the folds: mean {np.mean(f1s):.3f}, standard deviation {np.std(f1s, ddof=1):.3f}\n"
+            f"baseline, mean feature + logistic regression in the same folds: {self.baseline.accuracy:.3f}, "
+            f"macro-F1 {self.baseline.macro_f1:.3f}\n"
+            f"{self.verdict()}"
         )
+
+    def _by_fold(self, scores: Scores) -> dict[str, Scores]:
+        folds = np.asarray(self.folds)
+        return {
+            fold: Scores(scores.probabilities[folds == fold], scores.label_ids[folds == fold], scores.labels)
+            for fold in sorted(set(self.folds))
+        }
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of two or more values, one a fold, and its standard error."""
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def evaluate(

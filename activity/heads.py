@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from activity.config import MERGE_MODES
 from activity.errors import ActivityError
 from activity.layers import (
     Fuse,
@@ -32,7 +33,6 @@ from activity.layers import (
     uses_jit,
 )
 
-MERGE_MODES = ("concat", "sum", "mul", "ave")
 NUM_SEGMENTS = 4  # of the head `segments`
 FUSE, _STANDARDIZE, _OPINIONS, _ATTENTION = "fuse", "standardize", "opinions", "attention_weights"  # names of layers
 

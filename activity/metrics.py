@@ -34,10 +34,20 @@ class Scores:
         """`(N,)` most probable label ids."""
         return self.probabilities.argmax(axis=1)
 
+    @cached_property
+    def confidences(self) -> np.ndarray:
+        """`(N,)` probabilities of the most probable labels."""
+        return self.probabilities.max(axis=1)
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """`(N,)` bool: the most probable label is the true one."""
+        return self.predicted_ids == self.label_ids
+
     @property
     def accuracy(self) -> float:
         """Share of samples whose most probable label is right (top-1)."""
-        return float(np.mean(self.predicted_ids == self.label_ids))
+        return float(np.mean(self.right))
 
     def top_k_accuracy(self, k: int) -> float:
         """Share of samples whose true label is among the `k` most probable; of equal ones the first counts first."""
@@ -105,3 +115,64 @@ class Scores:
             for i, (label, row) in enumerate(zip(self.labels, self.confusion, strict=True))
         ]
         return [head, *rows]
+
+
+# === Calibration ===
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Samples of like confidence.
+
+    Attributes:
+        low, high: limits of the confidence; `high` belongs to the bin, `low` does not.
+        num_samples: in the bin, 1 or more.
+        confidence: their mean confidence.
+        accuracy: share of them that is right.
+    """
+
+    low: float
+    high: float
+    num_samples: int
+    confidence: float
+    accuracy: float
+
+
+def reliability_bins(confidences: np.ndarray, right: np.ndarray, *, num_bins: int = 10) -> list[ReliabilityBin]:
+    """Bins of equal width that hold samples, from the least confident (Guo et al. 2017, arxiv.org/abs/1706.04599).
+
+    Args:
+        confidences: `(N,)` probabilities of the predicted labels, 0 to 1.
+        right: `(N,)` bool, whether the predictions were right.
+        num_bins: that divide 0 to 1.
+
+    Raises:
+        ValueError: the shapes differ, there are no samples, or a confidence is outside of 0 to 1.
+    """
+    confidences, right = np.asarray(confidences, float), np.asarray(right, bool)
+    if confidences.ndim != 1 or confidences.shape != right.shape or not len(confidences):
+        raise ValueError(f"expected two (N,) arrays with N >= 1, received {confidences.shape} and {right.shape}")
+    if not (confidences.min() >= 0 and confidences.max() <= 1 + 1e-5):  # a float32 softmax may pass 1 by a hair
+        raise ValueError(f"confidences must be 0 to 1, received {confidences.min()} to {confidences.max()}")
+    edges = np.arange(num_bins + 1) / num_bins
+    bin_ids = np.digitize(confidences, edges[1:-1], right=True)  # (N,), 0 to num_bins-1
+    return [
+        ReliabilityBin(
+            float(edges[i]),
+            float(edges[i + 1]),
+            int(np.sum(bin_ids == i)),
+            float(confidences[bin_ids == i].mean()),
+            float(right[bin_ids == i].mean()),
+        )
+        for i in np.unique(bin_ids)
+    ]
+
+
+def expected_calibration_error(confidences: np.ndarray, right: np.ndarray, *, num_bins: int = 10) -> float:
+    """Mean gap between confidence and accuracy over the bins, weighted by their samples; 0 is calibrated.
+
+    It depends on the number of bins, and few samples in a bin make it larger than it is: compare like with like. See
+    `reliability_bins` for the arguments and errors.
+    """
+    bins = reliability_bins(confidences, right, num_bins=num_bins)
+    return sum(b.num_samples * abs(b.accuracy - b.confidence) for b in bins) / len(confidences)

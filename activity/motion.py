@@ -197,9 +197,7 @@ def track_motion(energies: Sequence[np.ndarray], scale: float) -> list[tuple[flo
         _smooth(np.interp(frames, moving, [(_quantile(v, 0.1) + _quantile(v, 0.9)) / 2 for v in profile]))
         for profile in (columns, rows)
     )
-    spreads = [
-        max(_quantile(v, 0.95) - _quantile(v, 0.05) for v in pair) for pair in zip(columns, rows, strict=True)
-    ]
+    spreads = [max(_quantile(v, 0.95) - _quantile(v, 0.05) for v in pair) for pair in zip(columns, rows, strict=True)]
     side = float(np.clip(1.25 * np.median(spreads), 0.3 * height, 1.1 * height))
     return [(scale * cx, scale * cy, scale * side) for cx, cy in zip(x.tolist(), y.tolist(), strict=True)]
 
@@ -222,9 +220,7 @@ def cut_square(picture: np.ndarray, square: tuple[float, float, float], height: 
     x, y, side = square
     fx, fy = width / side, height / side
     transform = np.array([[fx, 0, width / 2 - fx * x], [0, fy, height / 2 - fy * y]])
-    return cv2.warpAffine(
-        picture, transform, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    return cv2.warpAffine(picture, transform, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _working_grey(frame: np.ndarray) -> np.ndarray:

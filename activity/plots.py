@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +10,16 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from activity.evaluation import Evaluation
-from activity.metrics import Scores
-from activity.store import Dataset, atomic_file, write_csv
+from activity.metrics import Scores, expected_calibration_error, reliability_bins
+from activity.store import Dataset, atomic_file
 
-_RIGHT, _WRONG, _GREY = "#2a7f62", "#c0392b", "#888888"
+# Okabe and Ito's colours, which the colour-blind tell apart (jfly.uni-koeln.de/color)
+_RIGHT, _WRONG, _OTHER, _GREY = "#0072b2", "#d55e00", "#e69f00", "#777777"
+_LONGEST_NAME = 32  # characters of a label or file beside a picture
 _plain_text = rc_context({"text.parse_math": False})  # a $ in a label or path is no formula
 
 
@@ -30,44 +32,177 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-def save_report(evaluation: Evaluation, dataset: Dataset, out: Path) -> list[Path]:
-    """Write `scores.json`, `report.txt`, `predictions.csv`, `confusion.png` and `mistakes.png` into a folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    scores = evaluation.scores
-    with atomic_file(out / "scores.json", "w") as file:
-        json.dump(evaluation.as_dict(), file, indent=2)
-    with atomic_file(out / "report.txt", "w") as file:
-        file.write(evaluation.as_text() + "\n")
-    rows = [
-        {"path": sample.path, "label": sample.label, "predicted": scores.labels[best], "probability": float(row[best])}
-        for sample, row, best in zip(evaluation.samples, scores.probabilities, scores.predicted_ids, strict=True)
-    ]
-    write_csv(out / "predictions.csv", ("path", "label", "predicted", "probability"), rows)
-    save_figure(confusion_figure(scores), out / "confusion.png")
-    save_figure(mistakes_figure(evaluation, dataset), out / "mistakes.png")
-    names = ("scores.json", "report.txt", "predictions.csv", "confusion.png", "mistakes.png")
-    return [out / name for name in names]
-
-
 @_plain_text
 def confusion_figure(scores: Scores) -> Figure:
-    """The confusion matrix: rows true, columns predicted, colour by share of the row, counts written in."""
+    """The confusion matrix: rows true, columns predicted, colour by share of the row; counts for up to 40 labels."""
     counts = scores.confusion
-    size = max(4.5, 0.5 * len(scores.labels) + 2.5)
+    few = len(scores.labels) <= 40  # with more there is no room for numbers
+    size = max(4.5, (0.5 if few else 0.16) * len(scores.labels) + 2.5)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Greens", vmin=0, vmax=1)
+    # Where no numbers are written, a few confusions must show too.
+    axes.imshow(shares, cmap="Blues", norm=PowerNorm(1 if few else 0.5, 0, 1))
     ticks = np.arange(len(scores.labels))
-    axes.set_xticks(ticks, scores.labels, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, scores.labels)
+    names = [_short(label) for label in scores.labels]
+    text_size = "medium" if few else 7
+    axes.set_xticks(ticks, names, rotation=45 if few else 90, fontsize=text_size)
+    for text in axes.get_xticklabels():
+        text.set(ha="right", va="top" if few else "center", rotation_mode="anchor")
+    axes.set_yticks(ticks, names, fontsize=text_size)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"accuracy {scores.accuracy:.3f}, macro-F1 {scores.macro_f1:.3f}, {len(scores.label_ids)} videos")
-    if len(ticks) <= 40:  # more would be unreadable
+    if few:
         for row, column in zip(*np.nonzero(counts), strict=True):
             shade = "white" if shares[row, column] > 0.6 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade)
+    return figure
+
+
+@_plain_text
+def per_class_figure(scores: Scores) -> Figure:
+    """F1 of each class as a bar, the best on top, its precision and recall as marks, and its number of videos."""
+    rows = sorted(scores.per_class.items(), key=lambda item: (-item[1]["f1"], item[0]))
+    places = np.arange(len(rows))
+    figure = Figure(figsize=(8, 0.24 * len(rows) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    values = {name: [row[name] for _, row in rows] for name in ("precision", "recall", "f1")}
+    axes.barh(places, values["f1"], color="#a6cee3", height=0.75, label="F1")
+    axes.hlines(places, values["precision"], values["recall"], color=_GREY, linewidth=1, zorder=2)
+    axes.scatter(values["precision"], places, color=_RIGHT, marker="D", s=42, label="precision", zorder=3)
+    axes.scatter(values["recall"], places, color=_WRONG, marker="o", s=18, label="recall", zorder=4)
+    for place, (_, row) in zip(places, rows, strict=True):
+        axes.annotate(
+            f"{row['support']}",
+            (1, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, 0),
+            va="center",
+            textcoords="offset points",
+            fontsize="small",
+            color=_GREY,
+            annotation_clip=False,
+        )
+    axes.set_yticks(places, [_short(label) for label, _ in rows], fontsize="small")
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 1.02)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_title("videos", loc="right", color=_GREY, fontsize="small")
+    figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    return figure
+
+
+@_plain_text
+def reliability_figure(
+    confidences: np.ndarray,
+    right: np.ndarray,
+    *,
+    title: str = "",
+    before: tuple[np.ndarray, np.ndarray] | None = None,
+    num_bins: int = 10,
+) -> Figure:
+    """Reliability diagram: accuracy against confidence, with the samples of each bin below.
+
+    The bars are 95 % Wilson intervals: with few samples in a bin, its distance from the diagonal says little.
+
+    Args:
+        confidences: `(N,)` probabilities of the predicted labels.
+        right: `(N,)` bool, whether the predictions were right.
+        title: of the figure.
+        before: the same two arrays before calibration (temperature scaling), drawn beside.
+        num_bins: of equal width.
+
+    Raises:
+        ValueError: as `activity.metrics.reliability_bins`.
+    """
+    figure = Figure(figsize=(5.6, 6.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="calibrated")
+    series = [("after" if before else "model", _RIGHT, "o", confidences, right)]
+    if before:
+        series.insert(0, ("before", _OTHER, "s", *before))
+    for number, (name, colour, marker, confidence, correct) in enumerate(series):
+        bins = reliability_bins(confidence, correct, num_bins=num_bins)
+        x = np.array([b.confidence for b in bins])
+        y = np.array([b.accuracy for b in bins])
+        counts = np.array([b.num_samples for b in bins])
+        error = expected_calibration_error(confidence, correct, num_bins=num_bins)
+        name = f"{name}: expected calibration error {error:.3f}"
+        upper.errorbar(x, y, yerr=np.abs(_wilson(y, counts) - y), color=colour, marker=marker, capsize=2, label=name)
+        width = 0.9 / num_bins / len(series)
+        middles = np.array([(b.low + b.high) / 2 for b in bins]) + (number - (len(series) - 1) / 2) * width
+        lower.bar_label(lower.bar(middles, counts, width, color=colour), fontsize=7, padding=1)
+    upper.set(title=title, ylabel="accuracy", ylim=(-0.02, 1.02))
+    lower.set(xlabel=f"confidence ({num_bins} bins)", ylabel="videos", xlim=(0, 1.02))
+    lower.margins(y=0.2)
+    upper.grid(alpha=0.3)
+    figure.legend(loc="outside upper left", fontsize="small", frameon=False)
+    return figure
+
+
+def _wilson(share: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """The 95 % interval of shares `(B,)` of counts: `(2, B)`. Unlike the plain one it has a width at 0 and 1."""
+    z2 = 1.96**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = 1.96 / (1 + z2 / count) * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return np.stack([np.minimum(middle - half, share), np.maximum(middle + half, share)])
+
+
+@_plain_text
+def ablation_figure(rows: Sequence[tuple[str, Mapping[str, tuple[float, float]]]]) -> Figure:
+    """What each change does: a dot and its standard error per row, a panel per data set, the first row dashed.
+
+    Args:
+        rows: name, and data set -> (mean, standard error); the first row is the reference. A row may lack data sets.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if not rows:
+        raise ValueError("expected one or more rows, the reference first")
+    datasets = list(dict.fromkeys(name for _, scores in rows for name in scores))
+    figure = Figure(figsize=(2.6 + 2.6 * len(datasets), 0.32 * len(rows) + 1.1), layout="constrained")
+    panels = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
+    for axes, dataset in zip(panels, datasets, strict=True):
+        for place, (_, scores) in enumerate(rows):
+            if dataset in scores:
+                mean, error = scores[dataset]
+                colour = _WRONG if place == 0 else _RIGHT
+                axes.errorbar(mean, place, xerr=error, fmt="o", color=colour, capsize=3)
+        if dataset in rows[0][1]:
+            axes.axvline(rows[0][1][dataset][0], color=_WRONG, linestyle="--", linewidth=1, zorder=0)
+        axes.set_title(_short(dataset), fontsize="medium")
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_xlabel("accuracy \N{PLUS-MINUS SIGN} standard error", fontsize="small")
+    panels[0].set_yticks(np.arange(len(rows)), [_short(name) for name, _ in rows])
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    return figure
+
+
+@_plain_text
+def folds_figure(accuracies: Mapping[str, float], baseline: Mapping[str, float]) -> Figure:
+    """Accuracy of the model and of the baseline in each fold, joined by a line, and their means over the folds.
+
+    Args:
+        accuracies: fold -> accuracy of the model.
+        baseline: the same folds -> accuracy of the baseline.
+    """
+    places = np.arange(len(accuracies))
+    many = len(places) > 60  # no room for names
+    figure = Figure(figsize=(8, (0.12 if many else 0.28) * min(len(places), 120) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    ours, theirs = list(accuracies.values()), [baseline[fold] for fold in accuracies]
+    axes.hlines(places, ours, theirs, color="#bbbbbb", linewidth=2, zorder=1)
+    for name, values, colour, marker in (("baseline", theirs, _OTHER, "s"), ("model", ours, _RIGHT, "o")):
+        mean = float(np.mean(values))
+        axes.scatter(values, places, color=colour, marker=marker, s=36, zorder=3, label=f"{name}, mean {mean:.3f}")
+        axes.axvline(mean, color=colour, linestyle="--", linewidth=1.2, zorder=2)
+    axes.set_yticks([] if many else places, [] if many else [_short(fold) for fold in accuracies], fontsize="small")
+    axes.set_ylim(len(places) - 0.4, -0.6)
+    axes.set(xlabel="accuracy", ylabel=f"fold ({len(places)})" if many else "fold")
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
     return figure
 
 
@@ -104,7 +239,7 @@ def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10,
     chosen = evaluation.worst_mistakes(most)
     title = "most confident mistakes"
     if not chosen:
-        chosen = np.argsort(scores.probabilities.max(axis=1), kind="stable")[:most].tolist()
+        chosen = np.argsort(scores.confidences, kind="stable")[:most].tolist()
         title = "no mistakes; the least certain right answers"
     strips = [_strip(dataset.frames(evaluation.samples[i]), num_columns) for i in chosen]
     ratio = strips[0].shape[0] / strips[0].shape[1]
@@ -112,18 +247,62 @@ def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10,
     figure.suptitle(title)
     for i, strip, axes in zip(chosen, strips, np.ravel(figure.subplots(len(chosen), 1, squeeze=False)), strict=True):
         sample, predicted = evaluation.samples[i], scores.predicted_ids[i]
-        wrong = predicted != scores.label_ids[i]
+        wrong = not scores.right[i]
         axes.imshow(strip)
         axes.set_axis_off()
         axes.set_title(
-            f"{sample.label} taken for {scores.labels[predicted]} " if wrong else f"{sample.label} ",
+            f"{_short(sample.label)} taken for {_short(scores.labels[predicted])} "
+            if wrong
+            else f"{_short(sample.label)} ",
             loc="left",
             color=_WRONG if wrong else _RIGHT,
             fontsize="medium",
         )
-        axes.set_title(
-            f"{scores.probabilities[i, predicted]:.2f}   {sample.path}", loc="right", color=_GREY, fontsize="small"
-        )
+        judged = f"{scores.confidences[i]:.2f}   {_short(sample.path, 40)}"
+        axes.set_title(judged, loc="right", color=_GREY, fontsize="small")
+    return figure
+
+
+@_plain_text
+def attention_figure(frames: np.ndarray, weights: np.ndarray, *, title: str = "", most: int = 12) -> Figure:
+    """How much each frame of a clip counts: bars over time, each above its frame.
+
+    Args:
+        frames: `(n, H, W, 3)` uint8.
+        weights: `(n,)`, sum 1.
+        title: of the figure.
+        most: frames shown, evenly chosen; their bars are dark. There is a bar for every frame.
+
+    Raises:
+        ValueError: there is not one weight a frame.
+    """
+    if weights.shape != (len(frames),) or not len(frames):
+        raise ValueError(f"expected a weight for each of {len(frames)} frames, received weights {weights.shape}")
+    num_shown = min(most, len(frames))
+    slot = len(frames) / num_shown  # of a picture, in bars
+    chosen = ((np.arange(num_shown) + 0.5) * slot).astype(int)
+    # Placed by hand, in inches: bars and pictures must share their left and right edge.
+    width, left, bars, head, foot = 10.0, 0.65, 1.5, 0.4, 0.3
+    inner = width - left - 0.5
+    strip = inner / num_shown * frames.shape[1] / frames.shape[2]
+    height = foot + strip + 0.08 + bars + head
+    figure = Figure(figsize=(width, height))
+    upper = figure.add_axes((left / width, (foot + strip + 0.08) / height, inner / width, bars / height))
+    lower = figure.add_axes((left / width, foot / height, inner / width, strip / height))
+    colours = [_RIGHT if i in chosen else "#a6cee3" for i in range(len(frames))]
+    upper.bar(np.arange(len(frames)) + 0.5, weights, width=0.9, color=colours)
+    upper.axhline(1 / len(frames), color=_GREY, linestyle="--", linewidth=1)
+    upper.annotate(" even", (1, 1 / len(frames)), xycoords=("axes fraction", "data"), va="center", color=_GREY)
+    upper.set(xlim=(0, len(frames)), ylabel="weight", xticks=[])
+    upper.set_title(title, loc="left", fontsize="medium")
+    upper.spines[["top", "right"]].set_visible(False)
+    for number, i in enumerate(chosen):
+        edges = ((number + 0.03) * slot, (number + 0.97) * slot, 0, 1)
+        lower.imshow(np.asarray(frames[i]), extent=edges, aspect="auto")
+    lower.set(xlim=(0, len(frames)), ylim=(0, 1), yticks=[])
+    lower.set_xticks((np.arange(num_shown) + 0.5) * slot, [f"{i + 1}" for i in chosen], fontsize="small")
+    lower.tick_params(length=0)
+    lower.spines[:].set_visible(False)
     return figure
 
 
@@ -141,8 +320,9 @@ def samples_figure(dataset: Dataset, *, per_label: int = 1, num_columns: int = 8
     for sample, strip, axes in zip(rows, strips, np.ravel(figure.subplots(len(rows), 1, squeeze=False)), strict=True):
         axes.imshow(strip)
         axes.set_axis_off()
-        axes.set_title(sample.label, loc="left", fontsize="medium")
-        axes.set_title(f"{sample.path}   {sample.duration_seconds:.1f} s", loc="right", color=_GREY, fontsize="small")
+        about = f"{_short(sample.path, 60)}   {sample.duration_seconds:.1f} s"
+        axes.set_title(_short(sample.label), loc="left", fontsize="medium")
+        axes.set_title(about, loc="right", color=_GREY, fontsize="small")
     return figure
 
 
@@ -150,3 +330,9 @@ def _strip(frames: np.ndarray, num_columns: int) -> np.ndarray:
     """Frames of a stack from first to last, side by side: `(H, num_columns * W, 3)`."""
     chosen = np.linspace(0, len(frames) - 1, num_columns).round().astype(int)
     return np.concatenate(list(np.asarray(frames[chosen])), axis=1)  # (columns, H, W, 3) -> (H, columns*W, 3)
+
+
+def _short(name: str, longest: int = _LONGEST_NAME) -> str:
+    """A name without its middle, if it is too long: the ends tell names apart."""
+    half = longest // 2
+    return name if len(name) <= longest else f"{name[: half - 1]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"

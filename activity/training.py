@@ -132,9 +132,7 @@ def train(
     return TrainingRun(classifier, stages, calibration)
 
 
-def build_classifier(
-    dataset: Dataset, config: TrainConfig, backbone: keras.Model | None = None
-) -> ActivityClassifier:
+def build_classifier(dataset: Dataset, config: TrainConfig, backbone: keras.Model | None = None) -> ActivityClassifier:
     """An untaught classifier for a data set: the backbone with its weights, the head with random ones."""
     spec = dataset.spec
     if backbone is None:
@@ -197,7 +195,9 @@ def _teach_head(classifier: ActivityClassifier, dataset: Dataset, config: TrainC
         return _batches(classifier, samples, features, "features", config, training=split == "train")
 
     optimizer = keras.optimizers.AdamW
-    return _fit(opinions_of(classifier.head), batches, config, config.epochs, optimizer, config.learning_rate, stage_dir)
+    return _fit(
+        opinions_of(classifier.head), batches, config, config.epochs, optimizer, config.learning_rate, stage_dir
+    )
 
 
 def _teach_last_layers(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
@@ -411,7 +411,11 @@ def _warn_of_flip(dataset: Dataset, config: TrainConfig) -> None:
         return
     if stage_names(config) == ["head"]:
         _logger.warning("--flip does nothing here: it needs --fine-tune, or a backbone taught from scratch")
-    sided = [x for x in dataset.labels if set(re.split(r"[^a-z]+", x.lower())) & {"left", "right", "clockwise", "links", "rechts"}]
+    sided = [
+        x
+        for x in dataset.labels
+        if set(re.split(r"[^a-z]+", x.lower())) & {"left", "right", "clockwise", "links", "rechts"}
+    ]
     if sided:
         _logger.warning("--flip mirrors videos, which makes one of the other out of: %s", ", ".join(sided))
 

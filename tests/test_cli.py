@@ -144,7 +144,9 @@ def test_train_leaves_a_model_a_log_and_a_picture(folder):
 def test_evaluate_for_people_and_for_programs(run, folder):
     status, out, _ = run("evaluate", folder / "model.keras", folder / "dataset", "--out", folder / "report")
     assert status == 0 and "confusion (rows true, columns predicted)" in out
-    assert {path.name for path in (folder / "report").iterdir()} >= {"confusion.png", "mistakes.png", "scores.json"}
+    assert {path.name for path in (folder / "report").iterdir()} >= {"report.html", "mistakes.png", "scores.json"}
+    page = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert "model.keras" in page and "training.backbone" in page
     status, out, _ = run("evaluate", folder / "model.keras", folder / "dataset", "--json")
     report = json.loads(out)
     assert status == 0

@@ -1,10 +1,11 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from activity.errors import DatasetError
-from activity.evaluation import Evaluation, cross_validate, evaluate, judge_stacks
+from activity.evaluation import CrossValidation, Evaluation, cross_validate, evaluate, judge_stacks
 from activity.metrics import Scores
 
 
@@ -105,4 +106,46 @@ def test_reports_folds_and_the_baseline(result):
     report = result.as_dict()
     assert report["baseline_accuracy"] == result.baseline.accuracy
     assert report["folds"] == result.fold_accuracies
-    assert "2 folds: mean" in result.as_text()
+    assert report["baseline_macro_f1"] == result.baseline.macro_f1
+    assert "2 folds: mean" in result.as_text() and result.verdict() in result.as_text()
+    assert json.loads(json.dumps(report)) == report
+
+
+def folds_of(ours, theirs):
+    """A cross-validation of 3 folds of 4 samples, with so many right answers of the model and of the baseline."""
+
+    def scores(num_right):
+        right = np.concatenate([np.arange(4) < n for n in num_right])
+        truth = np.tile([0, 1], 6)
+        return Scores(np.eye(2)[np.where(right, truth, 1 - truth)], truth, ("a", "b"))
+
+    return CrossValidation([], scores(ours), scores(theirs), [fold for fold in "xyz" for _ in range(4)])
+
+
+def test_spread_over_folds_by_hand():
+    result = folds_of((4, 3, 2), (2, 2, 2))
+    assert result.fold_accuracies == {"x": 1, "y": 0.75, "z": 0.5}
+    assert result.baseline_fold_accuracies == {"x": 0.5, "y": 0.5, "z": 0.5}
+    assert result.standard_error == pytest.approx(0.25 / np.sqrt(3))
+    # In y the second b is taken for a; in z the second of each for the other.
+    assert result.fold_macro_f1 == pytest.approx({"x": 1, "y": (4 / 5 + 2 / 3) / 2, "z": 1 / 2})
+    assert "mean 0.750, standard deviation 0.250, standard error 0.144" in result.as_text()
+    assert "macro-F1 over the folds: mean 0.744, standard deviation 0.250" in result.as_text()
+    about = result.as_dict()
+    assert about["folds"] == result.fold_accuracies and about["fold_macro_f1"] == result.fold_macro_f1
+    assert about["lead"] == pytest.approx({"accuracy": 0.25, "standard_error": 0.25 / np.sqrt(3)})
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "verdict"),
+    [
+        ((4, 3, 2), (3, 2, 1), "ahead of the baseline by more than one standard error (+0.250 +- 0.000"),  # paired
+        ((3, 3, 4), (2, 2, 4), "ahead of the baseline by more than one standard error (+0.167 +- 0.083"),
+        ((4, 3, 2), (4, 2, 2), "not told apart from the baseline: the difference is within one standard error (+0.083"),
+        ((4, 3, 2), (4, 3, 2), "not told apart from the baseline"),
+        ((1, 2, 3), (3, 3, 4), "BEHIND the baseline by more than one standard error (-0.333 +- 0.083"),
+    ],
+)
+def test_a_lead_counts_only_beyond_its_error(ours, theirs, verdict):
+    assert f"The model is {verdict}" in folds_of(ours, theirs).verdict()
+    assert folds_of(ours, theirs).verdict().endswith("paired over 3 folds).")

@@ -15,7 +15,7 @@ ORDER = """
     errors config progress video motion clips dataset splits metrics
     devices layers backbones heads classifier calibration
     synthetic store preprocessing batches checkpoint training evaluation
-    predictor plots doctor demo cli
+    predictor plots report doctor demo arguments cli
 """.split()
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 MOST_LINES = 400

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from activity.metrics import Scores
+from activity.metrics import Scores, expected_calibration_error, reliability_bins
 
 # True 0 0 0 1 1 2, predicted 0 0 1 1 2 2
 PROBABILITIES = np.array(
@@ -20,6 +20,11 @@ def test_numbers_by_hand():
     assert SCORES.per_class["run"] == pytest.approx({"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2})
     assert SCORES.per_class["wave"] == pytest.approx({"precision": 1 / 2, "recall": 1, "f1": 2 / 3, "support": 1})
     assert SCORES.macro_f1 == pytest.approx((4 / 5 + 1 / 2 + 2 / 3) / 3)
+
+
+def test_confidence_and_truth_of_each():
+    assert SCORES.confidences == pytest.approx([0.7, 0.5, 0.5, 0.8, 0.5, 0.6])
+    assert SCORES.right.tolist() == [True, True, False, True, False, True]
 
 
 def test_top_k_by_hand():
@@ -81,3 +86,41 @@ def test_as_text():
 def test_shapes_that_do_not_fit(shape, num_samples):
     with pytest.raises(ValueError, match=rf"expected probabilities \({num_samples}, 3\) with N >= 1, received"):
         Scores(np.zeros(shape), np.zeros(num_samples, int), ["a", "b", "c"])
+
+
+# Two bins: (0, 0.5] holds 0.3 (wrong) and 0.5 (right), (0.5, 1] holds 0.6 (wrong), 0.8 and 1.0 (right).
+CONFIDENCES, RIGHT = np.array([0.3, 0.6, 0.5, 0.8, 1.0]), np.array([False, False, True, True, True])
+
+
+def test_reliability_by_hand():
+    low, high = reliability_bins(CONFIDENCES, RIGHT, num_bins=2)
+    assert [(b.low, b.high, b.num_samples) for b in (low, high)] == [(0, 0.5, 2), (0.5, 1, 3)]
+    assert (low.confidence, low.accuracy) == pytest.approx((0.4, 1 / 2))
+    assert (high.confidence, high.accuracy) == pytest.approx((0.8, 2 / 3))
+    error = expected_calibration_error(CONFIDENCES, RIGHT, num_bins=2)
+    assert error == pytest.approx(2 / 5 * 0.1 + 3 / 5 * (0.8 - 2 / 3))
+
+
+def test_an_upper_limit_belongs_to_its_bin_and_empty_bins_are_left_out():
+    edges = np.arange(1, 11) / 10  # 0.7 * 10 is above 7 in floating point
+    assert [b.high for b in reliability_bins(edges, np.ones(10))] == edges.tolist()
+    assert [b.high for b in reliability_bins(np.array([0.0, 0.95]), np.ones(2))] == [0.1, 1.0]
+
+
+def test_calibrated_answers_have_no_error():
+    assert expected_calibration_error(np.full(10, 0.7), np.arange(10) < 7) == pytest.approx(0)
+    assert expected_calibration_error(np.ones(4, np.float32), np.zeros(4)) == 1
+
+
+@pytest.mark.parametrize(
+    ("confidences", "right", "message"),
+    [
+        ([0.5], [True, False], r"expected two \(N,\) arrays with N >= 1, received \(1,\) and \(2,\)"),
+        ([], [], r"received \(0,\)"),
+        ([1.5], [True], "confidences must be 0 to 1, received 1.5 to 1.5"),
+        ([np.nan], [True], "must be 0 to 1"),
+    ],
+)
+def test_confidences_that_are_none(confidences, right, message):
+    with pytest.raises(ValueError, match=message):
+        reliability_bins(np.array(confidences), np.array(right))

@@ -1,14 +1,20 @@
-import csv
-import dataclasses
-import json
-
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 from activity.evaluation import Evaluation
 from activity.metrics import Scores
-from activity.plots import confusion_figure, curves_figure, mistakes_figure, samples_figure, save_figure, save_report
+from activity.plots import (
+    ablation_figure,
+    attention_figure,
+    confusion_figure,
+    curves_figure,
+    folds_figure,
+    mistakes_figure,
+    per_class_figure,
+    reliability_figure,
+    samples_figure,
+    save_figure,
+)
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
 
@@ -64,26 +70,90 @@ def test_samples_show_each_label(ramp_dataset):
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["brightens"] * 2 + ["darkens"] * 2
 
 
-def test_a_report_is_a_folder_of_files(evaluation, ramp_dataset, tmp_path):
-    written = save_report(evaluation, ramp_dataset, tmp_path / "report")
-    assert sorted(path.name for path in written) == sorted(path.name for path in (tmp_path / "report").iterdir())
-    assert json.loads((tmp_path / "report" / "scores.json").read_text())["accuracy"] == 0.75
-    with (tmp_path / "report" / "predictions.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["predicted"] for row in rows] == ["brightens", "brightens", "darkens", "darkens"]
-    for name in ("confusion.png", "mistakes.png"):
-        pixels = imread(tmp_path / "report" / name)
-        assert min(pixels.shape[:2]) > 100 and pixels.std() > 0.01  # drawn, not blank
+def test_classes_come_best_first_with_their_support(evaluation):
+    axes = per_class_figure(evaluation.scores).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["brightens", "darkens"]  # F1 0.8, 0.667
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.8, 2 / 3])
+    precision, recall = [np.asarray(dots.get_offsets()).tolist() for dots in axes.collections[1:]]
+    assert precision == [pytest.approx([1, 0]), pytest.approx([1 / 2, 1])]
+    assert recall == [pytest.approx([2 / 3, 0]), pytest.approx([1, 1])]
+    assert [text.get_text() for text in axes.texts] == ["3", "1"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first is on top
 
 
-def test_labels_and_paths_are_no_formulas_and_may_lack_in_the_font(evaluation, ramp_dataset, tmp_path):
-    labels = ("$pay$ $\\frac$", "走る")
-    samples = [dataclasses.replace(s, label=labels[s.label == "darkens"]) for s in evaluation.samples]
-    odd = Evaluation(samples, dataclasses.replace(evaluation.scores, labels=labels))
-    renamed = [dataclasses.replace(s, path="$^$.avi", label=labels[s.label == "darkens"]) for s in ramp_dataset.samples]
-    save_report(odd, ramp_dataset, tmp_path / "report")
-    save_figure(samples_figure(dataclasses.replace(ramp_dataset, samples=renamed)), tmp_path / "samples.png")
-    assert [label.get_text() for label in confusion_figure(odd.scores).axes[0].get_xticklabels()] == list(labels)
+def test_a_hundred_long_labels_have_room():
+    labels = [f"a label that goes on and on, the {i}th" for i in range(100)]
+    scores = Scores(np.eye(100), np.arange(100), labels)
+    for figure in (per_class_figure(scores), confusion_figure(scores)):
+        figure.draw_without_rendering()
+        names = [label for label in figure.axes[0].get_yticklabels() if label.get_text()]
+        tops = sorted(label.get_window_extent().y0 for label in names)
+        assert np.diff(tops).min() >= 0.8 * names[0].get_window_extent().height  # none covers another
+        assert min(label.get_window_extent().x0 for label in names) >= 0
+        assert len({label.get_text() for label in names}) == 100 and len(names[0].get_text()) == 32
+
+
+def test_reliability_shows_bins_and_error():
+    confidences, right = np.array([0.55, 0.6, 0.95, 0.95]), np.array([True, False, True, True])
+    figure = reliability_figure(confidences, right, title="a title")
+    upper, lower = figure.axes
+    assert upper.get_title() == "a title"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "calibrated",
+        "model: expected calibration error 0.062",  # (2 * 0.075 + 2 * 0.05) / 4, and Python rounds half to even
+    ]
+    assert upper.lines[1].get_xdata() == pytest.approx([0.575, 0.95])
+    assert upper.lines[1].get_ydata() == pytest.approx([0.5, 1])
+    assert [bar.get_height() for bar in lower.patches] == [2, 2]
+    twice = reliability_figure(confidences, right, before=(np.ones(4), right))
+    assert "before: expected calibration error 0.250" in [t.get_text() for t in twice.legends[0].get_texts()]
+    assert [bar.get_height() for bar in twice.axes[1].patches] == [4, 2, 2]
+
+
+def test_ablation_has_a_panel_a_data_set_and_the_reference_dashed():
+    rows = [("plain", {"a": (0.5, 0.1), "b": (0.7, 0.1)}), ("more", {"a": (0.6, 0.05)})]
+    figure = ablation_figure(rows)
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
+    dashed = [[line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] for axes in figure.axes]
+    assert dashed == [[0.5], [0.7]]
+    assert [len(axes.containers) for axes in figure.axes] == [2, 1]
+    segments = figure.axes[0].containers[1].lines[2][0].get_segments()[0]
+    assert segments[:, 0] == pytest.approx([0.55, 0.65])
+    with pytest.raises(ValueError, match="one or more rows"):
+        ablation_figure([])
+
+
+@pytest.mark.parametrize(("num_frames", "shown"), [(3, [1, 2, 3]), (12, list(range(1, 13))), (48, range(3, 48, 4))])
+def test_attention_stands_above_its_frames(num_frames, shown):
+    frames = np.arange(num_frames, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 6, 8, 3), np.uint8)
+    weights = np.arange(1, num_frames + 1) / np.arange(1, num_frames + 1).sum()
+    figure = attention_figure(frames, weights, title="a clip")
+    upper, lower = figure.axes
+    assert [bar.get_height() for bar in upper.patches] == pytest.approx(weights)
+    assert [int(label.get_text()) for label in lower.get_xticklabels()] == list(shown)
+    assert [int(image.get_array()[0, 0, 0]) + 1 for image in lower.images] == list(shown)
+    figure.draw_without_rendering()
+    for number, image in zip(shown, lower.images, strict=True):
+        box = image.get_window_extent()
+        bar = upper.patches[number - 1].get_window_extent()
+        assert box.x0 <= (bar.x0 + bar.x1) / 2 <= box.x1
+        assert box.width / box.height == pytest.approx(8 / 6, rel=0.07)
+
+
+def test_attention_wants_a_weight_a_frame():
+    with pytest.raises(ValueError, match=r"a weight for each of 3 frames, received weights \(2,\)"):
+        attention_figure(np.zeros((3, 4, 4, 3), np.uint8), np.ones(2) / 2)
+
+
+def test_folds_stand_beside_the_baseline():
+    figure = folds_figure({"x": 0.5, "y": 0.9}, {"y": 0.6, "x": 0.4})
+    axes = figure.axes[0]
+    baseline, model = [np.asarray(dots.get_offsets())[:, 0].tolist() for dots in axes.collections[1:]]
+    assert (model, baseline) == ([0.5, 0.9], [0.4, 0.6])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["baseline, mean 0.500", "model, mean 0.700"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
+    many = {f"{i}": 0.5 for i in range(700)}
+    assert folds_figure(many, many).get_figheight() < 20
 
 
 def test_a_figure_appears_whole_or_not_at_all(evaluation, tmp_path, monkeypatch):
