@@ -278,7 +278,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--backbone", default=config.backbone, metavar="NAME", help=f"{_BACKBONES_HELP}; default: %(default)s")
     add("--weights", metavar="imagenet|none|PATH", help="of the backbone; default: imagenet where it has them")
-    add("--head", default=config.head, metavar="NAME", help="lstm; default: %(default)s")
+    add("--head", default=config.head, metavar="NAME", help=f"{_HEADS_HELP}; default: %(default)s")
     add("--units", type=int, default=config.units, help="width of the head; default: %(default)s")
     add("--dropout", type=float, default=config.dropout, help="default: %(default)s")
     add("--fine-tune", type=int, default=0, metavar="N", help="also teach the last N backbone layers that have weights")
@@ -293,6 +293,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--mixed-precision", action="store_true", help="float16 on a GPU")
 
 
+_HEADS_HELP = "lstm, backward, stacked, bidirectional, gru, attention, lstm_cnn, pooled, segments"
 _BACKBONES_HELP = (
     "vgg16, vgg19, mobilenet, mobilenet_v2, mobilenet_v2_035, mobilenet_v3_small, mobilenet_v3_large, "
     "efficientnet_v2_b0, resnet50, densenet121, inception_v3, convnext_tiny, small_cnn"

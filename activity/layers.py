@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 PREPROCESS_MODES = ("tf", "caffe", "torch", "none")
+_LOWEST = -6e4  # below every feature, and float16 still has it
 
 
 def uses_jit() -> bool:
@@ -70,3 +71,113 @@ class Preprocess(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The mode."""
         return {**super().get_config(), "mode": self.mode}
+
+
+class _EndsMask(keras.layers.Layer):
+    """Nothing behind this layer meets an implicit mask.
+
+    Keras 3.15 hangs the mask that a layer was given on its output, and warns where a later layer knows none; Keras 3.16
+    no longer does. Behind a layer that reads backwards, that mask is even the wrong way round.
+    """
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        """No mask."""
+        return None
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class HidePadding(_EndsMask):
+    """Zeros on padding: `(batch, T, D)` and mask `(batch, T)` -> `(batch, T, D)`.
+
+    What a recurrent layer gives there depends on the device: a CPU repeats the last output, cuDNN gives zeros.
+    """
+
+    def call(self, inputs: Any, mask: Any) -> Any:
+        """The real frames as they are, zeros behind them."""
+        return ops.where(ops.expand_dims(mask, -1), inputs, ops.zeros_like(inputs))  # (B, T, D)
+
+    def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
+        """The shape stays."""
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class ReverseTime(_EndsMask):
+    """The sequence from its last step to its first, padding included: `(batch, T, D)` -> `(batch, T, D)`."""
+
+    def call(self, inputs: Any) -> Any:
+        """Turn the axis of time round."""
+        return ops.flip(inputs, axis=1)
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class MaskedSoftmax(_EndsMask):
+    """Scores to weights: `(batch, T)` and mask `(batch, T)` -> `(batch, T)`, sum 1 over real frames and 0 on padding.
+
+    `keras.layers.Softmax` warns at every clip of one frame.
+    """
+
+    def call(self, inputs: Any, mask: Any) -> Any:
+        """Exponentials of the real frames, divided by their sum."""
+        scores = ops.where(mask, inputs, ops.cast(_LOWEST, inputs.dtype))
+        weights = ops.exp(scores - ops.max(scores, axis=1, keepdims=True)) * ops.cast(mask, inputs.dtype)
+        return weights / ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1e-6)  # of padding only: no weights
+
+    def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
+        """The shape stays."""
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class MaskedMax(_EndsMask):
+    """The largest value of each feature among the real frames: `(batch, T, D)` and mask `(batch, T)` -> `(batch, D)`.
+
+    `keras.layers.GlobalMaxPooling1D` takes no mask, so that padding can win.
+    """
+
+    def call(self, inputs: Any, mask: Any) -> Any:
+        """The largest over time."""
+        real = ops.expand_dims(mask, -1)  # (B, T) -> (B, T, 1)
+        return ops.max(ops.where(real, inputs, ops.cast(_LOWEST, inputs.dtype)), axis=1)  # (B, T, D) -> (B, D)
+
+    def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
+        """Without the axis of time."""
+        return keras.KerasTensor((inputs.shape[0], inputs.shape[2]), dtype=self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class SegmentMeans(_EndsMask):
+    """The mean of each of K equal parts of the real time: `(batch, T, D)` and mask `(batch, T)` -> `(batch, K*D)`.
+
+    Of n real frames, frame i fills the time from i to i + 1, and part k that from k*n/K to (k+1)*n/K. A frame on the
+    border of two parts counts in each by its share, so that any n from 1 on works. One part is the masked mean.
+
+    Args:
+        num_segments: K.
+    """
+
+    def __init__(self, num_segments: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_segments < 1:
+            raise ValueError(f"num_segments must be 1 or more, received: {num_segments}")
+        self.num_segments = num_segments
+
+    def call(self, inputs: Any, mask: Any) -> Any:
+        """The means, part after part."""
+        # weights in float32: float16 cannot count to 1024 frames and share them out
+        real = ops.expand_dims(ops.cast(mask, "float32"), 1)  # (B, T) -> (B, 1, T)
+        length = ops.maximum(ops.sum(real, axis=2, keepdims=True), 1) / self.num_segments  # of a part: (B, 1, 1)
+        part = ops.reshape(ops.arange(self.num_segments, dtype="float32"), (1, -1, 1))  # (1, K, 1)
+        end = ops.cumsum(real, axis=2)  # of each real frame: (B, 1, T)
+        overlap = ops.minimum(end, (part + 1) * length) - ops.maximum(end - 1, part * length)  # (B, K, T)
+        weights = ops.maximum(overlap, 0) * real / length  # (B, K, T), each part sums to 1
+        means = ops.matmul(ops.cast(weights, inputs.dtype), inputs)  # (B, K, T) x (B, T, D) -> (B, K, D)
+        return ops.reshape(means, (-1, self.num_segments * inputs.shape[2]))  # (B, K, D) -> (B, K*D)
+
+    def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
+        """Time gives way to the parts."""
+        return keras.KerasTensor((inputs.shape[0], self.num_segments * inputs.shape[2]), dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The number of parts."""
+        return {**super().get_config(), "num_segments": self.num_segments}
