@@ -1,4 +1,4 @@
-"""How sure a model may be: a temperature for its probabilities, and a threshold below which it had better not answer."""
+"""How sure a model may be: a temperature for its probabilities, and a threshold below which it does not answer."""
 
 from __future__ import annotations
 

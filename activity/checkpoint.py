@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Writes weights, optimizer and log of a stage down every few seconds, one file in the place of the last as a whole.
+    """Writes weights, optimizer and log of a stage down every few seconds, each time one whole file over the last.
 
     Args:
         stage_dir: folder of the stage.

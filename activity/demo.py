@@ -23,8 +23,8 @@ from activity.synthetic import ORDER_PAIRS, draw_frames, write_videos
 from activity.training import train
 from activity.video import write_video
 
-SPEC = ClipSpec(num_frames=12, height=64, width=64)
-CONFIG = TrainConfig(backbone="small_cnn", units=64, dropout=0.3, epochs=30, patience=8)
+SPEC = ClipSpec(num_frames=12, height=64, width=64, streams=("rgb",))
+CONFIG = TrainConfig(backbone="small_cnn", head="lstm", units=64, members=1, dropout=0.3, epochs=15)
 _NEW_PERFORMER = 900  # none of the training performers
 _NUM_SHUFFLES = 5  # one permutation has luck of its own
 
@@ -40,12 +40,12 @@ def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
     videos_dir = out / "videos"
     if not (videos_dir / "manifest.csv").is_file():
         write_videos(videos_dir)
-    say(f"\n2. activity preprocess {videos_dir} --out {out}/dataset --num-frames 12 --size 64")
+    say(f"\n2. activity preprocess {videos_dir} --out {out}/dataset --num-frames 12 --size 64 --streams rgb")
     dataset = preprocess(videos_dir, out / "dataset", SPEC)
     say(dataset.as_text())
     save_figure(samples_figure(dataset), out / "samples.png")
 
-    recipe = "--backbone small_cnn --units 64 --dropout 0.3 --epochs 30 --patience 8"
+    recipe = "--backbone small_cnn --head lstm --units 64 --members 1 --dropout 0.3 --epochs 15"
     say(f"\n3. activity train {out}/dataset --out {out}/model.keras {recipe}")
     run = train(dataset, CONFIG, work_dir=out / "model.training")
     save_classifier(run.classifier, out / "model.keras")

@@ -1,8 +1,8 @@
 """Heads: name -> function that reads the features of a clip over time.
 
 Every head takes `{"features": (batch, T, S, D), "mask": (batch, T) bool}` and gives probabilities that sum to 1:
-`(batch, C)` for the clip, or `(batch, T, C)` for each of its frames. The mask goes to each layer by name: implicit masks
-are lost on the way and are leaving Keras. T is free, so the same head reads whole clips and windows.
+`(batch, C)` for the clip, or `(batch, T, C)` for each of its frames. The mask goes to each layer by name: implicit
+masks are lost on the way and are leaving Keras. T is free, so the same head reads whole clips and windows.
 
     features --standardize--> a member per stream and seed --opinions--> geometric mean --temperature--> probabilities
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -34,9 +35,9 @@ from activity.layers import (
 )
 
 NUM_SEGMENTS = 4  # of the head `segments`
-FUSE, _STANDARDIZE, _OPINIONS, _ATTENTION = "fuse", "standardize", "opinions", "attention_weights"  # names of layers
+FUSE, _STANDARDIZE, _OPINIONS = "fuse", "standardize", "opinions"  # names of layers
 
-Tensor = keras.KerasTensor
+Tensor: TypeAlias = keras.KerasTensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +124,11 @@ def standardize(head: keras.Model, stacks: Sequence[np.ndarray]) -> None:
 
 
 def attention_weights(head: keras.Model, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """How much the head `attention` looks at each frame.
+    """How much the head `attention` looks at each frame, the mean over its members.
 
     Args:
         head: made by `build_head("attention", ...)`, for whole clips.
-        features: `(B, T, D)`.
+        features: `(B, T, S, D)`.
         mask: `(B, T)` bool.
 
     Returns:
@@ -136,9 +137,10 @@ def attention_weights(head: keras.Model, features: np.ndarray, mask: np.ndarray)
     Raises:
         ActivityError: the head has no attention.
     """
-    if _ATTENTION not in [layer.name for layer in head.layers]:
+    weights = [layer.output for layer in head.layers if isinstance(layer, MaskedSoftmax)]
+    if not weights:
         raise ActivityError(f"attention weights need a head 'attention' for whole clips, received: '{head.name}'")
-    reader = keras.Model(head.input, head.get_layer(_ATTENTION).output)
+    reader = keras.Model(head.input, ops.mean(ops.stack(weights), axis=0))  # S*M x (B, T) -> (B, T)
     reader.jit_compile = uses_jit()
     return np.asarray(reader.predict_on_batch({"features": features, "mask": mask}), np.float32)
 
@@ -184,7 +186,7 @@ def _attention(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, T
     scores = keras.layers.Dense(options.units, activation="tanh")(sequence)
     scores = keras.layers.Dense(1, use_bias=False)(scores)  # (B, T, U) -> (B, T, 1)
     scores = keras.layers.Reshape((-1,))(scores)  # (B, T, 1) -> (B, T)
-    weights = MaskedSoftmax(dtype="float32", name=_ATTENTION)(scores, mask=mask)
+    weights = MaskedSoftmax(dtype="float32")(scores, mask=mask)
     return sequence, keras.layers.Dot(axes=1)([weights, sequence])  # (B, T) x (B, T, U) -> (B, U)
 
 

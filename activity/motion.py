@@ -216,7 +216,7 @@ def _smooth(track: np.ndarray) -> np.ndarray:
 
 
 def cut_square(picture: np.ndarray, square: tuple[float, float, float], height: int, width: int) -> np.ndarray:
-    """The square `(x, y, side)` of a picture `(h, w, 3)`, scaled to `(height, width, 3)`; its rim fills what lies out."""
+    """The square `(x, y, side)` of a picture `(h, w, 3)`, as `(height, width, 3)`; its rim fills what lies out."""
     x, y, side = square
     fx, fy = width / side, height / side
     transform = np.array([[fx, 0, width / 2 - fx * x], [0, fy, height / 2 - fy * y]])

@@ -86,8 +86,8 @@ class TrainingRun:
 
     def as_text(self) -> str:
         """A line a stage, for a terminal."""
-        parts = [*self.stages, *([self.calibration] if self.calibration else [])]
-        return "\n".join(part.as_text() for part in parts)
+        lines = [stage.as_text() for stage in self.stages]
+        return "\n".join([*lines, self.calibration.as_text()] if self.calibration else lines)
 
 
 def train(
@@ -352,8 +352,8 @@ def _memory_in_words() -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
             raise
         raise ActivityError(
-            "not enough memory for a step of training; use a smaller --batch-size, fewer --streams, a smaller backbone, "
-            "or frames of less --size"
+            "not enough memory for a step of training; use a smaller --batch-size, fewer --streams, a smaller "
+            "backbone, or frames of less --size"
         ) from error
 
 
