@@ -109,7 +109,7 @@ class ActivityClassifier(keras.Model):
         self.head.get_layer(FUSE).temperature.assign(value)
 
     def opinions(self) -> keras.Model:
-        """The same network, with the same weights, up to the opinions `(B, M, C)` of the head's members: to be taught."""
+        """The same network, with the same weights, up to the opinions `(B, M, C)` of the members of its head."""
         features = self.get_layer("features").output
         mask = self.input["mask"]
         return keras.Model(self.input, opinions_of(self.head)({"features": features, "mask": mask}))

@@ -148,7 +148,7 @@ def _camera_movement(before: np.ndarray, after: np.ndarray) -> np.ndarray | None
     corners = cv2.goodFeaturesToTrack(before, maxCorners=200, qualityLevel=0.01, minDistance=6)
     if corners is None or len(corners) < 12:
         return None
-    moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, winSize=(15, 15), maxLevel=3)
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, winSize=(15, 15), maxLevel=3)  # type: ignore[call-overload]
     good = found.ravel() == 1
     if good.sum() < 12:
         return None
