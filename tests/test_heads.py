@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from activity.config import MERGE_MODES
 from activity.errors import ActivityError
-from activity.heads import HEADS, MERGE_MODES, attention_weights, build_head
+from activity.heads import FUSE, HEADS, attention_weights, build_head, opinions_of, standardize
 
 RNG = np.random.default_rng(0)
 
@@ -20,6 +21,7 @@ def head(name, **options):
 
 def inputs(features, num_real):
     mask = np.arange(features.shape[1]) < np.asarray(num_real)[:, None]
+    features = features[:, :, None] if features.ndim == 3 else features  # one stream
     return {"features": features.astype(np.float32), "mask": mask}
 
 
@@ -156,7 +158,7 @@ def test_merge_modes_have_their_width_and_stay_blind_to_padding(name, merge_mode
 def test_attention_weights_share_1_among_the_real_frames():
     features, num_real = RNG.random((3, 6, 5), np.float32), [6, 3, 1]
     mask = inputs(features, num_real)["mask"]
-    weights = attention_weights(head("attention"), features, mask)
+    weights = attention_weights(head("attention"), features[:, :, None], mask)
     assert weights.shape == (3, 6) and weights.dtype == np.float32
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
     assert (weights[mask] > 0).all() and (weights[~mask] == 0).all()
@@ -164,7 +166,7 @@ def test_attention_weights_share_1_among_the_real_frames():
 
 def test_attention_weights_lie_where_the_scores_are_high():
     model = build_head("attention", num_features=5, num_labels=3, units=8, dropout=0.0)
-    features = RNG.random((2, 6, 5), np.float32)
+    features = RNG.random((2, 6, 1, 5), np.float32)
     mask = np.ones((2, 6), bool)
     scoring = next(layer for layer in model.layers if layer.output.shape == (None, None, 1))
     scores = keras.Model(model.input, scoring.output).predict_on_batch({"features": features, "mask": mask})[..., 0]
@@ -175,7 +177,7 @@ def test_attention_weights_lie_where_the_scores_are_high():
 @pytest.mark.parametrize("options", [{"name": "lstm"}, {"name": "attention", "per_frame": True}])
 def test_a_head_without_attention_has_no_attention_weights(options):
     with pytest.raises(ActivityError, match=f"need a head 'attention' for whole clips, received: '{options['name']}'"):
-        attention_weights(head(**options), np.zeros((1, 2, 5)), np.ones((1, 2), bool))
+        attention_weights(head(**options), np.zeros((1, 2, 1, 5)), np.ones((1, 2), bool))
 
 
 def test_a_single_feature_is_not_normalised_away():
@@ -195,3 +197,40 @@ def test_a_single_feature_is_not_normalised_away():
 def test_what_cannot_be_built_is_answered_with_what_can(name, options, message):
     with pytest.raises(ActivityError, match=message):
         head(name, **options)
+
+
+class TestStreamsAndMembers:
+    def test_each_stream_has_members_of_its_own(self):
+        model = build_head("lstm", num_features=5, num_labels=3, units=8, dropout=0.0, num_streams=2, members=3)
+        opinions = opinions_of(model)
+        batch = inputs(RNG.random((4, 6, 2, 5)), [6, 6, 2, 1])
+        before = opinions.predict_on_batch(batch)
+        assert before.shape == (4, 6, 3)
+        batch["features"][:, :, 1] += 1
+        changed = np.abs(opinions.predict_on_batch(batch) - before).max(axis=(0, 2)) > 1e-6
+        assert changed.tolist() == [False, False, False, True, True, True]
+
+    def test_the_answer_is_the_geometric_mean_at_a_temperature(self):
+        model = build_head("pooled", num_features=5, num_labels=3, units=8, dropout=0.0, members=2)
+        batch = inputs(RNG.random((4, 6, 5)), [6, 6, 2, 1])
+        opinions = opinions_of(model).predict_on_batch(batch)
+        for temperature in (1.0, 3.0):
+            model.get_layer(FUSE).temperature.assign(temperature)
+            expected = opinions.prod(axis=1) ** (0.5 / temperature)
+            expected /= expected.sum(axis=1, keepdims=True)
+            np.testing.assert_allclose(model.predict_on_batch(batch), expected, atol=1e-5)
+
+    def test_standardized_features_have_mean_0_and_deviation_1_over_the_real_frames(self):
+        model = build_head("pooled", num_features=5, num_labels=3, units=8, dropout=0.0)
+        stacks = [RNG.gamma(1.0, size=(n, 1, 5)).astype(np.float32) * [1, 2, 3, 4, 5] for n in (30, 50)]
+        standardize(model, stacks)
+        reader = keras.Model(model.input, model.get_layer("standardize").output)
+        standard = np.concatenate([reader.predict_on_batch(inputs(s[None], [len(s)]))[0] for s in stacks])
+        np.testing.assert_allclose(standard.mean(axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(standard.std(axis=0), 1, atol=1e-4)
+
+    def test_before_it_has_seen_features_nothing_is_changed(self):
+        model = build_head("pooled", num_features=5, num_labels=3, units=8, dropout=0.0)
+        batch = inputs(RNG.normal(size=(2, 6, 5)), [6, 6])
+        reader = keras.Model(model.input, model.get_layer("standardize").output)
+        np.testing.assert_array_equal(reader.predict_on_batch(batch), batch["features"])
