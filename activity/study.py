@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +49,20 @@ def finished_trials(study: Any) -> list[Any]:
 
 
 def _load(optuna: Any, path: Path, about: Mapping[str, Any]) -> Any:
-    not_ours = f"{path}: not a study of ours; name another file with --study"
-    try:
-        backend = optuna.storages.journal.JournalFileBackend(str(path))
-        study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend),
-            study_name=_NAME,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=TRIALS_BEFORE_PRUNING),
-        )
+    try:  # whatever is not ours must not be written to
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+        names = [study.study_name for study in storage.get_all_studies()]
+        fresh = path.stat().st_size == 0
+        if not fresh and names != [_NAME]:
+            raise ValueError(f"expected a study '{_NAME}', received {names}")
+        open_ = partial(optuna.create_study, direction="maximize") if fresh else optuna.load_study
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=TRIALS_BEFORE_PRUNING)
+        study = open_(storage=storage, study_name=_NAME, pruner=pruner)
         known, trials = study.user_attrs.get(_ABOUT), study.trials
+        if known is None and trials:
+            raise ValueError("expected a study of ours")
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # text of another kind
-        raise ActivityError(not_ours) from error
-    if known is None and trials:
-        raise ActivityError(not_ours)
+        raise ActivityError(f"{path}: not a study of ours; name another file with --study") from error
     if known is None:
         study.set_user_attr(_ABOUT, dict(about))
     else:

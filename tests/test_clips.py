@@ -18,11 +18,12 @@ from activity.video import probe, write_video
 
 
 def tiny(**fields):
-    return ClipSpec(**{"num_frames": 4, "height": 16, "width": 16, **fields})
+    return ClipSpec(**{"num_frames": 4, "height": 16, "width": 16, "streams": ("rgb",), **fields})
 
 
 def indices_of(stack):
-    """Which frames of a counting video these are."""
+    """Which frames of a counting video the first stream of a stack `(N, S, H, W, 3)` holds."""
+    stack = stack[:, 0]
     assert np.all(stack == stack[:, :1, :1]) and np.all(stack[:, 0, 0, 2] == 7)
     return stack[:, 0, 0, 0].tolist()
 
