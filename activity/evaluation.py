@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -259,12 +260,38 @@ def judge_folds(
         backbone = backbone or build_classifier(dataset, config).backbone
         features = extract_features(dataset, dataset.samples, backbone)
     for number, (fold, part) in enumerate(parts.items()):
-        classifier = train(part, config, work_dir=work_dir / str(number), backbone=backbone).classifier
-        stacks = features or extract_features(part, part.samples, classifier.backbone, keep=False)
-        test = np.asarray([sample.split == "test" for sample in part.samples])
-        probabilities = classifier.judge_stacks([stacks[i] for i in np.flatnonzero(test)])
-        keras.utils.clear_session()  # the graphs of a fold would stay in memory
+        with _graphs_freed():
+            classifier = train(part, config, work_dir=work_dir / str(number), backbone=backbone).classifier
+            stacks = features or extract_features(part, part.samples, classifier.backbone, keep=False)
+            test = np.asarray([sample.split == "test" for sample in part.samples])
+            probabilities = classifier.judge_stacks([stacks[i] for i in np.flatnonzero(test)])
+            del classifier
         yield JudgedFold(fold, test, probabilities, stacks)
+
+
+def _custom_gradients() -> dict[str, Any]:
+    """TensorFlow's register of gradients, by name; empty with another backend."""
+    if keras.backend.backend() == "tensorflow":
+        with contextlib.suppress(ImportError, AttributeError):  # it is TensorFlow's own, and may move
+            from tensorflow.python.framework.ops import gradient_registry
+
+            return gradient_registry._registry
+    return {}
+
+
+@contextlib.contextmanager
+def _graphs_freed() -> Iterator[None]:
+    """Let go of the graphs of a fold, and with them of its features: a search has hundreds of folds.
+
+    Keras lets go of its own. TensorFlow, up to 2.21 at least, keeps each graph with a custom gradient, as Keras'
+    optimizers make one (github.com/tensorflow/tensorflow/issues/97697).
+    """
+    before = set(_custom_gradients())
+    yield
+    for name in set(_custom_gradients()) - before:
+        if name.startswith("CustomGradient-"):
+            del _custom_gradients()[name]
+    keras.utils.clear_session()
 
 
 def _part_without(dataset: Dataset, test: np.ndarray) -> Dataset:

@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from activity.evaluation import Evaluation
 from activity.metrics import Scores, expected_calibration_error, reliability_bins
@@ -341,10 +341,16 @@ def search_figure(search: Search) -> Figure:
             axes.set_xlim(-0.5, len(kinds) - 0.5)
         elif name == "learning_rate":
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
+        elif isinstance(values[0], int):
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         _draw_trials(axes, chosen, values)
         axes.set_title(name, fontsize="medium")
         axes.grid(alpha=0.3)
-        axes.label_outer(remove_inner_ticks=False) if place % _PANELS else axes.set_ylabel("accuracy")
+        axes.tick_params(labelleft=place % _PANELS == 0)
+        axes.set_ylabel("" if place % _PANELS else "accuracy")
     return figure
 
 

@@ -130,7 +130,9 @@ class Search:
         if self.best is self.first:
             return "No trial was better than the given recipe (trial 1)."
         lead, error = self.lead
-        if abs(lead) <= error or not lead:
+        if self.best.accuracy == self.first.accuracy:
+            what = "is as often right as the given recipe (trial 1), only its log-loss is lower"
+        elif abs(lead) <= error or not lead:
             what = "is not told apart from the given recipe (trial 1): the difference is within one standard error"
         else:
             what = (
