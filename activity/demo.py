@@ -24,7 +24,7 @@ from activity.training import train
 from activity.video import write_video
 
 SPEC = ClipSpec(num_frames=12, height=64, width=64, streams=("rgb",))
-CONFIG = TrainConfig(backbone="small_cnn", head="lstm", units=64, members=1, dropout=0.3, epochs=15)
+CONFIG = TrainConfig(backbone="small_cnn", head="lstm", units=64, members=1, dropout=0.3, epochs=30, learning_rate=2e-3)
 _NEW_PERFORMER = 900  # none of the training performers
 _NUM_SHUFFLES = 5  # one permutation has luck of its own
 
@@ -45,7 +45,7 @@ def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
     say(dataset.as_text())
     save_figure(samples_figure(dataset), out / "samples.png")
 
-    recipe = "--backbone small_cnn --head lstm --units 64 --members 1 --dropout 0.3 --epochs 15"
+    recipe = "--backbone small_cnn --head lstm --units 64 --members 1 --dropout 0.3 --epochs 30 --learning-rate 0.002"
     say(f"\n3. activity train {out}/dataset --out {out}/model.keras {recipe}")
     run = train(dataset, CONFIG, work_dir=out / "model.training")
     save_classifier(run.classifier, out / "model.keras")
