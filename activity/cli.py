@@ -103,22 +103,23 @@ def _preprocess(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     config = _settings(TrainConfig, arguments)
     from activity.classifier import check_model_path, save_classifier
-    from activity.plots import curves_figure, save_figure
+    from activity.report import save_training_report
     from activity.training import train
 
     check_model_path(arguments.out)
     work_dir = arguments.out.with_suffix(".training")
     run = train(_dataset(arguments), config, work_dir=work_dir, resume=arguments.resume)
     save_classifier(run.classifier, arguments.out)
-    curves = save_figure(curves_figure(run.history), work_dir / "learning_curves.png")
     print(run.as_text())
-    print(f"model            {arguments.out}\nlearning curves  {curves}")
+    print(f"{'model':16} {arguments.out}")
+    for path in save_training_report(run, work_dir):
+        print(f"{path.stem.replace('_', ' '):16} {path}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from activity.classifier import load_classifier
     from activity.evaluation import evaluate
-    from activity.report import save_report
+    from activity.report import figures_of_model, save_report
     from activity.store import load_dataset
 
     _check_folder(arguments.out)
@@ -128,7 +129,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(json.dumps(evaluation.as_dict()) if arguments.json else evaluation.as_text())
     if arguments.out:
         about = {"model": arguments.model, **classifier.record}
-        _say_written(save_report(evaluation, dataset, arguments.out, about=about))
+        figures = figures_of_model(classifier, evaluation, dataset)
+        _say_written(save_report(evaluation, dataset, arguments.out, about=about, figures=figures))
 
 
 def _cross_validate(arguments: argparse.Namespace) -> None:

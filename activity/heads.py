@@ -139,12 +139,17 @@ def attention_weights(head: keras.Model, features: np.ndarray, mask: np.ndarray)
     Raises:
         ActivityError: the head has no attention.
     """
-    weights = [layer.output for layer in head.layers if isinstance(layer, MaskedSoftmax)]
-    if not weights:
+    if not has_attention(head):
         raise ActivityError(f"attention weights need a head 'attention' for whole clips, received: '{head.name}'")
+    weights = [layer.output for layer in head.layers if isinstance(layer, MaskedSoftmax)]
     reader = keras.Model(head.input, ops.mean(ops.stack(weights), axis=0))  # S*M x (B, T) -> (B, T)
     reader.jit_compile = uses_jit()
     return np.asarray(reader.predict_on_batch({"features": features, "mask": mask}), np.float32)
+
+
+def has_attention(head: keras.Model) -> bool:
+    """Whether `attention_weights` can read this head."""
+    return any(isinstance(layer, MaskedSoftmax) for layer in head.layers)
 
 
 # === The heads: standardized features (B, T, D) and mask (B, T) to a sequence (B, T, U) and a state (B, U') ===

@@ -103,8 +103,9 @@ def train(
     if config.mixed_precision:
         classifier = _in_float32(classifier, dataset, config)
     calibration = _calibrate(classifier, dataset, config)
-    classifier.record = _record(dataset, config, calibration)
-    return TrainingRun(classifier, stages, calibration)
+    run = TrainingRun(classifier, stages, calibration)
+    classifier.record = _record(dataset, config, run)
+    return run
 
 
 def build_classifier(dataset: Dataset, config: TrainConfig, backbone: keras.Model | None = None) -> ActivityClassifier:
@@ -326,7 +327,7 @@ def _calibrate(classifier: ActivityClassifier, dataset: Dataset, config: TrainCo
     return calibrate(classifier, features, label_ids, precision=config.precision)
 
 
-def _record(dataset: Dataset, config: TrainConfig, calibration: Calibration | None) -> dict[str, Any]:
+def _record(dataset: Dataset, config: TrainConfig, run: TrainingRun) -> dict[str, Any]:
     splits = ("train", "val", "test")
     of = {split: [sample for sample in dataset.samples if sample.split == split] for split in splits}
     return {
@@ -334,5 +335,6 @@ def _record(dataset: Dataset, config: TrainConfig, calibration: Calibration | No
         "num_videos": {split: len(of[split]) for split in splits},
         "taught": sorted({content_of(sample) for sample in of["train"] + of["val"]}),
         "held_out": sorted({content_of(sample) for sample in of["test"]}),
-        "calibration": calibration.as_dict() if calibration else None,
+        "calibration": run.calibration.as_dict() if run.calibration else None,
+        "history": run.history,
     }

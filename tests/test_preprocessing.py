@@ -114,8 +114,9 @@ def test_whole_run(videos, tmp_path):
     assert len(notes) == 14
     assert {notes[sample.sample_id][0] for sample in dataset.samples} == {str(s.num_frames) for s in dataset.samples}
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "frames"}
-    assert {p.stem for p in (tmp_path / "out" / "frames").iterdir()} == {s.sample_id for s in dataset.samples}
+    assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "frames", "motion", "closeup"}
+    for folder in ("frames", "motion", "closeup"):
+        assert {p.stem for p in (tmp_path / "out" / folder).iterdir()} == {s.sample_id for s in dataset.samples}
 
 
 def test_at_a_rate_a_stack_is_as_long_as_its_video(videos, tmp_path, decode_here):
@@ -328,7 +329,7 @@ def test_another_seed_splits_anew(videos, tmp_path, decode_here):
 def test_a_folder_of_another_spec_is_refused(videos, tmp_path, decode_here):
     preprocess(videos, tmp_path / "out", SPEC)
     before = content_of(tmp_path / "out")
-    message = "was made with 4 frames evenly, 16x16, stretch; received 8 frames evenly, 16x16, stretch; choose another"
+    message = "was made with 4 frames evenly, 16x16, .*; received 8 frames evenly, 16x16, .*; choose another"
     with pytest.raises(DatasetError, match=message):
         preprocess(videos, tmp_path / "out", ClipSpec(num_frames=8, height=16, width=16))
     assert content_of(tmp_path / "out") == before

@@ -165,7 +165,7 @@ class TestOtherStages:
             learning_rate=1e-2,
         )
         run = train(ramp_dataset, config, work_dir=tmp_path / "run")
-        assert [row["stage"] for row in run.history] == ["head", "fine_tune"]
+        assert [row["stage"] for row in run.history] == ["head", "fine_tune", "fine_tune"]
         before = build_backbone("mobilenet_v2_035", height=32, width=32, weights=str(weights))
         changed = [
             any(not np.array_equal(a, b) for a, b in zip(old.get_weights(), new.get_weights(), strict=True))
