@@ -37,15 +37,14 @@ class Calibration:
     def errors(self) -> tuple[float, float]:
         """Expected calibration error before and after."""
         before, after = (
-            expected_calibration_error(scores.probabilities.max(axis=1), scores.predicted_ids == scores.label_ids)
-            for scores in (self.before, self.after)
+            expected_calibration_error(scores.confidences, scores.right) for scores in (self.before, self.after)
         )
         return before, after
 
     @property
     def coverage(self) -> float:
         """Share of the videos that get an answer."""
-        return float(np.mean(self.after.probabilities.max(axis=1) >= self.threshold))
+        return float(np.mean(self.after.confidences >= self.threshold))
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers, ready for JSON."""
@@ -98,8 +97,7 @@ def calibrate(
     before = Scores(classifier.judge_stacks(stacks), label_ids, classifier.labels)
     classifier.temperature = _best_temperature(classifier, stacks, label_ids)
     after = Scores(classifier.judge_stacks(stacks), label_ids, classifier.labels)
-    right = after.predicted_ids == label_ids
-    classifier.threshold = threshold_for(after.probabilities.max(axis=1), right, precision) if precision else 0.0
+    classifier.threshold = threshold_for(after.confidences, after.right, precision) if precision else 0.0
     return Calibration(classifier.temperature, classifier.threshold, before, after)
 
 

@@ -125,7 +125,7 @@ def _update(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from activity.classifier import load_classifier
     from activity.evaluation import evaluate
-    from activity.report import save_report
+    from activity.report import figures_of_model, save_report
     from activity.store import load_dataset
 
     _check_folder(arguments.out)
@@ -135,7 +135,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(json.dumps(evaluation.as_dict()) if arguments.json else evaluation.as_text())
     if arguments.out:
         about = {"model": arguments.model, **classifier.record}
-        _say_written(save_report(evaluation, dataset, arguments.out, about=about))
+        figures = figures_of_model(classifier, evaluation, dataset)
+        _say_written(save_report(evaluation, dataset, arguments.out, about=about, figures=figures))
 
 
 def _cross_validate(arguments: argparse.Namespace) -> None:
@@ -189,13 +190,15 @@ def _work_dir(arguments: argparse.Namespace) -> Path:
 
 
 def _keep(run: TrainingRun, arguments: argparse.Namespace) -> str:
-    """Write the model and its learning curves; returns lines that say where they are."""
+    """Write the model and how it was taught; returns lines that say where."""
     from activity.classifier import save_classifier
-    from activity.plots import curves_figure, save_figure
+    from activity.report import save_training_report
 
     save_classifier(run.classifier, arguments.out)
-    curves = save_figure(curves_figure(run.history), _work_dir(arguments) / "learning_curves.png")
-    return f"\nmodel            {arguments.out}\nlearning curves  {curves}"
+    lines = [f"{'model':16} {arguments.out}"]
+    for path in save_training_report(run, _work_dir(arguments)):
+        lines.append(f"{path.stem.replace('_', ' '):16} {path}")
+    return "\n".join(["", *lines])
 
 
 def _dataset(arguments: argparse.Namespace) -> Dataset:

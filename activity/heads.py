@@ -46,11 +46,13 @@ class HeadOptions:
 
     Args:
         units: width of its recurrent layers, per direction, and of its convolution.
+        dropout: share dropped of the features before a recurrent layer reads them, in training only.
         layers: recurrent layers of `stacked`.
         merge_mode: how both directions become one (`bidirectional`, `attention`): one of `MERGE_MODES`.
     """
 
     units: int
+    dropout: float = 0.0
     layers: int = 2
     merge_mode: str = "concat"
 
@@ -95,14 +97,14 @@ def build_head(
     """
     if name not in HEADS:
         raise ActivityError(f"no head '{name}'; expected one of {', '.join(HEADS)}")
-    options = HeadOptions(units=units, layers=layers, merge_mode=merge_mode)
+    options = HeadOptions(units=units, dropout=dropout, layers=layers, merge_mode=merge_mode)
     features = keras.Input((None, num_streams, num_features), name="features")
     mask = keras.Input((None,), dtype="bool", name="mask")
     standard = Standardize(name=_STANDARDIZE)(features)  # (B, T, S, D)
     opinions = []
     for x in ops.unstack(standard, num_streams, axis=2):  # S x (B, T, D)
         for _ in range(members):
-            sequence, state = HEADS[name](keras.layers.Dropout(dropout)(x), mask, options)  # (B, T, U), (B, U')
+            sequence, state = HEADS[name](x, mask, options)  # (B, T, U), (B, U')
             read = keras.layers.Dropout(dropout)(sequence if per_frame else state)
             # float32 also under mixed precision: a float16 softmax loses small probabilities
             opinions.append(keras.layers.Dense(num_labels, activation="softmax", dtype="float32")(read))
@@ -137,12 +139,17 @@ def attention_weights(head: keras.Model, features: np.ndarray, mask: np.ndarray)
     Raises:
         ActivityError: the head has no attention.
     """
-    weights = [layer.output for layer in head.layers if isinstance(layer, MaskedSoftmax)]
-    if not weights:
+    if not has_attention(head):
         raise ActivityError(f"attention weights need a head 'attention' for whole clips, received: '{head.name}'")
+    weights = [layer.output for layer in head.layers if isinstance(layer, MaskedSoftmax)]
     reader = keras.Model(head.input, ops.mean(ops.stack(weights), axis=0))  # S*M x (B, T) -> (B, T)
     reader.jit_compile = uses_jit()
     return np.asarray(reader.predict_on_batch({"features": features, "mask": mask}), np.float32)
+
+
+def has_attention(head: keras.Model) -> bool:
+    """Whether `attention_weights` can read this head."""
+    return any(isinstance(layer, MaskedSoftmax) for layer in head.layers)
 
 
 # === The heads: standardized features (B, T, D) and mask (B, T) to a sequence (B, T, U) and a state (B, U') ===
@@ -150,12 +157,14 @@ def attention_weights(head: keras.Model, features: np.ndarray, mask: np.ndarray)
 
 def _lstm(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """Long short-term memory; its last state (Hochreiter & Schmidhuber, 1997)."""
+    x = keras.layers.Dropout(options.dropout)(x)
     sequence, state, _ = keras.layers.LSTM(options.units, **_BOTH)(x, mask=mask)
     return HidePadding()(sequence, mask=mask), state  # (B, T, U), (B, U)
 
 
 def _backward(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """An LSTM that reads from the last real frame to the first (the second half of Schuster & Paliwal, 1997)."""
+    x = keras.layers.Dropout(options.dropout)(x)
     sequence, state, _ = keras.layers.LSTM(options.units, go_backwards=True, **_BOTH)(x, mask=mask)
     sequence = ReverseTime()(sequence)  # Keras gives the outputs in the order of reading, that of padding first
     return HidePadding()(sequence, mask=mask), state  # (B, T, U), (B, U)
@@ -176,6 +185,7 @@ def _bidirectional(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tenso
 
 def _gru(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """Gated recurrent units; their last state (Cho et al., 2014)."""
+    x = keras.layers.Dropout(options.dropout)(x)
     sequence, state = keras.layers.GRU(options.units, **_BOTH)(x, mask=mask)
     return HidePadding()(sequence, mask=mask), state  # (B, T, U), (B, U)
 
@@ -214,6 +224,7 @@ _BOTH = {"return_sequences": True, "return_state": True}
 
 def _both_directions(x: Tensor, mask: Tensor, options: HeadOptions) -> Tensor:
     """(B, T, D) -> (B, T, U), or (B, T, 2*U) with `concat`; zeros on padding."""
+    x = keras.layers.Dropout(options.dropout)(x)
     lstm = keras.layers.LSTM(options.units, return_sequences=True)
     sequence = keras.layers.Bidirectional(lstm, merge_mode=options.merge_mode)(x, mask=mask)
     return HidePadding()(sequence, mask=mask)

@@ -208,12 +208,13 @@ def folds_figure(accuracies: Mapping[str, float], baseline: Mapping[str, float])
 
 @_plain_text
 def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss and accuracy by epoch, training and validation; stages follow each other and are set apart by lines."""
+    """Loss and accuracy by epoch, training and, if there is any, validation; lines set the stages apart."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = np.arange(1, len(history) + 1)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         axes.plot(epochs, [row[name] for row in history], color=_GREY, label="train")
-        axes.plot(epochs, [row[f"val_{name}"] for row in history], color=_RIGHT, label="validation")
+        if f"val_{name}" in history[0]:
+            axes.plot(epochs, [row[f"val_{name}"] for row in history], color=_RIGHT, label="validation")
         axes.set_xlabel("epoch")
         axes.set_title(name)
         axes.grid(alpha=0.3)

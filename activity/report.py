@@ -17,10 +17,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from activity import plots
+from activity.classifier import ActivityClassifier
 from activity.dataset import content_of
-from activity.evaluation import CrossValidation, Evaluation
+from activity.evaluation import CrossValidation, Evaluation, attention_over_time
+from activity.heads import has_attention
 from activity.metrics import expected_calibration_error
 from activity.store import Dataset, atomic_file, write_csv
+from activity.training import TrainingRun
 
 _PAGE = Path(__file__).with_name("report.html")
 _MOST_ROWS = 50  # a longer table is folded
@@ -82,6 +85,38 @@ def save_report(
         file.write(_page(evaluation, dataset, about or {}, pictures))
     files = [out / name for name in ("report.html", "scores.json", "report.txt", "predictions.csv")]
     return files + [path for _, path in pictures]
+
+
+def figures_of_model(classifier: ActivityClassifier, evaluation: Evaluation, dataset: Dataset) -> dict[str, Figure]:
+    """Title -> figure of what only the model knows: how it learned, and where a head with attention looks.
+
+    Attention is shown for the most confident mistakes and the surest right answers.
+    """
+    figures = {}
+    if history := classifier.record.get("history"):
+        figures["Learning"] = plots.curves_figure(history)
+    if not has_attention(classifier.head):
+        return figures
+    scores = evaluation.scores
+    surest = np.argsort(-np.where(scores.right, scores.confidences, 0), kind="stable")[:2].tolist()
+    for i in dict.fromkeys([*evaluation.worst_mistakes(2), *surest]):
+        sample = evaluation.samples[i]
+        weights = attention_over_time(classifier, dataset, sample)
+        title = f"{sample.label}, answered {scores.labels[scores.predicted_ids[i]]}: {sample.path}"
+        figures[f"Attention {len(figures)}"] = plots.attention_figure(
+            dataset.frames(sample)[: len(weights)], weights, title=title
+        )
+    return figures
+
+
+def save_training_report(run: TrainingRun, out: Path) -> list[Path]:
+    """Write the learning curves and, of a calibrated model, the reliability before and after, as PNG into a folder."""
+    paths = [plots.save_figure(plots.curves_figure(run.history), out / "learning_curves.png")]
+    if run.calibration:
+        before, after = ((s.confidences, s.right) for s in (run.calibration.before, run.calibration.after))
+        figure = plots.reliability_figure(*after, before=before, title="validation videos")
+        paths.append(plots.save_figure(figure, out / "reliability.png"))
+    return paths
 
 
 def _page(

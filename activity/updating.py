@@ -288,6 +288,7 @@ class _Videos:
             "taught": sorted(all_taught),
             "held_out": sorted(held_out - all_taught),
             "calibration": run.calibration.as_dict() if run.calibration else None,
+            "history": run.history,
         }
 
     def compare(self, after: ActivityClassifier) -> tuple[Comparison, Comparison]:

@@ -45,7 +45,7 @@ def real_data():
 
 
 LABELS = ("brightens", "darkens")  # each is the other played backwards: only the order of frames tells them apart
-SPEC = ClipSpec(num_frames=6, height=32, width=32)
+SPEC = ClipSpec(num_frames=6, height=32, width=32, streams=("rgb", "motion"))
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +94,14 @@ def cnn_weights(tmp_path_factory):
 def frozen_config(cnn_weights):
     """A recipe that learns the ramps in seconds, on a frozen backbone."""
     return TrainConfig(
-        backbone="small_cnn", weights=str(cnn_weights), units=16, dropout=0.1, epochs=40, learning_rate=5e-3
+        backbone="small_cnn",
+        weights=str(cnn_weights),
+        head="lstm",
+        units=16,
+        members=1,
+        dropout=0.1,
+        epochs=20,
+        learning_rate=1e-2,
     )
 
 

@@ -52,19 +52,35 @@ class TestClipBatches:
 class TestAugmentation:
     def test_all_frames_of_a_clip_change_alike(self):
         frame = np.random.default_rng(0).integers(0, 200, (32, 32, 3), np.uint8)
-        clip = np.stack([frame] * 5)
-        changed = [augment_frames(clip, np.random.default_rng(i), flip=True) for i in range(10)]
+        clip = np.stack([frame] * 5)[:, None]
+        changed = [augment_frames(clip, np.random.default_rng(i), streams=["rgb"], flip=True) for i in range(10)]
         assert all((result == result[:1]).all() for result in changed)
         assert len({result.tobytes() for result in changed}) == 10
         assert all(result.shape == clip.shape and result.dtype == np.uint8 for result in changed)
 
     def test_mirrors_only_when_asked(self):
-        left = np.zeros((1, 32, 32, 3), np.uint8)
-        left[:, :, :8] = 200
+        left = np.zeros((1, 1, 32, 32, 3), np.uint8)
+        left[:, :, :, :8] = 200
 
         def is_left(flip, seed):
-            result = augment_frames(left, np.random.default_rng(seed), flip=flip)
+            result = augment_frames(left, np.random.default_rng(seed), streams=["rgb"], flip=flip)
             return result[..., :16, :].mean() > result[..., 16:, :].mean()
 
         assert all(is_left(False, seed) for seed in range(20))
         assert 3 < sum(is_left(True, seed) for seed in range(20)) < 17
+
+    def test_where_nothing_moves_stays_where_nothing_moves(self):
+        clip = np.full((2, 2, 32, 32, 3), 128, np.uint8)
+        for seed in range(10):
+            rgb, motion = augment_frames(
+                clip, np.random.default_rng(seed), streams=["rgb", "motion"], flip=True
+            ).transpose(1, 0, 2, 3, 4)
+            assert (motion == 128).all()
+            assert (rgb == rgb.flat[0]).all() and rgb.flat[0] != 128
+
+    def test_streams_of_a_clip_are_shifted_alike(self):
+        clip = np.zeros((1, 2, 32, 32, 3), np.uint8)
+        clip[:, :, 10:20, 10:20] = 200
+        for seed in range(10):
+            rgb, other = augment_frames(clip, np.random.default_rng(seed), streams=["rgb", "rgb"], flip=True)[0]
+            np.testing.assert_array_equal(rgb, other)

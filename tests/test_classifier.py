@@ -10,10 +10,11 @@ import pytest
 from activity.classifier import FORMAT_VERSION, load_classifier, predict, save_classifier
 from activity.clips import pad_right
 from activity.errors import ModelFileError
+from activity.store import Stacks
 
 
 def clip_of(dataset, index):
-    return pad_right(np.asarray(dataset.frames(dataset.samples[index])), dataset.spec.num_frames)
+    return pad_right(Stacks(dataset, dataset.samples)[index][:], dataset.spec.num_frames)
 
 
 def test_end_to_end_equals_backbone_then_head(ramp_run, ramp_dataset):
@@ -29,7 +30,7 @@ def test_what_stands_in_padded_frames_never_matters(ramp_run, ramp_dataset):
     shorter = next(i for i, sample in enumerate(ramp_dataset.samples) if sample.num_frames == 4)
     frames, mask = clip_of(ramp_dataset, shorter)
     noisy = np.where(
-        mask[:, None, None, None], frames, np.random.default_rng(0).integers(0, 256, frames.shape, np.uint8)
+        mask[:, None, None, None, None], frames, np.random.default_rng(0).integers(0, 256, frames.shape, np.uint8)
     )
     assert not np.array_equal(frames, noisy)
     inputs = [{"frames": pixels[None], "mask": mask[None]} for pixels in (frames, noisy)]

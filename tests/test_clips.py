@@ -18,11 +18,12 @@ from activity.video import probe, write_video
 
 
 def tiny(**fields):
-    return ClipSpec(**{"num_frames": 4, "height": 16, "width": 16, **fields})
+    return ClipSpec(**{"num_frames": 4, "height": 16, "width": 16, "streams": ("rgb",), **fields})
 
 
 def indices_of(stack):
-    """Which frames of a counting video these are."""
+    """Which frames of a counting video the first stream of a stack `(N, S, H, W, 3)` holds."""
+    stack = stack[:, 0]
     assert np.all(stack == stack[:, :1, :1]) and np.all(stack[:, 0, 0, 2] == 7)
     return stack[:, 0, 0, 0].tolist()
 
@@ -262,7 +263,7 @@ def test_a_cut_video_is_used_and_reported(tmp_path, rate):
     assert 10 < sampled.num_frames < 25 and sampled.num_frames_claimed == 40
     expected = even_indices(sampled.num_frames, 4) if rate is None else range(sampled.num_frames)
     # the last frame was cut too, and OpenCV 4 gives what there is of it
-    np.testing.assert_array_equal(stack[:-1], frames[list(expected)][:-1])
+    np.testing.assert_array_equal(stack[:-1, 0], frames[list(expected)][:-1])
     assert sampled.problem == (
         f"ends after {sampled.num_frames} frames ({sampled.num_frames / 10:.2f} s) of a claimed 40 (4.00 s): "
         "cut off or damaged; the frames before that are used"

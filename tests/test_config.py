@@ -17,6 +17,9 @@ from activity.errors import ActivityError
         ({"frames_per_second": 0}, r"frames_per_second must be none \(evenly\), or above 0 and up to 1000, .*: 0"),
         ({"frames_per_second": float("nan")}, "frames_per_second .* received: nan"),
         ({"frames_per_second": 1000.5}, "frames_per_second .* received: 1000.5"),
+        ({"streams": ()}, "streams must be some of rgb,motion,closeup, in this order, received: "),
+        ({"streams": ("motion", "rgb")}, "in this order, received: motion,rgb"),
+        ({"streams": ("flow",)}, "received: flow"),
         ({"resize": "squash"}, "resize must be one of stretch, crop, letterbox, received: squash"),
     ],
 )
@@ -30,12 +33,14 @@ def test_impossible_clip_specs(fields, message):
     [
         ({"units": 0}, "units must be 1 or more, received: 0"),
         ({"epochs": 0}, "epochs must be 1 or more"),
-        ({"patience": 0}, "patience must be 1 or more"),
+        ({"members": 0}, "members must be 1 or more, received: 0"),
         ({"batch_size": 0}, "batch_size must be 1 or more"),
         ({"dropout": 1.0}, "dropout must be 0 to below 1, received: 1.0"),
         ({"fine_tune": -1}, "fine_tune must be 0 or more layers, received: -1"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0, received: 0.0"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 to below 1, received: -0.1"),
+        ({"merge_mode": "mean"}, "merge_mode must be one of concat, sum, mul, ave, received: mean"),
+        ({"precision": 1.0}, "precision must be above 0 and below 1, received: 1.0"),
         ({"class_weight": "auto"}, "class_weight must be none or balanced, received: auto"),
     ],
 )
@@ -59,6 +64,6 @@ def test_a_config_survives_json_and_cannot_be_changed(config):
 
 
 def test_clip_spec_reads_as_a_sentence():
-    assert str(ClipSpec()) == "16 frames evenly, 224x224, stretch"
-    spec = ClipSpec(num_frames=8, height=96, width=128, frames_per_second=12.5, resize="crop")
-    assert str(spec) == "8 frames at 12.5 frames/s, 96x128, crop"
+    assert str(ClipSpec()) == "16 frames evenly, 224x224, stretch, rgb,motion,closeup"
+    spec = ClipSpec(num_frames=8, height=96, width=128, frames_per_second=12.5, resize="crop", streams=("rgb",))
+    assert str(spec) == "8 frames at 12.5 frames/s, 96x128, crop, rgb"

@@ -39,7 +39,7 @@ def decode_here(monkeypatch):
     def one_by_one(todo, dataset_dir, spec, num_workers, seconds_per_video):
         for id_, path in todo.items():
             decoded.append(path.name)
-            yield preprocessing._decode_one(id_, path, spec, stack_path(dataset_dir, id_)), True
+            yield preprocessing._decode_one(id_, path, spec, dataset_dir), True
 
     monkeypatch.setattr(preprocessing, "_decode_all", one_by_one)
     return decoded
@@ -85,7 +85,8 @@ def test_whole_run(videos, tmp_path):
     assert [sample.path for sample in dataset.samples] == sorted(sample.path for sample in dataset.samples)
     for sample in dataset.samples:
         stack, sampled = read_stack(videos / sample.path, SPEC)
-        np.testing.assert_array_equal(dataset.frames(sample), stack)
+        for s, stream in enumerate(SPEC.streams):
+            np.testing.assert_array_equal(dataset.frames(sample, stream), stack[:, s])
         assert (sample.num_frames, sample.duration_seconds) == (sampled.num_frames, sampled.num_frames / 10)
         assert sample.label == sample.path.partition("/")[0] and sample.split in ("train", "val", "test")
 
@@ -100,7 +101,7 @@ def test_whole_run(videos, tmp_path):
     assert re.match(rf"ends after {cut['frames_read']} frames .* the frames before that are used", cut["reason"])
 
     about = json.loads((tmp_path / "out" / "dataset.json").read_text())
-    assert about["format_version"] == 1 and about["spec"] == as_dict(SPEC) and about["seed"] == 5
+    assert about["format_version"] == 2 and ClipSpec(**about["spec"]) == SPEC and about["seed"] == 5
     assert about["labels"] == ["run", "wave"] and about["num_skipped"] == 1
     assert about["videos_dir"] == str(videos.resolve())
     assert set(about["versions"]) == {"activity", "opencv"}
@@ -113,8 +114,9 @@ def test_whole_run(videos, tmp_path):
     assert len(notes) == 14
     assert {notes[sample.sample_id][0] for sample in dataset.samples} == {str(s.num_frames) for s in dataset.samples}
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "frames"}
-    assert {p.stem for p in (tmp_path / "out" / "frames").iterdir()} == {s.sample_id for s in dataset.samples}
+    assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "frames", "motion", "closeup"}
+    for folder in ("frames", "motion", "closeup"):
+        assert {p.stem for p in (tmp_path / "out" / folder).iterdir()} == {s.sample_id for s in dataset.samples}
 
 
 def test_at_a_rate_a_stack_is_as_long_as_its_video(videos, tmp_path, decode_here):
@@ -327,7 +329,7 @@ def test_another_seed_splits_anew(videos, tmp_path, decode_here):
 def test_a_folder_of_another_spec_is_refused(videos, tmp_path, decode_here):
     preprocess(videos, tmp_path / "out", SPEC)
     before = content_of(tmp_path / "out")
-    message = "was made with 4 frames evenly, 16x16, stretch; received 8 frames evenly, 16x16, stretch; choose another"
+    message = "was made with 4 frames evenly, 16x16, .*; received 8 frames evenly, 16x16, .*; choose another"
     with pytest.raises(DatasetError, match=message):
         preprocess(videos, tmp_path / "out", ClipSpec(num_frames=8, height=16, width=16))
     assert content_of(tmp_path / "out") == before
@@ -352,7 +354,7 @@ def test_an_empty_folder_is_taken(videos, tmp_path, decode_here, left):
     assert len(preprocess(videos, tmp_path / "out", SPEC).samples) == 12
 
 
-@pytest.mark.parametrize("name", ["manifest.csv", "problems.csv", "decoded.csv", "frames"])
+@pytest.mark.parametrize("name", ["manifest.csv", "problems.csv", "decoded.csv", "frames", "closeup"])
 def test_what_is_lost_is_made_again(videos, tmp_path, decode_here, name):
     (videos / "run" / "broken.mp4").write_bytes(b"")
     preprocess(videos, tmp_path / "out", SPEC)
@@ -364,10 +366,11 @@ def test_what_is_lost_is_made_again(videos, tmp_path, decode_here, name):
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "empty", "rubbish", "shape"])
-def test_a_damaged_stack_is_made_again(videos, tmp_path, decode_here, damage):
+@pytest.mark.parametrize("stream", ["rgb", "motion"])
+def test_a_damaged_stack_is_made_again(videos, tmp_path, decode_here, damage, stream):
     dataset = preprocess(videos, tmp_path / "out", SPEC)
     before = content_of(tmp_path / "out")
-    path = stack_path(tmp_path / "out", dataset.samples[0].sample_id)
+    path = stack_path(tmp_path / "out", dataset.samples[0].sample_id, stream)
     whole = path.read_bytes()
     contents = {"cut": whole[:-1], "longer": whole + b"0", "empty": b"", "rubbish": bytes(len(whole))}
     path.write_bytes(contents.get(damage, whole))

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -15,16 +16,18 @@ from activity.errors import DatasetError, VideoError
 from activity.store import (
     MANIFEST_COLUMNS,
     Dataset,
+    Stacks,
     atomic_file,
     extract_features,
     load_dataset,
     read_csv,
     stack_path,
+    stream_dir,
     write_csv,
-    write_stack,
+    write_stacks,
 )
 
-SPEC = ClipSpec(num_frames=4, height=16, width=16, frames_per_second=10)
+SPEC = ClipSpec(num_frames=4, height=16, width=16, frames_per_second=10, streams=("rgb", "motion"))
 LENGTHS = {"a": 5, "b": 40, "c": 32, "d": 1, "e": 70}  # batches of 32 frames end inside stacks and between them
 
 
@@ -32,10 +35,12 @@ LENGTHS = {"a": 5, "b": 40, "c": 32, "d": 1, "e": 70}  # batches of 32 frames en
 def dataset(tmp_path):
     """A data set folder of stacks of noise."""
     rng = np.random.default_rng(0)
-    (tmp_path / "frames").mkdir()
     samples = []
+    for stream in SPEC.streams:
+        stream_dir(tmp_path, stream).mkdir()
     for id_, length in LENGTHS.items():
-        np.save(stack_path(tmp_path, id_), rng.integers(0, 256, (length, 16, 16, 3), dtype=np.uint8))
+        for stream in SPEC.streams:
+            np.save(stack_path(tmp_path, id_, stream), rng.integers(0, 256, (length, 16, 16, 3), dtype=np.uint8))
         samples.append(Sample(sample_id=id_, path=f"{id_}.avi", label="run", group=id_, split="train"))
     return Dataset(tmp_path, tmp_path / "videos", SPEC, samples, [])
 
@@ -69,17 +74,22 @@ def test_csv_there_and_back(tmp_path):
 @pytest.mark.parametrize(("rate", "length"), [(None, 4), (10, 200)])
 def test_a_stack_is_an_ordinary_npy_file(write_counting_video, tmp_path, rate, length):
     spec = ClipSpec(num_frames=4, height=20, width=31, frames_per_second=rate)
-    sampled = write_stack(write_counting_video("a.avi", 200), spec, tmp_path / "a.npy")
-    stack = np.load(tmp_path / "a.npy")
-    assert stack.shape == (length, 20, 31, 3) and stack.dtype == np.uint8
-    assert (stack[:, 0, 0, 0] / 10).tolist() == pytest.approx(sampled.timestamps_seconds)
+    for stream in spec.streams:
+        stream_dir(tmp_path, stream).mkdir()
+    sampled = write_stacks(write_counting_video("a.avi", 200), spec, tmp_path, "a-1")
+    stacks = [np.load(tmp_path / folder / "a-1.npy") for folder in ("frames", "motion", "closeup")]
+    for stack in stacks:
+        assert stack.shape == (length, 20, 31, 3) and stack.dtype == np.uint8
+    assert (stacks[0][:, 0, 0, 0] / 10).tolist() == pytest.approx(sampled.timestamps_seconds)
+    assert (stacks[1][1:, 0, 0, 0] == 130).all()  # 127.5 + 2 * 1, to the nearest even
 
 
 def test_no_stack_of_what_is_no_video(tmp_path):
     (tmp_path / "a.avi").write_bytes(b"text")
+    (tmp_path / "frames").mkdir()
     with pytest.raises(VideoError, match="this is a text file"):
-        write_stack(tmp_path / "a.avi", SPEC, tmp_path / "a.npy")
-    assert os.listdir(tmp_path) == ["a.avi"]
+        write_stacks(tmp_path / "a.avi", dataclasses.replace(SPEC, streams=("rgb",)), tmp_path, "a-1")
+    assert os.listdir(tmp_path / "frames") == []
 
 
 def test_frames_of_a_sample(dataset):
@@ -113,7 +123,7 @@ def test_stacks_that_are_damaged(dataset, content, message):
 
 
 def write_folder(folder, about=None, rows=None):
-    about = about or {"format_version": 1, "spec": as_dict(SPEC), "videos_dir": "/videos"}
+    about = about or {"format_version": 2, "spec": as_dict(SPEC), "videos_dir": "/videos"}
     (folder / "dataset.json").write_text(json.dumps(about))
     row = dict(zip(MANIFEST_COLUMNS, ["a-1", "run/a.avi", "run", "anna", "train", "7", "0.7"], strict=True))
     rows = [{**row, "fold": "2"}] if rows is None else rows
@@ -181,7 +191,7 @@ def test_a_description_that_is_not_ours(tmp_path, text):
 
 def test_a_folder_of_a_newer_version(tmp_path):
     write_folder(tmp_path, about={"format_version": 99})
-    with pytest.raises(DatasetError, match=r"made by a newer activity \(format 99, this program reads 1\)"):
+    with pytest.raises(DatasetError, match=r"made by a newer activity \(format 99, this program reads 2\)"):
         load_dataset(tmp_path)
 
 
@@ -212,10 +222,40 @@ def assert_equal(features, expected):
 
 def test_every_frame_gets_its_own_features(dataset, backbone):
     features = extract_features(dataset, dataset.samples, backbone)
-    assert [f.shape for f in features] == [(length, 128) for length in LENGTHS.values()]
+    assert [f.shape for f in features] == [(length, 2, 128) for length in LENGTHS.values()]
     assert all(f.dtype == np.float32 for f in features)
-    frames = (dataset.frames(sample) for sample in dataset.samples)
-    assert_equal(features, [backbone.predict(np.array(stack), verbose=0) for stack in frames])
+    for s, stream in enumerate(SPEC.streams):
+        frames = (dataset.frames(sample, stream) for sample in dataset.samples)
+        expected = [backbone.predict(np.array(stack), verbose=0) for stack in frames]
+        assert_equal([stack[:, s] for stack in features], expected)
+
+
+def test_a_stream_has_a_cache_of_its_own(dataset, backbone):
+    both = extract_features(dataset, dataset.samples, backbone)
+    assert len({path.parent for path in cached(dataset)}) == 2
+    motion = extract_features(dataset.with_streams(["motion"]), dataset.samples, backbone)
+    for one, other in zip(motion, both, strict=True):
+        np.testing.assert_array_equal(one[:, 0], other[:, 1])
+
+
+def test_a_stream_that_was_not_made_is_named(dataset):
+    with pytest.raises(DatasetError, match="has no stream closeup; it was made with rgb, motion"):
+        dataset.with_streams(("rgb", "closeup"))
+
+
+def test_all_streams_of_a_sample_side_by_side(dataset):
+    stack = Stacks(dataset, dataset.samples)[1]
+    assert len(stack) == 40
+    part = stack[5:9]
+    assert part.shape == (4, 2, 16, 16, 3)
+    for s, stream in enumerate(SPEC.streams):
+        np.testing.assert_array_equal(part[:, s], dataset.frames(dataset.samples[1], stream)[5:9])
+
+
+def test_a_data_set_from_before_there_were_streams_has_one(tmp_path):
+    spec = {name: value for name, value in as_dict(SPEC).items() if name != "streams"}
+    write_folder(tmp_path, about={"format_version": 1, "spec": spec, "videos_dir": "/videos"})
+    assert load_dataset(tmp_path).spec.streams == ("rgb",)
 
 
 def test_features_follow_the_samples_asked_for(dataset, backbone):
@@ -226,13 +266,13 @@ def test_features_follow_the_samples_asked_for(dataset, backbone):
 
 def test_what_is_cached_is_not_computed(dataset, backbone, monkeypatch):
     some = extract_features(dataset, dataset.samples[:3], backbone)
-    assert [path.name for path in cached(dataset)] == ["a.npy", "b.npy", "c.npy"]
+    assert sorted(path.name for path in cached(dataset)) == ["a.npy", "a.npy", "b.npy", "b.npy", "c.npy", "c.npy"]
     num_frames = []
     monkeypatch.setattr(
         classifier, "predict", lambda model, batch: num_frames.append(len(batch)) or np.zeros((len(batch), 128))
     )
     again = extract_features(dataset, dataset.samples, backbone)
-    assert sum(num_frames) == 1 + 70  # d and e only
+    assert sum(num_frames) == 2 * (1 + 70)  # d and e only, of both streams
     for one, other in zip(again, some, strict=False):
         np.testing.assert_array_equal(one, other)
 
@@ -242,7 +282,7 @@ def test_a_cache_that_is_lost_is_made_again(dataset, backbone):
     for path in cached(dataset):
         (dataset.dataset_dir / path).unlink()
     assert_equal(extract_features(dataset, dataset.samples, backbone), before)
-    assert len(cached(dataset)) == len(LENGTHS)
+    assert len(cached(dataset)) == 2 * len(LENGTHS)
 
 
 def test_features_need_not_be_kept(dataset, backbone):
@@ -255,7 +295,7 @@ def test_other_weights_have_another_cache(dataset, backbone):
     first, second = (extract_features(dataset, dataset.samples[:1], model)[0] for model in (backbone, other))
     assert not np.allclose(first, second)
     folders = {path.parent.name for path in cached(dataset)}
-    assert len(folders) == 2 and all(name.startswith("small_cnn-") for name in folders)
+    assert len(folders) == 4 and all(name.startswith("small_cnn-") for name in folders)
     np.testing.assert_array_equal(extract_features(dataset, dataset.samples[:1], backbone)[0], first)
 
 

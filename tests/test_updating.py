@@ -215,6 +215,7 @@ class TestRecord:
         learned = {content_of(sample) for sample in glows if sample.split != "test"}
         assert set(new["taught"]) == set(old["taught"]) | learned
         assert set(new["held_out"]) == {content_of(sample) for sample in grown.split("test")}
+        assert new["history"] == replayed.run.history
         [note] = new["updates"]
         assert (note["scheme"], note["added"], note["num_new"]) == ("replay", ["glows"], replayed.num_new)
         assert note["new"] == {"split": "test", "num_videos": len(replayed.new.labels), "before": 0, "after": 1}

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from activity.config import ClipSpec
-from activity.store import write_stack
+from activity.store import stream_dir, write_stacks
 
 
 def main():
@@ -22,10 +22,13 @@ def main():
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "stack.npy"
+        dataset_dir, spec = Path(folder), ClipSpec(frames_per_second=arguments.frames_per_second)
+        for stream in spec.streams:
+            stream_dir(dataset_dir, stream).mkdir()
         start = time.perf_counter()
-        sampled = write_stack(arguments.video, ClipSpec(frames_per_second=arguments.frames_per_second), path)
-        seconds, megabytes = time.perf_counter() - start, path.stat().st_size / 1e6
+        sampled = write_stacks(arguments.video, spec, dataset_dir, "sample")
+        seconds = time.perf_counter() - start
+        megabytes = sum(path.stat().st_size for path in dataset_dir.glob("*/*.npy")) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     print(
         f"{sampled.num_frames} frames decoded, {len(sampled.timestamps_seconds)} kept ({megabytes:.0f} MB): "

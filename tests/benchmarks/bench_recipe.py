@@ -1,0 +1,113 @@
+"""What each part of the recipe is worth, and how the heads compare: accuracy on group-disjoint folds.
+
+python tests/benchmarks/bench_recipe.py recipe DATASET:FOLDS... [--seeds 1] [--out DIR]
+python tests/benchmarks/bench_recipe.py heads  DATASET:FOLDS... [--seeds 1] [--out DIR]
+
+DATASET is a folder made by `activity preprocess`, FOLDS as for `activity cross-validate`. Prints a table of the mean over
+seeds and its standard error over the folds (of the means over seeds), and with --out draws it.
+"""
+
+import argparse
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from keras import ops
+
+from activity import fitting, heads, layers, training
+from activity.config import TrainConfig
+from activity.evaluation import cross_validate, mean_and_error
+from activity.plots import ablation_figure, save_figure
+from activity.store import load_dataset
+
+
+def smoothed_loss(label_ids, opinions):
+    """The loss of the members with 10 % of the truth spread over all labels."""
+    uniform = -ops.mean(ops.log(ops.maximum(opinions, 1e-7)), axis=(1, 2))
+    return 0.9 * plain_loss(label_ids, opinions) + 0.1 * uniform
+
+
+plain_loss = fitting.loss_of_members
+
+
+class Constant:
+    """In the place of the schedule: the learning rate stays."""
+
+    def __new__(cls, *_, warmup_target, **__):
+        return warmup_target
+
+
+# name -> (fields of TrainConfig that differ, streams or None for all, patches of what has no option)
+RECIPE = {
+    "default": ({}, None, ()),
+    "one member": ({"members": 1}, None, ()),
+    "rgb only": ({}, ("rgb",), ()),
+    "motion only": ({}, ("motion",), ()),
+    "closeup only": ({}, ("closeup",), ()),
+    "without rgb": ({}, ("motion", "closeup"), ()),
+    "without closeup": ({}, ("rgb", "motion"), ()),
+    "no dropout": ({"dropout": 0.0}, None, ()),
+    "dropout 0.8": ({"dropout": 0.8}, None, ()),
+    "no weight decay": ({"weight_decay": 0.0}, None, ()),
+    "no square root": ({}, None, ((layers, "_signed_root", lambda x, _: x),)),
+    "features not standardized": ({}, None, ((training, "standardize", lambda *_: None),)),
+    "constant learning rate": ({}, None, ((fitting.keras.optimizers.schedules, "CosineDecay", Constant),)),
+    "no warm-up": ({}, None, ((fitting, "_WARM_UP", 0.0),)),
+    "label smoothing 0.1": ({}, None, ((fitting, "loss_of_members", smoothed_loss),)),
+    "balanced class weights": ({"class_weight": "balanced"}, None, ()),
+    "25 epochs": ({"epochs": 25}, None, ()),
+    "100 epochs": ({"epochs": 100}, None, ()),
+}
+HEADS = {name: ({"head": name, "members": 1}, ("closeup",), ()) for name in ("pooled", "segments", *heads.HEADS)}
+
+
+def measure(path, folds, variant, seeds):
+    """Accuracies by fold `(folds,)`, the mean over seeds; that of the baseline; seconds a run."""
+    settings, streams, patches = variant
+    dataset = load_dataset(path)
+    dataset = dataset.with_streams(streams or dataset.spec.streams)
+    runs, start = [], time.perf_counter()
+    for seed in range(seeds):
+        config = TrainConfig(**{**settings, "seed": seed})
+        with contextlib.ExitStack() as stack:
+            for patch in patches:
+                stack.enter_context(mock.patch.object(*patch))
+            work_dir = stack.enter_context(tempfile.TemporaryDirectory())
+            runs.append(cross_validate(dataset, config, folds=folds, work_dir=Path(work_dir)))
+    seconds = (time.perf_counter() - start) / seeds
+    by_fold = np.mean([list(run.fold_accuracies.values()) for run in runs], axis=0)
+    return by_fold, runs[0].baseline.accuracy, seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("recipe", "heads"))
+    parser.add_argument("datasets", nargs="+", metavar="DATASET:FOLDS")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", help="names of rows, separated by commas")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    rows = {"recipe": RECIPE, "heads": HEADS}[arguments.what]
+    if arguments.only:
+        rows = {name: rows[name] for name in arguments.only.split(",")}
+    sets = [each.rpartition(":") for each in arguments.datasets]
+    print("| | " + " | ".join(f"{Path(path).name} | s" for path, _, _ in sets) + " |", flush=True)
+    print("|---|" + "---|---|" * len(sets), flush=True)
+    figure_rows = []
+    for name, variant in rows.items():
+        cells, scores = [], {}
+        for path, _, folds in sets:
+            by_fold, baseline, seconds = measure(Path(path), folds, variant, arguments.seeds)
+            mean, error = scores[Path(path).name] = mean_and_error(by_fold)
+            cells += [f"{mean:.3f} +- {error:.3f} ({baseline:.3f})", f"{seconds:.0f}"]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        figure_rows.append((name, scores))
+    if arguments.out:
+        print(save_figure(ablation_figure(figure_rows), arguments.out / f"{arguments.what}.png"))
+
+
+if __name__ == "__main__":
+    main()
