@@ -108,17 +108,42 @@ def train(
     return run
 
 
-def build_classifier(dataset: Dataset, config: TrainConfig, backbone: keras.Model | None = None) -> ActivityClassifier:
-    """An untaught classifier for a data set: the backbone with its weights, the head with random ones."""
-    spec = dataset.spec
+def teach_on(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, *, work_dir: Path) -> TrainingRun:
+    """Teach the head of a taught classifier on the train split of a data set, and calibrate it by the val split.
+
+    Its backbone and the statistics of its features stay as they are, and so does its record.
+
+    Args:
+        classifier: knows all labels of the data set; changed in place.
+        dataset: of the classifier's spec.
+        config: how to teach.
+        work_dir: folder for the state of the run and its log; another run's state in it is replaced.
+    """
+    keras.utils.set_random_seed(config.seed)
+    _claim_work_dir(work_dir, dataset, config, resume=False)
+    stage = _teach_head(classifier, dataset, config, work_dir / "head", fresh=False)
+    return TrainingRun(classifier, [stage], _calibrate(classifier, dataset, config))
+
+
+def build_classifier(
+    dataset: Dataset,
+    config: TrainConfig,
+    backbone: keras.Model | None = None,
+    labels: Sequence[str] | None = None,
+) -> ActivityClassifier:
+    """An untaught classifier for a data set: the backbone with its weights, the head with random ones.
+
+    It knows the labels of the data set, if no others are given.
+    """
+    spec, labels = dataset.spec, labels or dataset.labels
     if backbone is None:
         backbone = build_backbone(config.backbone, height=spec.height, width=spec.width, weights=config.weights)
     if spec.frames_per_second:
         clip_seconds = spec.num_frames / spec.frames_per_second
     else:
         clip_seconds = max(sample.duration_seconds for sample in dataset.samples)
-    head = _build_head(spec, config, backbone, len(dataset.labels))
-    return ActivityClassifier(backbone, head, spec=spec, labels=dataset.labels, clip_seconds=clip_seconds)
+    head = _build_head(spec, config, backbone, len(labels))
+    return ActivityClassifier(backbone, head, spec=spec, labels=labels, clip_seconds=clip_seconds)
 
 
 def _build_head(spec: ClipSpec, config: TrainConfig, backbone: keras.Model, num_labels: int) -> keras.Model:
@@ -160,9 +185,12 @@ def stage_names(config: TrainConfig) -> list[str]:
     return ["head", "fine_tune"] if config.fine_tune else ["head"]
 
 
-def _teach_head(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
+def _teach_head(
+    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path, *, fresh: bool = True
+) -> Stage:
     features = partial(extract_features, dataset, backbone=classifier.backbone)
-    standardize(classifier.head, features(dataset.split("train")))
+    if fresh:
+        standardize(classifier.head, features(dataset.split("train")))
     batches = partial(_batches, classifier, dataset, features, "features", config)
     optimizer = keras.optimizers.AdamW
     return fit(opinions_of(classifier.head), batches, config, config.epochs, optimizer, config.learning_rate, stage_dir)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "activity"
 ORDER = """
     errors config progress video motion clips dataset splits metrics
     devices layers backbones heads classifier calibration
-    synthetic store preprocessing batches checkpoint fitting training evaluation
+    synthetic store preprocessing batches checkpoint fitting training evaluation updating
     predictor plots report doctor demo arguments cli
 """.split()
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
