@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,24 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_report(cross)
     _add_recipe(cross)
+
+    tune = command("tune", "search for a better recipe, without the test split", "activity tune dataset/ --trials 30")
+    tune.add_argument("dataset", type=Path, metavar="DATASET")
+    tune.add_argument(
+        "--trials",
+        type=_positive_int,
+        default=30,
+        metavar="N",
+        help="in total, with earlier ones; default: %(default)s",
+    )
+    tune.add_argument("--folds", default="3", help="of train and val, as for cross-validate; default: %(default)s")
+    tune.add_argument(
+        "--study", type=Path, metavar="FILE", help="log to begin or go on from; default: DATASET/tuning.log"
+    )
+    tune.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="begin no trial after this time")
+    tune.add_argument("--out", type=Path, metavar="DIR", help="also write a picture and a table of all trials there")
+    tune.add_argument("--json", action="store_true", help="print the search as one JSON object")
+    _add_recipe(tune)  # where the search begins
 
     example = "activity classify model.keras holiday.mp4 clips/"
     classify = command("classify", "label videos with a model", example)
@@ -165,6 +184,21 @@ def _add_update(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=_seed, help="default: as the model was taught")
     parser.add_argument("--json", action="store_true", help="print the counts and scores as one JSON object")
+
+
+def recipe_arguments(config: TrainConfig, streams: Sequence[str] | None = None) -> list[str]:
+    """The options that make a command teach like this: what `_add_recipe` reads, without what is the default.
+
+    Args:
+        config: how to teach.
+        streams: to name; `None` leaves it at all of the data set.
+    """
+    words = ["--streams", ",".join(streams)] if streams else []
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
+        if value != field.default:
+            words += [flag] if field.type == "bool" else [flag, str(value)]
+    return words
 
 
 _HEADS_HELP = "lstm, backward, stacked, bidirectional, gru, attention, lstm_cnn, pooled, segments"

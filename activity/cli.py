@@ -13,13 +13,14 @@ import io
 import json
 import logging
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from activity.arguments import parser
+from activity.arguments import parser, recipe_arguments
 from activity.config import ClipSpec, TrainConfig, as_dict
 from activity.errors import ActivityError
 
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 _HOW_TO_GO_ON = {
     "preprocess": "; the same command goes on from here",
+    "tune": "; the same command goes on from here",
     "train": "; the same command with --resume goes on from here",
 }
 
@@ -154,6 +156,36 @@ def _cross_validate(arguments: argparse.Namespace) -> None:
         _say_written(save_report(result, dataset, arguments.out, about=about))
 
 
+def _tune(arguments: argparse.Namespace) -> None:
+    config = _settings(TrainConfig, arguments)
+    from activity.store import load_dataset, write_csv
+    from activity.tuning import tune
+
+    _check_folder(arguments.out)
+    search = tune(
+        _dataset(arguments),
+        config,
+        num_trials=arguments.trials,
+        folds=arguments.folds,
+        study_path=arguments.study,
+        timeout_seconds=arguments.timeout,
+    )
+    all_streams = search.best.streams == load_dataset(arguments.dataset).spec.streams
+    recipe = recipe_arguments(search.best.config, None if all_streams else search.best.streams)
+    command = shlex.join(["activity", "train", str(arguments.dataset), "--out", "model.keras", *recipe])
+    if arguments.json:
+        print(json.dumps({**search.as_dict(), "command": command}))
+    else:
+        print(f"{search.as_text()}\n\n{command}")
+    if arguments.out:
+        from activity.plots import save_figure, search_figure
+
+        picture = save_figure(search_figure(search), arguments.out / "search.png")
+        rows = [trial.as_dict() for trial in search.trials]
+        write_csv(arguments.out / "trials.csv", list(dict.fromkeys(name for row in rows for name in row)), rows)
+        _say_written([picture, arguments.out / "trials.csv"])
+
+
 def _classify(arguments: argparse.Namespace) -> int:
     from activity.dataset import expand_sources
 
@@ -215,6 +247,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "update": _update,
     "evaluate": _evaluate,
     "cross-validate": _cross_validate,
+    "tune": _tune,
     "classify": _classify,
     "doctor": _doctor,
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,29 +204,108 @@ def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", w
         DatasetError: the folds cannot be made.
     """
     labels, samples = dataset.labels, dataset.samples
-    assigned = np.asarray(assign_folds(samples, folds, seed=config.seed))
+    parts = divide_folds(dataset, folds, seed=config.seed)
+    probabilities, baseline = np.zeros((2, len(samples), len(labels)))
+    label_ids = np.asarray([labels.index(sample.label) for sample in samples])
+    assigned = [""] * len(samples)
+    judged = judge_folds(parts, config, work_dir=work_dir)
+    for fold in progress_bar(judged, total=len(parts), desc="cross-validation", unit="fold"):
+        probabilities[fold.test] = fold.probabilities
+        baseline[fold.test] = _baseline(fold.features, label_ids, fold.test, len(labels))
+        for index in np.flatnonzero(fold.test):
+            assigned[index] = fold.name
+    return CrossValidation(
+        samples, Scores(probabilities, label_ids, labels), Scores(baseline, label_ids, labels), assigned
+    )
+
+
+@dataclass(frozen=True)
+class JudgedFold:
+    """One fold of a cross-validation, judged by a classifier that was taught all the others.
+
+    Attributes:
+        name: of the fold.
+        test: `(N,)` bool, the samples of the fold among all N.
+        probabilities: `(n, C)` of those n samples.
+        features: `(T, S, D)` of all N samples, by the backbone of that classifier.
+    """
+
+    name: str
+    test: np.ndarray
+    probabilities: np.ndarray
+    features: Sequence[np.ndarray]
+
+
+def divide_folds(dataset: Dataset, folds: str, *, seed: int = 0) -> dict[str, Dataset]:
+    """For each fold the data set with that fold as its test split and all other samples as its train split.
+
+    Args:
+        dataset: its own splits do not count.
+        folds: as for `cross_validate`.
+        seed: of the folds.
+
+    Raises:
+        DatasetError: the folds cannot be made, or one leaves a label without training videos.
+    """
+    assigned = np.asarray(assign_folds(dataset.samples, folds, seed=seed))
     parts = {fold: _part_without(dataset, assigned == fold) for fold in sorted(set(assigned.tolist()))}
     for fold, part in parts.items():  # all before the first is taught
         try:
             check_labels(part)
         except DatasetError as error:
             raise DatasetError(f"fold {fold}: {error}") from error
-    backbone, features = None, None
+    return parts
+
+
+def judge_folds(
+    parts: Mapping[str, Dataset], config: TrainConfig, *, work_dir: Path, backbone: keras.Model | None = None
+) -> Iterator[JudgedFold]:
+    """Teach and judge one fold after the other; who has seen enough may stop asking.
+
+    Args:
+        parts: made by `divide_folds`.
+        config: how to teach.
+        work_dir: for the state of the runs.
+        backbone: that of `config`, if it is at hand; it must stay frozen.
+    """
+    features = None
     if stage_names(config) == ["head"]:  # the backbone stays as it is, so once is enough for all folds
-        backbone = build_classifier(dataset, config).backbone
-        features = extract_features(dataset, samples, backbone)
-    probabilities, baseline = np.zeros((2, len(samples), len(labels)))
-    label_ids = np.asarray([labels.index(sample.label) for sample in samples])
-    for number, (fold, part) in enumerate(progress_bar(parts.items(), desc="cross-validation", unit="fold")):
-        test = assigned == fold
-        classifier = train(part, config, work_dir=work_dir / str(number), backbone=backbone).classifier
-        stacks = features or extract_features(part, part.samples, classifier.backbone, keep=False)
-        probabilities[test] = classifier.judge_stacks([stacks[i] for i in np.flatnonzero(test)])
-        baseline[test] = _baseline(stacks, label_ids, test, len(labels))
-        keras.utils.clear_session()  # the graphs of a fold would stay in memory
-    return CrossValidation(
-        samples, Scores(probabilities, label_ids, labels), Scores(baseline, label_ids, labels), assigned.tolist()
-    )
+        dataset = next(iter(parts.values()))
+        backbone = backbone or build_classifier(dataset, config).backbone
+        features = extract_features(dataset, dataset.samples, backbone)
+    for number, (fold, part) in enumerate(parts.items()):
+        with _graphs_freed():
+            classifier = train(part, config, work_dir=work_dir / str(number), backbone=backbone).classifier
+            stacks = features or extract_features(part, part.samples, classifier.backbone, keep=False)
+            test = np.asarray([sample.split == "test" for sample in part.samples])
+            probabilities = classifier.judge_stacks([stacks[i] for i in np.flatnonzero(test)])
+            del classifier
+        yield JudgedFold(fold, test, probabilities, stacks)
+
+
+def _custom_gradients() -> dict[str, Any]:
+    """TensorFlow's register of gradients, by name; empty with another backend."""
+    if keras.backend.backend() == "tensorflow":
+        with contextlib.suppress(ImportError, AttributeError):  # it is TensorFlow's own, and may move
+            from tensorflow.python.framework.ops import gradient_registry
+
+            return gradient_registry._registry
+    return {}
+
+
+@contextlib.contextmanager
+def _graphs_freed() -> Iterator[None]:
+    """Let go of the graphs of a fold, and with them of its features: a search has hundreds of folds.
+
+    Keras lets go of its own. TensorFlow, up to 2.21 at least, keeps each graph with a custom gradient, as Keras'
+    optimizers make one (github.com/tensorflow/tensorflow/issues/97697).
+    """
+    before = set(_custom_gradients())
+    yield
+    for name in set(_custom_gradients()) - before:
+        if name.startswith("CustomGradient-"):
+            del _custom_gradients()[name]
+    keras.utils.clear_session()
 
 
 def _part_without(dataset: Dataset, test: np.ndarray) -> Dataset:

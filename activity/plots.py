@@ -12,13 +12,16 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from activity.evaluation import Evaluation
 from activity.metrics import Scores, expected_calibration_error, reliability_bins
 from activity.store import Dataset, atomic_file
+from activity.tuning import SETTINGS, Search, Trial
 
 # Okabe and Ito's colours, which the colour-blind tell apart (jfly.uni-koeln.de/color)
 _RIGHT, _WRONG, _OTHER, _GREY = "#0072b2", "#d55e00", "#e69f00", "#777777"
+_PANELS = 4  # in a row
 _LONGEST_NAME = 32  # characters of a label or file beside a picture
 _plain_text = rc_context({"text.parse_math": False})  # a $ in a label or path is no formula
 
@@ -305,6 +308,58 @@ def attention_figure(frames: np.ndarray, weights: np.ndarray, *, title: str = ""
     lower.tick_params(length=0)
     lower.spines[:].set_visible(False)
     return figure
+
+
+@_plain_text
+def search_figure(search: Search) -> Figure:
+    """The accuracy of each trial of a search and the best so far, and below against each setting; crosses are pruned.
+
+    A pruned trial stands at the accuracy over the folds that it was judged by.
+    """
+    trials = [trial for trial in search.trials if not np.isnan(trial.accuracy)]
+    names = [name for name in SETTINGS if len({trial.settings.get(name) for trial in trials} - {None}) > 1]
+    num_rows = -(-len(names) // _PANELS)
+    figure = Figure(figsize=(10, 3.2 + 2.6 * num_rows), layout="constrained")
+    grid = figure.add_gridspec(1 + num_rows, _PANELS)
+    upper = figure.add_subplot(grid[0, :])
+    _draw_trials(upper, trials, [trial.number for trial in trials])
+    ranked = [max((t for t in search.ranking if t.number <= trial.number), key=lambda t: t.score) for trial in trials]
+    numbers = [trial.number for trial in trials]
+    upper.step(numbers, [t.accuracy for t in ranked], where="post", color=_RIGHT, label="best so far", zorder=1)
+    upper.axhline(search.first.accuracy, color=_WRONG, linestyle="--", linewidth=1, label="given recipe", zorder=0)
+    upper.set(xlabel="trial", ylabel="accuracy")
+    upper.xaxis.set_major_locator(MaxNLocator(integer=True))
+    upper.grid(alpha=0.3)
+    figure.legend(loc="outside upper left", ncols=4, frameon=False)
+    for place, name in enumerate(names):
+        axes = figure.add_subplot(grid[1 + place // _PANELS, place % _PANELS], sharey=upper)
+        chosen = [trial for trial in trials if name in trial.settings]
+        values = [trial.settings[name] for trial in chosen]
+        if isinstance(values[0], str):
+            kinds = sorted(set(values), key=lambda kind: (len(kind.split(",")), kind))
+            values = [kinds.index(value) for value in values]
+            axes.set_xticks(range(len(kinds)), [_short(kind) for kind in kinds], rotation=40, ha="right", fontsize=7)
+            axes.set_xlim(-0.5, len(kinds) - 0.5)
+        elif name == "learning_rate":
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
+        elif isinstance(values[0], int):
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        _draw_trials(axes, chosen, values)
+        axes.set_title(name, fontsize="medium")
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelleft=place % _PANELS == 0)
+        axes.set_ylabel("" if place % _PANELS else "accuracy")
+    return figure
+
+
+def _draw_trials(axes: Axes, trials: Sequence[Trial], x: Sequence[Any]) -> None:
+    for pruned, marker, colour, name in ((False, "o", _RIGHT, "trial"), (True, "x", _GREY, "stopped early")):
+        some = [i for i, trial in enumerate(trials) if trial.pruned is pruned]
+        accuracies = [trials[i].accuracy for i in some]
+        axes.scatter([x[i] for i in some], accuracies, s=24, color=colour, marker=marker, label=name, alpha=0.8)
 
 
 @_plain_text

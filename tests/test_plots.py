@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from activity.config import TrainConfig
 from activity.evaluation import Evaluation
 from activity.metrics import Scores
 from activity.plots import (
@@ -14,7 +17,9 @@ from activity.plots import (
     reliability_figure,
     samples_figure,
     save_figure,
+    search_figure,
 )
+from activity.tuning import Search, Trial
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
 
@@ -172,3 +177,28 @@ def test_a_figure_appears_whole_or_not_at_all(evaluation, tmp_path, monkeypatch)
 
 def test_figures_make_their_folder(evaluation, tmp_path):
     assert save_figure(confusion_figure(evaluation.scores), tmp_path / "a" / "b" / "c.png").is_file()
+
+
+def test_a_search_shows_every_trial_the_best_so_far_and_each_setting():
+    def trial(number, accuracy, pruned=False, **settings):
+        settings = {"streams": "rgb", "head": "lstm", "learning_rate": 1e-3, "epochs": 50, **settings}
+        scores = {"fold_accuracies": {}, "accuracy": accuracy, "log_loss": 1.0, "score": accuracy}
+        return Trial(number, pruned, TrainConfig(), ("rgb",), settings, **scores, seconds=1.0)
+
+    trials = [
+        trial(1, 0.5),
+        trial(2, 0.4, head="gru", learning_rate=1e-2),
+        trial(3, 0.2, pruned=True, head="pooled"),
+        trial(4, np.nan, pruned=True, head="stacked"),  # it did not fit into the memory
+        trial(5, 0.7, streams="rgb,$motion$"),
+    ]
+    figure = search_figure(Search(trials, {}, ["0", "1"], 20, Path("tuning.log")))
+    upper, *panels = figure.axes
+    assert [axes.get_title() for axes in panels] == ["streams", "head", "learning_rate"]  # all had the same epochs
+    assert panels[2].get_xscale() == "log"
+    assert [text.get_text() for text in panels[1].get_xticklabels()] == ["gru", "lstm", "pooled"]
+    complete, pruned = (marks.get_offsets().tolist() for marks in upper.collections)
+    assert complete == [[1, 0.5], [2, 0.4], [5, 0.7]] and pruned == [[3, 0.2]]
+    best, given = upper.lines
+    assert list(best.get_ydata()) == [0.5, 0.5, 0.5, 0.7]
+    assert list(given.get_ydata()) == [0.5, 0.5]
