@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from activity import __version__
-from activity.config import MERGE_MODES, RESIZE_MODES, STREAMS, ClipSpec, TrainConfig
+from activity.config import MERGE_MODES, RESIZE_MODES, STREAMS, UPDATE_SCHEMES, ClipSpec, TrainConfig
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, metavar="MODEL.keras", help="model file to write")
     train.add_argument("--resume", action="store_true", help="go on where a stopped run with these settings was")
     _add_recipe(train)
+
+    example = "activity update model.keras dataset/ --out new.keras"
+    _add_update(command("update", "teach a model new videos and labels, and see what it forgot", example))
 
     example = "activity evaluate model.keras dataset/ --out report/"
     evaluate = command("evaluate", "measure a model on videos it was not taught with", example)
@@ -156,6 +159,31 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--precision", type=float, metavar="P", help='answer "unknown" where less than this share would be right')
     add("--seed", type=_seed, default=config.seed, help="default: %(default)s")
     add("--mixed-precision", action="store_true", help="float16 on a GPU")
+
+
+def _add_update(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.keras")
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="that of the model, with new videos, or another")
+    parser.add_argument("--out", type=Path, required=True, metavar="NEW.keras", help="model file to write")
+    parser.add_argument(
+        "--scheme",
+        choices=UPDATE_SCHEMES,
+        default=UPDATE_SCHEMES[0],
+        help="go on with the new videos and some old ones, with the new ones only, or start afresh with all; "
+        "default: %(default)s",
+    )
+    parser.add_argument(
+        "--replay",
+        type=_positive_int,
+        metavar="N",
+        help="old videos of each label to use again; default: as many as a label has new ones (median), at least 5",
+    )
+    parser.add_argument("--epochs", type=_positive_int, metavar="N", help="default: as the model was taught")
+    parser.add_argument(
+        "--learning-rate", type=float, metavar="R", help="default: as the model was taught for retrain, else less"
+    )
+    parser.add_argument("--seed", type=_seed, help="default: as the model was taught")
+    parser.add_argument("--json", action="store_true", help="print the counts and scores as one JSON object")
 
 
 def recipe_arguments(config: TrainConfig, streams: Sequence[str] | None = None) -> list[str]:

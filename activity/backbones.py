@@ -73,6 +73,33 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
     return backbone
 
 
+def split_backbone(backbone: keras.Model) -> tuple[keras.Model | None, keras.Model]:
+    """A backbone in two: what lies below its first trainable layer, and the rest. They share its weights.
+
+    The cut is where everything passes through one layer, so never inside a residual block.
+
+    Returns:
+        `(below, above)`; `below` is `None`, and `above` the whole backbone, if there is nothing to cut off.
+    """
+    layers = backbone.layers
+    index = {id(layer): i for i, layer in enumerate(layers)}
+    first = min(i for i, layer in enumerate(layers) if layer.trainable_variables)
+    reach = [0] * len(layers)  # up to which layer the output of this one or of an earlier one is read
+    for i, layer in enumerate(layers):
+        for tensor in keras.tree.flatten(layer.input):
+            parent = index[id(tensor._keras_history.operation)] if i else 0
+            reach[parent] = max(reach[parent], i)
+    with_weights = min(i for i, layer in enumerate(layers) if layer.weights)  # to cut off less would save nothing
+    cuts = [i for i in range(with_weights, first) if max(reach[:i]) <= i]
+    if not cuts:
+        return None, backbone
+    cut = layers[cuts[-1]].output
+    below = keras.Model(backbone.input, cut, name=f"{backbone.name}_below")
+    above = keras.Model(cut, backbone.output, name=f"{backbone.name}_above")
+    below.jit_compile = above.jit_compile = uses_jit()
+    return below, above
+
+
 def default_weights(name: str) -> str:
     """`imagenet` for a backbone that has such weights, else `none`."""
     return "none" if name in FROM_SCRATCH else "imagenet"

@@ -55,13 +55,11 @@ class ActivityClassifier(keras.Model):
         **kwargs: Any,
     ) -> None:
         # === Layers ===
-        time, streams, picture = spec.num_frames, len(spec.streams), (spec.height, spec.width, 3)
-        frames = keras.Input((time, streams, *picture), dtype="uint8", name="frames")
-        mask = keras.Input((time,), dtype="bool", name="mask")
+        shape = (spec.num_frames, len(spec.streams), spec.height, spec.width, 3)
+        frames = keras.Input(shape, dtype="uint8", name="frames")
+        mask = keras.Input((spec.num_frames,), dtype="bool", name="mask")
         # === Functional model ===
-        x = keras.layers.Reshape((time * streams, *picture))(frames)  # (B, T, S, H, W, 3) -> (B, T*S, H, W, 3)
-        x = TimeDistributed(backbone, name="time_distributed")(x)  # (B, T*S, H, W, 3) -> (B, T*S, D)
-        features = keras.layers.Reshape((time, streams, -1), name="features")(x)  # (B, T*S, D) -> (B, T, S, D)
+        features = _encode(backbone, frames)  # (B, T, S, H, W, 3) -> (B, T, S, D)
         probabilities = head({"features": features, "mask": mask})  # (B, T, S, D) -> (B, C)
         super().__init__(inputs={"frames": frames, "mask": mask}, outputs=probabilities, **kwargs)
         # === Config ===
@@ -108,11 +106,17 @@ class ActivityClassifier(keras.Model):
     def temperature(self, value: float) -> None:
         self.head.get_layer(FUSE).temperature.assign(value)
 
-    def opinions(self) -> keras.Model:
-        """The same network, with the same weights, up to the opinions `(B, M, C)` of the members of its head."""
-        features = self.get_layer("features").output
-        mask = self.input["mask"]
-        return keras.Model(self.input, opinions_of(self.head)({"features": features, "mask": mask}))
+    def opinions(self, encoder: keras.Model) -> keras.Model:
+        """The network from an encoder up to the opinions `(B, M, C)` of the members of its head, to be taught.
+
+        Args:
+            encoder: the backbone, or its upper part, which then eats `(B, T, S, ...)` of what the lower part gives.
+        """
+        time, streams, item = self.spec.num_frames, len(self.spec.streams), encoder.input_shape[1:]
+        frames = keras.Input((time, streams, *item), dtype=encoder.input.dtype, name="frames")
+        mask = keras.Input((time,), dtype="bool", name="mask")
+        opinions = opinions_of(self.head)({"features": _encode(encoder, frames), "mask": mask})
+        return keras.Model({"frames": frames, "mask": mask}, opinions)
 
     def extract(self, frames: np.ndarray) -> np.ndarray:
         """Features `(N, S, D)` float32 of real frames `(N, S, H, W, 3)` uint8 RGB."""
@@ -146,6 +150,14 @@ class ActivityClassifier(keras.Model):
         """Probabilities `(len(stacks), C)` of feature stacks `(N, S, D)`: the mean over the windows that cover each."""
         judged, owners = self.judge_windows_of(stacks)
         return np.stack([judged[owners == i].mean(axis=0) for i in range(len(stacks))])
+
+
+def _encode(encoder: keras.Model, frames: keras.KerasTensor) -> keras.KerasTensor:
+    """An encoder of single pictures on all frames of all streams: `(B, T, S, ...)` -> `(B, T, S, D)`."""
+    time, streams, *item = frames.shape[1:]
+    x = keras.layers.Reshape((time * streams, *item))(frames)  # (B, T, S, ...) -> (B, T*S, ...)
+    x = TimeDistributed(encoder)(x)  # (B, T*S, ...) -> (B, T*S, D)
+    return keras.layers.Reshape((time, streams, -1))(x)  # (B, T*S, D) -> (B, T, S, D)
 
 
 def predict(model: keras.Model, inputs: Any) -> np.ndarray:

@@ -26,6 +26,7 @@ from activity.errors import ActivityError
 
 if TYPE_CHECKING:
     from activity.store import Dataset
+    from activity.training import TrainingRun
 
 _Config = TypeVar("_Config", ClipSpec, TrainConfig)
 
@@ -102,18 +103,25 @@ def _preprocess(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     config = _settings(TrainConfig, arguments)
-    from activity.classifier import check_model_path, save_classifier
-    from activity.report import save_training_report
+    from activity.classifier import check_model_path
     from activity.training import train
 
     check_model_path(arguments.out)
-    work_dir = arguments.out.with_suffix(".training")
-    run = train(_dataset(arguments), config, work_dir=work_dir, resume=arguments.resume)
-    save_classifier(run.classifier, arguments.out)
-    print(run.as_text())
-    print(f"{'model':16} {arguments.out}")
-    for path in save_training_report(run, work_dir):
-        print(f"{path.stem.replace('_', ' '):16} {path}")
+    run = train(_dataset(arguments), config, work_dir=_work_dir(arguments), resume=arguments.resume)
+    print(run.as_text() + _keep(run, arguments))
+
+
+def _update(arguments: argparse.Namespace) -> None:
+    from activity.classifier import check_model_path, load_classifier
+    from activity.store import load_dataset
+    from activity.updating import update
+
+    check_model_path(arguments.out)
+    dataset = load_dataset(arguments.dataset)
+    options = {name: getattr(arguments, name) for name in ("scheme", "replay", "epochs", "learning_rate", "seed")}
+    result = update(load_classifier(arguments.model), dataset, work_dir=_work_dir(arguments), **options)
+    written = _keep(result.run, arguments)
+    print(json.dumps(result.as_dict()) if arguments.json else result.as_text() + written)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -209,6 +217,22 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return int(any(check.required and not check.ok for check in checks))
 
 
+def _work_dir(arguments: argparse.Namespace) -> Path:
+    return arguments.out.with_suffix(".training")
+
+
+def _keep(run: TrainingRun, arguments: argparse.Namespace) -> str:
+    """Write the model and how it was taught; returns lines that say where."""
+    from activity.classifier import save_classifier
+    from activity.report import save_training_report
+
+    save_classifier(run.classifier, arguments.out)
+    lines = [f"{'model':16} {arguments.out}"]
+    for path in save_training_report(run, _work_dir(arguments)):
+        lines.append(f"{path.stem.replace('_', ' '):16} {path}")
+    return "\n".join(["", *lines])
+
+
 def _dataset(arguments: argparse.Namespace) -> Dataset:
     from activity.store import load_dataset
 
@@ -220,6 +244,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "demo": _demo,
     "preprocess": _preprocess,
     "train": _train,
+    "update": _update,
     "evaluate": _evaluate,
     "cross-validate": _cross_validate,
     "tune": _tune,

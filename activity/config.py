@@ -10,6 +10,7 @@ from activity.errors import ActivityError
 
 RESIZE_MODES = ("stretch", "crop", "letterbox")
 MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recurrent head
+UPDATE_SCHEMES = ("replay", "new-only", "retrain")  # what they do: activity.updating
 STREAMS = ("rgb", "motion", "closeup")  # what they are: activity.motion
 
 

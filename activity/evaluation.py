@@ -352,15 +352,20 @@ def _warn_of_flattery(classifier: ActivityClassifier, dataset: Dataset, samples:
 
 def check_fits(classifier: ActivityClassifier, dataset: Dataset) -> None:
     """Raise `DatasetError` unless the model eats what the data set holds and knows its labels."""
-    lacks = set(classifier.spec.streams) - set(dataset.spec.streams)
-    if lacks or dataclasses.replace(dataset.spec, streams=classifier.spec.streams) != classifier.spec:
-        raise DatasetError(
-            f"{dataset.dataset_dir}: does not fit this model, which expects {classifier.spec}; the data set holds "
-            f"{dataset.spec}; run preprocess with the model's settings"
-        )
+    check_spec(classifier, dataset)
     unknown = sorted(set(dataset.labels) - set(classifier.labels))
     if unknown:
         raise DatasetError(
             f"{dataset.dataset_dir}: has labels the model does not know: {', '.join(unknown)}; it knows "
             f"{', '.join(classifier.labels)}"
+        )
+
+
+def check_spec(classifier: ActivityClassifier, dataset: Dataset) -> None:
+    """Raise `DatasetError` unless the model eats what the data set holds."""
+    lacks = set(classifier.spec.streams) - set(dataset.spec.streams)
+    if lacks or dataclasses.replace(dataset.spec, streams=classifier.spec.streams) != classifier.spec:
+        raise DatasetError(
+            f"{dataset.dataset_dir}: does not fit this model, which expects {classifier.spec}; the data set holds "
+            f"{dataset.spec}; run preprocess with the model's settings"
         )

@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -125,17 +125,24 @@ class Stack:
 
 
 class Stacks(Sequence[Stack]):
-    """The stacks of some samples, each opened when it is asked for: thousands of open files are too many."""
+    """The stacks of some samples, each opened when it is asked for: thousands of open files are too many.
 
-    def __init__(self, dataset: Dataset, samples: Sequence[Sample]) -> None:
-        self._dataset, self._samples = dataset, samples
+    Args:
+        open_stream: gives one stream of a sample, such as `Dataset.frames`.
+        samples: in the order of the sequence.
+        streams: side by side in each stack.
+    """
+
+    def __init__(
+        self, open_stream: Callable[[Sample, str], np.ndarray], samples: Sequence[Sample], streams: Sequence[str]
+    ) -> None:
+        self._open, self._samples, self._streams = open_stream, samples, streams
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # slices are not needed
-        sample = self._samples[index]
-        return Stack([self._dataset.frames(sample, stream) for stream in self._dataset.spec.streams])
+        return Stack([self._open(self._samples[index], stream) for stream in self._streams])
 
 
 def load_dataset(dataset_dir: Path) -> Dataset:
@@ -301,27 +308,62 @@ def extract_features(
         keep: write what had to be computed into the cache.
     """
     digest = _digest(backbone)
-    streams = [_stream_features(dataset, samples, backbone, stream, digest, keep) for stream in dataset.spec.streams]
+    streams = [
+        _stream_features(dataset, samples, backbone, stream, _cache_dir(dataset, backbone, digest, stream), keep)
+        for stream in dataset.spec.streams
+    ]
     return [np.stack(of_sample, axis=1) for of_sample in zip(*streams, strict=True)]  # S x (N, D) -> (N, S, D)
 
 
+def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.Model) -> Stacks:
+    """What a model makes of each sample, `(N, S, ...)` float16, kept on disk because it may be large.
+
+    Args:
+        dataset: whose stacks are read.
+        samples: of the data set.
+        model: pictures `(H, W, 3)` to anything: the lower part of a backbone.
+    """
+    digest = _digest(model)
+    dirs = {stream: _cache_dir(dataset, model, digest, stream) for stream in dataset.spec.streams}
+    for stream, cache_dir in dirs.items():
+        todo = [sample for sample in samples if _read_features(cache_dir / f"{sample.sample_id}.npy") is None]
+        for _ in _computed(dataset, todo, model, stream, cache_dir, np.float16):
+            pass
+
+    def open_stream(sample: Sample, stream: str) -> np.ndarray:
+        return np.load(dirs[stream] / f"{sample.sample_id}.npy", mmap_mode="r")
+
+    return Stacks(open_stream, samples, dataset.spec.streams)
+
+
+def _cache_dir(dataset: Dataset, model: keras.Model, digest: str, stream: str) -> Path:
+    digest = hashlib.blake2b(f"{digest}{stream}".encode(), digest_size=6).hexdigest()
+    return dataset.dataset_dir / "features" / f"{model.name}-{digest}"
+
+
 def _stream_features(
-    dataset: Dataset, samples: Sequence[Sample], backbone: keras.Model, stream: str, digest: str, keep: bool
+    dataset: Dataset, samples: Sequence[Sample], backbone: keras.Model, stream: str, cache_dir: Path, keep: bool
 ) -> list[np.ndarray]:
     """Features `(N, D)` of one stream."""
-    digest = hashlib.blake2b(f"{digest}{stream}".encode(), digest_size=6).hexdigest()
-    cache_dir = dataset.dataset_dir / "features" / f"{backbone.name}-{digest}"
     paths = {sample.sample_id: cache_dir / f"{sample.sample_id}.npy" for sample in samples}
     features = {id_: cached for id_, path in paths.items() if (cached := _read_features(path)) is not None}
-    todo = list({sample.sample_id: sample for sample in samples if sample.sample_id not in features}.values())
-    if todo and keep:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-    for id_, computed in _through_backbone(dataset, todo, backbone, stream):
-        features[id_] = computed
-        if keep:
-            with atomic_file(paths[id_]) as file:
-                np.save(file, computed)
+    todo = [sample for sample in samples if sample.sample_id not in features]
+    features.update(_computed(dataset, todo, backbone, stream, cache_dir if keep else None, np.float32))
     return [features[sample.sample_id] for sample in samples]
+
+
+def _computed(
+    dataset: Dataset, todo: Sequence[Sample], model: keras.Model, stream: str, cache_dir: Path | None, dtype: type
+) -> Iterator[tuple[str, np.ndarray]]:
+    """`(sample_id, features)` of each sample, written into a cache folder if there is one."""
+    todo = list({sample.sample_id: sample for sample in todo}.values())
+    if todo and cache_dir:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    for id_, computed in _through_backbone(dataset, todo, model, stream):
+        if cache_dir:
+            with atomic_file(cache_dir / f"{id_}.npy") as file:
+                np.save(file, computed.astype(dtype))
+        yield id_, computed
 
 
 def _read_features(path: Path) -> np.ndarray | None:

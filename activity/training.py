@@ -21,7 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from activity.backbones import build_backbone, default_weights
+from activity.backbones import build_backbone, default_weights, split_backbone
 from activity.batches import ClipBatches
 from activity.calibration import Calibration, calibrate
 from activity.classifier import ActivityClassifier
@@ -31,11 +31,11 @@ from activity.devices import gpu_names
 from activity.errors import ActivityError, DatasetError
 from activity.fitting import LayerwiseAdamW, Stage, fit
 from activity.heads import build_head, opinions_of, standardize
-from activity.store import Dataset, Stacks, atomic_file, extract_features
+from activity.store import Dataset, Stacks, atomic_file, cache_activations, extract_features
 
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
 _LAYER_DECAY = 0.9  # each layer of the backbone learns so much slower than the one above it
-_PICTURES_AT_ONCE = 96  # of 224x224 through a backbone that is taught: about 6 GB with all of MobileNetV2
+_NUMBERS_AT_ONCE = 96 * 224 * 224 * 3  # that go into what is taught; all of MobileNetV2 then takes about 6 GB
 
 _logger = logging.getLogger(__name__)
 
@@ -108,17 +108,42 @@ def train(
     return run
 
 
-def build_classifier(dataset: Dataset, config: TrainConfig, backbone: keras.Model | None = None) -> ActivityClassifier:
-    """An untaught classifier for a data set: the backbone with its weights, the head with random ones."""
-    spec = dataset.spec
+def teach_on(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, *, work_dir: Path) -> TrainingRun:
+    """Teach the head of a taught classifier on the train split of a data set, and calibrate it by the val split.
+
+    Its backbone and the statistics of its features stay as they are, and so does its record.
+
+    Args:
+        classifier: knows all labels of the data set; changed in place.
+        dataset: of the classifier's spec.
+        config: how to teach.
+        work_dir: folder for the state of the run and its log; another run's state in it is replaced.
+    """
+    keras.utils.set_random_seed(config.seed)
+    _claim_work_dir(work_dir, dataset, config, resume=False)
+    stage = _teach_head(classifier, dataset, config, work_dir / "head", fresh=False)
+    return TrainingRun(classifier, [stage], _calibrate(classifier, dataset, config))
+
+
+def build_classifier(
+    dataset: Dataset,
+    config: TrainConfig,
+    backbone: keras.Model | None = None,
+    labels: Sequence[str] | None = None,
+) -> ActivityClassifier:
+    """An untaught classifier for a data set: the backbone with its weights, the head with random ones.
+
+    It knows the labels of the data set, if no others are given.
+    """
+    spec, labels = dataset.spec, labels or dataset.labels
     if backbone is None:
         backbone = build_backbone(config.backbone, height=spec.height, width=spec.width, weights=config.weights)
     if spec.frames_per_second:
         clip_seconds = spec.num_frames / spec.frames_per_second
     else:
         clip_seconds = max(sample.duration_seconds for sample in dataset.samples)
-    head = _build_head(spec, config, backbone, len(dataset.labels))
-    return ActivityClassifier(backbone, head, spec=spec, labels=dataset.labels, clip_seconds=clip_seconds)
+    head = _build_head(spec, config, backbone, len(labels))
+    return ActivityClassifier(backbone, head, spec=spec, labels=labels, clip_seconds=clip_seconds)
 
 
 def _build_head(spec: ClipSpec, config: TrainConfig, backbone: keras.Model, num_labels: int) -> keras.Model:
@@ -160,61 +185,74 @@ def stage_names(config: TrainConfig) -> list[str]:
     return ["head", "fine_tune"] if config.fine_tune else ["head"]
 
 
-def _teach_head(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
-    def batches(split: str) -> ClipBatches | None:
-        samples = [sample for sample in dataset.samples if sample.split == split]
-        if not samples:
-            return None
-        features = extract_features(dataset, samples, classifier.backbone)
-        if split == "train":
-            standardize(classifier.head, features)
-        return _batches(classifier, samples, features, "features", config, training=split == "train")
-
+def _teach_head(
+    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path, *, fresh: bool = True
+) -> Stage:
+    features = partial(extract_features, dataset, backbone=classifier.backbone)
+    if fresh:
+        standardize(classifier.head, features(dataset.split("train")))
+    batches = partial(_batches, classifier, dataset, features, "features", config)
     optimizer = keras.optimizers.AdamW
     return fit(opinions_of(classifier.head), batches, config, config.epochs, optimizer, config.learning_rate, stage_dir)
 
 
 def _teach_last_layers(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
-    unfreeze(classifier.backbone, config.fine_tune)
-    taught = [layer for layer in classifier.backbone.layers if layer.trainable_variables]
+    backbone = classifier.backbone
+    unfreeze(backbone, config.fine_tune)
+    taught = [layer for layer in backbone.layers if layer.trainable_variables]
     rates = {v.path: _LAYER_DECAY**depth for depth, layer in enumerate(taught[::-1], 1) for v in layer.variables}
-    rate = config.learning_rate * _FINE_TUNE_LEARNING_RATE
-    optimizer = partial(LayerwiseAdamW, rates=rates)
-    stage = _teach_frames(classifier, dataset, config, stage_dir, config.fine_tune_epochs, optimizer, rate)
-    classifier.backbone.trainable = False
+    below, above = split_backbone(backbone)
+
+    def stacks(samples: Sequence[Sample]) -> Stacks:
+        # what lies below stays as it is, so once is enough for all epochs; nothing is left to shift or to mirror then
+        return cache_activations(dataset, samples, below) if below else _frames(dataset, samples)
+
+    stage = _teach_end_to_end(
+        classifier.opinions(above),
+        partial(_batches, classifier, dataset, stacks, "frames", augment=below is None),
+        config,
+        config.fine_tune_epochs,
+        partial(LayerwiseAdamW, rates=rates),
+        config.learning_rate * _FINE_TUNE_LEARNING_RATE,
+        stage_dir,
+    )
+    backbone.trainable = False
     return stage
 
 
 def _teach_everything(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
-    optimizer = keras.optimizers.AdamW
-    return _teach_frames(classifier, dataset, config, stage_dir, config.epochs, optimizer, config.learning_rate)
+    return _teach_end_to_end(
+        classifier.opinions(classifier.backbone),
+        partial(_batches, classifier, dataset, partial(_frames, dataset), "frames", augment=True),
+        config,
+        config.epochs,
+        keras.optimizers.AdamW,
+        config.learning_rate,
+        stage_dir,
+    )
 
 
-def _teach_frames(
-    classifier: ActivityClassifier,
-    dataset: Dataset,
+def _teach_end_to_end(
+    model: keras.Model,
+    batches: Callable[..., ClipBatches | None],
     config: TrainConfig,
-    stage_dir: Path,
     num_epochs: int,
     optimizer: Callable[..., keras.optimizers.Optimizer],
     learning_rate: float,
+    stage_dir: Path,
 ) -> Stage:
     # A step's clips go through the backbone a few at a time and their gradients are added up: BatchNormalization is
     # frozen or absent, so this gives the same step in less memory.
-    spec = classifier.spec
-    pixels = spec.num_frames * len(spec.streams) * spec.height * spec.width
-    parts = -(-config.batch_size * pixels // (_PICTURES_AT_ONCE * 224 * 224))
-    parts = min(parts, config.batch_size)
+    num_numbers = int(np.prod(model.input["frames"].shape[1:]))
+    parts = min(-(-config.batch_size * num_numbers // _NUMBERS_AT_ONCE), config.batch_size)
     if parts > 1:
         optimizer = partial(optimizer, gradient_accumulation_steps=parts)
     config = dataclasses.replace(config, batch_size=-(-config.batch_size // parts))
+    return fit(model, partial(batches, config), config, num_epochs, optimizer, learning_rate, stage_dir)
 
-    def batches(split: str) -> ClipBatches | None:
-        samples = [sample for sample in dataset.samples if sample.split == split]
-        stacks = Stacks(dataset, samples)
-        return _batches(classifier, samples, stacks, "frames", config, training=split == "train") if samples else None
 
-    return fit(classifier.opinions(), batches, config, num_epochs, optimizer, learning_rate, stage_dir)
+def _frames(dataset: Dataset, samples: Sequence[Sample]) -> Stacks:
+    return Stacks(dataset.frames, samples, dataset.spec.streams)
 
 
 _STAGES = {"head": _teach_head, "fine_tune": _teach_last_layers, "scratch": _teach_everything}
@@ -222,21 +260,26 @@ _STAGES = {"head": _teach_head, "fine_tune": _teach_last_layers, "scratch": _tea
 
 def _batches(
     classifier: ActivityClassifier,
-    samples: Sequence[Sample],
-    stacks: Sequence[Any],
+    dataset: Dataset,
+    stacks: Callable[[Sequence[Sample]], Sequence[Any]],
     name: str,
     config: TrainConfig,
+    split: str,
     *,
-    training: bool,
-) -> ClipBatches:
+    augment: bool = False,
+) -> ClipBatches | None:
+    """What a stage eats of one split, `None` if the split is empty."""
+    samples = [sample for sample in dataset.samples if sample.split == split]
+    if not samples:
+        return None
     return ClipBatches(
-        stacks,
+        stacks(samples),
         [classifier.labels.index(sample.label) for sample in samples],
         num_frames=classifier.spec.num_frames,
         name=name,
         batch_size=config.batch_size,
-        training=training,
-        augment=classifier.spec.streams if training and name == "frames" else (),
+        training=split == "train",
+        augment=classifier.spec.streams if augment and split == "train" else (),
         flip=config.flip,
         seed=config.seed,
     )

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from activity.backbones import BACKBONES, FROM_SCRATCH, build_backbone, default_weights, weights_dir
+from activity.backbones import BACKBONES, FROM_SCRATCH, build_backbone, default_weights, split_backbone, weights_dir
 from activity.errors import ActivityError, ModelFileError
+from activity.training import unfreeze
 
 LIGHT = ("vgg16", "mobilenet", "mobilenet_v2_035", "small_cnn")
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), np.uint8)  # the least that inception_v3 takes
@@ -88,3 +89,37 @@ def test_imagenet_weights_tell_pictures_apart(real_data):
     taught = build_backbone("mobilenet_v2_035", height=224, width=224)
     features = taught.predict_on_batch(np.zeros((1, 224, 224, 3), np.uint8))
     assert features.std() > 0.05  # random weights give nearly equal features
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    keras.utils.set_random_seed(0)
+    return build_backbone("mobilenet_v2_035", height=32, width=32, weights="none")
+
+
+class TestSplitBackbone:
+    @pytest.mark.parametrize("num_layers", [1, 4, 7])
+    def test_both_parts_give_what_the_whole_gives(self, backbone, num_layers):
+        unfreeze(backbone, num_layers)
+        below, above = split_backbone(backbone)
+        frames = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+        expected = backbone.predict_on_batch(frames)
+        np.testing.assert_allclose(above.predict_on_batch(below.predict_on_batch(frames)), expected, atol=1e-5)
+        assert not below.trainable_variables
+        assert {v.path for v in above.trainable_variables} == {v.path for v in backbone.trainable_variables}
+
+    def test_more_is_cut_off_when_less_is_taught(self, backbone):
+        sizes = []
+        for num_layers in (4, 7, 30):
+            unfreeze(backbone, num_layers)
+            sizes.append(len(split_backbone(backbone)[0].layers))
+        assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
+
+    def test_a_cut_is_never_inside_a_residual_block(self, backbone):
+        unfreeze(backbone, 7)  # the last block and a part of the one before
+        below, _ = split_backbone(backbone)
+        assert below.layers[-1].name.endswith(("_add", "_project_BN"))
+
+    def test_what_is_taught_whole_is_not_cut(self):
+        backbone = build_backbone("small_cnn", height=32, width=32, weights="none")
+        assert split_backbone(backbone) == (None, backbone)

@@ -14,7 +14,7 @@ from activity.store import Stacks
 
 
 def clip_of(dataset, index):
-    return pad_right(Stacks(dataset, dataset.samples)[index][:], dataset.spec.num_frames)
+    return pad_right(Stacks(dataset.frames, dataset.samples, dataset.spec.streams)[index][:], dataset.spec.num_frames)
 
 
 def test_end_to_end_equals_backbone_then_head(ramp_run, ramp_dataset):

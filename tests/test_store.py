@@ -244,7 +244,7 @@ def test_a_stream_that_was_not_made_is_named(dataset):
 
 
 def test_all_streams_of_a_sample_side_by_side(dataset):
-    stack = Stacks(dataset, dataset.samples)[1]
+    stack = Stacks(dataset.frames, dataset.samples, SPEC.streams)[1]
     assert len(stack) == 40
     part = stack[5:9]
     assert part.shape == (4, 2, 16, 16, 3)

@@ -3,8 +3,8 @@
 python tests/benchmarks/bench_recipe.py recipe DATASET:FOLDS... [--seeds 1] [--out DIR]
 python tests/benchmarks/bench_recipe.py heads  DATASET:FOLDS... [--seeds 1] [--out DIR]
 
-DATASET is a folder made by `activity preprocess`, FOLDS as for `activity cross-validate`. Prints a table of the mean over
-seeds and its standard error over the folds (of the means over seeds), and with --out draws it.
+DATASET is a folder made by `activity preprocess`, FOLDS as for `activity cross-validate`. Prints a table of means over
+seeds with their standard errors over the folds, in brackets the baseline, and seconds a run; --out also draws it.
 """
 
 import argparse
