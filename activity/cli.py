@@ -134,7 +134,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     dataset = load_dataset(arguments.dataset)
     classifier = load_classifier(arguments.model)
     evaluation = evaluate(classifier, dataset, split=arguments.split)
-    print(json.dumps(evaluation.as_dict()) if arguments.json else evaluation.as_text())
+    coverage, precision = evaluation.above(classifier.threshold)
+    if arguments.json:
+        print(json.dumps({**evaluation.as_dict(), "coverage": coverage, "precision": precision if coverage else None}))
+    else:
+        print(evaluation.as_text())
+    if classifier.threshold and not arguments.json:
+        below = f'"unknown" below {classifier.threshold:.3f}'
+        print(f"\n{below}: {coverage:.0%} of the videos get an answer, {precision:.3f} of these are right")
     if arguments.out:
         about = {"model": arguments.model, **classifier.record}
         figures = figures_of_model(classifier, evaluation, dataset)

@@ -36,7 +36,7 @@ class Evaluation:
 
     Attributes:
         samples: of one split.
-        scores: of the classifier on them.
+        scores: of the classifier on them; they take the most probable label, however unlikely.
     """
 
     samples: list[Sample]
@@ -49,6 +49,11 @@ class Evaluation:
     def as_text(self) -> str:
         """The scores for a terminal."""
         return self.scores.as_text()
+
+    def above(self, threshold: float) -> tuple[float, float]:
+        """Of the answers at least so sure: their share of all, and the share of them that is right (`nan` of none)."""
+        given = self.scores.confidences >= threshold
+        return float(given.mean()), float(self.scores.right[given].mean()) if given.any() else float("nan")
 
     def worst_mistakes(self, most: int = 12) -> list[int]:
         """Indices of wrong answers, the most confident first."""

@@ -69,6 +69,16 @@ def test_videos_that_classify_would_read_in_windows_are_spoken_of(ramp_run, ramp
     assert "twice the longest of training" in caplog.text
 
 
+def test_the_sure_answers_are_fewer_and_say_how_many_are_right(ramp_dataset):
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.45, 0.55]])
+    evaluation = Evaluation(ramp_dataset.samples[:4], Scores(probabilities, np.array([0, 1, 1, 1]), ("a", "b")))
+    assert evaluation.above(0) == (1, 0.5)
+    assert evaluation.above(0.7) == (0.5, 0.5)
+    assert evaluation.above(0.8) == (0.25, 1)
+    coverage, precision = evaluation.above(0.95)
+    assert coverage == 0 and np.isnan(precision)
+
+
 def test_worst_mistakes_come_most_confident_first(ramp_dataset):
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
     scores = Scores(probabilities, np.array([0, 1, 0, 0]), ("a", "b"))

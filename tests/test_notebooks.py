@@ -75,7 +75,8 @@ def test_it_is_stored_small_and_without_traces_of_a_machine(path):
 
 @pytest.mark.slow
 @each_notebook
-def test_it_runs_alone_in_an_empty_folder(path, tmp_path):
+def test_it_runs_alone_in_an_empty_folder(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # bars show on stderr where a machine is slow
     reason = "executing notebooks needs the extra 'notebooks'"
     nbformat = pytest.importorskip("nbformat", reason=reason)
     nbclient = pytest.importorskip("nbclient", reason=reason)
