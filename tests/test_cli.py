@@ -155,6 +155,17 @@ def test_evaluate_for_people_and_for_programs(run, folder):
     assert report["labels"] == ["brightens", "darkens"]
 
 
+def test_a_model_that_may_not_know_says_how_often_it_answers(run, folder, cnn_weights, tmp_path):
+    recipe = ("--backbone", "small_cnn", "--weights", cnn_weights, "--head", "pooled", "--epochs", "2")
+    model = tmp_path / "careful.keras"
+    status, out, _ = run("train", folder / "dataset", "--out", model, *recipe, "--precision", "0.9")
+    assert status == 0
+    _, out, _ = run("evaluate", model, folder / "dataset", "--json")
+    scores = json.loads(out)
+    assert 0 <= scores["coverage"] <= 1
+    assert scores["precision"] is None if scores["coverage"] == 0 else 0 <= scores["precision"] <= 1
+
+
 def test_cross_validate(run, folder):
     recipe = ("--backbone", "small_cnn", "--units", 8, "--epochs", 2)
     status, out, _ = run("cross-validate", folder / "dataset", "--folds", "camera", "--json", *recipe)

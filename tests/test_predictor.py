@@ -48,6 +48,16 @@ def test_a_prediction_speaks(predictor, ramp_videos):
     }
 
 
+def test_what_is_not_sure_enough_is_unknown(predictor, ramp_videos):
+    path = ramp_videos / "darkens" / "p0_0.avi"
+    sure = predictor.predict(path)
+    for threshold, label in ((sure.probability - 1e-6, "darkens"), (sure.probability + 1e-6, "unknown")):
+        prediction = dataclasses.replace(sure, threshold=threshold)
+        assert prediction.label == prediction.as_dict()["label"] == label
+        assert prediction.as_dict()["top"][0]["label"] == "darkens"
+    assert prediction.as_text(top_k=1) == f"{path}  unknown  darkens {sure.probability:.3f}"
+
+
 def test_many_files_keep_their_order_and_a_bad_one_stops_nothing(predictor, ramp_videos, tmp_path):
     bad = tmp_path / "text.mp4"
     bad.write_text("hello")

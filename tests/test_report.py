@@ -8,11 +8,13 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from activity.calibration import Calibration
 from activity.dataset import content_of
-from activity.evaluation import CrossValidation, Evaluation
+from activity.evaluation import CrossValidation, Evaluation, attention_over_time
 from activity.metrics import Scores
 from activity.plots import samples_figure, save_figure
-from activity.report import save_report
+from activity.report import figures_of_model, save_report, save_training_report
+from activity.training import train
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -165,3 +167,39 @@ def test_a_cross_validation_shows_its_folds_and_the_baseline(evaluation, page_of
     assert page.rows[-1][1][-1] == "1"  # the fold of the last video
     torn = dataclasses.replace(result, samples=[dataclasses.replace(s, group="a") for s in samples])
     assert "1 of these groups stand in more than one part" in page_of(torn).text
+
+
+@pytest.fixture(scope="module")
+def attentive(ramp_dataset, frozen_config, tmp_path_factory):
+    config = dataclasses.replace(frozen_config, head="attention", epochs=2)
+    return train(ramp_dataset, config, work_dir=tmp_path_factory.mktemp("attention")).classifier
+
+
+class TestFiguresOfTheModel:
+    def test_how_it_learned_is_shown_and_without_attention_no_more(self, ramp_run, evaluation, ramp_dataset):
+        assert list(figures_of_model(ramp_run.classifier, evaluation, ramp_dataset)) == ["Learning"]
+
+    def test_attention_is_shown_of_mistakes_and_of_sure_answers(self, attentive, evaluation, ramp_dataset):
+        figures = figures_of_model(attentive, evaluation, ramp_dataset)
+        titles = [figure.axes[0].get_title(loc="left") for figure in figures.values()][1:]
+        assert [title.partition(":")[0] for title in titles] == [
+            "brightens, answered darkens",  # the one mistake; then the surest answers that are right
+            "brightens, answered brightens",
+            "darkens, answered darkens",
+        ]
+
+    def test_attention_over_time_is_that_of_the_real_frames(self, attentive, ramp_dataset):
+        for sample in ramp_dataset.samples[:4]:
+            weights = attention_over_time(attentive, ramp_dataset, sample)
+            assert weights.shape == (min(sample.num_frames, 6),)
+            assert weights.sum() == pytest.approx(1, abs=1e-5) and (weights > 0).all()
+
+
+def test_a_training_leaves_its_curves_and_its_reliability(ramp_run, tmp_path):
+    uncalibrated = dataclasses.replace(ramp_run, calibration=None)
+    assert [path.name for path in save_training_report(uncalibrated, tmp_path)] == ["learning_curves.png"]
+    scores = Scores(PROBABILITIES, np.array([0, 0, 0, 1]), ("a", "b"))
+    calibrated = dataclasses.replace(ramp_run, calibration=Calibration(1.5, 0.0, scores, scores))
+    paths = save_training_report(calibrated, tmp_path)
+    assert [path.name for path in paths] == ["learning_curves.png", "reliability.png"]
+    assert all(imread(path).std() > 0 for path in paths)
