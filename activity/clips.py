@@ -20,7 +20,7 @@ import numpy as np
 
 from activity.config import ClipSpec
 from activity.errors import VideoError
-from activity.motion import StreamMaker, gap_frames
+from activity.motion import StreamMaker, compared_frames, gap_frames
 from activity.video import VideoInfo, VideoReader, why_unreadable
 
 # Containers round timestamps (Matroska to 1 ms), so a frame that is due may claim to be a little early.
@@ -151,15 +151,16 @@ def _sample_evenly(path: Path, spec: ClipSpec, take: Callable[[np.ndarray], obje
     # The plan needs the true count, which only decoding gives. Plan by the header's count for one pass, which is
     # enough when the header was right; otherwise read again with the count just found.
     with VideoReader(path, num_threads=num_threads) as reader:
-        planned = even_indices(reader.info.num_frames_claimed, spec.num_frames)
+        total = reader.info.num_frames_claimed
+    planned = even_indices(total, spec.num_frames)
     for _ in range(2):
         frames: list[np.ndarray] = []
         wanted = dict.fromkeys(planned.tolist(), 1)
-        sampled = _decode(path, spec, frames.append, partial(_copies_of, wanted), num_threads, planned=wanted)
+        sampled = _decode(path, spec, frames.append, partial(_copies_of, wanted), num_threads, wanted, total)
         needed = even_indices(sampled.num_frames, spec.num_frames)
         if np.array_equal(planned, needed):
             break
-        planned = needed
+        planned, total = needed, sampled.num_frames
     for frame in frames:
         take(frame)
     return sampled
@@ -188,16 +189,18 @@ def _decode(
     num_copies: Callable[[int, float], int],
     num_threads: int,
     planned: Collection[int] = (),
+    total: int = 0,
 ) -> SampledVideo:
     """One pass over every frame; `num_copies(index, seconds)` says how often a frame is taken.
 
-    With `planned`, the indices that will be, frames that no stream compares with them need no conversion.
+    With `planned`, the indices that will be, and the `total` that the video is thought to have, frames that no stream
+    compares with them need no conversion.
     """
     taken: list[float] = []
     num_frames, start, seconds = 0, 0.0, 0.0
     with VideoReader(path, num_threads=num_threads) as reader:
         gap = gap_frames(spec, reader.info.frames_per_second)
-        near = {max(0, index + k * gap) for index in planned for k in (-2, -1, 0, 1)}
+        near = {i for index in planned for i in (*compared_frames(index, gap, total - 1), max(0, index - gap), gap)}
         streams = StreamMaker(spec, gap, partial(resize_frame, spec=spec), take)
         for index, timestamp in reader:
             start = timestamp if index == 0 else start

@@ -1,7 +1,7 @@
 """Streams: the pictures that are made of a video's frames, one of each stream for every sampled frame.
 
     rgb      the frame itself
-    motion   what changed since 80 ms ago, in colour: 127.5 + 2 (after - before)
+    motion   what changed since 80 ms ago (at the start: in the first 80 ms), in colour: 127.5 + 2 (after - before)
     closeup  three consecutive differences of 80 ms in grey, as the three channels, cut out around what moves
 
 A backbone that learned photographs reads all three: grey is no motion, edges are moving contours. In `closeup` the
@@ -27,6 +27,20 @@ _WORKING_SIZE = 640  # pixels, the longer side of what closeups are cut from
 _TRACKING_SIZE = 160  # pixels, the longer side of what is looked at to find where something moves
 
 
+def compared_frames(index: int, gap: int, last: int | None = None) -> list[int]:
+    """The four frames whose three differences make the closeup of a frame: two before it, itself, one after.
+
+    Near the first and the last frame of a video they are the nearest four that lie within it.
+
+    Args:
+        index: of the frame.
+        gap: see `gap_frames`.
+        last: index of the last frame of the video, if it is known.
+    """
+    first = max(0, index - 2 * gap if last is None else min(index - 2 * gap, last - 3 * gap))
+    return [first + k * gap for k in range(4)]
+
+
 def gap_frames(spec: ClipSpec, frames_per_second: float) -> int:
     """How many frames apart two frames are that are compared; 0 if the streams of `spec` compare none."""
     return 0 if spec.streams == ("rgb",) else max(1, round(GAP_SECONDS * frames_per_second))
@@ -45,7 +59,7 @@ class _Moving:
     """A sampled frame whose closeup waits for the rest of its clip."""
 
     pictures: dict[str, np.ndarray]  # of the other streams
-    differences: np.ndarray  # (h, w, 3) uint8
+    differences: np.ndarray  # (h, w, 3) float32
     energy: np.ndarray  # (tracking height, tracking width) float32: how much moves where
 
 
@@ -76,32 +90,36 @@ class StreamMaker:
         """The next frame that was decoded, `(h, w, 3)` uint8 RGB, and how often it is sampled (0: only compared)."""
         self._seen[index] = _Seen(self._resize(frame), _working_grey(frame) if self._closeup else None)
         self._due += [index] * copies
-        after = self._gap if self._closeup else 0
-        while self._due and self._due[0] + after <= index:
-            self._make(self._due.pop(0))
-        oldest = min(self._due[:1] + [index]) - 2 * self._gap
+        while self._due and self._newest(self._due[0]) <= index:
+            self._make(self._due.pop(0), None)
+        oldest = min(self._due[:1] + [index]) - 3 * self._gap
         for known in [i for i in self._seen if i < oldest]:
             del self._seen[known]
 
     def finish(self) -> None:
         """Hand over what still waits."""
         for index in self._due:
-            self._make(index)
+            self._make(index, max(self._seen))
         self._due = []
         self._hand_over_clip()
 
-    def _make(self, index: int) -> None:
-        now, before = self._at(index).picture, self._at(index - self._gap).picture
-        pictures = {"rgb": now}
+    def _newest(self, index: int) -> int:
+        """The last frame that the pictures of a frame need."""
+        return compared_frames(index, self._gap)[-1] if self._closeup else max(index, self._gap)
+
+    def _make(self, index: int, last: int | None) -> None:
+        pictures = {"rgb": self._at(index).picture}
         if "motion" in self._spec.streams:
-            pictures["motion"] = as_picture(now.astype(np.float32) - before)
+            before = max(0, index - self._gap)
+            change = self._at(before + self._gap).picture.astype(np.float32) - self._at(before).picture
+            pictures["motion"] = as_picture(change)
         if not self._closeup:
             self._hand_over(pictures)
             return
-        steps = [self._at(index + k * self._gap).grey for k in (-2, -1, 0, 1)]
+        steps = [self._at(i).grey for i in compared_frames(index, self._gap, last)]
         differences = [aligned_difference(a, b) for a, b in zip(steps[:-1], steps[1:], strict=True)]  # type: ignore[arg-type]
         energy = motion_energy(differences[1])
-        self._clip.append(_Moving(pictures, as_picture(np.stack(differences, axis=-1)), energy))
+        self._clip.append(_Moving(pictures, np.stack(differences, axis=-1), energy))
         if len(self._clip) == self._spec.num_frames:
             self._hand_over_clip()
 
@@ -116,7 +134,7 @@ class StreamMaker:
         squares = track_motion([moving.energy for moving in self._clip], height / self._clip[0].energy.shape[0])
         for moving, square in zip(self._clip, squares, strict=True):
             closeup = cut_square(moving.differences, square, self._spec.height, self._spec.width)
-            self._hand_over({**moving.pictures, "closeup": closeup})
+            self._hand_over({**moving.pictures, "closeup": as_picture(closeup)})
         self._clip = []
 
     def _hand_over(self, pictures: dict[str, np.ndarray]) -> None:

@@ -7,6 +7,7 @@ from activity.config import ClipSpec
 from activity.motion import (
     aligned_difference,
     as_picture,
+    compared_frames,
     cut_square,
     gap_frames,
     motion_energy,
@@ -133,9 +134,44 @@ def test_motion_is_the_change_since_80_ms_ago(walk):
     stack, sampled = read_stack(walk, spec())
     every, _ = read_stack(walk, spec(num_frames=40, streams=("rgb",)))
     for frame, seconds in zip(stack, sampled.timestamps_seconds, strict=True):
-        index = round(seconds * 25)
-        change = every[index, 0].astype(np.float32) - every[max(0, index - 2), 0]
+        before = max(0, round(seconds * 25) - 2)  # at the start: in the first 80 ms
+        change = every[before + 2, 0].astype(np.float32) - every[before, 0]
         np.testing.assert_array_equal(frame[1], as_picture(change))
+
+
+@pytest.mark.parametrize(
+    ("index", "last", "expected"),
+    [
+        (10, 39, [6, 8, 10, 12]),
+        (0, 39, [0, 2, 4, 6]),
+        (3, 39, [0, 2, 4, 6]),
+        (39, 39, [33, 35, 37, 39]),
+        (38, None, [34, 36, 38, 40]),
+        (1, 2, [0, 2, 4, 6]),
+    ],
+)
+def test_the_four_frames_of_a_closeup_lie_within_the_video_if_it_has_as_many(index, last, expected):
+    assert compared_frames(index, 2, last) == expected
+
+
+@pytest.mark.parametrize("streams", [("motion",), ("closeup",)])
+@pytest.mark.parametrize("rate", [None, 25])
+def test_something_moves_in_the_first_and_the_last_frame_too(walk, streams, rate):
+    stack, _ = read_stack(walk, spec(frames_per_second=rate, streams=streams))
+    assert (np.abs(stack.astype(int) - 128).max(axis=(1, 2, 3, 4)) > 60).all()
+
+
+def test_a_wrong_count_in_the_header_changes_nothing(walk, tmp_path):
+    honest, _ = read_stack(walk, spec())
+    data = bytearray(walk.read_bytes())
+    for chunk, offset in ((b"avih", 24), (b"strh", 40), (b"dmlh", 8)):  # OpenDML AVI 1.02: where the count stands
+        start = data.find(chunk)
+        if start >= 0:
+            data[start + offset : start + offset + 4] = (55).to_bytes(4, "little")
+    (tmp_path / "liar.avi").write_bytes(data)
+    stack, sampled = read_stack(tmp_path / "liar.avi", spec())
+    assert sampled.num_frames == 40
+    np.testing.assert_array_equal(stack, honest)
 
 
 def test_a_closeup_shows_the_figure_large_and_no_scenery(walk):
