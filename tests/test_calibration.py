@@ -34,20 +34,24 @@ def overconfident(num_videos, share_right=0.7, confidence=0.99):
 
 
 def test_an_overconfident_model_becomes_as_sure_as_it_is_right():
-    classifier, label_ids = overconfident(100)
-    calibration = calibrate(classifier, [None] * 100, label_ids)
+    classifier, label_ids = overconfident(2000)
+    calibration = calibrate(classifier, [None] * 2000, label_ids)
     assert calibration.temperature == classifier.temperature > 1
-    np.testing.assert_allclose(calibration.after.probabilities.max(axis=1), 0.7, atol=1e-3)
+    np.testing.assert_allclose(calibration.after.probabilities.max(axis=1), 0.7, atol=5e-3)
     before, after = calibration.errors
     assert before == pytest.approx(0.29, abs=1e-6) and after < 0.01
     assert calibration.after.accuracy == calibration.before.accuracy == 0.7
     assert calibration.threshold == 0 and calibration.coverage == 1
-    assert "by 100 validation videos; expected calibration error 0.290, then 0.00" in calibration.as_text()
+    assert "by 2000 validation videos; expected calibration error 0.290, then 0.00" in calibration.as_text()
 
 
 def test_a_model_that_is_always_right_does_not_become_sure_of_everything():
-    classifier, label_ids = overconfident(50, share_right=1, confidence=0.8)
-    assert calibrate(classifier, [None] * 50, label_ids).temperature == pytest.approx(0.5, abs=0.01)
+    temperatures = []
+    for num_videos in (10, 50, 1000):
+        classifier, label_ids = overconfident(num_videos, share_right=1, confidence=0.95)
+        temperatures.append(calibrate(classifier, [None] * num_videos, label_ids).temperature)
+    assert 0.7 < temperatures[0] < 1  # ten videos are no reason to be much surer, a thousand are one
+    assert temperatures == sorted(temperatures, reverse=True) and temperatures[-1] < 0.5
 
 
 def test_too_few_videos_change_nothing(caplog):
