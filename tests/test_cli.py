@@ -151,7 +151,7 @@ def test_evaluate_for_people_and_for_programs(run, folder):
     status, out, _ = run("evaluate", folder / "model.keras", folder / "dataset", "--json")
     report = json.loads(out)
     assert status == 0
-    assert set(report) == {"accuracy", "top_k", "macro_f1", "per_class", "labels", "confusion"}
+    assert set(report) == {"accuracy", "top_k", "macro_f1", "per_class", "labels", "confusion", "coverage", "precision"}
     assert report["labels"] == ["brightens", "darkens"]
 
 

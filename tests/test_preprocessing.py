@@ -444,6 +444,7 @@ def count(*arguments):
     return outcome(*arguments)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with it ignored
     count.__globals__["preprocessing"]._outcome = count
     {line}
     preprocessing.preprocess(Path(sys.argv[1]), Path(sys.argv[2]), ClipSpec(**{as_dict(SPEC)!r}), num_workers=2)
