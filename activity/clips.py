@@ -10,10 +10,12 @@ that rate, N may exceed T, and windows of T cover all of it. The index plans are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import logging
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,10 +23,13 @@ import numpy as np
 from activity.config import ClipSpec
 from activity.errors import VideoError
 from activity.motion import StreamMaker, compared_frames, gap_frames
-from activity.video import VideoInfo, VideoReader, why_unreadable
+from activity.video import FrameIndex, SeekError, VideoInfo, VideoReader, index_frames, why_unreadable
+
+_logger = logging.getLogger(__name__)
 
 # Containers round timestamps (Matroska to 1 ms), so a frame that is due may claim to be a little early.
 _TIMESTAMP_TOLERANCE_SECONDS = 1e-3
+_INDEX_PAYS = 32  # frames between two that are taken; then most of a usual group of pictures can be skipped
 
 
 @dataclass(frozen=True)
@@ -117,9 +122,11 @@ def resize_frame(frame: np.ndarray, spec: ClipSpec) -> np.ndarray:
 def sample_video(
     path: Path, spec: ClipSpec, take: Callable[[np.ndarray], object], *, num_threads: int = 1
 ) -> SampledVideo:
-    """Decode a video once from end to end and hand its sampled frames, in order, to `take`.
+    """Decode a video and hand its sampled frames, in order, to `take`.
 
-    Memory does not grow with the length of the video: at most T frames are held, and the neighbours of one.
+    Where the sampled frames lie far apart, what lies between is skipped from key frame to key frame. If the container
+    cannot be trusted, every frame is decoded: the same frames, later. Memory does not grow with the length of the
+    video: at most T frames are held, and the neighbours of one.
 
     Args:
         path: a video file.
@@ -130,8 +137,25 @@ def sample_video(
     Raises:
         VideoError: not one frame can be decoded; the message says why.
     """
-    sample = _sample_evenly if spec.frames_per_second is None else _sample_at_rate
-    return sample(Path(path), spec, take, num_threads)
+    sample_all = _sample_evenly if spec.frames_per_second is None else _sample_at_rate
+    with VideoReader(path, num_threads=num_threads) as reader:
+        frame_index = index_frames(reader.path) if _frames_apart(spec, reader.info) > _INDEX_PAYS else None
+        if frame_index is None:
+            return sample_all(reader, spec, take)
+        num_taken = 0
+
+        def count(frame: np.ndarray) -> None:
+            nonlocal num_taken
+            num_taken += 1
+            take(frame)
+
+        try:
+            return _sample_by_index(reader, spec, count, frame_index)
+        except SeekError as error:
+            _logger.info("%s: every frame is decoded instead", error)
+    repeated = iter(range(num_taken))  # at a fixed rate; evenly, nothing is handed over before all is well
+    with VideoReader(path, num_threads=num_threads) as reader:
+        return sample_all(reader, spec, lambda frame: take(frame) if next(repeated, None) is None else None)
 
 
 def read_stack(path: Path, spec: ClipSpec, *, num_threads: int = 1) -> tuple[np.ndarray, SampledVideo]:
@@ -142,91 +166,158 @@ def read_stack(path: Path, spec: ClipSpec, *, num_threads: int = 1) -> tuple[np.
 
 
 def _scale(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    # Area averaging is the one that does not alias when shrinking; it is poor at enlarging.
-    shrinks = height <= frame.shape[0] and width <= frame.shape[1]
-    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    # Area averaging is the one that does not alias when shrinking, and fast at halving; linear interpolation does what
+    # is left, unless that is more than another half (of an odd number of pixels).
+    while any(halves := [n >= 2 * to and n % 2 == 0 for n, to in zip(frame.shape, (height, width), strict=False)]):
+        rows, columns = (n // 2 if half else n for n, half in zip(frame.shape, halves, strict=False))
+        frame = cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_AREA)
+    near = frame.shape[0] <= 2 * height and frame.shape[1] <= 2 * width
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR if near else cv2.INTER_AREA)
 
 
-def _sample_evenly(path: Path, spec: ClipSpec, take: Callable[[np.ndarray], object], num_threads: int) -> SampledVideo:
+def _frames_apart(spec: ClipSpec, info: VideoInfo) -> float:
+    """How far apart sampled frames lie in a video, if its header is right."""
+    if spec.frames_per_second is None:
+        return info.num_frames_claimed / spec.num_frames
+    return info.frames_per_second / spec.frames_per_second
+
+
+def _sample_by_index(
+    reader: VideoReader, spec: ClipSpec, take: Callable[[np.ndarray], object], frame_index: FrameIndex
+) -> SampledVideo:
+    total, timestamps = len(frame_index.milliseconds), frame_index.timestamps_seconds.tolist()
+    frames: list[np.ndarray] = []
+    if spec.frames_per_second is None:
+        copies = _evenly(total, spec)
+    else:
+        due = _DueCopies(spec.frames_per_second)
+        copies = {index: n for index, seconds in enumerate(timestamps) if (n := due(index, seconds))}
+    needed = _needed(copies, spec, reader.info, total)
+    # The last frame is not where it should be if a file was cut off, or if an edit list hides some of its packets.
+    visited = needed | {total - 1}
+    hand_over = frames.append if spec.frames_per_second is None else take
+    passed = _decode(reader, reader.visit(sorted(visited), frame_index), spec, hand_over, _by_plan(copies), needed)
+    if passed.num_frames <= max(visited):
+        raise SeekError(f"{reader.path}: frame {passed.num_frames} cannot be decoded")
+    for frame in frames:
+        take(frame)
+    return _sampled(reader, passed.taken, total, timestamps[-1])
+
+
+def _sample_evenly(reader: VideoReader, spec: ClipSpec, take: Callable[[np.ndarray], object]) -> SampledVideo:
     # The plan needs the true count, which only decoding gives. Plan by the header's count for one pass, which is
     # enough when the header was right; otherwise read again with the count just found.
-    with VideoReader(path, num_threads=num_threads) as reader:
-        total = reader.info.num_frames_claimed
-    planned = even_indices(total, spec.num_frames)
-    for _ in range(2):
-        frames: list[np.ndarray] = []
-        wanted = dict.fromkeys(planned.tolist(), 1)
-        sampled = _decode(path, spec, frames.append, partial(_copies_of, wanted), num_threads, wanted, total)
-        needed = even_indices(sampled.num_frames, spec.num_frames)
-        if np.array_equal(planned, needed):
-            break
-        planned, total = needed, sampled.num_frames
+    claimed = reader.info.num_frames_claimed
+    frames, sampled = _sample_as_if(claimed, reader, spec)
+    if _evenly(sampled.num_frames, spec) != _evenly(claimed, spec):
+        with VideoReader(reader.path, num_threads=reader.num_threads) as again:
+            frames, sampled = _sample_as_if(sampled.num_frames, again, spec)
     for frame in frames:
         take(frame)
     return sampled
 
 
-def _copies_of(wanted: dict[int, int], index: int, _: float) -> int:
-    return wanted.get(index, 0)
+def _sample_as_if(total: int, reader: VideoReader, spec: ClipSpec) -> tuple[list[np.ndarray], SampledVideo]:
+    frames: list[np.ndarray] = []
+    copies = _evenly(total, spec)
+    needed = _needed(copies, spec, reader.info, total)
+    passed = _decode(reader, reader, spec, frames.append, _by_plan(copies), needed)
+    return frames, _sampled(reader, *passed)
 
 
-def _sample_at_rate(path: Path, spec: ClipSpec, take: Callable[[np.ndarray], object], num_threads: int) -> SampledVideo:
-    rate, num_taken = spec.frames_per_second or 0.0, 0
+def _sample_at_rate(reader: VideoReader, spec: ClipSpec, take: Callable[[np.ndarray], object]) -> SampledVideo:
+    assert spec.frames_per_second is not None
+    due = _DueCopies(spec.frames_per_second)
+    needed = None if gap_frames(spec, reader.info.frames_per_second) else ()  # any may be compared, or none
+    return _sampled(reader, *_decode(reader, reader, spec, take, due, needed))
 
-    def num_copies(_: int, seconds: float) -> int:
-        nonlocal num_taken
-        due = num_times_due(seconds, num_taken, rate)
-        num_taken += due
+
+def _evenly(total: int, spec: ClipSpec) -> dict[int, int]:
+    """Index -> how often it is taken."""
+    return dict.fromkeys(even_indices(total, spec.num_frames).tolist(), 1)
+
+
+def _by_plan(copies: dict[int, int]) -> Callable[[int, float], int]:
+    return lambda index, _: copies.get(index, 0)
+
+
+class _DueCopies:
+    """How often each frame is taken at a fixed rate, asked frame by frame."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._num_taken = rate, 0
+
+    def __call__(self, index: int, seconds: float) -> int:
+        due = num_times_due(seconds, self._num_taken, self._rate)
+        self._num_taken += due
         return due
 
-    return _decode(path, spec, take, num_copies, num_threads)
+
+def _needed(copies: Collection[int], spec: ClipSpec, info: VideoInfo, total: int) -> set[int]:
+    """The frames that are taken, and those that the streams compare with them."""
+    gap = gap_frames(spec, info.frames_per_second)
+    if not gap:
+        return set(copies)
+    near = {i for index in copies for i in (index, *compared_frames(index, gap, total - 1), max(0, index - gap), gap)}
+    return {min(i, total - 1) for i in near}
+
+
+class _Passed(NamedTuple):
+    """What one pass over a video saw: the times of the taken frames, the count, the time of the last."""
+
+    taken: tuple[float, ...]
+    num_frames: int
+    seconds: float
 
 
 def _decode(
-    path: Path,
+    reader: VideoReader,
+    frames: Iterable[tuple[int, float]],
     spec: ClipSpec,
     take: Callable[[np.ndarray], object],
     num_copies: Callable[[int, float], int],
-    num_threads: int,
-    planned: Collection[int] = (),
-    total: int = 0,
-) -> SampledVideo:
-    """One pass over every frame; `num_copies(index, seconds)` says how often a frame is taken.
+    needed: Collection[int] | None,
+) -> _Passed:
+    """One pass over frames of a reader.
 
-    With `planned`, the indices that will be, and the `total` that the video is thought to have, frames that no stream
-    compares with them need no conversion.
+    Args:
+        reader: gives their pictures.
+        frames: `(index, timestamp_seconds)`; times are counted from the first frame of the video, or from frame 0.
+        spec: what is made of them.
+        take: see `sample_video`.
+        num_copies: how often the frame of an index and time is taken.
+        needed: frames that are converted because a stream compares them; `None`: any may be.
     """
     taken: list[float] = []
     num_frames, start, seconds = 0, 0.0, 0.0
-    with VideoReader(path, num_threads=num_threads) as reader:
-        gap = gap_frames(spec, reader.info.frames_per_second)
-        near = {i for index in planned for i in (*compared_frames(index, gap, total - 1), max(0, index - gap), gap)}
-        streams = StreamMaker(spec, gap, partial(resize_frame, spec=spec), take)
-        for index, timestamp in reader:
-            start = timestamp if index == 0 else start
-            seconds = timestamp - start
-            copies = num_copies(index, seconds)
-            if copies or (gap and (not planned or index in near)):
-                try:
-                    frame = reader.retrieve()
-                    streams.see(index, frame, copies)
-                except (VideoError, cv2.error) as error:
-                    if index:  # what came before is good, and what comes after would stand in its place
-                        break
-                    raise VideoError(f"{path}: its first frame cannot be decoded") from error
-                taken += [seconds] * copies
-            num_frames = index + 1
-        streams.finish()
-        info = reader.info
+    streams = StreamMaker(spec, gap_frames(spec, reader.info.frames_per_second), partial(resize_frame, spec=spec), take)
+    for index, timestamp in frames:
+        start = timestamp if index == 0 else start
+        seconds = timestamp - start
+        copies = num_copies(index, seconds)
+        if copies or needed is None or index in needed:
+            try:
+                streams.see(index, reader.retrieve_bgr(), copies)
+            except (VideoError, cv2.error) as error:
+                if index:  # what came before is good, and what comes after would stand in its place
+                    break
+                raise VideoError(f"{reader.path}: its first frame cannot be decoded") from error
+            taken += [seconds] * copies
+        num_frames = index + 1
+    streams.finish()
+    return _Passed(tuple(taken), num_frames, seconds)
+
+
+def _sampled(reader: VideoReader, taken: tuple[float, ...], num_frames: int, seconds: float) -> SampledVideo:
     if num_frames == 0:
-        raise VideoError(f"{path}: {why_unreadable(path)}")
-    duration = seconds + 1 / info.frames_per_second
+        raise VideoError(f"{reader.path}: {why_unreadable(reader.path)}")
+    duration = seconds + 1 / reader.info.frames_per_second
     return SampledVideo(
-        timestamps_seconds=tuple(taken),
+        timestamps_seconds=taken,
         num_frames=num_frames,
-        num_frames_claimed=info.num_frames_claimed,
+        num_frames_claimed=reader.info.num_frames_claimed,
         duration_seconds=duration,
-        problem=_problem(num_frames, duration, info),
+        problem=_problem(num_frames, duration, reader.info),
     )
 
 

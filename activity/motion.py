@@ -87,8 +87,9 @@ class StreamMaker:
         self._clip: list[_Moving] = []
 
     def see(self, index: int, frame: np.ndarray, copies: int) -> None:
-        """The next frame that was decoded, `(h, w, 3)` uint8 RGB, and how often it is sampled (0: only compared)."""
-        self._seen[index] = _Seen(self._resize(frame), _working_grey(frame) if self._closeup else None)
+        """The next frame that was decoded, `(h, w, 3)` uint8 BGR, and how often it is sampled (0: only compared)."""
+        picture = cv2.cvtColor(self._resize(frame), cv2.COLOR_BGR2RGB)
+        self._seen[index] = _Seen(picture, _working_grey(frame) if self._closeup else None)
         self._due += [index] * copies
         while self._due and self._newest(self._due[0]) <= index:
             self._make(self._due.pop(0), None)
@@ -242,7 +243,7 @@ def cut_square(picture: np.ndarray, square: tuple[float, float, float], height: 
 
 
 def _working_grey(frame: np.ndarray) -> np.ndarray:
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
     scale = _WORKING_SIZE / max(grey.shape)
     if scale >= 1:
         return grey

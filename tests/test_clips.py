@@ -1,8 +1,10 @@
+import math
 import weakref
 
 import numpy as np
 import pytest
 
+from activity import clips, video
 from activity.clips import (
     even_indices,
     num_times_due,
@@ -268,6 +270,64 @@ def test_a_cut_video_is_used_and_reported(tmp_path, rate):
         f"ends after {sampled.num_frames} frames ({sampled.num_frames / 10:.2f} s) of a claimed 40 (4.00 s): "
         "cut off or damaged; the frames before that are used"
     )
+
+
+# === Frames that lie far apart ===
+
+
+def dense_and_sparse(path, spec, monkeypatch):
+    """What decoding every frame gives, and what seeking gives, however little it pays."""
+    results = []
+    for pays in (math.inf, -1):
+        monkeypatch.setattr(clips, "_INDEX_PAYS", pays)
+        monkeypatch.setattr(video, "_SEEK_PAYS", 0)
+        try:
+            results.append(read_stack(path, spec))
+        except VideoError as error:
+            results.append((np.zeros(0), str(error)))
+    return results
+
+
+SPARSE = (
+    tiny(num_frames=5),
+    tiny(num_frames=3, streams=("rgb", "motion", "closeup")),
+    tiny(num_frames=4, frames_per_second=0.5, streams=("rgb", "motion")),
+)
+
+
+@pytest.mark.parametrize("spec", SPARSE, ids=str)
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.avi"])
+def test_seeking_gives_the_same_frames(write_counting_video, monkeypatch, spec, name):
+    path = write_counting_video(name, 200, height=64, width=64)
+    (dense, all_read), (sparse, seen) = dense_and_sparse(path, spec, monkeypatch)
+    np.testing.assert_array_equal(dense, sparse)
+    assert all_read == seen and seen.num_frames == 200
+
+
+@pytest.mark.parametrize("lie", ["more frames than there are", "other times"])
+@pytest.mark.parametrize("spec", SPARSE, ids=str)
+def test_where_the_index_lies_every_frame_is_decoded(write_counting_video, monkeypatch, caplog, spec, lie):
+    path = write_counting_video("a.mp4", 200, height=64, width=64)
+    honest = video.index_frames(path)
+    milliseconds = np.append(honest.milliseconds, [20_000.0, 20_100.0])
+    if lie == "other times":
+        milliseconds = honest.milliseconds + np.linspace(0, 50, 200)
+    monkeypatch.setattr(clips, "index_frames", lambda _: video.FrameIndex(milliseconds, honest.key_frames))
+    with caplog.at_level("INFO"):
+        (dense, all_read), (sparse, seen) = dense_and_sparse(path, spec, monkeypatch)
+    assert "is not where the container says: every frame is decoded instead" in caplog.text
+    np.testing.assert_array_equal(dense, sparse)
+    assert all_read == seen
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("spec", SPARSE, ids=str)
+def test_seeking_gives_the_same_frames_of_real_files(real_data, monkeypatch, spec):
+    folders = [real_data / "videos" / "torture", real_data / "videos" / "samples"]
+    for path in sorted(path for folder in folders for path in folder.iterdir() if path.suffix != ".csv"):
+        (dense, all_read), (sparse, seen) = dense_and_sparse(path, spec, monkeypatch)
+        np.testing.assert_array_equal(dense, sparse, err_msg=path.name)
+        assert all_read == seen, path.name
 
 
 def test_one_frame_is_used_and_reported(write_counting_video):

@@ -2,11 +2,23 @@ import os
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from activity import video
 from activity.errors import VideoError
-from activity.video import VideoInfo, VideoReader, probe, read_frames, why_unreadable, write_video
+from activity.video import (
+    FrameIndex,
+    SeekError,
+    VideoInfo,
+    VideoReader,
+    index_frames,
+    probe,
+    read_frames,
+    why_unreadable,
+    write_video,
+)
 
 
 def noise(*shape):
@@ -105,6 +117,86 @@ def test_rotation_of_real_files(real_data, degrees):
     folder = real_data / "videos" / "torture"
     straight, turned = read_frames(folder / "syn_faststart.mp4"), read_frames(folder / f"syn_rot{degrees}.mp4")
     np.testing.assert_array_equal(turned, np.rot90(straight, -degrees // 90, axes=(1, 2)))
+
+
+# === Seeking ===
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory):
+    """300 different frames of MPEG-4 in MP4, a key frame in every 12."""
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    rng = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.integers(0, 256, (64, 400, 3), dtype=np.uint8), (0, 0), 3)
+    write_video(path, (noise[:, i : i + 64].copy() for i in range(300)), frames_per_second=25)
+    return path
+
+
+def test_the_index_tells_frames_and_key_frames(long_video):
+    index = index_frames(long_video)
+    np.testing.assert_allclose(index.timestamps_seconds, np.arange(300) / 25, atol=1e-9)
+    np.testing.assert_array_equal(index.key_frames, np.arange(0, 300, 12))
+    # OpenCV decodes the first frames after a key frame unseen
+    assert [index.start_for(i) for i in (0, 16, 17, 28, 29, 100)] == [0, 0, 0, 0, 12, 72]
+
+
+@pytest.mark.parametrize("num_threads", [0, 1])
+def test_visited_frames_are_those_that_decoding_all_gives(long_video, monkeypatch, num_threads):
+    every = read_frames(long_video)
+    monkeypatch.setattr(video, "_SEEK_PAYS", 0)
+    wanted = [0, 1, 13, 60, 61, 150, 299]
+    with VideoReader(long_video, num_threads=num_threads) as reader:
+        visited = [(i, seconds, reader.retrieve()) for i, seconds in reader.visit(wanted, index_frames(long_video))]
+    assert [i for i, _, _ in visited] == wanted
+    np.testing.assert_allclose([seconds for _, seconds, _ in visited], np.array(wanted) / 25, atol=1e-9)
+    for i, _, frame in visited:
+        np.testing.assert_array_equal(frame, every[i])
+
+
+def test_what_lies_between_visited_frames_is_skipped(long_video, monkeypatch):
+    class Counting:
+        def __init__(self, capture):
+            self.capture, self.grabs, self.seeks = capture, 0, 0
+
+        def __getattr__(self, name):
+            return getattr(self.capture, name)
+
+        def grab(self):
+            self.grabs += 1
+            return self.capture.grab()
+
+        def set(self, *arguments):
+            self.seeks += 1
+            return self.capture.set(*arguments)
+
+    with VideoReader(long_video) as reader:
+        reader._capture = counting = Counting(reader._capture)
+        list(reader.visit([5, 200], index_frames(long_video)))
+        assert counting.seeks == 1
+        assert counting.grabs < 30  # 6 to reach frame 5, and those behind the landing 17 frames after a key frame
+
+
+@pytest.mark.parametrize("shift", [40.0, 1.0])
+def test_an_index_that_lies_is_noticed(long_video, shift):
+    index = index_frames(long_video)
+    milliseconds = index.milliseconds.copy()
+    milliseconds[150:] += shift
+    with VideoReader(long_video) as reader, pytest.raises(SeekError, match="frame 299 is not where the container says"):
+        list(reader.visit([0, 299], FrameIndex(milliseconds, index.key_frames)))
+
+
+def test_the_times_in_avi_files_are_those_of_decoding(tmp_path):
+    rng = np.random.default_rng(0)
+    for fourcc, trusted in (("MJPG", True), ("XVID", False)):
+        path = tmp_path / f"{fourcc}.avi"
+        frames = (rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(30))
+        write_video(path, frames, frames_per_second=10, fourcc=fourcc)
+        assert (index_frames(path) is not None) == trusted
+
+
+def test_no_index_without_frames(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"not a video")
+    assert index_frames(tmp_path / "a.mp4") is None
 
 
 @pytest.mark.real
