@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from activity import __version__
-from activity.config import MERGE_MODES, RESIZE_MODES, STREAMS, UPDATE_SCHEMES, ClipSpec, TrainConfig
+from activity.config import MERGE_MODES, RESIZE_MODES, RUNTIMES, STREAMS, UPDATE_SCHEMES, ClipSpec, TrainConfig
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", type=Path, metavar="MODEL.keras")
     evaluate.add_argument("dataset", type=Path, metavar="DATASET")
     evaluate.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: %(default)s")
+    _add_runtime(evaluate, "the features")
     _add_report(evaluate)
 
     example = "activity cross-validate dataset/ --folds groups"
@@ -91,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     classify.add_argument(
         "--top-k", type=_positive_int, default=5, metavar="K", help="labels shown; default: %(default)s"
     )
+    _add_runtime(classify, "the network; another than keras is exported beside the model file, once")
     classify.add_argument("--json", action="store_true", help="print one JSON object a line")
     classify.add_argument("--csv", type=Path, metavar="FILE", help="also write a table")
 
@@ -159,6 +161,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--precision", type=float, metavar="P", help='answer "unknown" where less than this share would be right')
     add("--seed", type=_seed, default=config.seed, help="default: %(default)s")
     add("--mixed-precision", action="store_true", help="float16 on a GPU")
+    _add_runtime(group, "the features of a frozen backbone")
 
 
 def _add_update(parser: argparse.ArgumentParser) -> None:
@@ -183,7 +186,17 @@ def _add_update(parser: argparse.ArgumentParser) -> None:
         "--learning-rate", type=float, metavar="R", help="default: as the model was taught for retrain, else less"
     )
     parser.add_argument("--seed", type=_seed, help="default: as the model was taught")
+    _add_runtime(parser, "the features")
     parser.add_argument("--json", action="store_true", help="print the counts and scores as one JSON object")
+
+
+def _add_runtime(parser: argparse.ArgumentParser | argparse._ArgumentGroup, what: str) -> None:
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default=RUNTIMES[0],
+        help=f"what computes {what}; auto, the default: keras on a GPU, else what is installed of openvino and onnx",
+    )
 
 
 def recipe_arguments(config: TrainConfig, streams: Sequence[str] | None = None) -> list[str]:

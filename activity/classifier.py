@@ -13,20 +13,18 @@ import keras
 import numpy as np
 
 from activity import __version__
-from activity.clips import pad_right, window_starts
 from activity.config import ClipSpec, as_dict
 from activity.devices import prepare_gpus
 from activity.errors import ModelFileError
 from activity.heads import FUSE, opinions_of
 from activity.layers import TimeDistributed, uses_jit
+from activity.network import Network
 
 FORMAT_VERSION = 2  # of the model file; raised when its parts change; 1 had no streams
-UNKNOWN = "unknown"  # the answer below the threshold
-_WINDOWS_PER_BATCH = 64
 
 
 @keras.saving.register_keras_serializable(package="activity")
-class ActivityClassifier(keras.Model):
+class ActivityClassifier(Network, keras.Model):
     """Clips to probabilities: `{"frames": (batch, T, S, H, W, 3) uint8, "mask": (batch, T) bool}` -> `(batch, C)`.
 
     The two parts can be called on their own, which gives the same probabilities: `backbone` on real frames only, then
@@ -118,38 +116,13 @@ class ActivityClassifier(keras.Model):
         opinions = opinions_of(self.head)({"features": _encode(encoder, frames), "mask": mask})
         return keras.Model({"frames": frames, "mask": mask}, opinions)
 
-    def extract(self, frames: np.ndarray) -> np.ndarray:
-        """Features `(N, S, D)` float32 of real frames `(N, S, H, W, 3)` uint8 RGB."""
-        features = predict(self.backbone, frames.reshape(-1, *frames.shape[2:]))  # (N*S, D)
-        return features.reshape(*frames.shape[:2], -1)
+    def encode(self, pictures: np.ndarray) -> np.ndarray:
+        """Features `(N, D)` float32 of pictures `(N, H, W, 3)` uint8 RGB."""
+        return predict(self.backbone, pictures)
 
     def judge(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Probabilities `(B, C)` float32 of padded features `(B, T, S, D)` and their mask `(B, T)` bool."""
         return predict(self.head, {"features": features, "mask": mask})
-
-    def judge_windows(self, windows: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
-        """Probabilities `(len(windows), C)` of windows, each a feature stack `(N, S, D)` and its first frame."""
-        judged = []
-        length = self.spec.num_frames
-        for first in range(0, len(windows), _WINDOWS_PER_BATCH):
-            clips = [
-                pad_right(stack[start : start + length], length)
-                for stack, start in windows[first : first + _WINDOWS_PER_BATCH]
-            ]
-            judged.append(self.judge(np.stack([clip for clip, _ in clips]), np.stack([mask for _, mask in clips])))
-        return np.concatenate(judged)
-
-    def judge_windows_of(self, stacks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities `(W, C)` of the windows that cover feature stacks `(N, S, D)`, and `(W,)` whose each is."""
-        length = self.spec.num_frames
-        windows = [(i, start) for i, stack in enumerate(stacks) for start in window_starts(len(stack), length)]
-        judged = self.judge_windows([(stacks[i], start) for i, start in windows])
-        return judged, np.asarray([i for i, _ in windows])
-
-    def judge_stacks(self, stacks: Sequence[np.ndarray]) -> np.ndarray:
-        """Probabilities `(len(stacks), C)` of feature stacks `(N, S, D)`: the mean over the windows that cover each."""
-        judged, owners = self.judge_windows_of(stacks)
-        return np.stack([judged[owners == i].mean(axis=0) for i in range(len(stacks))])
 
 
 def _encode(encoder: keras.Model, frames: keras.KerasTensor) -> keras.KerasTensor:

@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+_UPDATE_OPTIONS = ("scheme", "replay", "epochs", "learning_rate", "seed", "runtime")
 _HOW_TO_GO_ON = {
     "preprocess": "; the same command goes on from here",
     "tune": "; the same command goes on from here",
@@ -118,7 +119,7 @@ def _update(arguments: argparse.Namespace) -> None:
 
     check_model_path(arguments.out)
     dataset = load_dataset(arguments.dataset)
-    options = {name: getattr(arguments, name) for name in ("scheme", "replay", "epochs", "learning_rate", "seed")}
+    options = {name: getattr(arguments, name) for name in _UPDATE_OPTIONS}
     result = update(load_classifier(arguments.model), dataset, work_dir=_work_dir(arguments), **options)
     written = _keep(result.run, arguments)
     print(json.dumps(result.as_dict()) if arguments.json else result.as_text() + written)
@@ -133,7 +134,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     _check_folder(arguments.out)
     dataset = load_dataset(arguments.dataset)
     classifier = load_classifier(arguments.model)
-    evaluation = evaluate(classifier, dataset, split=arguments.split)
+    evaluation = evaluate(classifier, dataset, split=arguments.split, runtime=arguments.runtime)
     coverage, precision = evaluation.above(classifier.threshold)
     if arguments.json:
         print(json.dumps({**evaluation.as_dict(), "coverage": coverage, "precision": precision if coverage else None}))
@@ -201,7 +202,7 @@ def _classify(arguments: argparse.Namespace) -> int:
         raise ActivityError(f"{arguments.csv}: there is no folder {arguments.csv.parent}")
     from activity.predictor import Failure, Predictor
 
-    predictor = Predictor.load(arguments.model)
+    predictor = Predictor.load(arguments.model, runtime=arguments.runtime)
     failed = False
     with _csv_rows(arguments.csv) as write_row:
         for result in predictor.predict_many(sources):

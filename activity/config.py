@@ -12,6 +12,7 @@ RESIZE_MODES = ("stretch", "crop", "letterbox")
 MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recurrent head
 UPDATE_SCHEMES = ("replay", "new-only", "retrain")  # what they do: activity.updating
 STREAMS = ("rgb", "motion", "closeup")  # what they are: activity.motion
+RUNTIMES = ("auto", "keras", "openvino", "openvino-bf16", "onnx")  # what they are: activity.runtimes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ class TrainConfig:
         precision: share of right answers below which the model shall say "unknown", 0 to 1; `None`: it always answers.
         seed: of weights, shuffling and dropout.
         mixed_precision: compute in float16 on a GPU.
+        runtime: what computes the features of a frozen backbone; one of `RUNTIMES`.
     """
 
     backbone: str = "mobilenet_v2"
@@ -96,6 +98,7 @@ class TrainConfig:
     precision: float | None = None
     seed: int = 0
     mixed_precision: bool = False
+    runtime: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("units", "layers", "members", "epochs", "fine_tune_epochs", "batch_size"):
@@ -107,6 +110,7 @@ class TrainConfig:
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate < 10, "above 0")
         _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "0 to below 1")
         _check("merge_mode", self.merge_mode, self.merge_mode in MERGE_MODES, f"one of {', '.join(MERGE_MODES)}")
+        _check("runtime", self.runtime, self.runtime in RUNTIMES, f"one of {', '.join(RUNTIMES)}")
         _check("class_weight", self.class_weight, self.class_weight in ("none", "balanced"), "none or balanced")
 
 

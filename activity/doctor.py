@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import importlib
 import os
 import platform
@@ -74,6 +75,7 @@ _PACKAGES = (
     "pebble",
     "tqdm",
 )
+_RUNTIMES = ("openvino", "onnxruntime")  # faster on a CPU; the first one installed is used by default
 _MODULES = {"opencv-python-headless": "cv2", "scikit-learn": "sklearn"}  # the others are imported by their own name
 _IMPORT_REMEDY = "install what it names; if that is a Keras backend, set KERAS_BACKEND=tensorflow"
 
@@ -88,6 +90,8 @@ def _packages() -> Iterator[Check]:
     wanted = {requirement.name: requirement for requirement in parsed if requirement.marker is None}
     for name in _PACKAGES:
         yield _package(name, wanted.get(name, Requirement(name)))
+    for name in _RUNTIMES:
+        yield dataclasses.replace(_package(name, Requirement(name)), required=False)
 
 
 def _package(name: str, requirement: Requirement) -> Check:

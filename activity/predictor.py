@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from queue import Full, Queue
 from threading import Event
@@ -19,16 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from activity.classifier import UNKNOWN, ActivityClassifier, load_classifier
 from activity.clips import SampledVideo, read_stack, sample_video, window_starts
 from activity.config import ClipSpec
 from activity.errors import VideoError
-from activity.evaluation import LONG_CLIPS
+from activity.network import LONG_CLIPS, UNKNOWN, Network
+from activity.runtimes import load_network
 from activity.video import printable, probe
 
 _logger = logging.getLogger(__name__)
 
 _MIN_FRAMES_PER_CHUNK = 32
+_MOST_THREADS = 16
 _CHUNKS_AHEAD = 4  # per video; bounds memory: 4 x 34 frames of 224x224 are 20 MB a stream
 
 
@@ -111,18 +115,23 @@ class Predictor:
         print(predictor.predict("clip.mp4").label)
 
     Args:
-        classifier: from `activity.classifier.load_classifier` or `activity.training.train`.
-        num_threads: videos decoded at a time.
+        network: from `activity.runtimes.load_network`, `activity.classifier.load_classifier` or a training run.
+        num_threads: videos decoded at a time, by default one per processor.
     """
 
-    def __init__(self, classifier: ActivityClassifier, *, num_threads: int = 2) -> None:
-        self.classifier = classifier
-        self.num_threads = num_threads
+    def __init__(self, network: Network, *, num_threads: int | None = None) -> None:
+        self.network = network
+        self.num_threads = num_threads or min(os.cpu_count() or 1, _MOST_THREADS)
 
     @classmethod
-    def load(cls, model_path: Path | str, *, num_threads: int = 2) -> Predictor:
-        """Read a model file; raises `ModelFileError` if it is missing, damaged or not ours."""
-        return cls(load_classifier(Path(model_path)), num_threads=num_threads)
+    def load(cls, model_path: Path | str, *, runtime: str = "auto", num_threads: int | None = None) -> Predictor:
+        """Read a model file for one of `activity.config.RUNTIMES`.
+
+        Raises:
+            ModelFileError: it is missing, damaged or not ours.
+            ActivityError: the runtime that was asked for by name cannot be had.
+        """
+        return cls(load_network(Path(model_path), runtime=runtime), num_threads=num_threads)
 
     def predict(self, source: Path | str) -> Prediction:
         """Label one video file; raises `VideoError` if not one frame of it can be decoded."""
@@ -132,21 +141,33 @@ class Predictor:
         return result
 
     def predict_many(self, sources: Iterable[Path | str]) -> Iterator[Prediction | Failure]:
-        """Label video files, in their order; one that fails does not stop the others."""
+        """Label video files, in their order; one that fails does not stop the others.
+
+        A few are decoded ahead of the network, no more: memory does not grow with the number of videos.
+        """
+        names = [str(source) for source in sources]
+        # Many videos keep the processors busy one each; a single one needs them all.
+        threads_each = 1 if len(names) >= self.num_threads > 1 else 0
         stop = Event()
-        spec, clip_seconds = self.classifier.spec, self.classifier.clip_seconds
-        streams = [_Stream(str(source), spec, clip_seconds, stop) for source in sources]
+        coming = (_Stream(name, self.network.spec, self.network.clip_seconds, threads_each, stop) for name in names)
+        ahead: deque[_Stream] = deque()
         with ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode") as pool:
-            try:
-                for stream in streams:
+
+            def decode_next(num_videos: int) -> None:
+                for stream in islice(coming, num_videos):
                     pool.submit(stream.decode)
-                for stream in streams:
-                    yield self._finish(stream)
+                    ahead.append(stream)
+
+            try:
+                decode_next(2 * self.num_threads)
+                while ahead:
+                    yield self._finish(ahead.popleft())
+                    decode_next(1)
             finally:
                 stop.set()  # the consumer may stop early: let the decoders end too
 
     def _finish(self, stream: _Stream) -> Prediction | Failure:
-        features = [self.classifier.extract(chunk) for chunk in stream.chunks()]
+        features = [self.network.extract(chunk) for chunk in stream.chunks()]
         if isinstance(stream.error, VideoError | OSError | MemoryError):
             return Failure(stream.source, _reason(stream.error, stream.source))
         sampled = stream.sampled
@@ -155,9 +176,9 @@ class Predictor:
         if sampled.problem:
             _logger.warning("%s: %s", stream.source, sampled.problem)
         stack = np.concatenate(features)  # (N, S, D)
-        num_frames = self.classifier.spec.num_frames
+        num_frames = self.network.spec.num_frames
         starts = window_starts(len(stack), num_frames)
-        judged = self.classifier.judge_windows([(stack, start) for start in starts])  # (num_windows, C)
+        judged = self.network.judge_windows([(stack, start) for start in starts])  # (num_windows, C)
         times = [*sampled.timestamps_seconds, sampled.duration_seconds]
         windows = tuple(
             Window(times[start], times[min(start + num_frames, len(stack))], probabilities)
@@ -165,11 +186,11 @@ class Predictor:
         )
         return Prediction(
             stream.source,
-            self.classifier.labels,
+            self.network.labels,
             judged.mean(axis=0),
             sampled.duration_seconds,
             windows,
-            self.classifier.threshold,
+            self.network.threshold,
         )
 
 
@@ -182,11 +203,12 @@ def _reason(error: Exception, source: str) -> str:
 class _Stream:
     """Chunks of sampled frames of one video, made in a decoding thread, taken by the thread of the network."""
 
-    def __init__(self, source: str, spec: ClipSpec, clip_seconds: float, stop: Event) -> None:
+    def __init__(self, source: str, spec: ClipSpec, clip_seconds: float, num_threads: int, stop: Event) -> None:
         self.source = source
         self.sampled: SampledVideo | None = None
         self.error: Exception | None = None
         self._spec, self._clip_seconds, self._stop = spec, clip_seconds, stop
+        self._num_threads = num_threads
         self._pending: list[np.ndarray] = []
         # Larger than a video that is not long, so that one which proves short can still be sampled anew.
         self._chunk = max(_MIN_FRAMES_PER_CHUNK, int(LONG_CLIPS * spec.num_frames) + 2)
@@ -212,19 +234,19 @@ class _Stream:
         """Evenly, unless the video is much longer than the clips of training: then at their rate."""
         spec, path = self._spec, Path(self.source)
         if spec.frames_per_second is not None:
-            return sample_video(path, spec, self._take, num_threads=0)
+            return sample_video(path, spec, self._take, num_threads=self._num_threads)
         long_seconds = LONG_CLIPS * self._clip_seconds
         if probe(path).duration_seconds_claimed <= long_seconds:
-            stack, sampled = read_stack(path, spec, num_threads=0)
+            stack, sampled = read_stack(path, spec, num_threads=self._num_threads)
             if sampled.duration_seconds <= long_seconds:
                 self._pending = list(stack)
                 return sampled
         rate = min(spec.num_frames / self._clip_seconds, 1000.0)  # clips of training may have been single frames
         at_rate = dataclasses.replace(spec, frames_per_second=rate)
-        sampled = sample_video(path, at_rate, self._take, num_threads=0)
+        sampled = sample_video(path, at_rate, self._take, num_threads=self._num_threads)
         if sampled.duration_seconds > long_seconds:
             return sampled
-        stack, sampled = read_stack(path, spec, num_threads=0)  # the header claimed more than there is
+        stack, sampled = read_stack(path, spec, num_threads=self._num_threads)  # the header claimed more than there is
         self._pending = list(stack)
         return sampled
 

@@ -142,6 +142,13 @@ def test_ranges_come_from_the_installed_metadata(monkeypatch):
     assert found["keras"].ok
 
 
+def test_a_runtime_that_is_not_installed_is_a_note(monkeypatch):
+    monkeypatch.setattr(doctor, "_RUNTIMES", ("no-such-runtime",))
+    found = {check.name: check for check in doctor._packages()}
+    assert str(found["no-such-runtime"]).startswith("note  no-such-runtime")
+    assert "not installed -> pip install 'no-such-runtime'" in str(found["no-such-runtime"])
+
+
 def test_source_folder_that_is_not_installed_is_a_note(monkeypatch):
     monkeypatch.setattr(metadata, "distributions", lambda name: [])
     found = {check.name: check for check in doctor._packages()}

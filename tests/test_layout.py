@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "activity"
 
 # A module imports only from those before it.
 ORDER = """
-    errors config progress video motion clips dataset splits metrics
-    devices layers backbones heads classifier calibration
+    errors config progress video motion clips network dataset splits metrics
+    devices layers backbones heads classifier export runtimes calibration
     synthetic store preprocessing batches checkpoint fitting training evaluation
     updating study tuning predictor plots report doctor demo arguments cli
 """.split()
@@ -84,5 +84,12 @@ def test_a_module_can_be_read_in_one_sitting(module):
 def test_the_command_line_starts_without_heavy_imports():
     heavy = {"cv2", "keras", "optuna", "sklearn", "tensorflow"}
     program = f"import sys, activity.cli; print(*sorted({heavy} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "\n", "")
+
+
+def test_prediction_needs_no_keras_to_start():
+    heavy = {"keras", "matplotlib", "sklearn", "tensorflow"}
+    program = f"import sys, activity.predictor; print(*sorted({heavy} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout, run.stderr) == (0, "\n", "")

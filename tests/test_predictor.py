@@ -2,11 +2,14 @@ import csv
 import dataclasses
 import os
 import threading
+import time
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from activity import predictor as predictor_module
 from activity.errors import VideoError
 from activity.evaluation import evaluate
 from activity.predictor import Failure, Predictor
@@ -15,7 +18,7 @@ from activity.video import write_video
 
 @pytest.fixture(scope="module")
 def predictor(ramp_model):
-    return Predictor.load(ramp_model)
+    return Predictor.load(ramp_model, runtime="keras")
 
 
 def ramp_video(path, levels):
@@ -25,7 +28,7 @@ def ramp_video(path, levels):
 
 
 def test_a_file_gets_the_probabilities_of_the_data_set(predictor, ramp_dataset):
-    expected = evaluate(predictor.classifier, ramp_dataset, split="test")
+    expected = evaluate(predictor.network, ramp_dataset, split="test")
     for sample, probabilities in zip(expected.samples, expected.scores.probabilities, strict=True):
         prediction = predictor.predict(ramp_dataset.videos_dir / sample.path)
         np.testing.assert_allclose(prediction.probabilities, probabilities, atol=1e-5)
@@ -96,6 +99,25 @@ def test_who_stops_early_leaves_no_thread_behind(predictor, ramp_videos, tmp_pat
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
+def test_memory_does_not_grow_with_the_number_of_videos(predictor, ramp_videos, monkeypatch):
+    sampled = []
+    read_stack = predictor_module.read_stack
+
+    def counting(*arguments, **options):
+        stack, video = read_stack(*arguments, **options)
+        sampled.append(weakref.ref(stack))
+        return stack, video
+
+    monkeypatch.setattr(predictor_module, "read_stack", counting)
+    video = sorted(ramp_videos.glob("*/*.avi"))[0]
+    results = Predictor(predictor.network, num_threads=2).predict_many([video] * 40)
+    for done, _ in enumerate(results, 1):
+        time.sleep(0.01)  # so that decoding could run ahead
+        assert len(sampled) <= done + 5
+    assert len(sampled) == 40
+    assert sum(stack() is not None for stack in sampled) <= 5
+
+
 @pytest.mark.real
 def test_odd_and_broken_files(predictor, real_data):
     torture = real_data / "videos" / "torture"
@@ -135,7 +157,7 @@ class TestLongVideos:
 
     def test_a_model_of_single_frames_reads_longer_videos_too(self, ramp_model, tmp_path):
         predictor = Predictor.load(ramp_model)
-        predictor.classifier.clip_seconds = 0.001
+        predictor.network.clip_seconds = 0.001
         prediction = predictor.predict(ramp_video(tmp_path / "a.avi", np.linspace(40, 200, 3)))
         assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
 
