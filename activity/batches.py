@@ -1,33 +1,42 @@
-"""What `fit` eats: batches of padded clips with their masks, made anew and reproducibly each epoch."""
+"""What training eats: batches of padded clips with their masks, made anew and reproducibly each epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeAlias
 
-import keras
 import numpy as np
+from keras import ops
 
-from activity.clips import pad_right, window_starts
+from activity.clips import window_starts
 
 _MAX_SHIFT = 0.06  # of the frame's size
 _MAX_GAIN = 0.2  # brightness 0.8 to 1.2
+_MOST_ON_DEVICE = 2e9  # bytes of features; more stay in main memory, and a batch at a time goes to the device
+
+Batch: TypeAlias = tuple[dict[str, Any], np.ndarray]  # the inputs of a model by name, label ids (B,)
 
 
-class ClipBatches(keras.utils.PyDataset):
-    """Batches of padded clips with their masks and label ids, from features or from frame stacks.
+class ClipBatches:
+    """Batches of padded clips with their masks and label ids. All have one shape, so that one graph does for all.
 
     Args:
-        stacks: per sample `(N, ...)`: features `(N, S, D)`, or frames `(N, S, H, W, 3)` opened when asked for.
+        stacks: per sample `(N, ...)`.
         label_ids: per sample.
         num_frames: T. Of a longer stack, training takes one window at random an epoch, otherwise all windows.
-        name: of the model's input: `features` or `frames`.
-        batch_size: clips in a batch.
+        batch_size: clips in a batch; fewer if there are not so many.
         training: shuffle and take random windows.
-        flip: with `augment`, mirror clips at random.
-        augment: streams of the frames to shift and brighten, each clip as a whole; none are changed by default.
         seed: of everything random, together with the epoch.
+
+    Attributes:
+        num_windows: clips in an epoch. What the last batch has beyond them are the first ones once more.
     """
+
+    name: str  # of the model's input
 
     def __init__(
         self,
@@ -35,47 +44,131 @@ class ClipBatches(keras.utils.PyDataset):
         label_ids: Sequence[int],
         *,
         num_frames: int,
-        name: str,
         batch_size: int,
         training: bool = False,
-        augment: Sequence[str] = (),
-        flip: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(workers=1)
         self.stacks, self.label_ids = stacks, np.asarray(label_ids, np.int32)
-        self.lengths = [len(stack) for stack in stacks]
-        self.num_frames, self.name, self.batch_size = num_frames, name, batch_size
-        self.training, self.augment, self.flip, self.seed = training, augment, flip, seed
-        self.windows: list[tuple[int, int]] = []
-        self.start_epoch(0)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Choose the windows of an epoch and their order: the same for the same seed and epoch, also when resumed."""
-        self.rng = np.random.default_rng([self.seed, epoch])
-        if self.training:
-            lasts = [max(0, length - self.num_frames) for length in self.lengths]
-            starts = self.rng.integers(0, lasts, endpoint=True)
-            self.windows = [(int(i), int(starts[i])) for i in self.rng.permutation(len(self.stacks))]
-        else:
-            self.windows = [
-                (i, start) for i, length in enumerate(self.lengths) for start in window_starts(length, self.num_frames)
-            ]
+        self.lengths = np.array([len(stack) for stack in stacks])
+        self.num_frames, self.training, self.seed = num_frames, training, seed
+        self.num_windows = len(self._windows(np.random.default_rng(seed))[0])
+        self.batch_size = min(batch_size, self.num_windows)
 
     def __len__(self) -> int:
-        return -(-len(self.windows) // self.batch_size)
+        return -(-self.num_windows // self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        windows = self.windows[index * self.batch_size : (index + 1) * self.batch_size]
-        clips = [self._clip(*window) for window in windows]
-        inputs = {self.name: np.stack([clip for clip, _ in clips]), "mask": np.stack([mask for _, mask in clips])}
-        return inputs, self.label_ids[[sample for sample, _ in windows]]
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch, the same for the same seed and number: a resumed run sees what a whole one does."""
+        rng = np.random.default_rng([self.seed, number])
+        samples, starts = self._windows(rng)  # (W,) each
+        order = np.resize(np.arange(self.num_windows), (len(self), self.batch_size))  # starts again at its end
+        seeds = rng.integers(2**63, size=order.shape)
+        for chosen, of_clips in zip(order, seeds, strict=True):
+            clip_samples, firsts = samples[chosen], starts[chosen]  # (B,) each
+            frames = firsts[:, None] + np.arange(self.num_frames)  # (B, T)
+            mask = frames < self.lengths[clip_samples, None]  # (B, T)
+            clips = self._clips(clip_samples, frames, mask, of_clips)
+            # as tensors, so that a batch made ahead is on the device already; torch takes no mixture of both
+            inputs = {self.name: ops.convert_to_tensor(clips), "mask": ops.convert_to_tensor(mask)}
+            yield inputs, self.label_ids[clip_samples]
 
-    def _clip(self, sample: int, start: int) -> tuple[np.ndarray, np.ndarray]:
-        real = self.stacks[sample][start : start + self.num_frames]
-        if self.augment:
-            real = augment_frames(real, self.rng, streams=self.augment, flip=self.flip)
-        return pad_right(real, self.num_frames)
+    def _windows(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The sample and the first frame of each window of an epoch, in its order."""
+        if self.training:
+            starts = rng.integers(0, np.maximum(0, self.lengths - self.num_frames), endpoint=True)
+            samples = rng.permutation(len(self.lengths))
+            return samples, starts[samples]
+        of_samples = [window_starts(int(length), self.num_frames) for length in self.lengths]
+        return np.repeat(np.arange(len(of_samples)), [len(s) for s in of_samples]), np.concatenate(of_samples)
+
+    def _clips(self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> Any:
+        """`(B, T, ...)`, zeros on padding, of `(B,)` samples, `(B, T)` frames and mask, and `(B,)` seeds."""
+        raise NotImplementedError
+
+
+class FeatureBatches(ClipBatches):
+    """Of features `(N, S, D)` in memory: all lie in one table on the device, of which a batch takes its rows."""
+
+    name = "features"
+
+    def __init__(self, stacks: Sequence[np.ndarray], label_ids: Sequence[int], **options: Any) -> None:
+        super().__init__(stacks, label_ids, **options)
+        table = np.concatenate([*stacks, np.zeros_like(stacks[0][:1])])  # the last row is padding
+        self._rows = np.cumsum(self.lengths) - self.lengths  # of the first frame of each sample
+        self._padding = len(table) - 1
+        on_device = table.nbytes <= _MOST_ON_DEVICE
+        self._take = partial(ops.take, ops.convert_to_tensor(table)) if on_device else partial(np.take, table)
+
+    def _clips(self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> Any:
+        rows = np.where(mask, self._rows[samples, None] + frames, self._padding)
+        return self._take(rows.astype(np.int32), axis=0)  # (B, T) -> (B, T, S, D)
+
+
+class FrameBatches(ClipBatches):
+    """Of frame stacks `(N, S, H, W, 3)`, or what a network made of them, which are opened when asked for.
+
+    Args:
+        augment: streams of the frames to shift and brighten in training, each clip as a whole; none by default.
+        flip: with `augment`, mirror clips at random.
+        options: those of `ClipBatches`.
+    """
+
+    name = "frames"
+
+    def __init__(
+        self,
+        stacks: Sequence[Any],
+        label_ids: Sequence[int],
+        *,
+        augment: Sequence[str] = (),
+        flip: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(stacks, label_ids, **options)
+        self.augment, self.flip = augment if self.training else (), flip
+        first = stacks[0][:1]
+        self._item_shape, self._dtype = first.shape[1:], first.dtype
+        # threads, because NumPy does not hold the interpreter while it copies
+        self._readers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="clips")
+
+    def _clips(self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        clips = np.zeros((*mask.shape, *self._item_shape), self._dtype)  # (B, T, S, ...)
+
+        def fill(clip: np.ndarray, sample: int, start: int, seed: int) -> None:
+            real = self.stacks[sample][start : start + self.num_frames]
+            if self.augment:
+                real = augment_frames(real, np.random.default_rng(seed), streams=self.augment, flip=self.flip)
+            clip[: len(real)] = real
+
+        list(self._readers.map(fill, clips, samples, frames[:, 0], seeds))
+        return clips
+
+
+class Ahead:
+    """What an iterator gives, each item made in a thread while the one before is in use.
+
+    Attributes:
+        waiting_seconds: how long items were waited for so far.
+    """
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self.waiting_seconds = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._items, self._end = items, object()
+        self._coming = self._thread.submit(next, items, self._end)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        start = time.perf_counter()
+        item = self._coming.result()
+        self.waiting_seconds += time.perf_counter() - start
+        if item is self._end:
+            self._thread.shutdown()
+            raise StopIteration
+        self._coming = self._thread.submit(next, self._items, self._end)
+        return item
 
 
 def augment_frames(frames: np.ndarray, rng: np.random.Generator, *, streams: Sequence[str], flip: bool) -> np.ndarray:

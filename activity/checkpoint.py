@@ -19,7 +19,7 @@ SECONDS_BETWEEN_SAVES = 10.0  # what a kill can cost; heads learn an epoch in le
 _logger = logging.getLogger(__name__)
 
 
-class Checkpoint(keras.callbacks.Callback):
+class Checkpoint:
     """Writes weights, optimizer and log of a stage down every few seconds, each time one whole file over the last.
 
     Args:
@@ -28,11 +28,15 @@ class Checkpoint(keras.callbacks.Callback):
     """
 
     def __init__(self, stage_dir: Path, num_epochs: int) -> None:
-        super().__init__()
         self._stage_dir, self._num_epochs = stage_dir, num_epochs
         self._latest = stage_dir / "latest.weights.h5"
         self._saved_at = 0.0
         self.state = _read_state(self._latest) or {"epoch": 0, "rows": []}
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The log so far, a row an epoch."""
+        return self.state["rows"]
 
     @property
     def finished(self) -> bool:
@@ -48,13 +52,13 @@ class Checkpoint(keras.callbacks.Callback):
         self._saved_at = time.monotonic()
         return self.state["epoch"]
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def end_epoch(self, model: keras.Model, row: dict[str, float]) -> None:
         """Note the epoch, and save when it is time or the last."""
-        self.state["epoch"] = epoch + 1
-        self.state["rows"].append({"epoch": epoch, **(logs or {})})
+        self.state["epoch"] += 1
+        self.rows.append(row)
         if self.finished or time.monotonic() - self._saved_at >= SECONDS_BETWEEN_SAVES:
-            _save_weights(self.model, self._latest, self.state)
-            write_csv(self._stage_dir / "log.csv", list(self.state["rows"][0]), self.state["rows"])
+            _save_weights(model, self._latest, self.state)
+            write_csv(self._stage_dir / "log.csv", list(self.rows[0]), self.rows)
             self._saved_at = time.monotonic()
 
 
@@ -64,7 +68,7 @@ def _save_weights(model: keras.Model, path: Path, state: dict[str, Any]) -> None
     try:
         model.save_weights(temporary)
         with h5py.File(temporary, "a") as file:
-            file["state"] = json.dumps(state, default=float)
+            file["state"] = json.dumps(state)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -20,12 +20,11 @@ from activity.dataset import Sample, content_of
 from activity.errors import DatasetError
 from activity.heads import attention_weights
 from activity.metrics import Scores
+from activity.network import LONG_CLIPS
 from activity.progress import progress_bar
 from activity.splits import assign_folds
 from activity.store import Dataset, extract_features
 from activity.training import build_classifier, check_labels, stage_names, train
-
-LONG_CLIPS = 2.0  # a video longer than so many clips of training is read in windows
 
 _logger = logging.getLogger(__name__)
 
@@ -156,7 +155,12 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def evaluate(
-    classifier: ActivityClassifier, dataset: Dataset, *, split: str = "test", shuffle_seed: int | None = None
+    classifier: ActivityClassifier,
+    dataset: Dataset,
+    *,
+    split: str = "test",
+    shuffle_seed: int | None = None,
+    runtime: str = "auto",
 ) -> Evaluation:
     """Judge one split of a data set.
 
@@ -165,6 +169,7 @@ def evaluate(
         dataset: made by `preprocess` with the model's spec.
         split: `train`, `val` or `test`.
         shuffle_seed: put the frames of each video in a random order: what is left of the score does not need time.
+        runtime: what computes the features; see `activity.runtimes`.
 
     Raises:
         DatasetError: the split is empty, or the data set was made with another spec or has labels the model lacks.
@@ -173,7 +178,7 @@ def evaluate(
     dataset = dataset.with_streams(classifier.spec.streams)
     samples = dataset.split(split)
     _warn_of_flattery(classifier, dataset, samples)
-    features = extract_features(dataset, samples, classifier.backbone, keep=False)
+    features = extract_features(dataset, samples, classifier.backbone, keep=False, runtime=runtime)
     if shuffle_seed is not None:
         rng = np.random.default_rng(shuffle_seed)
         features = [stack[rng.permutation(len(stack))] for stack in features]
@@ -277,11 +282,13 @@ def judge_folds(
     if stage_names(config) == ["head"]:  # the backbone stays as it is, so once is enough for all folds
         dataset = next(iter(parts.values()))
         backbone = backbone or build_classifier(dataset, config).backbone
-        features = extract_features(dataset, dataset.samples, backbone)
+        features = extract_features(dataset, dataset.samples, backbone, runtime=config.runtime)
     for number, (fold, part) in enumerate(parts.items()):
         with _graphs_freed():
             classifier = train(part, config, work_dir=work_dir / str(number), backbone=backbone).classifier
-            stacks = features or extract_features(part, part.samples, classifier.backbone, keep=False)
+            stacks = features or extract_features(
+                part, part.samples, classifier.backbone, keep=False, runtime=config.runtime
+            )
             test = np.asarray([sample.split == "test" for sample in part.samples])
             probabilities = classifier.judge_stacks([stacks[i] for i in np.flatnonzero(test)])
             del classifier

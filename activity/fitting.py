@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from activity.batches import ClipBatches
+from activity.batches import Ahead, ClipBatches
 from activity.checkpoint import Checkpoint
 from activity.config import TrainConfig
 from activity.errors import ActivityError
 from activity.layers import uses_jit
 from activity.progress import progress_bar
 
+TIMES = ("seconds", "waiting_seconds")  # of each row: all else is the same for the same seed
 _WARM_UP = 0.05  # share of the steps in which the learning rate rises
 
 _logger = logging.getLogger(__name__)
@@ -31,11 +34,22 @@ class Stage:
 
     Attributes:
         name: `head`, `fine_tune` or `scratch`.
-        rows: one an epoch: `epoch`, `loss`, `accuracy`, and with a val split `val_loss`, `val_accuracy`.
+        rows: one an epoch: `epoch`, `loss`, `accuracy`, with a val split `val_loss`, `val_accuracy`, and how long the
+            epoch took in `seconds`, of which `waiting_seconds` the network stood still for its next batch.
     """
 
     name: str
     rows: list[dict[str, float]]
+
+    @property
+    def seconds(self) -> float:
+        """How long all epochs took."""
+        return sum(row["seconds"] for row in self.rows)
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of that time in which the network waited for data, 0 to 1."""
+        return sum(row["waiting_seconds"] for row in self.rows) / max(self.seconds, 1e-9)
 
     def as_text(self) -> str:
         """One line for a terminal."""
@@ -43,7 +57,8 @@ class Stage:
         scores = f"training loss {last['loss']:.3f}, accuracy {last['accuracy']:.3f}"
         if "val_loss" in last:
             scores += f"; validation loss {last['val_loss']:.3f}, accuracy {last['val_accuracy']:.3f}"
-        return f"{self.name:16} {len(self.rows)} epochs; {scores}"
+        time_text = f"{self.seconds:.1f} s, {self.waiting_share:.0%} of it waiting for data"
+        return f"{self.name:16} {len(self.rows)} epochs; {scores}; {time_text}"
 
 
 def fit(
@@ -65,23 +80,60 @@ def fit(
     )
     adamw = optimizer(schedule, weight_decay=config.weight_decay, clipnorm=1.0)
     adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(adamw, loss=loss_of_members, metrics=[accuracy], jit_compile=uses_jit())
+    # a metric, not a function: one that makes its variables in the first step has TensorFlow trace the step twice
+    metric = keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")
+    model.compile(adamw, loss=loss_of_members, metrics=[metric], jit_compile=uses_jit())
     first_epoch = checkpoint.begin(model)
     if checkpoint.finished:
         _logger.info("%s: finished earlier, its weights are used", stage_dir.name)
-    else:
-        with _memory_in_words():
-            model.fit(
-                train_batches,
-                validation_data=val_batches,
-                initial_epoch=first_epoch,
-                epochs=num_epochs,
-                shuffle=False,  # ClipBatches does, reproducibly
-                class_weight=_class_weight(train_batches.label_ids) if config.class_weight == "balanced" else None,
-                verbose=0,
-                callbacks=[_Progress(train_batches, num_epochs, stage_dir.name), checkpoint],
-            )
-    return Stage(stage_dir.name, checkpoint.state["rows"])
+        return Stage(stage_dir.name, checkpoint.rows)
+    class_weight = _class_weight(train_batches.label_ids) if config.class_weight == "balanced" else None
+    epochs = range(first_epoch, num_epochs)
+    with _memory_in_words(), progress_bar(total=num_epochs, desc=f"training {stage_dir.name}", unit="epoch") as bar:
+        bar.update(first_epoch)
+        for row in _teach(model, train_batches, val_batches, epochs, class_weight):
+            checkpoint.end_epoch(model, row)
+            scores = [f"{name} {row[key]:.3f}" for name, key in _SHOWN.items() if key in row]
+            bar.set_postfix_str(", ".join(scores), refresh=False)
+            bar.update()
+    return Stage(stage_dir.name, checkpoint.rows)
+
+
+def _teach(
+    model: keras.Model,
+    train_batches: ClipBatches,
+    val_batches: ClipBatches | None,
+    epochs: range,
+    class_weight: dict[int, float] | None,
+) -> Iterator[dict[str, float]]:
+    """The row of each epoch.
+
+    Not `Model.fit`: it sets its feed up anew each epoch and copies each batch twice, which takes longer than the step
+    of a head, and it cannot tell how long it waits.
+    """
+    batches = Ahead(batch for epoch in epochs for batch in train_batches.epoch(epoch))
+    for epoch in epochs:
+        start, waited = time.perf_counter(), batches.waiting_seconds
+        model.reset_metrics()
+        for inputs, label_ids in islice(batches, len(train_batches)):
+            logs = model.train_on_batch(inputs, label_ids, class_weight=class_weight, return_dict=True)
+        row = {"epoch": epoch, "loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])}
+        waited = batches.waiting_seconds - waited
+        if val_batches:
+            scores, waited_for_val = _judge(model, val_batches)
+            row, waited = {**row, **scores}, waited + waited_for_val
+        yield {**row, "seconds": time.perf_counter() - start, "waiting_seconds": waited}
+
+
+def _judge(model: keras.Model, val_batches: ClipBatches) -> tuple[dict[str, float], float]:
+    """Loss and accuracy on other clips, and seconds of waiting for them."""
+    batches = Ahead(val_batches.epoch(0))
+    judged = [(model.predict_on_batch(inputs), label_ids) for inputs, label_ids in batches]
+    # what fills the last batch up is not judged
+    opinions, label_ids = (np.concatenate(parts)[: val_batches.num_windows] for parts in zip(*judged, strict=True))
+    losses, right = loss_of_members(label_ids, opinions), accuracy(label_ids, opinions)
+    scores = {"val_loss": float(ops.mean(losses)), "val_accuracy": float(ops.mean(right))}
+    return scores, batches.waiting_seconds
 
 
 def loss_of_members(label_ids: Any, opinions: Any) -> Any:
@@ -141,29 +193,6 @@ def _class_weight(label_ids: np.ndarray) -> dict[int, float]:
     classes = np.unique(label_ids)
     weights = compute_class_weight("balanced", classes=classes, y=label_ids)
     return dict(zip(classes.tolist(), weights.tolist(), strict=True))
-
-
-class _Progress(keras.callbacks.Callback):
-    """A bar on stderr, one step an epoch, with the accuracy so far."""
-
-    def __init__(self, batches: ClipBatches, num_epochs: int, stage: str) -> None:
-        super().__init__()
-        self._batches, self._num_epochs, self._stage = batches, num_epochs, stage
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        self._bar = progress_bar(total=self._num_epochs, desc=f"training {self._stage}", unit="epoch")
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._batches.start_epoch(epoch)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        logs = logs or {}
-        scores = [f"{name} {logs[key]:.3f}" for name, key in _SHOWN.items() if key in logs]
-        self._bar.set_postfix_str(", ".join(scores), refresh=False)
-        self._bar.update(epoch + 1 - self._bar.n)
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        self._bar.close()
 
 
 _SHOWN = {"train": "accuracy", "val": "val_accuracy"}

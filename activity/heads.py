@@ -120,6 +120,21 @@ def opinions_of(head: keras.Model) -> keras.Model:
     return keras.Model(head.input, head.get_layer(_OPINIONS).output)
 
 
+def opinions_of_standardized(head: keras.Model) -> keras.Model:
+    """The same of features that `standardized` made: what does not learn is done once, not in each step."""
+
+    def same_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return keras.layers.Identity() if layer.name == _STANDARDIZE else layer
+
+    return keras.models.clone_model(opinions_of(head), clone_function=same_layer)
+
+
+def standardized(head: keras.Model, stacks: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Features `(N, S, D)` each, as the first layer of a head hands them on."""
+    layer = head.get_layer(_STANDARDIZE)
+    return [ops.convert_to_numpy(layer(stack[None]))[0] for stack in stacks]  # (1, N, S, D) -> (N, S, D)
+
+
 def standardize(head: keras.Model, stacks: Sequence[np.ndarray]) -> None:
     """Give a head the mean and deviation of the features it will learn from, `(N, S, D)` each."""
     head.get_layer(_STANDARDIZE).adapt(np.concatenate(stacks))

@@ -247,8 +247,8 @@ def _decode_all(
     pool = ProcessPool(
         max_workers=num_workers,
         context=multiprocessing.get_context("spawn"),
-        initializer=cv2.setNumThreads,
-        initargs=[1],
+        initializer=_prepare_worker,
+        initargs=[_logger.getEffectiveLevel()],
     )
     try:
         ids: dict[Future, str] = {
@@ -262,6 +262,12 @@ def _decode_all(
     finally:
         pool.stop()
         pool.join()
+
+
+def _prepare_worker(log_level: int) -> None:
+    """One thread for OpenCV, as the other workers have theirs; and the log of the main process."""
+    cv2.setNumThreads(1)
+    logging.basicConfig(level=log_level, format="%(message)s")
 
 
 def _decode_one(sample_id: str, video_path: Path, spec: ClipSpec, dataset_dir: Path) -> _Decoded:

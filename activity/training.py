@@ -22,15 +22,15 @@ import keras
 import numpy as np
 
 from activity.backbones import build_backbone, default_weights, split_backbone
-from activity.batches import ClipBatches
+from activity.batches import ClipBatches, FeatureBatches, FrameBatches
 from activity.calibration import Calibration, calibrate
 from activity.classifier import ActivityClassifier
 from activity.config import ClipSpec, TrainConfig, as_dict
 from activity.dataset import Sample, content_of
 from activity.devices import gpu_names
 from activity.errors import ActivityError, DatasetError
-from activity.fitting import LayerwiseAdamW, Stage, fit
-from activity.heads import build_head, opinions_of, standardize
+from activity.fitting import TIMES, LayerwiseAdamW, Stage, fit
+from activity.heads import build_head, opinions_of_standardized, standardize, standardized
 from activity.store import Dataset, Stacks, atomic_file, cache_activations, extract_features
 
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
@@ -56,8 +56,9 @@ class TrainingRun:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The rows of all stages, each with the name of its `stage`."""
-        return [{"stage": stage.name, **row} for stage in self.stages for row in stage.rows]
+        """The rows of all stages, each with the name of its `stage`; without times, so the same again for a seed."""
+        rows = [{"stage": stage.name, **row} for stage in self.stages for row in stage.rows]
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
     def as_text(self) -> str:
         """A line a stage, for a terminal."""
@@ -188,12 +189,23 @@ def stage_names(config: TrainConfig) -> list[str]:
 def _teach_head(
     classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path, *, fresh: bool = True
 ) -> Stage:
-    features = partial(extract_features, dataset, backbone=classifier.backbone)
+    head = classifier.head
+    features = partial(extract_features, dataset, backbone=classifier.backbone, runtime=config.runtime)
     if fresh:
-        standardize(classifier.head, features(dataset.split("train")))
-    batches = partial(_batches, classifier, dataset, features, "features", config)
-    optimizer = keras.optimizers.AdamW
-    return fit(opinions_of(classifier.head), batches, config, config.epochs, optimizer, config.learning_rate, stage_dir)
+        standardize(head, features(dataset.split("train")))
+
+    def stacks(samples: Sequence[Sample]) -> list[np.ndarray]:
+        return standardized(head, features(samples))
+
+    return fit(
+        opinions_of_standardized(head),
+        partial(_batches, classifier, dataset, stacks, FeatureBatches, config),
+        config,
+        config.epochs,
+        keras.optimizers.AdamW,
+        config.learning_rate,
+        stage_dir,
+    )
 
 
 def _teach_last_layers(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
@@ -202,14 +214,15 @@ def _teach_last_layers(classifier: ActivityClassifier, dataset: Dataset, config:
     taught = [layer for layer in backbone.layers if layer.trainable_variables]
     rates = {v.path: _LAYER_DECAY**depth for depth, layer in enumerate(taught[::-1], 1) for v in layer.variables}
     below, above = split_backbone(backbone)
-
-    def stacks(samples: Sequence[Sample]) -> Stacks:
-        # what lies below stays as it is, so once is enough for all epochs; nothing is left to shift or to mirror then
-        return cache_activations(dataset, samples, below) if below else _frames(dataset, samples)
-
+    stacks: Callable[[Sequence[Sample]], Stacks]
+    make: Callable[..., ClipBatches]
+    if below:  # it stays as it is, so once is enough for all epochs; nothing is left to shift or to mirror then
+        stacks, make = partial(cache_activations, dataset, model=below, runtime=config.runtime), FrameBatches
+    else:
+        stacks, make = partial(_frames, dataset), partial(FrameBatches, augment=dataset.spec.streams, flip=config.flip)
     stage = _teach_end_to_end(
         classifier.opinions(above),
-        partial(_batches, classifier, dataset, stacks, "frames", augment=below is None),
+        partial(_batches, classifier, dataset, stacks, make),
         config,
         config.fine_tune_epochs,
         partial(LayerwiseAdamW, rates=rates),
@@ -221,9 +234,10 @@ def _teach_last_layers(classifier: ActivityClassifier, dataset: Dataset, config:
 
 
 def _teach_everything(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
+    make = partial(FrameBatches, augment=dataset.spec.streams, flip=config.flip)
     return _teach_end_to_end(
         classifier.opinions(classifier.backbone),
-        partial(_batches, classifier, dataset, partial(_frames, dataset), "frames", augment=True),
+        partial(_batches, classifier, dataset, partial(_frames, dataset), make),
         config,
         config.epochs,
         keras.optimizers.AdamW,
@@ -262,25 +276,20 @@ def _batches(
     classifier: ActivityClassifier,
     dataset: Dataset,
     stacks: Callable[[Sequence[Sample]], Sequence[Any]],
-    name: str,
+    make: Callable[..., ClipBatches],
     config: TrainConfig,
     split: str,
-    *,
-    augment: bool = False,
 ) -> ClipBatches | None:
     """What a stage eats of one split, `None` if the split is empty."""
     samples = [sample for sample in dataset.samples if sample.split == split]
     if not samples:
         return None
-    return ClipBatches(
+    return make(
         stacks(samples),
         [classifier.labels.index(sample.label) for sample in samples],
         num_frames=classifier.spec.num_frames,
-        name=name,
         batch_size=config.batch_size,
         training=split == "train",
-        augment=classifier.spec.streams if augment and split == "train" else (),
-        flip=config.flip,
         seed=config.seed,
     )
 
@@ -365,7 +374,8 @@ def _calibrate(classifier: ActivityClassifier, dataset: Dataset, config: TrainCo
     samples = [sample for sample in dataset.samples if sample.split == "val"]
     if not samples:
         return None
-    features = extract_features(dataset, samples, classifier.backbone, keep=stage_names(config) == ["head"])
+    keep = stage_names(config) == ["head"]
+    features = extract_features(dataset, samples, classifier.backbone, keep=keep, runtime=config.runtime)
     label_ids = np.asarray([classifier.labels.index(sample.label) for sample in samples])
     return calibrate(classifier, features, label_ids, precision=config.precision)
 

@@ -154,6 +154,7 @@ def update(
     epochs: int | None = None,
     learning_rate: float | None = None,
     seed: int | None = None,
+    runtime: str = "auto",
 ) -> Update:
     """Teach a model new videos of a data set; its test split is not taught, and the given model stays as it is.
 
@@ -176,6 +177,7 @@ def update(
         epochs: passes over the training clips; by default those of the model's recipe.
         learning_rate: at its highest; by default that of the model's recipe for `retrain`, else less.
         seed: of everything random; by default that of the model's recipe.
+        runtime: what computes the features; see `activity.runtimes`.
 
     Raises:
         DatasetError: it does not fit the model, or lacks new videos, or those old ones that the scheme needs.
@@ -192,9 +194,10 @@ def update(
         epochs=recipe.epochs if epochs is None else epochs,
         learning_rate=recipe.learning_rate * share if learning_rate is None else learning_rate,
         seed=recipe.seed if seed is None else seed,
+        runtime=runtime,
     )
     check_spec(classifier, dataset)
-    videos = _Videos(classifier, dataset.with_streams(classifier.spec.streams))
+    videos = _Videos(classifier, dataset.with_streams(classifier.spec.streams), runtime)
     added = sorted(set(dataset.labels) - set(classifier.labels))
     new, old = videos.new("train"), videos.taught("train")
     if scheme == "retrain":
@@ -263,8 +266,8 @@ class _Videos:
     Those that it was taught with or calibrated by are `taught`; those that were in the test split then are held out.
     """
 
-    def __init__(self, classifier: ActivityClassifier, dataset: Dataset) -> None:
-        self.classifier, self.dataset = classifier, dataset
+    def __init__(self, classifier: ActivityClassifier, dataset: Dataset, runtime: str) -> None:
+        self.classifier, self.dataset, self._runtime = classifier, dataset, runtime
         self._taught, self._held_out = (set(classifier.record[name]) for name in ("taught", "held_out"))
 
     def of(self, split: str) -> list[Sample]:
@@ -311,15 +314,14 @@ class _Videos:
         samples = test or val
         if not samples:
             return Comparison("", [], np.zeros(0, bool), np.zeros(0, bool), reason)
-        before, now = (_answers(classifier, self.dataset, samples) for classifier in (self.classifier, after))
+        before, now = (self._answers(classifier, samples) for classifier in (self.classifier, after))
         labels = [sample.label for sample in samples]
         return Comparison("test" if test else "val", labels, before == labels, now == labels)
 
-
-def _answers(classifier: ActivityClassifier, dataset: Dataset, samples: Sequence[Sample]) -> np.ndarray:
-    """`(V,)` the most probable label of each sample."""
-    features = extract_features(dataset, samples, classifier.backbone)
-    return np.asarray(classifier.labels)[classifier.judge_stacks(features).argmax(axis=1)]
+    def _answers(self, classifier: ActivityClassifier, samples: Sequence[Sample]) -> np.ndarray:
+        """`(V,)` the most probable label of each sample."""
+        features = extract_features(self.dataset, samples, classifier.backbone, runtime=self._runtime)
+        return np.asarray(classifier.labels)[classifier.judge_stacks(features).argmax(axis=1)]
 
 
 def _replayed(

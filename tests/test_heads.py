@@ -6,7 +6,16 @@ import pytest
 
 from activity.config import MERGE_MODES
 from activity.errors import ActivityError
-from activity.heads import FUSE, HEADS, attention_weights, build_head, opinions_of, standardize
+from activity.heads import (
+    FUSE,
+    HEADS,
+    attention_weights,
+    build_head,
+    opinions_of,
+    opinions_of_standardized,
+    standardize,
+    standardized,
+)
 from activity.layers import uses_jit
 
 RNG = np.random.default_rng(0)
@@ -229,3 +238,19 @@ class TestStreamsAndMembers:
         batch = inputs(RNG.normal(size=(2, 6, 5)), [6, 6])
         reader = keras.Model(model.input, model.get_layer("standardize").output)
         np.testing.assert_array_equal(reader.predict_on_batch(batch), batch["features"])
+
+
+@each_head
+def test_features_standardized_beforehand_teach_the_same_head(name, tmp_path):
+    model = build_head(name, num_features=5, num_labels=3, units=8, dropout=0.5, num_streams=2, members=2)
+    features = RNG.random((2, 8, 2, 5)).astype(np.float32)
+    standardize(model, features)
+    whole, upper = opinions_of(model), opinions_of_standardized(model)
+    same = [a is b for a, b in zip(whole.trainable_variables, upper.trainable_variables, strict=True)]
+    assert same and all(same)
+    beforehand = inputs(np.stack(standardized(model, features)), [8, 3])
+    for of_whole in (whole, upper, model):
+        of_whole.jit_compile = uses_jit()
+    expected = whole.predict_on_batch(inputs(features, [8, 3]))
+    np.testing.assert_allclose(upper.predict_on_batch(beforehand), expected, atol=1e-5)
+    model.save(tmp_path / "head.keras")  # it can still be saved

@@ -532,6 +532,15 @@ def test_a_stuck_a_crashing_and_a_huge_video_are_given_up_and_tried_again(videos
 
 
 @pytest.mark.real
+def test_what_workers_log_is_seen(real_data, videos, tmp_path, capfd, caplog):
+    shutil.copy(real_data / "videos" / "torture" / "syn_trunc_half.flv", videos / "run")
+    spec = ClipSpec(num_frames=2, height=16, width=16, streams=("rgb",))
+    with caplog.at_level("INFO"):
+        preprocess(videos, tmp_path / "out", spec, num_workers=1)
+    assert "syn_trunc_half.flv: frame 33 is not where the container says" in capfd.readouterr().err
+
+
+@pytest.mark.real
 def test_odd_and_broken_files(real_data, tmp_path):
     torture = real_data / "videos" / "torture"
     with (torture / "expected.csv").open() as file:

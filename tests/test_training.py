@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from activity import checkpoint
+from activity import checkpoint, fitting
 from activity.backbones import build_backbone
 from activity.batches import ClipBatches
 from activity.checkpoint import Checkpoint
@@ -58,6 +58,28 @@ class TestFrozenBackbone:
         for a, b in zip(*(opinions_of(run.classifier.head).get_weights() for run in runs), strict=True):
             np.testing.assert_array_equal(a, b)
 
+    def test_the_step_is_traced_once_also_where_the_last_batch_is_not_full(
+        self, ramp_dataset, frozen_config, tmp_path, monkeypatch
+    ):
+        if keras.backend.backend() != "tensorflow":
+            pytest.skip("counts the graphs of TensorFlow")
+        traced, loss = [], fitting.loss_of_members
+
+        def spy(label_ids, opinions):
+            if not isinstance(opinions, np.ndarray):  # those of validation are
+                traced.append(opinions.shape)
+            return loss(label_ids, opinions)
+
+        monkeypatch.setattr(fitting, "loss_of_members", spy)
+        assert len(ramp_dataset.split("train")) % 5
+        train(ramp_dataset, dataclasses.replace(frozen_config, epochs=2, batch_size=5), work_dir=tmp_path)
+        assert len(traced) == 1
+
+    def test_the_log_tells_how_long_was_waited(self, ramp_run):
+        for row in ramp_run.stages[0].rows:
+            assert 0 <= row["waiting_seconds"] <= row["seconds"]
+        assert re.search(r"; \d+\.\d s, \d+% of it waiting for data", ramp_run.as_text())
+
     def test_the_learning_rate_rises_and_falls_once(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
         rates = []
         begin = Checkpoint.begin
@@ -76,16 +98,16 @@ class TestFrozenBackbone:
     def test_a_killed_run_resumes_to_the_same_weights(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
         config = dataclasses.replace(frozen_config, epochs=6, dropout=0.0)
         whole = train(ramp_dataset, config, work_dir=tmp_path / "whole")
-        start_epoch = ClipBatches.start_epoch
+        epoch = ClipBatches.epoch
 
-        def killed(self, epoch):
-            if epoch == 3:
+        def killed(self, number):
+            if number == 3:
                 raise KeyboardInterrupt
-            start_epoch(self, epoch)
+            return epoch(self, number)
 
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, "SECONDS_BETWEEN_SAVES", 0)
-            patch.setattr(ClipBatches, "start_epoch", killed)
+            patch.setattr(ClipBatches, "epoch", killed)
             with pytest.raises(KeyboardInterrupt):
                 train(ramp_dataset, config, work_dir=tmp_path / "killed")
         assert len(read_csv(tmp_path / "killed" / "head" / "log.csv")) == 3
@@ -131,9 +153,10 @@ class TestFrozenBackbone:
 
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         used = len(list(Path("/dev/fd").iterdir()))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 16, limits[1]))  # of 32 videos
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 32, limits[1]))  # of 64 stacks
+        config = TrainConfig(backbone="small_cnn", units=4, epochs=1, batch_size=4)
         try:
-            train(ramp_dataset, TrainConfig(backbone="small_cnn", units=4, epochs=1), work_dir=tmp_path)
+            train(ramp_dataset, config, work_dir=tmp_path)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -144,8 +167,8 @@ class TestFrozenBackbone:
 
     def test_rare_classes_weigh_more_when_balanced(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
         seen = {}
-        fit = keras.Model.fit
-        monkeypatch.setattr(keras.Model, "fit", lambda self, *a, **k: seen.update(k) or fit(self, *a, **k))
+        step = keras.Model.train_on_batch
+        monkeypatch.setattr(keras.Model, "train_on_batch", lambda self, *a, **k: seen.update(k) or step(self, *a, **k))
         rows = [s for s in ramp_dataset.samples if s.split != "train" or s.label == "darkens" or "_0" in s.path]
         uneven = dataclasses.replace(ramp_dataset, samples=rows)
         train(uneven, dataclasses.replace(frozen_config, epochs=1, class_weight="balanced"), work_dir=tmp_path)
