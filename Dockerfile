@@ -1,7 +1,7 @@
 # activity in a container, with or without an NVIDIA GPU.
 #
 #   docker build -t activity .                            with the CUDA libraries, which come as wheels
-#   docker build -t activity:cpu --build-arg EXTRA= .     without: gigabytes smaller
+#   docker build -t activity:cpu --build-arg EXTRA=openvino .     without: gigabytes smaller
 #
 #   docker run --rm --gpus all activity doctor --expect-gpu
 #   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/data" -v activity-weights:/weights \
