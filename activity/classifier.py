@@ -20,7 +20,7 @@ from activity.heads import FUSE, opinions_of
 from activity.layers import TimeDistributed, uses_jit
 from activity.network import Network
 
-FORMAT_VERSION = 2  # of the model file; raised when its parts change; 1 had no streams
+FORMAT_VERSION = 3  # of the model file; raised when its parts change; 1 had no streams, 2 no windows
 
 
 @keras.saving.register_keras_serializable(package="activity")
@@ -35,7 +35,8 @@ class ActivityClassifier(Network, keras.Model):
         head: features and mask to probabilities; from `activity.heads`.
         spec: what a clip is.
         labels: names of the C activities; the position is the label id.
-        clip_seconds: the longest time a clip spanned in training. A longer video is read in windows.
+        clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
+        window_seconds: how long these are: less than most clips of training, so that most lie within one activity.
         threshold: probability below which an answer is "unknown"; 0: there is always an answer.
         record: how the model came about (configuration, data, scores, versions); for people, prediction never reads it.
     """
@@ -48,6 +49,7 @@ class ActivityClassifier(Network, keras.Model):
         spec: ClipSpec,
         labels: Sequence[str],
         clip_seconds: float,
+        window_seconds: float,
         threshold: float = 0.0,
         record: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -66,6 +68,7 @@ class ActivityClassifier(Network, keras.Model):
         self.spec = spec
         self.labels = tuple(labels)
         self.clip_seconds = float(clip_seconds)
+        self.window_seconds = float(window_seconds)
         self.threshold = float(threshold)
         self.record = record or {}
         self.jit_compile = uses_jit()  # the default "auto" would choose XLA on a CPU
@@ -80,6 +83,7 @@ class ActivityClassifier(Network, keras.Model):
             "spec": as_dict(self.spec),
             "labels": list(self.labels),
             "clip_seconds": self.clip_seconds,
+            "window_seconds": self.window_seconds,
             "threshold": self.threshold,
             "record": {**self.record, "versions": versions()},
         }

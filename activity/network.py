@@ -20,13 +20,15 @@ class Network:
     Attributes:
         spec: what a clip is.
         labels: names of the C activities; the position is the label id.
-        clip_seconds: the longest time a clip spanned in training. A longer video is read in windows.
+        clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
+        window_seconds: how long these are: less than most clips of training, so that most lie within one activity.
         threshold: probability below which an answer is "unknown"; 0: there is always an answer.
     """
 
     spec: ClipSpec
     labels: tuple[str, ...]
     clip_seconds: float
+    window_seconds: float
     threshold: float
 
     def encode(self, pictures: np.ndarray) -> np.ndarray:

@@ -18,31 +18,24 @@ from itertools import islice
 from pathlib import Path
 from queue import Full, Queue
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from activity.clips import SampledVideo, read_stack, sample_video, window_starts
+from activity.clips import SampledVideo, sample_video, window_starts
 from activity.config import ClipSpec
 from activity.errors import VideoError
 from activity.network import LONG_CLIPS, UNKNOWN, Network
 from activity.runtimes import load_network
+from activity.timeline import Timeline, Window, make_timeline
 from activity.video import printable, probe
 
 _logger = logging.getLogger(__name__)
 
-_MIN_FRAMES_PER_CHUNK = 32
+_FRAMES_PER_CHUNK = 32
 _MOST_THREADS = 16
-_CHUNKS_AHEAD = 4  # per video; bounds memory: 4 x 34 frames of 224x224 are 20 MB a stream
-
-
-@dataclass(frozen=True)
-class Window:
-    """Probabilities `(C,)` of `[start_seconds, end_seconds)` of a video."""
-
-    start_seconds: float
-    end_seconds: float
-    probabilities: np.ndarray
+_CHUNKS_AHEAD = 4  # per video; bounds memory: 4 x 32 frames of 224x224 are 20 MB a stream
+_STEPS_PER_WINDOW = 8  # of a timeline; boundaries lie on them
 
 
 @dataclass(frozen=True)
@@ -56,6 +49,7 @@ class Prediction:
         duration_seconds: of the video.
         windows: what the probabilities are the mean of, in order of time.
         threshold: probability below which the answer is "unknown".
+        timeline: what happens when, if it was asked for.
     """
 
     source: str
@@ -64,6 +58,7 @@ class Prediction:
     duration_seconds: float
     windows: tuple[Window, ...]
     threshold: float = 0.0
+    timeline: Timeline | None = None
 
     @property
     def label(self) -> str:
@@ -81,19 +76,23 @@ class Prediction:
         return [(self.labels[i], float(self.probabilities[i])) for i in order]
 
     def as_dict(self, *, top_k: int = 5) -> dict[str, Any]:
-        """`source`, `label`, `probability`, `top`, `duration_seconds`; ready for JSON."""
+        """`source`, `label`, `probability`, `top`, `duration_seconds`, with a timeline `segments`; ready for JSON."""
+        segments = {"segments": [segment.as_dict() for segment in self.timeline.segments]} if self.timeline else {}
         return {
             "source": self.source,
             "label": self.label,
             "probability": self.probability,
             "top": [{"label": label, "probability": probability} for label, probability in self.top(top_k)],
             "duration_seconds": self.duration_seconds,
+            **segments,
         }
 
     def as_text(self, *, top_k: int = 5) -> str:
-        """One line: the source and its most probable activities."""
+        """One line: the source and its most probable activities; with a timeline one more for each segment."""
         answer = [UNKNOWN] if self.label == UNKNOWN else []
-        return "  ".join([self.source, *answer, *(f"{name} {share:.3f}" for name, share in self.top(top_k))])
+        line = "  ".join([self.source, *answer, *(f"{name} {share:.3f}" for name, share in self.top(top_k))])
+        segments = self.timeline.segments if self.timeline else ()
+        return "\n".join([line, *(segment.as_text() for segment in segments)])
 
 
 @dataclass(frozen=True)
@@ -133,23 +132,27 @@ class Predictor:
         """
         return cls(load_network(Path(model_path), runtime=runtime), num_threads=num_threads)
 
-    def predict(self, source: Path | str) -> Prediction:
+    def predict(self, source: Path | str, *, timeline: bool = False) -> Prediction:
         """Label one video file; raises `VideoError` if not one frame of it can be decoded."""
-        (result,) = self.predict_many([source])
+        (result,) = self.predict_many([source], timeline=timeline)
         if isinstance(result, Failure):
             raise VideoError(f"{source}: {result.error}")
         return result
 
-    def predict_many(self, sources: Iterable[Path | str]) -> Iterator[Prediction | Failure]:
+    def predict_many(self, sources: Iterable[Path | str], *, timeline: bool = False) -> Iterator[Prediction | Failure]:
         """Label video files, in their order; one that fails does not stop the others.
 
         A few are decoded ahead of the network, no more: memory does not grow with the number of videos.
+
+        Args:
+            sources: files.
+            timeline: also say what happens when. A short video is then decoded twice.
         """
         names = [str(source) for source in sources]
         # Many videos keep the processors busy one each; a single one needs them all.
         threads_each = 1 if len(names) >= self.num_threads > 1 else 0
         stop = Event()
-        coming = (_Stream(name, self.network.spec, self.network.clip_seconds, threads_each, stop) for name in names)
+        coming = (_Stream(name, self.network, timeline, threads_each, stop) for name in names)
         ahead: deque[_Stream] = deque()
         with ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode") as pool:
 
@@ -161,37 +164,60 @@ class Predictor:
             try:
                 decode_next(2 * self.num_threads)
                 while ahead:
-                    yield self._finish(ahead.popleft())
+                    yield self._finish(ahead.popleft(), timeline)
                     decode_next(1)
             finally:
                 stop.set()  # the consumer may stop early: let the decoders end too
 
-    def _finish(self, stream: _Stream) -> Prediction | Failure:
-        features = [self.network.extract(chunk) for chunk in stream.chunks()]
+    def _finish(self, stream: _Stream, timeline: bool) -> Prediction | Failure:
+        features: dict[str, list[np.ndarray]] = {}
+        for how, chunk in stream.chunks():
+            features.setdefault(how, []).append(self.network.extract(chunk))
         if isinstance(stream.error, VideoError | OSError | MemoryError):
             return Failure(stream.source, _reason(stream.error, stream.source))
-        sampled = stream.sampled
-        if sampled is None:
+        if stream.error:
             raise RuntimeError(f"decoding {stream.source} failed") from stream.error
+        read = {
+            how: _Read(np.concatenate(features[how]), (*sampled.timestamps_seconds, sampled.duration_seconds))
+            for how, sampled in stream.sampled.items()
+        }
+        whole, moving = read.get(_EVENLY) or read[_AT_RATE], read.get(_AT_RATE) or read[_EVENLY]
+        sampled = next(iter(stream.sampled.values()))
         if sampled.problem:
             _logger.warning("%s: %s", stream.source, sampled.problem)
-        stack = np.concatenate(features)  # (N, S, D)
-        num_frames = self.network.spec.num_frames
-        starts = window_starts(len(stack), num_frames)
-        judged = self.network.judge_windows([(stack, start) for start in starts])  # (num_windows, C)
-        times = [*sampled.timestamps_seconds, sampled.duration_seconds]
-        windows = tuple(
-            Window(times[start], times[min(start + num_frames, len(stack))], probabilities)
-            for start, probabilities in zip(starts, judged, strict=True)
-        )
+        windows = self._judge(whole)
         return Prediction(
             stream.source,
             self.network.labels,
-            judged.mean(axis=0),
+            np.mean([window.probabilities for window in windows], axis=0),
             sampled.duration_seconds,
             windows,
             self.network.threshold,
+            self._timeline(moving) if timeline else None,
         )
+
+    def _judge(self, read: _Read, stride: int | None = None) -> tuple[Window, ...]:
+        length, times = self.network.spec.num_frames, read.edges_seconds
+        starts = window_starts(len(read.features), length, stride)
+        judged = self.network.judge_windows([(read.features, start) for start in starts])  # (num_windows, C)
+        return tuple(
+            Window(times[start], times[min(start + length, len(read.features))], probabilities)
+            for start, probabilities in zip(starts, judged, strict=True)
+        )
+
+    def _timeline(self, read: _Read) -> Timeline:
+        windows = self._judge(read, max(1, self.network.spec.num_frames // _STEPS_PER_WINDOW))
+        return make_timeline(windows, read.edges_seconds, self.network.labels, threshold=self.network.threshold)
+
+
+_EVENLY, _AT_RATE = "evenly", "at a rate"  # how frames of a video were taken
+
+
+class _Read(NamedTuple):
+    """Features `(N, S, D)` of the frames of a video, their times, and at last its end: `N + 1` of them."""
+
+    features: np.ndarray
+    edges_seconds: tuple[float, ...]
 
 
 def _reason(error: Exception, source: str) -> str:
@@ -201,64 +227,77 @@ def _reason(error: Exception, source: str) -> str:
 
 
 class _Stream:
-    """Chunks of sampled frames of one video, made in a decoding thread, taken by the thread of the network."""
+    """Chunks of sampled frames of one video, made in a decoding thread, taken by the thread of the network.
 
-    def __init__(self, source: str, spec: ClipSpec, clip_seconds: float, num_threads: int, stop: Event) -> None:
+    Attributes:
+        sampled: what was read, by how it was; complete after the last chunk.
+        error: what happened instead.
+    """
+
+    def __init__(self, source: str, network: Network, timeline: bool, num_threads: int, stop: Event) -> None:
         self.source = source
-        self.sampled: SampledVideo | None = None
+        self.sampled: dict[str, SampledVideo] = {}
         self.error: Exception | None = None
-        self._spec, self._clip_seconds, self._stop = spec, clip_seconds, stop
-        self._num_threads = num_threads
-        self._pending: list[np.ndarray] = []
-        # Larger than a video that is not long, so that one which proves short can still be sampled anew.
-        self._chunk = max(_MIN_FRAMES_PER_CHUNK, int(LONG_CLIPS * spec.num_frames) + 2)
-        self._queue: Queue[np.ndarray | None] = Queue(_CHUNKS_AHEAD)
+        self._network, self._timeline = network, timeline
+        self._num_threads, self._stop = num_threads, stop
+        self._queue: Queue[tuple[str, np.ndarray] | None] = Queue(_CHUNKS_AHEAD)
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """Stacks `(n, H, W, 3)` uint8 in order of time, as they are ready; afterwards `sampled` or `error` is set."""
+    def chunks(self) -> Iterator[tuple[str, np.ndarray]]:
+        """How they were taken, and stacks `(n, S, H, W, 3)` uint8 in order of time, as they are ready."""
         while (chunk := self._queue.get()) is not None:
             yield chunk
 
     def decode(self) -> None:
         """Fill the queue; run in a thread."""
         try:
-            self.sampled = self._sample()
-            if self._pending:
-                self._put(np.stack(self._pending))
+            self._read_video()
         except Exception as error:  # handed to the other thread, which tells a bad video from a bug
             self.error = error
         finally:
             self._put(None)
 
-    def _sample(self) -> SampledVideo:
-        """Evenly, unless the video is much longer than the clips of training: then at their rate."""
-        spec, path = self._spec, Path(self.source)
+    def _read_video(self) -> None:
+        """Evenly, unless the video is much longer than the clips of training: then at the rate of their windows."""
+        spec, network, path = self._network.spec, self._network, Path(self.source)
         if spec.frames_per_second is not None:
-            return sample_video(path, spec, self._take, num_threads=self._num_threads)
-        long_seconds = LONG_CLIPS * self._clip_seconds
-        if probe(path).duration_seconds_claimed <= long_seconds:
-            stack, sampled = read_stack(path, spec, num_threads=self._num_threads)
-            if sampled.duration_seconds <= long_seconds:
-                self._pending = list(stack)
-                return sampled
-        rate = min(spec.num_frames / self._clip_seconds, 1000.0)  # clips of training may have been single frames
+            self._read(_AT_RATE, spec)
+            return
+        rate = min(spec.num_frames / network.window_seconds, 1000.0)  # clips of training may have been single frames
         at_rate = dataclasses.replace(spec, frames_per_second=rate)
-        sampled = sample_video(path, at_rate, self._take, num_threads=self._num_threads)
-        if sampled.duration_seconds > long_seconds:
-            return sampled
-        stack, sampled = read_stack(path, spec, num_threads=self._num_threads)  # the header claimed more than there is
-        self._pending = list(stack)
-        return sampled
+        long_seconds = LONG_CLIPS * network.clip_seconds
+        if probe(path).duration_seconds_claimed <= long_seconds:
+            seconds = self._read(_EVENLY, spec)
+            if seconds > long_seconds:
+                del self.sampled[_EVENLY]
+                self._read(_AT_RATE, at_rate)
+            elif self._timeline and seconds > network.window_seconds:
+                self._read(_AT_RATE, at_rate)
+        elif self._read(_AT_RATE, at_rate) <= long_seconds:  # the header claimed more than there is
+            if not self._timeline:
+                del self.sampled[_AT_RATE]
+            self._read(_EVENLY, spec)
 
-    def _take(self, frame: np.ndarray) -> None:
-        self._pending.append(frame)
-        if len(self._pending) == self._chunk:
-            self._put(np.stack(self._pending))
-            self._pending = []
+    def _read(self, how: str, spec: ClipSpec) -> float:
+        """Decode the video once; returns its duration in seconds."""
+        pending: list[np.ndarray] = []
 
-    def _put(self, chunk: np.ndarray | None) -> None:
+        def hand_over() -> None:
+            self._put((how, np.stack(pending)))
+            pending.clear()
+
+        def take(frame: np.ndarray) -> None:
+            pending.append(frame)
+            if len(pending) == _FRAMES_PER_CHUNK:
+                hand_over()
+
+        self.sampled[how] = sample_video(Path(self.source), spec, take, num_threads=self._num_threads)
+        if pending:
+            hand_over()
+        return self.sampled[how].duration_seconds
+
+    def _put(self, item: tuple[str, np.ndarray] | None) -> None:
         while not self._stop.is_set():
             with contextlib.suppress(Full):
-                self._queue.put(chunk, timeout=0.1)
+                self._queue.put(item, timeout=0.1)
                 return
         raise VideoError(f"{self.source}: stopped")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Graph: TypeAlias = Callable[..., np.ndarray]  # arrays in, one array float32 out
 
-FORMAT_VERSION = 1  # of the exported folder; raised when its parts change
+FORMAT_VERSION = 2  # of the exported folder; raised when its parts change
 _SUFFIXES = {"openvino": ".xml", "onnx": ".onnx"}
 _PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
 _OPENVINO_BATCH, _ONNX_BATCH = 4, 16  # pictures, or clips
@@ -202,7 +202,8 @@ class ExportedNetwork(Network):
         about = json.loads((folder / "network.json").read_text(encoding="utf-8"))
         self.spec = ClipSpec(**about["spec"])
         self.labels = tuple(about["labels"])
-        self.clip_seconds, self.threshold = about["clip_seconds"], about["threshold"]
+        self.clip_seconds, self.window_seconds = about["clip_seconds"], about["window_seconds"]
+        self.threshold = about["threshold"]
         self._backbone = _open_graph(folder / "backbone", runtime)
         self._head = _open_graph(folder / "head", _kind(runtime))
 
@@ -242,6 +243,7 @@ def _export_network(model_path: Path, runtime: str) -> Network:
         "spec": as_dict(classifier.spec),
         "labels": classifier.labels,
         "clip_seconds": classifier.clip_seconds,
+        "window_seconds": classifier.window_seconds,
         "threshold": classifier.threshold,
         "versions": {**versions(), "runtime": describe(_kind(runtime)), "activity": __version__},
     }

@@ -35,6 +35,7 @@ from activity.store import Dataset, Stacks, atomic_file, cache_activations, extr
 
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
 _LAYER_DECAY = 0.9  # each layer of the backbone learns so much slower than the one above it
+_WINDOW_QUANTILE = 0.25  # of the clips' durations: three in four clips are longer than a window of a long video
 _NUMBERS_AT_ONCE = 96 * 224 * 224 * 3  # that go into what is taught; all of MobileNetV2 then takes about 6 GB
 
 _logger = logging.getLogger(__name__)
@@ -140,11 +141,14 @@ def build_classifier(
     if backbone is None:
         backbone = build_backbone(config.backbone, height=spec.height, width=spec.width, weights=config.weights)
     if spec.frames_per_second:
-        clip_seconds = spec.num_frames / spec.frames_per_second
+        clip_seconds = window_seconds = spec.num_frames / spec.frames_per_second
     else:
-        clip_seconds = max(sample.duration_seconds for sample in dataset.samples)
+        durations = [sample.duration_seconds for sample in dataset.samples]
+        clip_seconds, window_seconds = max(durations), np.quantile(durations, _WINDOW_QUANTILE)
     head = _build_head(spec, config, backbone, len(labels))
-    return ActivityClassifier(backbone, head, spec=spec, labels=labels, clip_seconds=clip_seconds)
+    return ActivityClassifier(
+        backbone, head, spec=spec, labels=labels, clip_seconds=clip_seconds, window_seconds=window_seconds
+    )
 
 
 def _build_head(spec: ClipSpec, config: TrainConfig, backbone: keras.Model, num_labels: int) -> keras.Model:

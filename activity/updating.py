@@ -245,6 +245,7 @@ def widen(classifier: ActivityClassifier, dataset: Dataset, added: Sequence[str]
         values[tuple(slice(length) for length in source.shape)] = np.asarray(source)
         target.assign(values)
     wide.clip_seconds = max(classifier.clip_seconds, wide.clip_seconds)
+    wide.window_seconds = min(classifier.window_seconds, wide.window_seconds)
     wide.threshold = classifier.threshold
     return wide
 

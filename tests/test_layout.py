@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "activity"
 
 # A module imports only from those before it.
 ORDER = """
-    errors config progress video motion clips network dataset splits metrics
+    errors config progress video motion clips network timeline dataset splits metrics
     devices layers backbones heads classifier export runtimes calibration
     synthetic store preprocessing batches checkpoint fitting training evaluation
     updating study tuning predictor plots report doctor demo arguments cli

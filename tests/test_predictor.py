@@ -100,22 +100,26 @@ def test_who_stops_early_leaves_no_thread_behind(predictor, ramp_videos, tmp_pat
 
 
 def test_memory_does_not_grow_with_the_number_of_videos(predictor, ramp_videos, monkeypatch):
-    sampled = []
-    read_stack = predictor_module.read_stack
+    frames = []
+    sample_video = predictor_module.sample_video
 
-    def counting(*arguments, **options):
-        stack, video = read_stack(*arguments, **options)
-        sampled.append(weakref.ref(stack))
-        return stack, video
+    def counting(path, spec, take, **options):
+        def weakly(frame):
+            frames.append(weakref.ref(frame))
+            take(frame)
 
-    monkeypatch.setattr(predictor_module, "read_stack", counting)
+        return sample_video(path, spec, weakly, **options)
+
+    monkeypatch.setattr(predictor_module, "sample_video", counting)
     video = sorted(ramp_videos.glob("*/*.avi"))[0]
+    predictor.predict(video)
+    num_frames = len(frames)
     results = Predictor(predictor.network, num_threads=2).predict_many([video] * 40)
-    for done, _ in enumerate(results, 1):
+    for done, _ in enumerate(results, 2):
         time.sleep(0.01)  # so that decoding could run ahead
-        assert len(sampled) <= done + 5
-    assert len(sampled) == 40
-    assert sum(stack() is not None for stack in sampled) <= 5
+        assert len(frames) <= num_frames * (done + 5)
+    assert len(frames) == num_frames * 41
+    assert sum(frame() is not None for frame in frames) <= 5 * num_frames
 
 
 @pytest.mark.real
@@ -152,7 +156,7 @@ class TestLongVideos:
     def test_the_result_does_not_depend_on_the_chunks(self, predictor, tmp_path, monkeypatch):
         path = ramp_video(tmp_path / "long.avi", np.tile(np.linspace(40, 200, 40), 5))
         expected = predictor.predict(path).probabilities
-        monkeypatch.setattr("activity.predictor._MIN_FRAMES_PER_CHUNK", 200)
+        monkeypatch.setattr("activity.predictor._FRAMES_PER_CHUNK", 200)
         np.testing.assert_allclose(predictor.predict(path).probabilities, expected, atol=1e-6)
 
     def test_a_model_of_single_frames_reads_longer_videos_too(self, ramp_model, tmp_path):
@@ -180,3 +184,51 @@ class TestLongVideos:
         again = predictor.predict(path)
         assert len(again.windows) == len(expected.windows) > 1
         np.testing.assert_array_equal(again.probabilities, expected.probabilities)
+
+
+class TestTimeline:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def changing(tmp_path_factory):
+        """Brighter and brighter for 1.2 seconds, then darker and darker."""
+        ramp = np.linspace(40, 200, 12)
+        return ramp_video(tmp_path_factory.mktemp("long") / "a.avi", [*ramp, *ramp[::-1]])
+
+    def test_what_happens_when(self, predictor, changing):
+        prediction = predictor.predict(changing, timeline=True)
+        segments = prediction.timeline.segments
+        assert (segments[0].start_seconds, segments[-1].end_seconds) == (0, prediction.duration_seconds)
+        assert [segment.label for segment in segments] == ["brightens", "darkens"]
+        assert segments[0].end_seconds == pytest.approx(1.2, abs=0.2)
+        assert prediction.as_dict()["segments"] == [segment.as_dict() for segment in segments]
+        assert prediction.as_text(top_k=1).splitlines()[1:] == [segment.as_text() for segment in segments]
+
+    def test_it_changes_nothing_else(self, predictor, changing, ramp_videos):
+        for path in (changing, ramp_videos / "darkens" / "p0_0.avi"):
+            plain, full = predictor.predict(path), predictor.predict(path, timeline=True)
+            assert plain.timeline is None and "segments" not in plain.as_dict()
+            np.testing.assert_array_equal(plain.probabilities, full.probabilities)
+            assert len(plain.windows) == len(full.windows)
+
+    def test_a_video_of_one_window_is_one_segment(self, predictor, tmp_path):
+        path = ramp_video(tmp_path / "short.avi", np.linspace(40, 200, 5))
+        prediction = predictor.predict(path, timeline=True)
+        (segment,) = prediction.timeline.segments
+        assert (segment.label, segment.end_seconds) == (prediction.label, prediction.duration_seconds)
+        assert segment.probability == pytest.approx(prediction.probability, abs=1e-6)
+
+    def test_a_short_video_of_two_activities_shows_both(self, predictor, tmp_path):
+        ramp = np.linspace(40, 200, 6)
+        path = ramp_video(tmp_path / "both.avi", [*ramp, *ramp[::-1]])
+        prediction = predictor.predict(path, timeline=True)
+        assert len(prediction.windows) == 1
+        assert [segment.label for segment in prediction.timeline.segments] == ["brightens", "darkens"]
+
+    def test_a_header_that_claims_too_much_changes_nothing(self, predictor, ramp_videos, monkeypatch):
+        path = ramp_videos / "darkens" / "p1_0.avi"
+        expected = predictor.predict(path, timeline=True)
+        info = dataclasses.replace(predictor_module.probe(path), num_frames_claimed=100_000)
+        monkeypatch.setattr(predictor_module, "probe", lambda _: info)
+        again = predictor.predict(path, timeline=True)
+        np.testing.assert_array_equal(again.probabilities, expected.probabilities)
+        assert [s.label for s in again.timeline.segments] == [s.label for s in expected.timeline.segments]
