@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from activity.timeline import Segment
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -176,3 +178,48 @@ def expected_calibration_error(confidences: np.ndarray, right: np.ndarray, *, nu
     """
     bins = reliability_bins(confidences, right, num_bins=num_bins)
     return sum(b.num_samples * abs(b.accuracy - b.confidence) for b in bins) / len(confidences)
+
+
+# === Segments ===
+
+
+def frame_accuracy(truth: Sequence[Segment], found: Sequence[Segment]) -> float:
+    """Share of the time of the true segments whose label was found, 0 to 1.
+
+    Args:
+        truth: segments that do not overlap each other.
+        found: likewise.
+    """
+    right = sum(_overlap_seconds(true, segment) for true in truth for segment in found if true.label == segment.label)
+    return right / sum(true.end_seconds - true.start_seconds for true in truth)
+
+
+def segment_f1(truth: Sequence[Segment], found: Sequence[Segment], *, overlap: float = 0.5) -> float:
+    """F1 of whole segments (Lea et al. 2017, arxiv.org/abs/1611.05267), 0 to 1.
+
+    A found segment is right if its intersection over union with a true one of its label, not found before, is at
+    least `overlap`. Unlike `frame_accuracy` it punishes a true segment that is found in pieces.
+
+    Args:
+        truth: segments that do not overlap each other.
+        found: likewise.
+        overlap: intersection over union that counts, above 0 up to 1.
+    """
+    missing, num_right = list(truth), 0
+    for segment in found:
+        matches = [true for true in missing if true.label == segment.label]
+        best = max(matches, key=lambda true: _intersection_over_union(true, segment), default=None)
+        if best is not None and _intersection_over_union(best, segment) >= overlap:
+            missing.remove(best)
+            num_right += 1
+    return 2 * num_right / (len(truth) + len(found))
+
+
+def _overlap_seconds(a: Segment, b: Segment) -> float:
+    return max(0.0, min(a.end_seconds, b.end_seconds) - max(a.start_seconds, b.start_seconds))
+
+
+def _intersection_over_union(a: Segment, b: Segment) -> float:
+    both = a.end_seconds - a.start_seconds + b.end_seconds - b.start_seconds
+    shared = _overlap_seconds(a, b)
+    return shared / (both - shared)

@@ -63,8 +63,8 @@ class _Decoded:
 
 
 def preprocess(
-    videos: Path,
-    dataset_dir: Path,
+    videos: Path | str,
+    dataset_dir: Path | str,
     spec: ClipSpec,
     *,
     split_files: Sequence[Path] = (),
@@ -96,7 +96,7 @@ def preprocess(
     if seed < 0:
         raise DatasetError(f"seed must be 0 or more, received {seed}")
     dataset_dir = Path(dataset_dir)
-    listed = list_videos(videos, split_files=split_files)
+    listed = list_videos(Path(videos), split_files=split_files)
     labels = labels_of(listed.samples)
     about = _claim_folder(dataset_dir, spec, listed.videos_dir, seed)
     listed = with_ids(listed)

@@ -71,7 +71,7 @@ def train(
     dataset: Dataset,
     config: TrainConfig,
     *,
-    work_dir: Path,
+    work_dir: Path | str,
     resume: bool = False,
     backbone: keras.Model | None = None,
 ) -> TrainingRun:
@@ -95,6 +95,7 @@ def train(
         DatasetError: a split is empty, or a label has no training videos.
         ModelFileError: the weights of the backbone cannot be had.
     """
+    work_dir = Path(work_dir)
     check_labels(dataset)
     _warn_of_flip(dataset, config)
     keras.utils.set_random_seed(config.seed)

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from activity.metrics import Scores, expected_calibration_error, reliability_bins
+from activity.metrics import Scores, expected_calibration_error, frame_accuracy, reliability_bins, segment_f1
+from activity.timeline import Segment
 
 # True 0 0 0 1 1 2, predicted 0 0 1 1 2 2
 PROBABILITIES = np.array(
@@ -124,3 +125,26 @@ def test_calibrated_answers_have_no_error():
 def test_confidences_that_are_none(confidences, right, message):
     with pytest.raises(ValueError, match=message):
         reliability_bins(np.array(confidences), np.array(right))
+
+
+def segments(*rows):
+    return [Segment(start, end, label, 1.0) for start, end, label in rows]
+
+
+TRUTH = segments((0, 4, "run"), (4, 8, "walk"), (8, 10, "run"))
+
+
+@pytest.mark.parametrize(
+    ("found", "accuracy", "f1"),
+    [
+        (TRUTH, 1.0, 1.0),
+        (segments((0, 10, "run")), 0.6, 0.0),  # 4 of 10 seconds are not half
+        (segments((0, 5, "run"), (5, 8, "walk"), (8, 10, "run")), 0.9, 1.0),
+        (segments((0, 3, "run"), (3, 3.5, "walk"), (3.5, 4, "run"), (4, 8, "walk"), (8, 10, "run")), 0.95, 6 / 8),
+        (segments((0, 2, "run"), (2, 4, "run"), (4, 8, "walk"), (8, 10, "run")), 1.0, 6 / 7),  # one in two pieces
+        (segments((0, 10, "unknown")), 0.0, 0.0),
+    ],
+)
+def test_segments_are_compared_by_time_and_as_wholes(found, accuracy, f1):
+    assert frame_accuracy(TRUTH, found) == pytest.approx(accuracy)
+    assert segment_f1(TRUTH, found, overlap=0.5) == pytest.approx(f1)

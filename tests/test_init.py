@@ -1,0 +1,36 @@
+import subprocess
+import sys
+
+import pytest
+
+import activity
+
+
+@pytest.mark.parametrize("name", activity.__all__)
+def test_the_names_people_need_are_at_the_top(name):
+    thing = getattr(activity, name)
+    assert thing.__name__ == name and thing.__module__.startswith("activity.") and thing.__doc__
+    assert name in dir(activity)
+
+
+def test_there_are_six():
+    assert len(activity.__all__) == 6
+
+
+def test_another_name_is_an_error():
+    with pytest.raises(AttributeError, match="module 'activity' has no attribute 'predict'"):
+        _ = activity.predict
+    with pytest.raises(ImportError, match="cannot import name 'predict'"):
+        from activity import predict  # noqa: F401
+
+
+def test_the_import_alone_costs_nothing():
+    program = """
+import sys
+import activity
+print(*sorted({"cv2", "keras", "numpy", "tensorflow"} & set(sys.modules)))
+from activity import Predictor
+print(*sorted({"keras", "tensorflow"} & set(sys.modules)))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "\n\n", "")
