@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
+from bench_timeline import join, scores
 
+from activity.config import ClipSpec, TrainConfig
+from activity.predictor import Predictor
+from activity.preprocessing import preprocess
 from activity.timeline import Hysteresis, Segment, Window, make_timeline
+from activity.training import train
 
 LABELS = ("run", "walk")
 
@@ -77,3 +82,18 @@ def test_a_segment_speaks():
     segment = Segment(1.5, 62.25, "run", 0.98765)
     assert segment.as_text() == "       1.50 -     62.25 s  run 0.988"
     assert segment.as_dict() == {"start_seconds": 1.5, "end_seconds": 62.25, "label": "run", "probability": 0.98765}
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_real_activities_of_people_never_seen_are_found_in_time(real_data, tmp_path):
+    dataset = preprocess(real_data / "videos" / "weizmann", tmp_path / "dataset", ClipSpec())
+    predictor = Predictor(train(dataset, TrainConfig(), work_dir=tmp_path / "training").classifier)
+    tested = dataset.split("test")
+    found = []
+    for group in sorted({sample.group for sample in tested}):
+        path = tmp_path / f"{group}.avi"
+        truth = join([sample for sample in tested if sample.group == group], dataset.videos_dir, path)
+        found.append(scores(predictor, path, truth))
+    accuracy, f1 = np.mean(found, axis=0)
+    assert accuracy >= 0.85 and f1 >= 0.75, found
