@@ -95,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     _add_runtime(classify, "the network; another than keras is exported beside the model file, once")
     classify.add_argument("--json", action="store_true", help="print one JSON object a line")
     classify.add_argument("--csv", type=Path, metavar="FILE", help="also write a table")
+    classify.add_argument("--explain", type=Path, metavar="DIR", help="also draw why: a picture of each video")
 
     doctor = command("doctor", "check versions, devices, codecs and weights", "activity doctor --expect-gpu")
     doctor.add_argument("--expect-gpu", action="store_true", help="fail if no GPU can be used")

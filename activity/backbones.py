@@ -100,6 +100,19 @@ def split_backbone(backbone: keras.Model) -> tuple[keras.Model | None, keras.Mod
     return below, above
 
 
+def split_at_maps(backbone: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """A backbone that also gives its last feature maps, and what it makes of them. They share its weights.
+
+    Returns:
+        `(looker, reader)`: frames `(B, H, W, 3)` uint8 -> `[maps (B, h, w, c), features (B, D)]`, and maps -> features.
+    """
+    maps = next(layer.output for layer in reversed(backbone.layers) if len(layer.output.shape) == 4)
+    looker = keras.Model(backbone.input, [maps, backbone.output], name=f"{backbone.name}_looker")
+    reader = keras.Model(maps, backbone.output, name=f"{backbone.name}_reader")
+    looker.jit_compile = reader.jit_compile = uses_jit()
+    return looker, reader
+
+
 def default_weights(name: str) -> str:
     """`imagenet` for a backbone that has such weights, else `none`."""
     return "none" if name in FROM_SCRATCH else "imagenet"

@@ -25,6 +25,7 @@ from activity.config import ClipSpec, TrainConfig, as_dict
 from activity.errors import ActivityError
 
 if TYPE_CHECKING:
+    from activity.predictor import Prediction, Predictor
     from activity.store import Dataset
     from activity.training import TrainingRun
 
@@ -200,12 +201,14 @@ def _classify(arguments: argparse.Namespace) -> int:
     sources = expand_sources(arguments.sources)
     if arguments.csv and not arguments.csv.parent.is_dir():
         raise ActivityError(f"{arguments.csv}: there is no folder {arguments.csv.parent}")
-    from activity.predictor import Failure, Predictor
+    _check_folder(arguments.explain)
+    from activity.predictor import Failure, Predictor, distinct_names
 
     predictor = Predictor.load(arguments.model, runtime=arguments.runtime)
+    explain = _explaining(arguments, predictor)
     failed = False
     with _csv_rows(arguments.csv) as write_row:
-        for result in predictor.predict_many(sources):
+        for result, name in zip(predictor.predict_many(sources), distinct_names(sources), strict=True):
             failed |= isinstance(result, Failure)
             write_row(result.as_dict())
             if arguments.json:
@@ -214,6 +217,8 @@ def _classify(arguments: argparse.Namespace) -> int:
                 _say_error(f"{result.source}: {result.error}")
             else:
                 print(result.as_text(top_k=arguments.top_k), flush=True)
+            if not isinstance(result, Failure):
+                explain(result, name)
     return int(failed)
 
 
@@ -287,6 +292,27 @@ def _csv_rows(path: Path | None) -> Iterator[Any]:
         writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         yield writer.writerow
+
+
+def _explaining(arguments: argparse.Namespace, predictor: Predictor) -> Callable[[Prediction, str], None]:
+    """A function that draws why a prediction came about, or does nothing without `--explain`."""
+    if not arguments.explain:
+        return lambda prediction, name: None
+    from activity.classifier import ActivityClassifier
+    from activity.explain import Explainer, explanation_figure
+    from activity.plots import save_figure
+
+    if isinstance(predictor.network, ActivityClassifier):
+        explainer = Explainer(predictor.network)
+    else:
+        _logger.info("%s: explained by keras, for only that knows slopes", arguments.model)
+        explainer = Explainer.load(arguments.model)
+
+    def explain(prediction: Prediction, name: str) -> None:
+        figure = explanation_figure(explainer.explain(prediction))
+        _say_written([save_figure(figure, arguments.explain / f"{name}.png")])
+
+    return explain
 
 
 def _check_folder(folder: Path | None) -> None:

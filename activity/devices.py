@@ -1,14 +1,17 @@
-"""Which processors the Keras backend computes on."""
+"""Which processors the Keras backend computes on, and what Keras itself cannot ask of it."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import importlib.util
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 
 
 def gpu_names() -> list[str]:
@@ -43,6 +46,34 @@ def prepare_gpus() -> None:
     for gpu in tf.config.list_physical_devices("GPU"):
         with contextlib.suppress(RuntimeError):  # the caller has computed already; then it cannot be told any more
             tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def gradient(function: Callable[[Any], Any], point: np.ndarray) -> np.ndarray:
+    """The gradient of a function at a point, of the shape of the point, in float32.
+
+    Args:
+        function: one tensor to a scalar, made of Keras layers and `keras.ops`.
+        point: where; float32, any shape.
+    """
+    x = keras.ops.convert_to_tensor(point)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return np.asarray(tape.gradient(y, x), np.float32)
+    if backend == "jax":
+        import jax
+
+        return np.asarray(jax.grad(function)(x), np.float32)
+    import torch
+
+    x = x.detach().requires_grad_()
+    with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have a gradient only while they are taught
+        (slope,) = torch.autograd.grad(function(x), x)
+    return np.asarray(slope.cpu(), np.float32)
 
 
 def _load_cusolver() -> None:

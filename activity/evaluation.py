@@ -14,11 +14,9 @@ import keras
 import numpy as np
 
 from activity.classifier import ActivityClassifier
-from activity.clips import pad_right
 from activity.config import TrainConfig
 from activity.dataset import Sample, content_of
 from activity.errors import DatasetError
-from activity.heads import attention_weights
 from activity.metrics import Scores
 from activity.network import LONG_CLIPS
 from activity.progress import progress_bar
@@ -185,18 +183,6 @@ def evaluate(
     probabilities = classifier.judge_stacks(features)
     label_ids = [classifier.labels.index(sample.label) for sample in samples]
     return Evaluation(samples, Scores(probabilities, np.asarray(label_ids), classifier.labels))
-
-
-def attention_over_time(classifier: ActivityClassifier, dataset: Dataset, sample: Sample) -> np.ndarray:
-    """How much a head with attention looks at each frame of the first clip of a sample, `(n,)` with sum 1.
-
-    Raises:
-        ActivityError: the head has no attention.
-    """
-    dataset = dataset.with_streams(classifier.spec.streams)
-    (features,) = extract_features(dataset, [sample], classifier.backbone, keep=False)
-    clip, mask = pad_right(features[: classifier.spec.num_frames], classifier.spec.num_frames)
-    return attention_weights(classifier.head, clip[None], mask[None])[0, mask]
 
 
 def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", work_dir: Path) -> CrossValidation:

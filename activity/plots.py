@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,19 +24,27 @@ from activity.tuning import SETTINGS, Search, Trial
 _RIGHT, _WRONG, _OTHER, _GREY = "#0072b2", "#d55e00", "#e69f00", "#777777"
 _PANELS = 4  # in a row
 _LONGEST_NAME = 32  # characters of a label or file beside a picture
-_plain_text = rc_context({"text.parse_math": False})  # a $ in a label or path is no formula
+plain_text = rc_context({"text.parse_math": False})  # a $ in a label or path is no formula
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of characters that the font lacks, and of labels without room
-        figure.savefig(file, format="png", dpi=110)
+    with atomic_file(path) as file:
+        file.write(figure_png(figure))
     return path
 
 
-@_plain_text
+def figure_png(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of characters that the font lacks, and of labels without room
+        figure.savefig(file, format="png", dpi=110)
+    return file.getvalue()
+
+
+@plain_text
 def confusion_figure(scores: Scores) -> Figure:
     """The confusion matrix: rows true, columns predicted, colour by share of the row; counts for up to 40 labels."""
     counts = scores.confusion
@@ -47,7 +56,7 @@ def confusion_figure(scores: Scores) -> Figure:
     # Where no numbers are written, a few confusions must show too.
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(1 if few else 0.5, 0, 1))
     ticks = np.arange(len(scores.labels))
-    names = [_short(label) for label in scores.labels]
+    names = [shortened(label) for label in scores.labels]
     text_size = "medium" if few else 7
     axes.set_xticks(ticks, names, rotation=45 if few else 90, fontsize=text_size)
     for text in axes.get_xticklabels():
@@ -63,7 +72,7 @@ def confusion_figure(scores: Scores) -> Figure:
     return figure
 
 
-@_plain_text
+@plain_text
 def per_class_figure(scores: Scores) -> Figure:
     """F1 of each class as a bar, the best on top, its precision and recall as marks, and its number of videos."""
     rows = sorted(scores.per_class.items(), key=lambda item: (-item[1]["f1"], item[0]))
@@ -87,7 +96,7 @@ def per_class_figure(scores: Scores) -> Figure:
             color=_GREY,
             annotation_clip=False,
         )
-    axes.set_yticks(places, [_short(label) for label, _ in rows], fontsize="small")
+    axes.set_yticks(places, [shortened(label) for label, _ in rows], fontsize="small")
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.02)
     axes.grid(axis="x", alpha=0.3)
@@ -96,7 +105,7 @@ def per_class_figure(scores: Scores) -> Figure:
     return figure
 
 
-@_plain_text
+@plain_text
 def reliability_figure(
     confidences: np.ndarray,
     right: np.ndarray,
@@ -152,7 +161,7 @@ def _wilson(share: np.ndarray, count: np.ndarray) -> np.ndarray:
     return np.stack([np.minimum(middle - half, share), np.maximum(middle + half, share)])
 
 
-@_plain_text
+@plain_text
 def ablation_figure(rows: Sequence[tuple[str, Mapping[str, tuple[float, float]]]]) -> Figure:
     """What each change does: a dot and its standard error per row, a panel per data set, the first row dashed.
 
@@ -175,15 +184,15 @@ def ablation_figure(rows: Sequence[tuple[str, Mapping[str, tuple[float, float]]]
                 axes.errorbar(mean, place, xerr=error, fmt="o", color=colour, capsize=3)
         if dataset in rows[0][1]:
             axes.axvline(rows[0][1][dataset][0], color=_WRONG, linestyle="--", linewidth=1, zorder=0)
-        axes.set_title(_short(dataset), fontsize="medium")
+        axes.set_title(shortened(dataset), fontsize="medium")
         axes.grid(axis="x", alpha=0.3)
         axes.set_xlabel("accuracy \N{PLUS-MINUS SIGN} standard error", fontsize="small")
-    panels[0].set_yticks(np.arange(len(rows)), [_short(name) for name, _ in rows])
+    panels[0].set_yticks(np.arange(len(rows)), [shortened(name) for name, _ in rows])
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
     return figure
 
 
-@_plain_text
+@plain_text
 def folds_figure(accuracies: Mapping[str, float], baseline: Mapping[str, float]) -> Figure:
     """Accuracy of the model and of the baseline in each fold, joined by a line, and their means over the folds.
 
@@ -201,7 +210,7 @@ def folds_figure(accuracies: Mapping[str, float], baseline: Mapping[str, float])
         mean = float(np.mean(values))
         axes.scatter(values, places, color=colour, marker=marker, s=36, zorder=3, label=f"{name}, mean {mean:.3f}")
         axes.axvline(mean, color=colour, linestyle="--", linewidth=1.2, zorder=2)
-    axes.set_yticks([] if many else places, [] if many else [_short(fold) for fold in accuracies], fontsize="small")
+    axes.set_yticks([] if many else places, [] if many else [shortened(fold) for fold in accuracies], fontsize="small")
     axes.set_ylim(len(places) - 0.4, -0.6)
     axes.set(xlabel="accuracy", ylabel=f"fold ({len(places)})" if many else "fold")
     axes.grid(axis="x", alpha=0.3)
@@ -209,7 +218,7 @@ def folds_figure(accuracies: Mapping[str, float], baseline: Mapping[str, float])
     return figure
 
 
-@_plain_text
+@plain_text
 def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss and accuracy by epoch, training and, if there is any, validation; lines set the stages apart."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -233,7 +242,7 @@ def _mark_stages(axes: Axes, stages: Sequence[str]) -> None:
             axes.annotate(f" {stages[i]}", (i + 0.5, 1), xycoords=("data", "axes fraction"), va="top", fontsize="small")
 
 
-@_plain_text
+@plain_text
 def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10, num_columns: int = 8) -> Figure:
     """The most confident mistakes, one row each: frames from first to last, with true and predicted label.
 
@@ -255,62 +264,19 @@ def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10,
         axes.imshow(strip)
         axes.set_axis_off()
         axes.set_title(
-            f"{_short(sample.label)} taken for {_short(scores.labels[predicted])} "
+            f"{shortened(sample.label)} taken for {shortened(scores.labels[predicted])} "
             if wrong
-            else f"{_short(sample.label)} ",
+            else f"{shortened(sample.label)} ",
             loc="left",
             color=_WRONG if wrong else _RIGHT,
             fontsize="medium",
         )
-        judged = f"{scores.confidences[i]:.2f}   {_short(sample.path, 40)}"
+        judged = f"{scores.confidences[i]:.2f}   {shortened(sample.path, 40)}"
         axes.set_title(judged, loc="right", color=_GREY, fontsize="small")
     return figure
 
 
-@_plain_text
-def attention_figure(frames: np.ndarray, weights: np.ndarray, *, title: str = "", most: int = 12) -> Figure:
-    """How much each frame of a clip counts: bars over time, each above its frame.
-
-    Args:
-        frames: `(n, H, W, 3)` uint8.
-        weights: `(n,)`, sum 1.
-        title: of the figure.
-        most: frames shown, evenly chosen; their bars are dark. There is a bar for every frame.
-
-    Raises:
-        ValueError: there is not one weight a frame.
-    """
-    if weights.shape != (len(frames),) or not len(frames):
-        raise ValueError(f"expected a weight for each of {len(frames)} frames, received weights {weights.shape}")
-    num_shown = min(most, len(frames))
-    slot = len(frames) / num_shown  # of a picture, in bars
-    chosen = ((np.arange(num_shown) + 0.5) * slot).astype(int)
-    # Placed by hand, in inches: bars and pictures must share their left and right edge.
-    width, left, bars, head, foot = 10.0, 0.65, 1.5, 0.4, 0.3
-    inner = width - left - 0.5
-    strip = inner / num_shown * frames.shape[1] / frames.shape[2]
-    height = foot + strip + 0.08 + bars + head
-    figure = Figure(figsize=(width, height))
-    upper = figure.add_axes((left / width, (foot + strip + 0.08) / height, inner / width, bars / height))
-    lower = figure.add_axes((left / width, foot / height, inner / width, strip / height))
-    colours = [_RIGHT if i in chosen else "#a6cee3" for i in range(len(frames))]
-    upper.bar(np.arange(len(frames)) + 0.5, weights, width=0.9, color=colours)
-    upper.axhline(1 / len(frames), color=_GREY, linestyle="--", linewidth=1)
-    upper.annotate(" even", (1, 1 / len(frames)), xycoords=("axes fraction", "data"), va="center", color=_GREY)
-    upper.set(xlim=(0, len(frames)), ylabel="weight", xticks=[])
-    upper.set_title(title, loc="left", fontsize="medium")
-    upper.spines[["top", "right"]].set_visible(False)
-    for number, i in enumerate(chosen):
-        edges = ((number + 0.03) * slot, (number + 0.97) * slot, 0, 1)
-        lower.imshow(np.asarray(frames[i]), extent=edges, aspect="auto")
-    lower.set(xlim=(0, len(frames)), ylim=(0, 1), yticks=[])
-    lower.set_xticks((np.arange(num_shown) + 0.5) * slot, [f"{i + 1}" for i in chosen], fontsize="small")
-    lower.tick_params(length=0)
-    lower.spines[:].set_visible(False)
-    return figure
-
-
-@_plain_text
+@plain_text
 def search_figure(search: Search) -> Figure:
     """The accuracy of each trial of a search and the best so far, and below against each setting; crosses are pruned.
 
@@ -338,7 +304,7 @@ def search_figure(search: Search) -> Figure:
         if isinstance(values[0], str):
             kinds = sorted(set(values), key=lambda kind: (len(kind.split(",")), kind))
             values = [kinds.index(value) for value in values]
-            axes.set_xticks(range(len(kinds)), [_short(kind) for kind in kinds], rotation=40, ha="right", fontsize=7)
+            axes.set_xticks(range(len(kinds)), [shortened(kind) for kind in kinds], rotation=40, ha="right", fontsize=7)
             axes.set_xlim(-0.5, len(kinds) - 0.5)
         elif name == "learning_rate":
             axes.set_xscale("log")
@@ -362,7 +328,7 @@ def _draw_trials(axes: Axes, trials: Sequence[Trial], x: Sequence[Any]) -> None:
         axes.scatter([x[i] for i in some], accuracies, s=24, color=colour, marker=marker, label=name, alpha=0.8)
 
 
-@_plain_text
+@plain_text
 def samples_figure(dataset: Dataset, *, per_label: int = 1, num_columns: int = 8, split: str = "train") -> Figure:
     """A few samples of each label as strips of frames, to see what a data set holds."""
     rows = [
@@ -376,8 +342,8 @@ def samples_figure(dataset: Dataset, *, per_label: int = 1, num_columns: int = 8
     for sample, strip, axes in zip(rows, strips, np.ravel(figure.subplots(len(rows), 1, squeeze=False)), strict=True):
         axes.imshow(strip)
         axes.set_axis_off()
-        about = f"{_short(sample.path, 60)}   {sample.duration_seconds:.1f} s"
-        axes.set_title(_short(sample.label), loc="left", fontsize="medium")
+        about = f"{shortened(sample.path, 60)}   {sample.duration_seconds:.1f} s"
+        axes.set_title(shortened(sample.label), loc="left", fontsize="medium")
         axes.set_title(about, loc="right", color=_GREY, fontsize="small")
     return figure
 
@@ -388,7 +354,7 @@ def _strip(frames: np.ndarray, num_columns: int) -> np.ndarray:
     return np.concatenate(list(np.asarray(frames[chosen])), axis=1)  # (columns, H, W, 3) -> (H, columns*W, 3)
 
 
-def _short(name: str, longest: int = _LONGEST_NAME) -> str:
+def shortened(name: str, longest: int = _LONGEST_NAME) -> str:
     """A name without its middle, if it is too long: the ends tell names apart."""
     half = longest // 2
     return name if len(name) <= longest else f"{name[: half - 1]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -173,10 +173,8 @@ class Predictor:
         features: dict[str, list[np.ndarray]] = {}
         for how, chunk in stream.chunks():
             features.setdefault(how, []).append(self.network.extract(chunk))
-        if isinstance(stream.error, VideoError | OSError | MemoryError):
-            return Failure(stream.source, _reason(stream.error, stream.source))
-        if stream.error:
-            raise RuntimeError(f"decoding {stream.source} failed") from stream.error
+        if failure := stream.failure():
+            return failure
         read = {
             how: _Read(np.concatenate(features[how]), (*sampled.timestamps_seconds, sampled.duration_seconds))
             for how, sampled in stream.sampled.items()
@@ -201,7 +199,7 @@ class Predictor:
         starts = window_starts(len(read.features), length, stride)
         judged = self.network.judge_windows([(read.features, start) for start in starts])  # (num_windows, C)
         return tuple(
-            Window(times[start], times[min(start + length, len(read.features))], probabilities)
+            Window(times[start], times[min(start + length, len(read.features))], probabilities, start)
             for start, probabilities in zip(starts, judged, strict=True)
         )
 
@@ -218,6 +216,56 @@ class _Read(NamedTuple):
 
     features: np.ndarray
     edges_seconds: tuple[float, ...]
+
+
+def read_window(network: Network, source: str, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """The frames of one of `Prediction.windows`, and their times. The video is decoded again, in the same way.
+
+    Returns:
+        `(n, S, H, W, 3)` uint8 and `(n,)` float64, seconds from the first frame of the video; n is `spec.num_frames`,
+        or less for a short video.
+
+    Raises:
+        VideoError: the video cannot be read any more.
+    """
+    stop = Event()
+    stream = _Stream(source, network, False, 0, stop)
+    first, end = window.first_frame, window.first_frame + network.spec.num_frames
+    kept: dict[str, list[np.ndarray]] = {}
+    num_seen = Counter[str]()
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
+        pool.submit(stream.decode)
+        try:
+            for how, chunk in stream.chunks():
+                start, num_seen[how] = num_seen[how], num_seen[how] + len(chunk)
+                kept.setdefault(how, []).append(chunk[max(0, first - start) : max(0, end - start)].copy())
+        finally:
+            stop.set()
+    if failure := stream.failure():
+        raise VideoError(f"{source}: {failure.error}")
+    ((how, sampled),) = stream.sampled.items()
+    if num_seen[how] <= first:
+        raise VideoError(f"{source}: has changed since it was classified")
+    return np.concatenate(kept[how]), np.asarray(sampled.timestamps_seconds[first:end])
+
+
+def distinct_names(sources: Iterable[Path | str]) -> list[str]:
+    """A name for the output of each source: that of the file without its suffix, and with a number where it is taken.
+
+    Names that differ only in case count as equal, as on some file systems.
+    """
+    stems = [Path(source).stem or "video" for source in sources]
+    taken = {stem.casefold() for stem in stems}
+    names: list[str] = []
+    used: set[str] = set()
+    for stem in stems:
+        name, number = stem, 1
+        while name.casefold() in used or (number > 1 and name.casefold() in taken):
+            number += 1
+            name = f"{stem}-{number}"
+        used.add(name.casefold())
+        names.append(name)
+    return names
 
 
 def _reason(error: Exception, source: str) -> str:
@@ -246,6 +294,14 @@ class _Stream:
         """How they were taken, and stacks `(n, S, H, W, 3)` uint8 in order of time, as they are ready."""
         while (chunk := self._queue.get()) is not None:
             yield chunk
+
+    def failure(self) -> Failure | None:
+        """Why nothing could be read, if so; asked after the last chunk."""
+        if isinstance(self.error, VideoError | OSError | MemoryError):
+            return Failure(self.source, _reason(self.error, self.source))
+        if self.error:
+            raise RuntimeError(f"decoding {self.source} failed") from self.error
+        return None
 
     def decode(self) -> None:
         """Fill the queue; run in a thread."""

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 
 from activity import plots
 from activity.classifier import ActivityClassifier
-from activity.dataset import content_of
-from activity.evaluation import CrossValidation, Evaluation, attention_over_time
-from activity.heads import has_attention
+from activity.dataset import Sample, content_of
+from activity.evaluation import CrossValidation, Evaluation
+from activity.explain import Explainer, Explanation, explanation_figure
 from activity.metrics import expected_calibration_error
-from activity.store import Dataset, atomic_file, write_csv
+from activity.store import Dataset, Stacks, atomic_file, write_csv
 from activity.training import TrainingRun
 
 _PAGE = Path(__file__).with_name("report.html")
@@ -88,25 +88,31 @@ def save_report(
 
 
 def figures_of_model(classifier: ActivityClassifier, evaluation: Evaluation, dataset: Dataset) -> dict[str, Figure]:
-    """Title -> figure of what only the model knows: how it learned, and where a head with attention looks.
+    """Title -> figure of what only the model knows: how it learned, and why it answered as it did.
 
-    Attention is shown for the most confident mistakes and the surest right answers.
+    Explained are the answers to the most confident mistakes and the surest right answers, by the first clip of each.
     """
     figures = {}
     if history := classifier.record.get("history"):
         figures["Learning"] = plots.curves_figure(history)
-    if not has_attention(classifier.head):
-        return figures
-    scores = evaluation.scores
+    scores, explainer = evaluation.scores, Explainer(classifier)
     surest = np.argsort(-np.where(scores.right, scores.confidences, 0), kind="stable")[:2].tolist()
-    for i in dict.fromkeys([*evaluation.worst_mistakes(2), *surest]):
-        sample = evaluation.samples[i]
-        weights = attention_over_time(classifier, dataset, sample)
-        title = f"{sample.label}, answered {scores.labels[scores.predicted_ids[i]]}: {sample.path}"
-        figures[f"Attention {len(figures)}"] = plots.attention_figure(
-            dataset.frames(sample)[: len(weights)], weights, title=title
-        )
+    for number, i in enumerate(dict.fromkeys([*evaluation.worst_mistakes(2), *surest]), start=1):
+        sample, answer = evaluation.samples[i], scores.labels[scores.predicted_ids[i]]
+        title = f"Why {number}: {answer}" + ("" if scores.right[i] else f", which is wrong; it is {sample.label}")
+        figures[title] = explanation_figure(_explain_sample(explainer, dataset, sample, answer))
     return figures
+
+
+def _explain_sample(explainer: Explainer, dataset: Dataset, sample: Sample, label: str) -> Explanation:
+    spec = explainer.classifier.spec
+    frames = Stacks(dataset.frames, [sample], spec.streams)[0][: spec.num_frames]  # (N, S, H, W, 3)
+    places = np.arange(len(frames))
+    if spec.frames_per_second:
+        seconds = places / spec.frames_per_second
+    else:  # the middles of equal parts
+        seconds = (places + 0.5) * sample.duration_seconds / len(frames)
+    return explainer.explain_frames(frames, label=label, source=sample.path, timestamps_seconds=seconds)
 
 
 def save_training_report(run: TrainingRun, out: Path) -> list[Path]:

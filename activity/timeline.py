@@ -22,11 +22,12 @@ _SHORTEST_SEGMENT = 0.5  # windows
 
 @dataclass(frozen=True)
 class Window:
-    """Probabilities `(C,)` of `[start_seconds, end_seconds)` of a video."""
+    """Probabilities `(C,)` of `[start_seconds, end_seconds)` of a video; `first_frame` counts the sampled frames."""
 
     start_seconds: float
     end_seconds: float
     probabilities: np.ndarray
+    first_frame: int = 0
 
 
 @dataclass(frozen=True)

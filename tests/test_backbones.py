@@ -4,7 +4,15 @@ import keras
 import numpy as np
 import pytest
 
-from activity.backbones import BACKBONES, FROM_SCRATCH, build_backbone, default_weights, split_backbone, weights_dir
+from activity.backbones import (
+    BACKBONES,
+    FROM_SCRATCH,
+    build_backbone,
+    default_weights,
+    split_at_maps,
+    split_backbone,
+    weights_dir,
+)
 from activity.errors import ActivityError, ModelFileError
 from activity.training import unfreeze
 
@@ -21,6 +29,12 @@ def test_each_backbone_turns_uint8_frames_into_features(name):
     assert backbone.name == name
     assert features.shape == (2, backbone.output_shape[-1])
     assert np.isfinite(features).all()
+    looker, reader = split_at_maps(backbone)
+    maps, same_features = looker.predict_on_batch(IMAGES)
+    assert maps.ndim == 4 and maps.shape[1] == maps.shape[2] > 1
+    np.testing.assert_allclose(same_features, features, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(reader.predict_on_batch(maps), features, rtol=1e-4, atol=1e-5)
+    assert not [layer for layer in reader.layers if isinstance(layer, keras.layers.Conv2D)]
     nested = [layer for layer in backbone.layers if isinstance(layer, keras.Model)]
     assert len(nested) <= (4 if name == "convnext_tiny" else 0)  # flat: "the last N layers" means what it says
     norms = [x for model in nested for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]

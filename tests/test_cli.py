@@ -227,6 +227,23 @@ def test_classify_as_json_and_csv_goes_on_after_a_bad_file(run, folder, ramp_vid
     assert rows[1]["label"] == result["label"] and float(rows[1]["probability"]) == result["probability"]
 
 
+@pytest.mark.parametrize("runtime", ["keras", "openvino"])
+def test_classify_draws_why(run, folder, ramp_videos, tmp_path, runtime):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("text")
+    files = [ramp_videos / "darkens" / "p0_0.avi", bad, ramp_videos / "brightens" / "p0_0.avi"]
+    plain = run("classify", folder / "model.keras", *files, "--runtime", runtime)
+    drawn = run("classify", folder / "model.keras", *files, "--runtime", runtime, "--explain", tmp_path / "why" / "x")
+    assert drawn[:2] == plain[:2] and drawn[0] == 1
+    written = [tmp_path / "why" / "x" / name for name in ("p0_0.png", "p0_0-2.png")]
+    assert sorted((tmp_path / "why" / "x").iterdir()) == sorted(written)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    assert [line for line in drawn[2].splitlines() if "wrote" in line] == [f"wrote {path}" for path in written]
+    assert ("explained by keras" in drawn[2]) is (runtime == "openvino")
+
+
 def test_a_folder_or_pattern_without_videos_does_not_stop_the_others(run, folder, ramp_videos, tmp_path):
     sources = [tmp_path, f"{tmp_path}/*.mp4", ramp_videos / "darkens" / "p0_0.avi"]
     status, out, err = run("classify", folder / "model.keras", *sources)
@@ -262,6 +279,7 @@ def test_classify_takes_folders_and_patterns(run, folder, ramp_videos):
         (["classify", "nowhere.keras", "a.mp4", "--csv", "none/a.csv"], "none/a.csv: there is no folder none"),
         (["evaluate", "m.keras", ".", "--out", "file"], "file: a file has this name; expected a folder"),
         (["cross-validate", ".", "--out", "file/report"], "file: a file has this name; expected a folder"),
+        (["classify", "m.keras", "a.mp4", "--explain", "file/why"], "file: a file has this name; expected a folder"),
         (["train", ".", "--out", "folder.keras"], "folder.keras: a folder has this name"),
     ],
 )

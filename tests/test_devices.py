@@ -2,8 +2,11 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
+import pytest
+from keras import ops
 
-from activity.devices import gpu_names, prepare_gpus
+from activity.devices import gpu_names, gradient, prepare_gpus
 
 
 def test_gpu_names_are_those_of_the_backend():
@@ -20,6 +23,27 @@ def test_preparing_late_does_no_harm():
     prepare_gpus.cache_clear()
     prepare_gpus()
     prepare_gpus()
+
+
+def test_a_gradient_is_the_slope_of_a_function():
+    point = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    slope = gradient(lambda x: ops.sum(x**3), point)
+    assert slope.dtype == np.float32
+    np.testing.assert_allclose(slope, 3 * point**2, rtol=1e-5)
+
+
+def test_a_gradient_passes_through_layers():
+    keras.utils.set_random_seed(0)
+    x = keras.Input((5, 3))
+    model = keras.Model(x, keras.layers.Dropout(0.5)(keras.layers.LSTM(4)(x)))
+    rng = np.random.default_rng(0)
+    point, step = rng.normal(size=(2, 1, 5, 3)).astype(np.float32)
+
+    def function(x):
+        return ops.sum(model(x, training=False))
+
+    ahead, behind = (float(function(ops.convert_to_tensor(point + h * step))) for h in (0.01, -0.01))
+    assert (gradient(function, point) * step).sum() == pytest.approx((ahead - behind) / 0.02, rel=1e-2)
 
 
 def test_the_library_that_tensorflow_misses_is_loaded_from_its_wheel(tmp_path):

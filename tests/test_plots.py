@@ -8,7 +8,6 @@ from activity.evaluation import Evaluation
 from activity.metrics import Scores
 from activity.plots import (
     ablation_figure,
-    attention_figure,
     confusion_figure,
     curves_figure,
     folds_figure,
@@ -126,28 +125,6 @@ def test_ablation_has_a_panel_a_data_set_and_the_reference_dashed():
     assert segments[:, 0] == pytest.approx([0.55, 0.65])
     with pytest.raises(ValueError, match="one or more rows"):
         ablation_figure([])
-
-
-@pytest.mark.parametrize(("num_frames", "shown"), [(3, [1, 2, 3]), (12, list(range(1, 13))), (48, range(3, 48, 4))])
-def test_attention_stands_above_its_frames(num_frames, shown):
-    frames = np.arange(num_frames, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 6, 8, 3), np.uint8)
-    weights = np.arange(1, num_frames + 1) / np.arange(1, num_frames + 1).sum()
-    figure = attention_figure(frames, weights, title="a clip")
-    upper, lower = figure.axes
-    assert [bar.get_height() for bar in upper.patches] == pytest.approx(weights)
-    assert [int(label.get_text()) for label in lower.get_xticklabels()] == list(shown)
-    assert [int(image.get_array()[0, 0, 0]) + 1 for image in lower.images] == list(shown)
-    figure.draw_without_rendering()
-    for number, image in zip(shown, lower.images, strict=True):
-        box = image.get_window_extent()
-        bar = upper.patches[number - 1].get_window_extent()
-        assert box.x0 <= (bar.x0 + bar.x1) / 2 <= box.x1
-        assert box.width / box.height == pytest.approx(8 / 6, rel=0.07)
-
-
-def test_attention_wants_a_weight_a_frame():
-    with pytest.raises(ValueError, match=r"a weight for each of 3 frames, received weights \(2,\)"):
-        attention_figure(np.zeros((3, 4, 4, 3), np.uint8), np.ones(2) / 2)
 
 
 def test_folds_stand_beside_the_baseline():

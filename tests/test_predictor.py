@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from activity import predictor as predictor_module
+from activity.clips import read_stack
 from activity.errors import VideoError
 from activity.evaluation import evaluate
-from activity.predictor import Failure, Predictor
+from activity.predictor import Failure, Predictor, distinct_names, read_window
 from activity.video import write_video
 
 
@@ -82,6 +83,11 @@ def test_a_name_that_is_not_utf8_is_no_crash(predictor, ramp_videos, tmp_path):
 def test_one_bad_file_raises(predictor, tmp_path):
     with pytest.raises(VideoError, match="none.mp4: cannot be opened: No such file"):
         predictor.predict(tmp_path / "none.mp4")
+
+
+def test_outputs_get_distinct_names():
+    assert distinct_names(["a/x.mp4", "b/y.avi", "README"]) == ["x", "y", "README"]
+    assert distinct_names(["a/x.mp4", "b/x.avi", "x-2.avi", "X.mkv", "b/x.mp4"]) == ["x", "x-3", "x-2", "X-4", "x-5"]
 
 
 def test_a_bug_is_not_taken_for_a_bad_video(predictor, ramp_videos, monkeypatch):
@@ -158,6 +164,36 @@ class TestLongVideos:
         expected = predictor.predict(path).probabilities
         monkeypatch.setattr("activity.predictor._FRAMES_PER_CHUNK", 200)
         np.testing.assert_allclose(predictor.predict(path).probabilities, expected, atol=1e-6)
+
+    def test_the_frames_of_a_window_can_be_read_again(self, predictor, tmp_path):
+        path = ramp_video(tmp_path / "long.avi", np.tile(np.linspace(40, 200, 40), 5))
+        prediction = predictor.predict(path)
+        num_frames, judged = predictor.network.spec.num_frames, []
+        assert len(prediction.windows) > 30 / num_frames  # more frames than a chunk holds
+        for window in prediction.windows:
+            frames, seconds = read_window(predictor.network, prediction.source, window)
+            assert len(frames) == len(seconds) == num_frames and (np.diff(seconds) > 0).all()
+            assert seconds[0] == window.start_seconds and seconds[-1] < window.end_seconds
+            judged.append(predictor.network.judge_stacks([predictor.network.extract(frames)])[0])
+        np.testing.assert_allclose(judged, [window.probabilities for window in prediction.windows], atol=1e-6)
+
+    def test_the_only_window_of_a_short_video_is_its_stack(self, predictor, tmp_path):
+        path = ramp_video(tmp_path / "short.avi", [50, 80, 120])
+        (window,) = predictor.predict(path).windows
+        frames, seconds = read_window(predictor.network, str(path), window)
+        stack, sampled = read_stack(path, predictor.network.spec)
+        np.testing.assert_array_equal(frames, stack)
+        assert tuple(seconds) == sampled.timestamps_seconds
+
+    def test_a_video_that_changed_is_told(self, predictor, tmp_path):
+        path = ramp_video(tmp_path / "long.avi", np.linspace(40, 200, 120))
+        window = predictor.predict(path).windows[-1]
+        ramp_video(path, [50, 80])
+        with pytest.raises(VideoError, match="long.avi: has changed since it was classified"):
+            read_window(predictor.network, str(path), window)
+        path.unlink()
+        with pytest.raises(VideoError, match="long.avi: cannot be opened: No such file"):
+            read_window(predictor.network, str(path), window)
 
     def test_a_model_of_single_frames_reads_longer_videos_too(self, ramp_model, tmp_path):
         predictor = Predictor.load(ramp_model)

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,10 @@ from matplotlib.image import imread
 
 from activity.calibration import Calibration
 from activity.dataset import content_of
-from activity.evaluation import CrossValidation, Evaluation, attention_over_time
+from activity.evaluation import CrossValidation, Evaluation
 from activity.metrics import Scores
 from activity.plots import samples_figure, save_figure
 from activity.report import figures_of_model, save_report, save_training_report
-from activity.training import train
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -169,30 +169,29 @@ def test_a_cross_validation_shows_its_folds_and_the_baseline(evaluation, page_of
     assert "1 of these groups stand in more than one part" in page_of(torn).text
 
 
-@pytest.fixture(scope="module")
-def attentive(ramp_dataset, frozen_config, tmp_path_factory):
-    config = dataclasses.replace(frozen_config, head="attention", epochs=2)
-    return train(ramp_dataset, config, work_dir=tmp_path_factory.mktemp("attention")).classifier
-
-
 class TestFiguresOfTheModel:
-    def test_how_it_learned_is_shown_and_without_attention_no_more(self, ramp_run, evaluation, ramp_dataset):
-        assert list(figures_of_model(ramp_run.classifier, evaluation, ramp_dataset)) == ["Learning"]
-
-    def test_attention_is_shown_of_mistakes_and_of_sure_answers(self, attentive, evaluation, ramp_dataset):
-        figures = figures_of_model(attentive, evaluation, ramp_dataset)
-        titles = [figure.axes[0].get_title(loc="left") for figure in figures.values()][1:]
-        assert [title.partition(":")[0] for title in titles] == [
-            "brightens, answered darkens",  # the one mistake; then the surest answers that are right
-            "brightens, answered brightens",
-            "darkens, answered darkens",
+    def test_how_it_learned_and_why_it_answered(self, ramp_run, evaluation, ramp_dataset):
+        figures = figures_of_model(ramp_run.classifier, evaluation, ramp_dataset)
+        assert list(figures) == [
+            "Learning",
+            "Why 1: darkens, which is wrong; it is brightens",  # then the surest answers that are right
+            "Why 2: brightens",
+            "Why 3: darkens",
         ]
+        sample = evaluation.samples[2]
+        texts = " ".join(text.get_text() for text in list(figures.values())[1].texts)
+        assert texts.startswith("darkens  0.") and Path(sample.path).name in texts
+        num_frames = min(sample.num_frames, 6)
+        first, last = (share * sample.duration_seconds / num_frames for share in (0.5, num_frames - 0.5))
+        assert f"frames from {first:.2f} to {last:.2f} s" in texts
 
-    def test_attention_over_time_is_that_of_the_real_frames(self, attentive, ramp_dataset):
-        for sample in ramp_dataset.samples[:4]:
-            weights = attention_over_time(attentive, ramp_dataset, sample)
-            assert weights.shape == (min(sample.num_frames, 6),)
-            assert weights.sum() == pytest.approx(1, abs=1e-5) and (weights > 0).all()
+    def test_frames_at_a_rate_keep_their_times(self, ramp_run, evaluation, ramp_dataset, monkeypatch):
+        classifier = ramp_run.classifier
+        monkeypatch.setattr(classifier, "spec", dataclasses.replace(classifier.spec, frames_per_second=4.0))
+        figures = figures_of_model(classifier, evaluation, ramp_dataset)
+        num_frames = min(evaluation.samples[2].num_frames, 6)
+        texts = " ".join(text.get_text() for text in list(figures.values())[1].texts)
+        assert f"frames from 0.00 to {(num_frames - 1) / 4:.2f} s" in texts
 
 
 def test_a_training_leaves_its_curves_and_its_reliability(ramp_run, tmp_path):
