@@ -199,7 +199,7 @@ class Explainer:
         for part in _parts(np.arange(len(maps)), _PICTURES_PER_BATCH):
 
             def along(x: Any, part: np.ndarray = part) -> Any:
-                return ops.sum(ops.cast(self._reader(x, training=False), "float32") * slopes[part])
+                return ops.sum(ops.multiply(ops.cast(self._reader(x, training=False), "float32"), slopes[part]))
 
             heatmaps[part] = np.maximum((maps[part] * gradient(along, maps[part])).sum(axis=-1), 0)
         heatmaps /= heatmaps.max() or 1
@@ -209,7 +209,7 @@ class Explainer:
 def _log_odds(probabilities: Any, label_id: int) -> Any:
     """`(B, C)` -> `(B,)`. One minus a probability near 1 would be 0 in float32, so the others are summed."""
     others = np.arange(probabilities.shape[-1]) != label_id
-    rest = ops.sum(probabilities * others.astype(np.float32), axis=-1)
+    rest = ops.sum(ops.multiply(probabilities, others.astype(np.float32)), axis=-1)
     return ops.log(ops.maximum(probabilities[:, label_id], _LEAST)) - ops.log(ops.maximum(rest, _LEAST))
 
 
