@@ -305,7 +305,7 @@ def _explaining(arguments: argparse.Namespace, predictor: Predictor) -> Callable
     if isinstance(predictor.network, ActivityClassifier):
         explainer = Explainer(predictor.network)
     else:
-        _logger.info("%s: explained by keras, for only that knows slopes", arguments.model)
+        _logger.info("%s: explained by keras, which knows gradients", arguments.model)
         explainer = Explainer.load(arguments.model)
 
     def explain(prediction: Prediction, name: str) -> None:

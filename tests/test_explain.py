@@ -49,7 +49,7 @@ def placed_cnn():
 def classifier_of(backbone, head="segments", **options):
     num_features = backbone.output_shape[-1]
     head = build_head(head, num_features=num_features, num_labels=3, units=8, dropout=0.0, **options)
-    return ActivityClassifier(backbone, head, spec=SPEC, labels=LABELS, clip_seconds=1.6)
+    return ActivityClassifier(backbone, head, spec=SPEC, labels=LABELS, clip_seconds=1.6, window_seconds=1.6)
 
 
 def flash_classifier(backbone):
