@@ -17,11 +17,12 @@ from activity.classifier import ActivityClassifier
 from activity.config import TrainConfig
 from activity.dataset import Sample, content_of
 from activity.errors import DatasetError
+from activity.features import extract_features
 from activity.metrics import Scores
 from activity.network import LONG_CLIPS
 from activity.progress import progress_bar
 from activity.splits import assign_folds
-from activity.store import Dataset, extract_features
+from activity.store import Dataset
 from activity.training import build_classifier, check_labels, stage_names, train
 
 _logger = logging.getLogger(__name__)

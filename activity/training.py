@@ -29,9 +29,10 @@ from activity.config import ClipSpec, TrainConfig, as_dict
 from activity.dataset import Sample, content_of
 from activity.devices import gpu_names
 from activity.errors import ActivityError, DatasetError
+from activity.features import cache_activations, extract_features
 from activity.fitting import TIMES, LayerwiseAdamW, Stage, fit
 from activity.heads import build_head, opinions_of_standardized, standardize, standardized
-from activity.store import Dataset, Stacks, atomic_file, cache_activations, extract_features
+from activity.store import Dataset, Stacks, atomic_file
 
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
 _LAYER_DECAY = 0.9  # each layer of the backbone learns so much slower than the one above it

@@ -22,7 +22,8 @@ from activity.config import UPDATE_SCHEMES, TrainConfig
 from activity.dataset import Sample, content_of, labels_of, name_some
 from activity.errors import ActivityError, DatasetError, ModelFileError
 from activity.evaluation import check_spec
-from activity.store import Dataset, extract_features
+from activity.features import extract_features
+from activity.store import Dataset
 from activity.training import TrainingRun, build_classifier, teach_on, train
 
 # Of the recipe's. Measured on drawn videos of other people, 3 seeds, new-only with two new labels: at 1 the accuracy on

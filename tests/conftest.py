@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from activity.config import ClipSpec, TrainConfig
+from activity.dataset import Sample
+from activity.store import Dataset, stack_path, stream_dir
 from activity.video import write_video
 
 
@@ -42,6 +44,24 @@ def real_data():
     if not folder:
         pytest.skip("ACTIVITY_TEST_DATA does not name a folder of real clips")
     return Path(folder)
+
+
+NOISE_SPEC = ClipSpec(num_frames=4, height=16, width=16, frames_per_second=10, streams=("rgb", "motion"))
+NOISE_LENGTHS = {"a": 5, "b": 40, "c": 32, "d": 1, "e": 70}  # batches of 32 frames end inside stacks and between them
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A data set folder of stacks of noise."""
+    rng = np.random.default_rng(0)
+    samples = []
+    for stream in NOISE_SPEC.streams:
+        stream_dir(tmp_path, stream).mkdir()
+    for id_, length in NOISE_LENGTHS.items():
+        for stream in NOISE_SPEC.streams:
+            np.save(stack_path(tmp_path, id_, stream), rng.integers(0, 256, (length, 16, 16, 3), dtype=np.uint8))
+        samples.append(Sample(sample_id=id_, path=f"{id_}.avi", label="run", group=id_, split="train"))
+    return Dataset(tmp_path, tmp_path / "videos", NOISE_SPEC, samples, [])
 
 
 LABELS = ("brightens", "darkens")  # each is the other played backwards: only the order of frames tells them apart

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "activity"
 ORDER = """
     errors config progress video motion clips network timeline dataset splits metrics
     devices layers backbones heads classifier export runtimes calibration
-    synthetic store preprocessing batches checkpoint fitting training evaluation
+    synthetic store features preprocessing batches checkpoint fitting training evaluation
     updating study tuning predictor plots explain report doctor demo arguments cli
 """.split()
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

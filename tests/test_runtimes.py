@@ -13,9 +13,9 @@ from activity import runtimes
 from activity.backbones import build_backbone
 from activity.classifier import load_classifier, save_classifier
 from activity.errors import ActivityError, ModelFileError
+from activity.features import _cache_dirs, extract_features
 from activity.predictor import Predictor
 from activity.runtimes import ExportedNetwork, choose, load_network, open_encoder
-from activity.store import _cache_dirs, extract_features
 
 HERE = [name for name, package in (("openvino", "openvino"), ("onnx", "tf2onnx")) if importlib.util.find_spec(package)]
 needs_openvino = pytest.mark.skipif("openvino" not in HERE, reason="openvino is not installed")

@@ -4,21 +4,17 @@ import json
 import os
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
+from conftest import NOISE_SPEC
 
-from activity import classifier
-from activity.backbones import build_backbone
 from activity.config import ClipSpec, as_dict
 from activity.dataset import Sample
 from activity.errors import DatasetError, VideoError
 from activity.store import (
     MANIFEST_COLUMNS,
-    Dataset,
     Stacks,
     atomic_file,
-    extract_features,
     load_dataset,
     read_csv,
     stack_path,
@@ -26,24 +22,6 @@ from activity.store import (
     write_csv,
     write_stacks,
 )
-
-SPEC = ClipSpec(num_frames=4, height=16, width=16, frames_per_second=10, streams=("rgb", "motion"))
-LENGTHS = {"a": 5, "b": 40, "c": 32, "d": 1, "e": 70}  # batches of 32 frames end inside stacks and between them
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    """A data set folder of stacks of noise."""
-    rng = np.random.default_rng(0)
-    samples = []
-    for stream in SPEC.streams:
-        stream_dir(tmp_path, stream).mkdir()
-    for id_, length in LENGTHS.items():
-        for stream in SPEC.streams:
-            np.save(stack_path(tmp_path, id_, stream), rng.integers(0, 256, (length, 16, 16, 3), dtype=np.uint8))
-        samples.append(Sample(sample_id=id_, path=f"{id_}.avi", label="run", group=id_, split="train"))
-    return Dataset(tmp_path, tmp_path / "videos", SPEC, samples, [])
-
 
 # === Files that appear whole or not at all ===
 
@@ -88,7 +66,7 @@ def test_no_stack_of_what_is_no_video(tmp_path):
     (tmp_path / "a.avi").write_bytes(b"text")
     (tmp_path / "frames").mkdir()
     with pytest.raises(VideoError, match="this is a text file"):
-        write_stacks(tmp_path / "a.avi", dataclasses.replace(SPEC, streams=("rgb",)), tmp_path, "a-1")
+        write_stacks(tmp_path / "a.avi", dataclasses.replace(NOISE_SPEC, streams=("rgb",)), tmp_path, "a-1")
     assert os.listdir(tmp_path / "frames") == []
 
 
@@ -119,11 +97,25 @@ def test_stacks_that_are_damaged(dataset, content, message):
         dataset.frames(dataset.samples[0])
 
 
+def test_all_streams_of_a_sample_side_by_side(dataset):
+    stack = Stacks(dataset.frames, dataset.samples, NOISE_SPEC.streams)[1]
+    assert len(stack) == 40
+    part = stack[5:9]
+    assert part.shape == (4, 2, 16, 16, 3)
+    for s, stream in enumerate(NOISE_SPEC.streams):
+        np.testing.assert_array_equal(part[:, s], dataset.frames(dataset.samples[1], stream)[5:9])
+
+
+def test_a_stream_that_was_not_made_is_named(dataset):
+    with pytest.raises(DatasetError, match="has no stream closeup; it was made with rgb, motion"):
+        dataset.with_streams(("rgb", "closeup"))
+
+
 # === Opening a folder ===
 
 
 def write_folder(folder, about=None, rows=None):
-    about = about or {"format_version": 2, "spec": as_dict(SPEC), "videos_dir": "/videos"}
+    about = about or {"format_version": 2, "spec": as_dict(NOISE_SPEC), "videos_dir": "/videos"}
     (folder / "dataset.json").write_text(json.dumps(about))
     row = dict(zip(MANIFEST_COLUMNS, ["a-1", "run/a.avi", "run", "anna", "train", "7", "0.7"], strict=True))
     rows = [{**row, "fold": "2"}] if rows is None else rows
@@ -137,7 +129,7 @@ def write_folder(folder, about=None, rows=None):
 def test_load_dataset(tmp_path):
     write_folder(tmp_path)
     dataset = load_dataset(tmp_path)
-    assert dataset.spec == SPEC and dataset.videos_dir == Path("/videos") and dataset.labels == ["run"]
+    assert dataset.spec == NOISE_SPEC and dataset.videos_dir == Path("/videos") and dataset.labels == ["run"]
     assert dataset.samples == [
         Sample(
             sample_id="a-1",
@@ -202,113 +194,7 @@ def test_a_folder_that_is_unfinished(tmp_path):
         load_dataset(tmp_path)
 
 
-# === Features ===
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    keras.utils.set_random_seed(0)
-    return build_backbone("small_cnn", height=16, width=16, weights="none")
-
-
-def cached(dataset):
-    return sorted(path.relative_to(dataset.dataset_dir) for path in dataset.dataset_dir.glob("features/*/*"))
-
-
-def assert_equal(features, expected):
-    for one, other in zip(features, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-
-
-def test_every_frame_gets_its_own_features(dataset, backbone):
-    features = extract_features(dataset, dataset.samples, backbone)
-    assert [f.shape for f in features] == [(length, 2, 128) for length in LENGTHS.values()]
-    assert all(f.dtype == np.float32 for f in features)
-    for s, stream in enumerate(SPEC.streams):
-        frames = (dataset.frames(sample, stream) for sample in dataset.samples)
-        expected = [backbone.predict(np.array(stack), verbose=0) for stack in frames]
-        assert_equal([stack[:, s] for stack in features], expected)
-
-
-def test_a_stream_has_a_cache_of_its_own(dataset, backbone):
-    both = extract_features(dataset, dataset.samples, backbone)
-    assert len({path.parent for path in cached(dataset)}) == 2
-    motion = extract_features(dataset.with_streams(["motion"]), dataset.samples, backbone)
-    for one, other in zip(motion, both, strict=True):
-        np.testing.assert_array_equal(one[:, 0], other[:, 1])
-
-
-def test_a_stream_that_was_not_made_is_named(dataset):
-    with pytest.raises(DatasetError, match="has no stream closeup; it was made with rgb, motion"):
-        dataset.with_streams(("rgb", "closeup"))
-
-
-def test_all_streams_of_a_sample_side_by_side(dataset):
-    stack = Stacks(dataset.frames, dataset.samples, SPEC.streams)[1]
-    assert len(stack) == 40
-    part = stack[5:9]
-    assert part.shape == (4, 2, 16, 16, 3)
-    for s, stream in enumerate(SPEC.streams):
-        np.testing.assert_array_equal(part[:, s], dataset.frames(dataset.samples[1], stream)[5:9])
-
-
 def test_a_data_set_from_before_there_were_streams_has_one(tmp_path):
-    spec = {name: value for name, value in as_dict(SPEC).items() if name != "streams"}
+    spec = {name: value for name, value in as_dict(NOISE_SPEC).items() if name != "streams"}
     write_folder(tmp_path, about={"format_version": 1, "spec": spec, "videos_dir": "/videos"})
     assert load_dataset(tmp_path).spec.streams == ("rgb",)
-
-
-def test_features_follow_the_samples_asked_for(dataset, backbone):
-    features = extract_features(dataset, dataset.samples, backbone, keep=False)
-    picked = [dataset.samples[i] for i in (3, 0, 3)]
-    assert_equal(extract_features(dataset, picked, backbone), [features[i] for i in (3, 0, 3)])
-
-
-def test_what_is_cached_is_not_computed(dataset, backbone, monkeypatch):
-    some = extract_features(dataset, dataset.samples[:3], backbone)
-    assert sorted(path.name for path in cached(dataset)) == ["a.npy", "a.npy", "b.npy", "b.npy", "c.npy", "c.npy"]
-    num_frames = []
-    monkeypatch.setattr(
-        classifier, "predict", lambda model, batch: num_frames.append(len(batch)) or np.zeros((len(batch), 128))
-    )
-    again = extract_features(dataset, dataset.samples, backbone)
-    assert sum(num_frames) == 2 * (1 + 70)  # d and e only, of both streams
-    for one, other in zip(again, some, strict=False):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_a_cache_that_is_lost_is_made_again(dataset, backbone):
-    before = extract_features(dataset, dataset.samples, backbone)
-    for path in cached(dataset):
-        (dataset.dataset_dir / path).unlink()
-    assert_equal(extract_features(dataset, dataset.samples, backbone), before)
-    assert len(cached(dataset)) == 2 * len(LENGTHS)
-
-
-def test_features_need_not_be_kept(dataset, backbone):
-    extract_features(dataset, dataset.samples, backbone, keep=False)
-    assert not (dataset.dataset_dir / "features").exists()
-
-
-def test_other_weights_have_another_cache(dataset, backbone):
-    other = build_backbone("small_cnn", height=16, width=16, weights="none")
-    first, second = (extract_features(dataset, dataset.samples[:1], model)[0] for model in (backbone, other))
-    assert not np.allclose(first, second)
-    folders = {path.parent.name for path in cached(dataset)}
-    assert len(folders) == 4 and all(name.startswith("small_cnn-") for name in folders)
-    np.testing.assert_array_equal(extract_features(dataset, dataset.samples[:1], backbone)[0], first)
-
-
-def test_what_was_computed_before_a_stop_is_kept(dataset, backbone, monkeypatch):
-    calls = []
-
-    def stop(model, batch):
-        calls.append(len(batch))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return np.zeros((len(batch), 128), np.float32)
-
-    monkeypatch.setattr(classifier, "predict", stop)
-    with pytest.raises(KeyboardInterrupt):
-        extract_features(dataset, dataset.samples, backbone)
-    assert [path.name for path in cached(dataset)] == ["a.npy", "b.npy"]  # of 64 frames, 45 were whole stacks

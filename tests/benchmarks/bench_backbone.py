@@ -21,8 +21,9 @@ import numpy as np
 from activity.backbones import build_backbone
 from activity.config import ClipSpec
 from activity.dataset import Sample
+from activity.features import extract_features
 from activity.layers import TimeDistributed, uses_jit
-from activity.store import Dataset, extract_features, stack_path
+from activity.store import Dataset, stack_path
 
 LAYERS = {"stock": keras.layers.TimeDistributed, "folded": TimeDistributed}
 PARTS = ("distributed", "bare", "padding", "odd")

@@ -25,8 +25,9 @@ from matplotlib import pyplot as plt
 
 from activity.clips import sample_video
 from activity.config import ClipSpec, TrainConfig
+from activity.features import extract_features
 from activity.preprocessing import preprocess
-from activity.store import extract_features, load_dataset
+from activity.store import load_dataset
 
 SMALL = ClipSpec(num_frames=8, height=32, width=32, streams=("rgb",))
 

@@ -29,8 +29,9 @@ from activity import classifier as classifier_module
 from activity import fitting, heads
 from activity.batches import FeatureBatches, FrameBatches
 from activity.config import TrainConfig
+from activity.features import extract_features
 from activity.layers import uses_jit
-from activity.store import Stacks, extract_features, load_dataset, stream_dir
+from activity.store import Stacks, load_dataset, stream_dir
 from activity.training import build_classifier, train
 
 
