@@ -196,7 +196,7 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _classify(arguments: argparse.Namespace) -> int:
-    from activity.dataset import expand_sources
+    from activity.listing import expand_sources
 
     sources = expand_sources(arguments.sources)
     if arguments.csv and not arguments.csv.parent.is_dir():

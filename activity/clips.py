@@ -6,16 +6,21 @@ S is the number of streams: what is made of each sampled frame, see `activity.mo
 
 Evenly spread, a stack never holds more than T frames and gives one clip. At a fixed rate it holds the whole video at
 that rate, N may exceed T, and windows of T cover all of it. The index plans are pure functions.
+
+All this may be done with a part of a video, its span, as if there were no more of it; only `motion` and `closeup` also
+look at the frames beside it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+from array import array
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -29,18 +34,23 @@ _logger = logging.getLogger(__name__)
 
 # Containers round timestamps (Matroska to 1 ms), so a frame that is due may claim to be a little early.
 _TIMESTAMP_TOLERANCE_SECONDS = 1e-3
-_INDEX_PAYS = 32  # frames between two that are taken; then most of a usual group of pictures can be skipped
+_INDEX_PAYS = 32  # frames that are skipped in a row; then most of a usual group of pictures need not be decoded
+
+Span: TypeAlias = tuple[float, float]  # start_seconds, end_seconds: what lies in [start, end), from the first frame on
+WHOLE: Span = (0.0, math.inf)
+
+Take: TypeAlias = Callable[[np.ndarray], object]  # receives a sampled frame (S, H, W, 3)
 
 
 @dataclass(frozen=True)
 class SampledVideo:
-    """What was read of a video while its frames were taken.
+    """What was read of a video, or of a span of it, while its frames were taken.
 
     Attributes:
-        timestamps_seconds: of the taken frames, counted from the first frame of the video.
-        num_frames: decoded in all, taken or not.
-        num_frames_claimed: according to the header, 0 when it does not say.
-        duration_seconds: from the first frame to the end of the last.
+        timestamps_seconds: of the taken frames, counted from the first frame of the video, also those of a span.
+        num_frames: in the video or span, taken or not; decoded or, where that was skipped, found by the index.
+        num_frames_claimed: according to the header, 0 when it does not say; of a span, as many of them as lie in it.
+        duration_seconds: of the video or span, from its first frame to the end of its last.
         problem: what the user should know although frames could be used, or `None`.
     """
 
@@ -119,29 +129,28 @@ def resize_frame(frame: np.ndarray, spec: ClipSpec) -> np.ndarray:
     return canvas
 
 
-def sample_video(
-    path: Path, spec: ClipSpec, take: Callable[[np.ndarray], object], *, num_threads: int = 1
-) -> SampledVideo:
+def sample_video(path: Path, spec: ClipSpec, take: Take, *, span: Span = WHOLE, num_threads: int = 1) -> SampledVideo:
     """Decode a video and hand its sampled frames, in order, to `take`.
 
-    Where the sampled frames lie far apart, what lies between is skipped from key frame to key frame. If the container
-    cannot be trusted, every frame is decoded: the same frames, later. Memory does not grow with the length of the
-    video: at most T frames are held, and the neighbours of one.
+    Where the sampled frames lie far apart, or a span begins late, what lies between is skipped from key frame to key
+    frame. If the container cannot be trusted, every frame is decoded, up to the end of the span: the same frames,
+    later. Of frames, at most T are held, and the neighbours of one, however long the video is.
 
     Args:
         path: a video file.
         spec: which frames and at what size.
         take: receives each frame, `(S, spec.height, spec.width, 3)` uint8 RGB, in the order of `spec.streams`.
+        span: evenly, the frames in it are divided; at a rate, sample times are counted from its start.
         num_threads: decoding threads, 0 for FFmpeg's choice.
 
     Raises:
-        VideoError: not one frame can be decoded; the message says why.
+        VideoError: not one frame can be decoded, or none lies in the span; the message says why.
     """
     sample_all = _sample_evenly if spec.frames_per_second is None else _sample_at_rate
     with VideoReader(path, num_threads=num_threads) as reader:
-        frame_index = index_frames(reader.path) if _frames_apart(spec, reader.info) > _INDEX_PAYS else None
+        frame_index = index_frames(reader.path) if _frames_skipped(spec, reader.info, span) > _INDEX_PAYS else None
         if frame_index is None:
-            return sample_all(reader, spec, take)
+            return sample_all(reader, spec, span, take)
         num_taken = 0
 
         def count(frame: np.ndarray) -> None:
@@ -150,18 +159,20 @@ def sample_video(
             take(frame)
 
         try:
-            return _sample_by_index(reader, spec, count, frame_index)
+            return _sample_by_index(reader, spec, span, count, frame_index)
         except SeekError as error:
             _logger.info("%s: every frame is decoded instead", error)
     repeated = iter(range(num_taken))  # at a fixed rate; evenly, nothing is handed over before all is well
     with VideoReader(path, num_threads=num_threads) as reader:
-        return sample_all(reader, spec, lambda frame: take(frame) if next(repeated, None) is None else None)
+        return sample_all(reader, spec, span, lambda frame: take(frame) if next(repeated, None) is None else None)
 
 
-def read_stack(path: Path, spec: ClipSpec, *, num_threads: int = 1) -> tuple[np.ndarray, SampledVideo]:
+def read_stack(
+    path: Path, spec: ClipSpec, *, span: Span = WHOLE, num_threads: int = 1
+) -> tuple[np.ndarray, SampledVideo]:
     """The sampled frames of a video in memory, `(N, S, H, W, 3)` uint8 RGB, and what was read. See `sample_video`."""
     frames: list[np.ndarray] = []
-    sampled = sample_video(path, spec, frames.append, num_threads=num_threads)
+    sampled = sample_video(path, spec, frames.append, span=span, num_threads=num_threads)
     return np.stack(frames), sampled
 
 
@@ -175,66 +186,105 @@ def _scale(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR if near else cv2.INTER_AREA)
 
 
-def _frames_apart(spec: ClipSpec, info: VideoInfo) -> float:
-    """How far apart sampled frames lie in a video, if its header is right."""
-    if spec.frames_per_second is None:
-        return info.num_frames_claimed / spec.num_frames
-    return info.frames_per_second / spec.frames_per_second
+def _frames_skipped(spec: ClipSpec, info: VideoInfo, span: Span) -> float:
+    """How many frames can be skipped in a row, before the span or between sampled frames, if the header is right."""
+    part = _claimed_part(info, span)
+    apart = (part.stop - part.first) / spec.num_frames
+    if spec.frames_per_second is not None:
+        apart = info.frames_per_second / spec.frames_per_second
+    return max(apart, span[0] * info.frames_per_second)
+
+
+class _Part(NamedTuple):
+    """The frames of a span: from the index `first` to before `stop`, of `total` frames in the video."""
+
+    first: int
+    stop: int
+    total: int
+
+
+def _claimed_part(info: VideoInfo, span: Span) -> _Part:
+    """The frames of a span as the header has it."""
+    edges = np.ceil((np.array(span) - _TIMESTAMP_TOLERANCE_SECONDS) * info.frames_per_second)
+    first, stop = np.clip(edges, 0, info.num_frames_claimed).astype(int).tolist()
+    return _Part(first, stop, info.num_frames_claimed)
+
+
+def _found_part(reader: VideoReader, seconds: np.ndarray, span: Span) -> _Part:
+    """The frames of a span, of a video whose frames have these times; raises `VideoError` if there are none."""
+    if not len(seconds):
+        raise VideoError(f"{reader.path}: {why_unreadable(reader.path)}")
+    first, stop = np.searchsorted(seconds, np.array(span) - _TIMESTAMP_TOLERANCE_SECONDS).tolist()
+    if first == len(seconds):
+        ends = round(_end(seconds, reader.info), 2)
+        raise VideoError(f"{reader.path}: the segment starts at {span[0]} s, but the video ends at {ends} s")
+    if first == stop:
+        raise VideoError(f"{reader.path}: there is no frame from {span[0]} s to {span[1]} s")
+    return _Part(first, stop, len(seconds))
+
+
+def _end(seconds: np.ndarray, info: VideoInfo) -> float:
+    """When the last frame ends."""
+    return float(seconds[-1]) + 1 / info.frames_per_second
 
 
 def _sample_by_index(
-    reader: VideoReader, spec: ClipSpec, take: Callable[[np.ndarray], object], frame_index: FrameIndex
+    reader: VideoReader, spec: ClipSpec, span: Span, take: Take, frame_index: FrameIndex
 ) -> SampledVideo:
-    total, timestamps = len(frame_index.milliseconds), frame_index.timestamps_seconds.tolist()
+    seconds = frame_index.timestamps_seconds
+    part = _found_part(reader, seconds, span)
     frames: list[np.ndarray] = []
     if spec.frames_per_second is None:
-        copies = _evenly(total, spec)
+        copies, needed = _plan_evenly(part, spec, reader.info)
     else:
-        due = _DueCopies(spec.frames_per_second)
-        copies = {index: n for index, seconds in enumerate(timestamps) if (n := due(index, seconds))}
-    needed = _needed(copies, spec, reader.info, total)
-    # The last frame is not where it should be if a file was cut off, or if an edit list hides some of its packets.
-    visited = needed | {total - 1}
+        due = _DueCopies(spec.frames_per_second, span)
+        copies = {i: n for i in range(part.first, part.stop) if (n := due(i, float(seconds[i])))}
+        needed = _needed(copies, spec, reader.info, part.total)
+    # The first frame is not where it should be if an edit list hides some of the packets; nor the last one, or if the
+    # file was cut off.
+    visited = sorted(needed | {0, part.stop - 1})
     hand_over = frames.append if spec.frames_per_second is None else take
-    passed = _decode(reader, reader.visit(sorted(visited), frame_index), spec, hand_over, _by_plan(copies), needed)
-    if passed.num_frames <= max(visited):
-        raise SeekError(f"{reader.path}: frame {passed.num_frames} cannot be decoded")
+    passed = _decode(reader, reader.visit(visited, frame_index), spec, span, hand_over, _by_plan(copies), needed)
+    if len(passed.seconds) < len(visited):
+        raise SeekError(f"{reader.path}: frame {visited[len(passed.seconds)]} cannot be decoded")
     for frame in frames:
         take(frame)
-    return _sampled(reader, passed.taken, total, timestamps[-1])
+    return _sampled(reader, _Passed(passed.taken, seconds), span)
 
 
-def _sample_evenly(reader: VideoReader, spec: ClipSpec, take: Callable[[np.ndarray], object]) -> SampledVideo:
+def _sample_evenly(reader: VideoReader, spec: ClipSpec, span: Span, take: Take) -> SampledVideo:
     # The plan needs the true count, which only decoding gives. Plan by the header's count for one pass, which is
     # enough when the header was right; otherwise read again with the count just found.
-    claimed = reader.info.num_frames_claimed
-    frames, sampled = _sample_as_if(claimed, reader, spec)
-    if _evenly(sampled.num_frames, spec) != _evenly(claimed, spec):
+    plan = _plan_evenly(_claimed_part(reader.info, span), spec, reader.info)
+    frames, passed = _sample_by_plan(*plan, reader, spec, span)
+    true_plan = _plan_evenly(_found_part(reader, passed.seconds, span), spec, reader.info)
+    if true_plan != plan:
         with VideoReader(reader.path, num_threads=reader.num_threads) as again:
-            frames, sampled = _sample_as_if(sampled.num_frames, again, spec)
+            frames, passed = _sample_by_plan(*true_plan, again, spec, span)
+    sampled = _sampled(reader, passed, span)
     for frame in frames:
         take(frame)
     return sampled
 
 
-def _sample_as_if(total: int, reader: VideoReader, spec: ClipSpec) -> tuple[list[np.ndarray], SampledVideo]:
+def _sample_by_plan(
+    copies: dict[int, int], needed: set[int], reader: VideoReader, spec: ClipSpec, span: Span
+) -> tuple[list[np.ndarray], _Passed]:
     frames: list[np.ndarray] = []
-    copies = _evenly(total, spec)
-    needed = _needed(copies, spec, reader.info, total)
-    passed = _decode(reader, reader, spec, frames.append, _by_plan(copies), needed)
-    return frames, _sampled(reader, *passed)
+    return frames, _decode(reader, reader, spec, span, frames.append, _by_plan(copies), needed)
 
 
-def _sample_at_rate(reader: VideoReader, spec: ClipSpec, take: Callable[[np.ndarray], object]) -> SampledVideo:
+def _sample_at_rate(reader: VideoReader, spec: ClipSpec, span: Span, take: Take) -> SampledVideo:
     assert spec.frames_per_second is not None
-    due = _DueCopies(spec.frames_per_second)
+    due = _DueCopies(spec.frames_per_second, span)
     needed = None if gap_frames(spec, reader.info.frames_per_second) else ()  # any may be compared, or none
-    return _sampled(reader, *_decode(reader, reader, spec, take, due, needed))
+    return _sampled(reader, _decode(reader, reader, spec, span, take, due, needed), span)
 
 
-def _evenly(total: int, spec: ClipSpec) -> dict[int, int]:
-    """Index -> how often it is taken."""
-    return dict.fromkeys(even_indices(total, spec.num_frames).tolist(), 1)
+def _plan_evenly(part: _Part, spec: ClipSpec, info: VideoInfo) -> tuple[dict[int, int], set[int]]:
+    """Index -> how often it is taken; and the frames that are needed for that."""
+    copies = dict.fromkeys((part.first + even_indices(part.stop - part.first, spec.num_frames)).tolist(), 1)
+    return copies, _needed(copies, spec, info, part.total)
 
 
 def _by_plan(copies: dict[int, int]) -> Callable[[int, float], int]:
@@ -242,13 +292,16 @@ def _by_plan(copies: dict[int, int]) -> Callable[[int, float], int]:
 
 
 class _DueCopies:
-    """How often each frame is taken at a fixed rate, asked frame by frame."""
+    """How often each frame of a span is taken at a fixed rate, asked frame by frame."""
 
-    def __init__(self, rate: float) -> None:
-        self._rate, self._num_taken = rate, 0
+    def __init__(self, rate: float, span: Span) -> None:
+        self._rate, self._span, self._num_taken = rate, span, 0
 
     def __call__(self, index: int, seconds: float) -> int:
-        due = num_times_due(seconds, self._num_taken, self._rate)
+        start, end = self._span
+        if not start <= seconds + _TIMESTAMP_TOLERANCE_SECONDS < end:
+            return 0
+        due = num_times_due(seconds - start, self._num_taken, self._rate)
         self._num_taken += due
         return due
 
@@ -263,37 +316,41 @@ def _needed(copies: Collection[int], spec: ClipSpec, info: VideoInfo, total: int
 
 
 class _Passed(NamedTuple):
-    """What one pass over a video saw: the times of the taken frames, the count, the time of the last."""
+    """What one pass over a video saw: the times of the taken frames, and `(N,)` of all that came by."""
 
     taken: tuple[float, ...]
-    num_frames: int
-    seconds: float
+    seconds: np.ndarray
 
 
 def _decode(
     reader: VideoReader,
     frames: Iterable[tuple[int, float]],
     spec: ClipSpec,
-    take: Callable[[np.ndarray], object],
+    span: Span,
+    take: Take,
     num_copies: Callable[[int, float], int],
     needed: Collection[int] | None,
 ) -> _Passed:
-    """One pass over frames of a reader.
+    """One pass over frames of a reader, to the end of a span and so far beyond as its last frames may be compared.
 
     Args:
         reader: gives their pictures.
         frames: `(index, timestamp_seconds)`; times are counted from the first frame of the video, or from frame 0.
         spec: what is made of them.
+        span: see `sample_video`.
         take: see `sample_video`.
         num_copies: how often the frame of an index and time is taken.
         needed: frames that are converted because a stream compares them; `None`: any may be.
     """
     taken: list[float] = []
-    num_frames, start, seconds = 0, 0.0, 0.0
-    streams = StreamMaker(spec, gap_frames(spec, reader.info.frames_per_second), partial(resize_frame, spec=spec), take)
+    passed = array("d")
+    start, gap = 0.0, gap_frames(spec, reader.info.frames_per_second)
+    num_left = 3 * gap  # behind the span
+    streams = StreamMaker(spec, gap, partial(resize_frame, spec=spec), take)
     for index, timestamp in frames:
         start = timestamp if index == 0 else start
         seconds = timestamp - start
+        num_left -= seconds + _TIMESTAMP_TOLERANCE_SECONDS >= span[1]
         copies = num_copies(index, seconds)
         if copies or needed is None or index in needed:
             try:
@@ -303,32 +360,39 @@ def _decode(
                     break
                 raise VideoError(f"{reader.path}: its first frame cannot be decoded") from error
             taken += [seconds] * copies
-        num_frames = index + 1
+        passed.append(seconds)
+        if num_left < 0:
+            break
     streams.finish()
-    return _Passed(tuple(taken), num_frames, seconds)
+    return _Passed(tuple(taken), np.array(passed))
 
 
-def _sampled(reader: VideoReader, taken: tuple[float, ...], num_frames: int, seconds: float) -> SampledVideo:
-    if num_frames == 0:
-        raise VideoError(f"{reader.path}: {why_unreadable(reader.path)}")
-    duration = seconds + 1 / reader.info.frames_per_second
+def _sampled(reader: VideoReader, passed: _Passed, span: Span) -> SampledVideo:
+    part = _found_part(reader, passed.seconds, span)
+    claimed = _claimed_part(reader.info, span)
     return SampledVideo(
-        timestamps_seconds=taken,
-        num_frames=num_frames,
-        num_frames_claimed=reader.info.num_frames_claimed,
-        duration_seconds=duration,
-        problem=_problem(num_frames, duration, reader.info),
+        timestamps_seconds=passed.taken,
+        num_frames=part.stop - part.first,
+        num_frames_claimed=claimed.stop - claimed.first,
+        duration_seconds=_end(passed.seconds[: part.stop], reader.info) - float(passed.seconds[part.first]),
+        problem=_problem(part, _end(passed.seconds, reader.info), span, reader.info),
     )
 
 
-def _problem(num_frames: int, duration_seconds: float, info: VideoInfo) -> str | None:
-    if num_frames == 1:
+def _problem(part: _Part, video_end: float, span: Span, info: VideoInfo) -> str | None:
+    if part.stop - part.first == 1:
         return "holds one frame only, so nothing moves in it (a picture?); that frame is used"
+    if span[1] < math.inf:
+        if span[1] <= video_end + 1 / info.frames_per_second:
+            return None
+        return (
+            f"the segment ends at {span[1]} s, but the video ends at {video_end:.2f} s; the frames before that are used"
+        )
     # Compare times, not counts: for a variable frame rate the header's count is rate times duration, a guess.
     claimed_seconds = info.duration_seconds_claimed
-    if duration_seconds < 0.9 * claimed_seconds and num_frames < 0.9 * info.num_frames_claimed:
+    if video_end < 0.9 * claimed_seconds and part.total < 0.9 * info.num_frames_claimed:
         return (
-            f"ends after {num_frames} frames ({duration_seconds:.2f} s) of a claimed {info.num_frames_claimed} "
+            f"ends after {part.total} frames ({video_end:.2f} s) of a claimed {info.num_frames_claimed} "
             f"({claimed_seconds:.2f} s): cut off or damaged; the frames before that are used"
         )
     return None

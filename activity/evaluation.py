@@ -15,7 +15,7 @@ import numpy as np
 
 from activity.classifier import ActivityClassifier
 from activity.config import TrainConfig
-from activity.dataset import Sample, content_of
+from activity.dataset import Sample, content_of, file_of
 from activity.errors import DatasetError
 from activity.features import extract_features
 from activity.metrics import Scores
@@ -333,8 +333,8 @@ def _baseline(features: Sequence[np.ndarray], label_ids: np.ndarray, test: np.nd
 
 
 def _warn_of_flattery(classifier: ActivityClassifier, dataset: Dataset, samples: Sequence[Sample]) -> None:
-    taught = set(classifier.record.get("taught", ()))
-    known = [sample for sample in samples if content_of(sample) in taught]
+    taught = set(map(file_of, classifier.record.get("taught", ())))
+    known = [sample for sample in samples if file_of(content_of(sample)) in taught]
     if known:
         _logger.warning("%d of these %d videos were taught to this model: the score flatters", len(known), len(samples))
     longest = LONG_CLIPS * classifier.clip_seconds

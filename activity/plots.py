@@ -271,7 +271,7 @@ def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10,
             color=_WRONG if wrong else _RIGHT,
             fontsize="medium",
         )
-        judged = f"{scores.confidences[i]:.2f}   {shortened(sample.path, 40)}"
+        judged = f"{scores.confidences[i]:.2f}   {shortened(sample.name, 40)}"
         axes.set_title(judged, loc="right", color=_GREY, fontsize="small")
     return figure
 
@@ -342,7 +342,7 @@ def samples_figure(dataset: Dataset, *, per_label: int = 1, num_columns: int = 8
     for sample, strip, axes in zip(rows, strips, np.ravel(figure.subplots(len(rows), 1, squeeze=False)), strict=True):
         axes.imshow(strip)
         axes.set_axis_off()
-        about = f"{shortened(sample.path, 60)}   {sample.duration_seconds:.1f} s"
+        about = f"{shortened(sample.name, 60)}   {sample.duration_seconds:.1f} s"
         axes.set_title(shortened(sample.label), loc="left", fontsize="medium")
         axes.set_title(about, loc="right", color=_GREY, fontsize="small")
     return figure

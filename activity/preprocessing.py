@@ -18,19 +18,21 @@ import cv2
 import numpy as np
 
 from activity import __version__
+from activity.clips import Span
 from activity.config import STREAMS, ClipSpec, as_dict
 from activity.dataset import (
     SPLITS,
     Sample,
     VideoList,
     content_of,
+    file_of,
     labels_of,
     labels_without,
-    list_videos,
     name_some,
     with_ids,
 )
 from activity.errors import DatasetError, VideoError
+from activity.listing import list_videos
 from activity.progress import progress_bar
 from activity.splits import extend_splits, join_copies
 from activity.store import (
@@ -43,6 +45,7 @@ from activity.store import (
     read_about,
     stack_path,
     stream_dir,
+    time_columns,
     write_csv,
     write_stacks,
 )
@@ -75,12 +78,13 @@ def preprocess(
     """Decode labelled videos into a data set folder.
 
     A second run decodes only videos that are new or changed, drops those that are gone, and keeps the splits of the
-    groups it knows. A video that cannot be read is listed in `problems.csv` with its reason, and the run goes on.
+    groups it knows. A video that cannot be read is listed in `problems.csv` with its reason, and the run goes on. What
+    is said of videos holds for segments, where the manifest has some.
 
     Workers are spawned processes: in a script of your own, call this below `if __name__ == "__main__":`.
 
     Args:
-        videos: a folder per class, a folder with a `manifest.csv`, or that CSV; see `activity.dataset.list_videos`.
+        videos: a folder per class, a folder with a `manifest.csv`, or that CSV; see `activity.listing.list_videos`.
         dataset_dir: created; must be empty, or a data set of the same spec and videos.
         spec: which frames and at what size.
         split_files: official split lists of UCF101 or HMDB51.
@@ -166,14 +170,16 @@ def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int,
 
 def _check_what_is_gone(known: list[Sample], listed: VideoList, videos_dir: str, dataset_dir: Path) -> None:
     """Name how many known videos are gone; all of them, and from another folder, is a slip of the user."""
-    paths, contents = {s.path for s in listed.samples}, {content_of(s) for s in listed.samples}
+    old, new = ({content_of(sample) for sample in samples} for samples in (known, listed.samples))
     here = str(listed.videos_dir.resolve())
-    if known and here != videos_dir and contents.isdisjoint(map(content_of, known)):
+    if known and here != videos_dir and {*map(file_of, new)}.isdisjoint(map(file_of, old)):
         raise DatasetError(
             f"{dataset_dir}: was made from {videos_dir}, and none of its {len(known)} videos is in {here}; choose "
             "another --out, or delete that folder"
         )
-    num_gone = sum(sample.path not in paths and content_of(sample) not in contents for sample in known)
+    lost = Counter(sample.path for sample in known if content_of(sample) not in new)
+    changed = Counter(sample.path for sample in listed.samples if content_of(sample) not in old)
+    num_gone = (lost - changed).total()
     if num_gone:
         _logger.warning("%d videos are gone, dropped from the data set", num_gone)
 
@@ -183,8 +189,8 @@ def _check_what_is_gone(known: list[Sample], listed: VideoList, videos_dir: str,
 
 def _to_decode(
     listed: VideoList, decoded: dict[str, _Decoded], dataset_dir: Path, spec: ClipSpec, *, retry_failed: bool
-) -> dict[str, Path]:
-    """Sample id -> video, of those that have no note or no whole frame stack, and if asked of those that failed."""
+) -> dict[str, tuple[Path, Span]]:
+    """Sample id -> video and span, of what has no note or no whole frame stack, and if asked of what failed."""
     todo = {}
     for sample in listed.samples:
         known = decoded.get(sample.sample_id)
@@ -194,7 +200,7 @@ def _to_decode(
             else not retry_failed
         )
         if not done:
-            todo[sample.sample_id] = listed.videos_dir / sample.path
+            todo[sample.sample_id] = (listed.videos_dir / sample.path, sample.span)
     return todo
 
 
@@ -210,7 +216,7 @@ def _is_whole(stack: Path, spec: ClipSpec) -> bool:
 
 
 def _decode(
-    todo: dict[str, Path], dataset_dir: Path, spec: ClipSpec, num_workers: int, seconds_per_video: float
+    todo: dict[str, tuple[Path, Span]], dataset_dir: Path, spec: ClipSpec, num_workers: int, seconds_per_video: float
 ) -> dict[str, _Decoded]:
     """Sample id -> what its video gave; noted in `decoded.csv` one by one, so that a stopped run goes on there."""
     decoded = {}
@@ -236,7 +242,11 @@ def _read_notes(path: Path) -> dict[str, _Decoded]:
 
 
 def _decode_all(
-    videos: dict[str, Path], dataset_dir: Path, spec: ClipSpec, num_workers: int, seconds_per_video: float
+    videos: dict[str, tuple[Path, Span]],
+    dataset_dir: Path,
+    spec: ClipSpec,
+    num_workers: int,
+    seconds_per_video: float,
 ) -> Iterator[tuple[_Decoded, bool]]:
     """`(result, final)` as they come; one out of time or memory, or that crashed, is not final: a next run tries again.
 
@@ -252,8 +262,8 @@ def _decode_all(
     )
     try:
         ids: dict[Future, str] = {
-            pool.schedule(_decode_one, args=[id_, path, spec, dataset_dir], timeout=seconds_per_video): id_
-            for id_, path in videos.items()
+            pool.schedule(_decode_one, args=[id_, *video, spec, dataset_dir], timeout=seconds_per_video): id_
+            for id_, video in videos.items()
         }
         progress = progress_bar(as_completed(ids), total=len(ids), desc="decoding", unit="video")
         for future in progress:
@@ -270,10 +280,10 @@ def _prepare_worker(log_level: int) -> None:
     logging.basicConfig(level=log_level, format="%(message)s")
 
 
-def _decode_one(sample_id: str, video_path: Path, spec: ClipSpec, dataset_dir: Path) -> _Decoded:
-    """In a worker: one video to its stacks. A disk that is full is no fault of the video, and raises."""
+def _decode_one(sample_id: str, video_path: Path, span: Span, spec: ClipSpec, dataset_dir: Path) -> _Decoded:
+    """In a worker: one video or segment to its stacks. A disk that is full is no fault of the video, and raises."""
     try:
-        sampled = write_stacks(video_path, spec, dataset_dir, sample_id)
+        sampled = write_stacks(video_path, spec, dataset_dir, sample_id, span)
     except VideoError as error:
         reason = str(error).removeprefix(f"{printable(video_path)}: ")
         return _Decoded(sample_id, 0, _num_frames_claimed(video_path), 0.0, _one_line(reason))
@@ -326,7 +336,7 @@ def _problems(listed: VideoList, decoded: dict[str, _Decoded]) -> list[dict[str,
         if result.problem:
             rows.append(
                 {
-                    "path": sample.path,
+                    "path": sample.name,
                     "reason": result.problem,
                     "frames_read": result.num_frames,
                     "frames_claimed": result.num_frames_claimed,
@@ -359,8 +369,9 @@ def _write_folder(
 ) -> None:
     """Write the tables and the description, and only then drop what belongs to no sample."""
     extra = {name: None for sample in samples for name in sample.extra if name not in MANIFEST_COLUMNS}
-    rows = [{**sample.extra, **{name: getattr(sample, name) for name in MANIFEST_COLUMNS}} for sample in samples]
-    write_csv(dataset_dir / "manifest.csv", [*MANIFEST_COLUMNS, *extra], rows)
+    columns = [*MANIFEST_COLUMNS, *time_columns(samples)]
+    rows = [{**sample.extra, **{name: getattr(sample, name) for name in columns}} for sample in samples]
+    write_csv(dataset_dir / "manifest.csv", [*columns, *extra], rows)
     write_csv(dataset_dir / "problems.csv", PROBLEM_COLUMNS, problems)
     counts: dict[str, dict[str, int]] = defaultdict(dict)
     for (label, split), count in sorted(Counter((sample.label, sample.split) for sample in samples).items()):

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 
 from activity import plots
 from activity.classifier import ActivityClassifier
-from activity.dataset import Sample, content_of
+from activity.dataset import Sample, content_of, file_of
 from activity.evaluation import CrossValidation, Evaluation
 from activity.explain import Explainer, Explanation, explanation_figure
 from activity.metrics import expected_calibration_error
-from activity.store import Dataset, Stacks, atomic_file, write_csv
+from activity.store import Dataset, Stacks, atomic_file, time_columns, write_csv
 from activity.training import TrainingRun
 
 _PAGE = Path(__file__).with_name("report.html")
@@ -76,11 +76,16 @@ def save_report(
         json.dump(evaluation.as_dict(), file, indent=2)
     with atomic_file(out / "report.txt", "w") as file:
         file.write(evaluation.as_text() + "\n")
+    columns = ("path", *time_columns(evaluation.samples), "label")
     rows = [
-        {"path": sample.path, "label": sample.label, "predicted": scores.labels[best], "probability": float(confidence)}
+        {
+            **{name: getattr(sample, name) for name in columns},
+            "predicted": scores.labels[best],
+            "probability": float(confidence),
+        }
         for sample, best, confidence in zip(evaluation.samples, scores.predicted_ids, scores.confidences, strict=True)
     ]
-    write_csv(out / "predictions.csv", ("path", "label", "predicted", "probability"), rows)
+    write_csv(out / "predictions.csv", (*columns, "predicted", "probability"), rows)
     with atomic_file(out / "report.html", "w") as file:
         file.write(_page(evaluation, dataset, about or {}, pictures))
     files = [out / name for name in ("report.html", "scores.json", "report.txt", "predictions.csv")]
@@ -112,7 +117,7 @@ def _explain_sample(explainer: Explainer, dataset: Dataset, sample: Sample, labe
         seconds = places / spec.frames_per_second
     else:  # the middles of equal parts
         seconds = (places + 0.5) * sample.duration_seconds / len(frames)
-    return explainer.explain_frames(frames, label=label, source=sample.path, timestamps_seconds=seconds)
+    return explainer.explain_frames(frames, label=label, source=sample.name, timestamps_seconds=seconds)
 
 
 def save_training_report(run: TrainingRun, out: Path) -> list[Path]:
@@ -185,7 +190,8 @@ def _provenance(evaluation: Evaluation, dataset: Dataset, about: Mapping[str, ob
     else:
         lines.append("Groups are disjoint: no person or recording, as the groups name them, stands in two parts.")
     taught = about.get("taught")
-    known = sum(content_of(sample) in taught for sample in samples) if isinstance(taught, (list, tuple)) else 0
+    files = {*map(file_of, taught)} if isinstance(taught, (list, tuple)) else set()
+    known = sum(file_of(content_of(sample)) in files for sample in samples)
     if known:
         lines.append(f"WARNING: {known} of these videos were taught to this model: the score flatters.")
     if isinstance(evaluation, CrossValidation):
@@ -222,7 +228,7 @@ def _videos(evaluation: Evaluation) -> str:
     scores, rows = evaluation.scores, []
     for i in np.lexsort((np.where(scores.right, scores.confidences, -scores.confidences), scores.right)):
         sample, right = evaluation.samples[i], bool(scores.right[i])
-        cells = ["" if right else "\N{MULTIPLICATION SIGN}", sample.path, sample.label]
+        cells = ["" if right else "\N{MULTIPLICATION SIGN}", sample.name, sample.label]
         cells += [scores.labels[scores.predicted_ids[i]], f"{scores.confidences[i]:.3f}"]
         cells += [evaluation.folds[i]] if isinstance(evaluation, CrossValidation) else []
         rows.append((cells, "" if right else "wrong"))

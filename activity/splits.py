@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from activity.dataset import Sample, content_of, name_some
+from activity.dataset import Sample, content_of, file_of, in_order, name_some
 from activity.errors import DatasetError
 
 _NEW_GROUPS_TO_SPLIT = 5  # with fewer new groups than this, all of them go to train
@@ -29,7 +29,7 @@ def assign_splits(samples: Sequence[Sample], *, seed: int = 0) -> list[Sample]:
     """
     with_split = [sample for sample in samples if sample.split]
     if with_split and len(with_split) < len(samples):
-        first = next(sample.path for sample in samples if not sample.split)
+        first = next(sample.name for sample in samples if not sample.split)
         raise DatasetError(f"{len(samples) - len(with_split)} of {len(samples)} videos have no split, first: {first}")
     result = list(samples)
     if with_split:
@@ -55,12 +55,12 @@ def extend_splits(samples: Sequence[Sample], known: Iterable[Sample], *, seed: i
         known: samples of an earlier run, with their ids and splits.
         seed: of the split of new groups.
     """
-    split_of = {key: sample.split for sample in known for key in (sample.group, content_of(sample))}
+    split_of = {key: sample.split for sample in known for key in (sample.group, file_of(content_of(sample)))}
     if any(sample.split for sample in samples) or not split_of:
         return assign_splits(samples, seed=seed)
     splits: dict[str, str] = {}
     for sample in samples:
-        split = split_of.get(sample.group) or split_of.get(content_of(sample))
+        split = split_of.get(sample.group) or split_of.get(file_of(content_of(sample)))
         if split:
             splits.setdefault(sample.group, split)
     kept = [dataclasses.replace(sample, split=splits[sample.group]) for sample in samples if sample.group in splits]
@@ -71,7 +71,7 @@ def extend_splits(samples: Sequence[Sample], known: Iterable[Sample], *, seed: i
     elif new:
         _logger.warning("%d new groups were added to train; too few to divide among the splits", num_new_groups)
         new = [dataclasses.replace(sample, split="train") for sample in new]
-    return sorted(kept + new, key=lambda sample: sample.path)
+    return in_order(kept + new)
 
 
 def join_copies(samples: Iterable[Sample]) -> list[Sample]:
@@ -79,10 +79,11 @@ def join_copies(samples: Iterable[Sample]) -> list[Sample]:
     first: dict[str, Sample] = {}
     joined = []
     for sample in samples:
-        original = first.setdefault(content_of(sample), sample)
-        if original is not sample:
-            other = f" under another label ({original.label}, {sample.label})" if original.label != sample.label else ""
-            _logger.warning("%s has the same content as %s%s", sample.path, original.path, other)
+        twin = first.setdefault(content_of(sample), sample)
+        original = first.setdefault(file_of(content_of(sample)), sample)
+        if original.path != sample.path:
+            other = f" under another label ({twin.label}, {sample.label})" if twin.label != sample.label else ""
+            _logger.warning("%s has the same content as %s%s", sample.name, original.path, other)
             sample = dataclasses.replace(sample, group=original.group)
         joined.append(sample)
     return joined

@@ -1,7 +1,8 @@
 """The data set folder and its frame stacks. Every file appears whole or not at all.
 
     DATASET/dataset.json    format version, ClipSpec, labels, counts, versions
-    DATASET/manifest.csv    sample_id,path,label,group,split,num_frames,duration_seconds and the user's own columns
+    DATASET/manifest.csv    sample_id,path,label,group,split,num_frames,duration_seconds, where there are segments also
+                            start_seconds,end_seconds (empty: the beginning, the end), and the user's own columns
     DATASET/problems.csv    path,reason,frames_read,frames_claimed
     DATASET/decoded.csv     what decoding each content gave, so that it is done once
     DATASET/frames/<sample_id>.npy                       (N, H, W, 3) uint8 RGB, real frames only
@@ -26,9 +27,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from activity.clips import SampledVideo, sample_video
+from activity.clips import WHOLE, SampledVideo, Span, sample_video
 from activity.config import ClipSpec
-from activity.dataset import SPLITS, Sample, labels_of
+from activity.dataset import SPLITS, TIME_COLUMNS, Sample, labels_of
 from activity.errors import ActivityError, DatasetError
 
 FORMAT_VERSION = 2  # 1 had no streams
@@ -67,9 +68,11 @@ class Dataset:
         for label in self.labels:
             of_label = Counter(sample.split for sample in self.samples if sample.label == label)
             lines.append(f"{label:{width}}  " + "".join(f"{of_label[split]:7d}" for split in SPLITS))
+        num_files = len({sample.path for sample in self.samples})
+        videos = f"{len(self.samples)} segments of " if num_files < len(self.samples) else ""
         lines += [
             f"{'all':{width}}  " + "".join(f"{counts[split]:7d}" for split in SPLITS),
-            f"{len(self.samples)} videos, {len({sample.group for sample in self.samples})} groups, {self.spec}",
+            f"{videos}{num_files} videos, {len({sample.group for sample in self.samples})} groups, {self.spec}",
         ]
         if self.problems:
             lines.append(f"problems with {len(self.problems)} of the videos: {self.dataset_dir / 'problems.csv'}")
@@ -199,7 +202,9 @@ def _sample_from_row(row: dict[str, str]) -> Sample:
         split=values["split"],
         num_frames=int(values["num_frames"]),
         duration_seconds=float(values["duration_seconds"]),
-        extra={name: value for name, value in row.items() if name not in values},
+        start_seconds=float(row["start_seconds"]) if row.get("start_seconds") else None,
+        end_seconds=float(row["end_seconds"]) if row.get("end_seconds") else None,
+        extra={name: value for name, value in row.items() if name not in {*values, *TIME_COLUMNS}},
     )
 
 
@@ -220,6 +225,11 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def time_columns(samples: Iterable[Sample]) -> tuple[str, ...]:
+    """The columns that a table of samples needs beside their paths: none without segments."""
+    return TIME_COLUMNS if any(sample.is_segment for sample in samples) else ()
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
@@ -251,11 +261,13 @@ def stack_path(dataset_dir: Path, sample_id: str, stream: str = "rgb") -> Path:
     return stream_dir(dataset_dir, stream) / f"{sample_id}.npy"
 
 
-def write_stacks(video_path: Path, spec: ClipSpec, dataset_dir: Path, sample_id: str) -> SampledVideo:
-    """Decode a video into a file per stream, frame by frame: memory does not grow with the video.
+def write_stacks(
+    video_path: Path, spec: ClipSpec, dataset_dir: Path, sample_id: str, span: Span = WHOLE
+) -> SampledVideo:
+    """Decode a video, or a span of it, into a file per stream, frame by frame: memory does not grow with the video.
 
     Raises:
-        VideoError: not one frame can be decoded.
+        VideoError: not one frame can be decoded, or none lies in the span.
     """
     size = (spec.height, spec.width, 3)
     with contextlib.ExitStack() as stack:
@@ -270,7 +282,7 @@ def write_stacks(video_path: Path, spec: ClipSpec, dataset_dir: Path, sample_id:
             for file, picture in zip(files, frame, strict=True):  # (S, H, W, 3)
                 file.write(picture.data)
 
-        sampled = sample_video(video_path, spec, take)
+        sampled = sample_video(video_path, spec, take, span=span)
         for file in files:
             file.seek(0)
             # NumPy pads headers so that the first axis can grow in place.

@@ -1,5 +1,6 @@
 import math
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from activity.clips import (
 )
 from activity.config import RESIZE_MODES, ClipSpec
 from activity.errors import VideoError
-from activity.video import probe, write_video
+from activity.motion import StreamMaker, gap_frames
+from activity.video import VideoReader, probe, write_video
 
 
 def tiny(**fields):
@@ -275,14 +277,14 @@ def test_a_cut_video_is_used_and_reported(tmp_path, rate):
 # === Frames that lie far apart ===
 
 
-def dense_and_sparse(path, spec, monkeypatch):
+def dense_and_sparse(path, spec, monkeypatch, **span):
     """What decoding every frame gives, and what seeking gives, however little it pays."""
     results = []
     for pays in (math.inf, -1):
         monkeypatch.setattr(clips, "_INDEX_PAYS", pays)
         monkeypatch.setattr(video, "_SEEK_PAYS", 0)
         try:
-            results.append(read_stack(path, spec))
+            results.append(read_stack(path, spec, **span))
         except VideoError as error:
             results.append((np.zeros(0), str(error)))
     return results
@@ -328,6 +330,177 @@ def test_seeking_gives_the_same_frames_of_real_files(real_data, monkeypatch, spe
         (dense, all_read), (sparse, seen) = dense_and_sparse(path, spec, monkeypatch)
         np.testing.assert_array_equal(dense, sparse, err_msg=path.name)
         assert all_read == seen, path.name
+
+
+# === A span of a video ===
+
+SPECS = (
+    tiny(num_frames=5),
+    tiny(num_frames=3, streams=("motion",)),
+    tiny(num_frames=4, streams=("rgb", "motion", "closeup")),
+    tiny(num_frames=4, frames_per_second=7),
+    tiny(num_frames=4, frames_per_second=24, streams=("rgb", "closeup")),
+    tiny(num_frames=4, frames_per_second=0.5, streams=("rgb", "motion")),
+)
+SPANS = [(0.0, 0.75), (0.0, 0.15), (2.5, 2.9), (5.04, 6.3), (18.9, math.inf), (13.1, 14.0), (19.7, 20.0), (19.3, 30.0)]
+
+
+@pytest.fixture(scope="module")
+def moving_videos(tmp_path_factory):
+    """A function that gives a video of 20 seconds at 10 frames/s in which a square moves over a texture."""
+    folder = tmp_path_factory.mktemp("moving")
+    texture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+    def video_in(name):
+        if not (folder / name).exists():
+            frames = np.repeat(texture[None], 200, axis=0)
+            for index, frame in enumerate(frames):
+                x, y = int(24 + 20 * math.sin(index / 7)), int(24 + 20 * math.cos(index / 11))
+                frame[y : y + 16, x : x + 16] = index
+            write_video(folder / name, frames, frames_per_second=10)
+        return folder / name
+
+    return video_in
+
+
+def decoded(path):
+    """Every frame of a video, BGR, and their times; the rate of the header."""
+    with VideoReader(path) as reader:
+        frames = [(seconds, reader.retrieve_bgr()) for _, seconds in reader]
+        times = np.array([seconds for seconds, _ in frames])
+        return [frame for _, frame in frames], times - times[0], reader.info.frames_per_second
+
+
+def cut_by_hand(spec, span, frames, times, rate):
+    """What sampling a span must give: all is decoded, the span is cut out, and frames are chosen as of a video."""
+    inside = np.flatnonzero((times >= span[0] - 1e-3) & (times < span[1] - 1e-3))
+    if spec.frames_per_second is None:
+        chosen = inside[even_indices(len(inside), spec.num_frames)].tolist()
+    else:
+        chosen = inside[serve(times[inside] - span[0], spec.frames_per_second)].tolist()
+    stack = []
+    streams = StreamMaker(spec, gap_frames(spec, rate), partial(resize_frame, spec=spec), stack.append)
+    for index, frame in enumerate(frames):
+        streams.see(index, frame, chosen.count(index))
+    streams.finish()
+    return np.stack(stack), chosen, inside
+
+
+def check_span(path, spec, span, monkeypatch):
+    frames, times, rate = decoded(path)
+    expected, chosen, inside = cut_by_hand(spec, span, frames, times, rate)
+    for stack, sampled in dense_and_sparse(path, spec, monkeypatch, span=span):
+        message = f"{path.name} {spec} {span}"
+        np.testing.assert_array_equal(stack, expected, err_msg=message)
+        np.testing.assert_allclose(sampled.timestamps_seconds, times[chosen], atol=1e-6, err_msg=message)
+        assert sampled.num_frames == len(inside), message
+        assert sampled.duration_seconds == pytest.approx(times[inside[-1]] - times[inside[0]] + 1 / rate), message
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.mp4", "a.webm"])
+def test_a_span_is_what_is_cut_out_of_all_frames(moving_videos, monkeypatch, spec, name):
+    for span in SPANS:
+        check_span(moving_videos(name), spec, span, monkeypatch)
+
+
+@pytest.mark.parametrize("claimed", [0, 99, 199, 201, 4000])
+@pytest.mark.parametrize("spec", SPECS[2:4], ids=str)
+def test_a_header_that_lies_changes_nothing_in_a_span(moving_videos, tmp_path, monkeypatch, claimed, spec):
+    video = tmp_path / "a.avi"
+    video.write_bytes(moving_videos("a.avi").read_bytes())
+    claim(video, claimed)
+    for span in SPANS[-4:]:
+        check_span(video, spec, span, monkeypatch)
+
+
+def test_spans_that_meet_share_no_frame_and_lose_none(write_counting_video):
+    video = write_counting_video("a.mkv", 90, frames_per_second=30)  # it rounds times to a millisecond
+    edges = [0.0, 1 / 30, 0.4, 1.3333, 2.1, math.inf]
+    spec = tiny(num_frames=90)
+    stacks = [read_stack(video, spec, span=span)[0] for span in zip(edges[:-1], edges[1:], strict=True)]
+    assert sum(map(indices_of, stacks), []) == list(range(90))
+
+
+class Counted(VideoReader):
+    """A reader that counts the frames it decodes."""
+
+    num_grabbed = 0
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        capture = self._capture
+
+        class Capture:
+            def __getattr__(self, name):
+                return getattr(capture, name)
+
+            def grab(self):
+                Counted.num_grabbed += 1
+                return capture.grab()
+
+        self._capture = Capture()
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_what_is_before_a_span_is_skipped_and_what_is_behind_it_not_decoded(moving_videos, monkeypatch, spec):
+    monkeypatch.setattr(clips, "VideoReader", Counted)
+    limits = {(13.1, 14.0): 60, (0.0, 1.0): 15, (2.5, 2.9): 35}  # key frames are 12 apart, a seek lands 17 behind one
+    for span, most in limits.items():
+        Counted.num_grabbed = 0
+        read_stack(moving_videos("a.mp4"), spec, span=span)
+        assert Counted.num_grabbed < most, span
+    monkeypatch.setattr(clips, "index_frames", lambda _: None)  # a container that cannot be trusted
+    Counted.num_grabbed = 0
+    read_stack(moving_videos("a.mp4"), spec, span=(13.1, 14.0))
+    assert 140 < Counted.num_grabbed < 146
+
+
+@pytest.mark.parametrize("pays", [math.inf, -1])
+@pytest.mark.parametrize("rate", [None, 5])
+def test_a_span_that_the_video_does_not_hold(write_counting_video, monkeypatch, pays, rate):
+    monkeypatch.setattr(clips, "_INDEX_PAYS", pays)
+    video, spec = write_counting_video("x.mp4", 100), tiny(frames_per_second=rate)
+    with pytest.raises(VideoError, match=r"x.mp4: the segment starts at 12.0 s, but the video ends at 10.0 s$"):
+        read_stack(video, spec, span=(12.0, 15.0))
+    with pytest.raises(VideoError, match=r"x.mp4: there is no frame from 3.01 s to 3.09 s$"):
+        read_stack(video, spec, span=(3.01, 3.09))
+
+
+@pytest.mark.parametrize("pays", [math.inf, -1])
+@pytest.mark.parametrize("rate", [None, 10])
+def test_a_span_that_ends_behind_the_video_is_used_and_reported(write_counting_video, monkeypatch, pays, rate):
+    monkeypatch.setattr(clips, "_INDEX_PAYS", pays)
+    video, spec = write_counting_video("x.avi", 100), tiny(num_frames=40, frames_per_second=rate)
+    stack, sampled = read_stack(video, spec, span=(8.0, 12.0))
+    assert indices_of(stack) == list(range(80, 100)) and sampled.num_frames == 20
+    assert sampled.problem == (
+        "the segment ends at 12.0 s, but the video ends at 10.00 s; the frames before that are used"
+    )
+    for end in (10.0, 10.1, math.inf):  # people round
+        assert read_stack(video, spec, span=(8.0, end))[1].problem is None
+    assert read_stack(video, spec, span=(9.9, 10.0))[1].problem.startswith("holds one frame only")
+
+
+def test_a_span_of_a_cut_video(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    write_video(tmp_path / "a.avi", frames, frames_per_second=10)
+    whole = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "a.avi").write_bytes(whole[: len(whole) // 2])
+    problems = [read_stack(tmp_path / "a.avi", tiny(), span=span)[1].problem for span in [(0.2, 1.0), (0.2, math.inf)]]
+    assert problems[0] is None and problems[1].startswith("ends after ")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("spec", SPECS[2:4], ids=str)
+def test_spans_of_real_files(real_data, monkeypatch, spec):
+    """H.264 with frames that refer to later ones, and files of every kind."""
+    paths = [*(real_data / "videos" / "samples").glob("*.mp4"), *(real_data / "videos" / "torture").glob("*vfr*")]
+    for path in sorted(paths):
+        _, times, _ = decoded(path)
+        for share in (0.0, 0.35, 0.9):
+            start = round(share * times[-1], 2)
+            check_span(path, spec, (start, start + 1.5), monkeypatch)
 
 
 def test_one_frame_is_used_and_reported(write_counting_video):

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "activity"
 
 # A module imports only from those before it.
 ORDER = """
-    errors config progress video motion clips network timeline dataset splits metrics
+    errors config progress video motion clips network timeline dataset listing splits metrics
     devices layers backbones heads classifier export runtimes calibration
     synthetic store features preprocessing batches checkpoint fitting training evaluation
     updating study tuning predictor plots explain report doctor demo arguments cli

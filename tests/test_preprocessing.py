@@ -37,9 +37,9 @@ def decode_here(monkeypatch):
     decoded = []
 
     def one_by_one(todo, dataset_dir, spec, num_workers, seconds_per_video):
-        for id_, path in todo.items():
+        for id_, (path, span) in todo.items():
             decoded.append(path.name)
-            yield preprocessing._decode_one(id_, path, spec, dataset_dir), True
+            yield preprocessing._decode_one(id_, path, span, spec, dataset_dir), True
 
     monkeypatch.setattr(preprocessing, "_decode_all", one_by_one)
     return decoded
@@ -503,7 +503,7 @@ def test_a_full_disk_is_no_fault_of_a_video(videos, tmp_path, decode_here):
     assert len(dataset.samples) == 12 and dataset.problems == []
 
 
-def misbehave(sample_id, video_path, spec, path):
+def misbehave(sample_id, video_path, span, spec, path):
     """Stands for `_decode_one` in the workers."""
     if video_path.name == "03.avi":
         time.sleep(60)
@@ -511,7 +511,7 @@ def misbehave(sample_id, video_path, spec, path):
         os._exit(3)
     if video_path.name == "05.avi":
         raise MemoryError("Unable to allocate 9 GiB")
-    return decode_one(sample_id, video_path, spec, path)
+    return decode_one(sample_id, video_path, span, spec, path)
 
 
 decode_one = preprocessing._decode_one

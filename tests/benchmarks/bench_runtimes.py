@@ -19,8 +19,8 @@ import numpy as np
 from activity.backbones import build_backbone
 from activity.classifier import load_classifier
 from activity.config import RUNTIMES
-from activity.dataset import expand_sources
 from activity.errors import ActivityError
+from activity.listing import expand_sources
 from activity.predictor import Predictor
 from activity.runtimes import choose, open_encoder
 
