@@ -7,8 +7,7 @@ S is the number of streams: what is made of each sampled frame, see `activity.mo
 Evenly spread, a stack never holds more than T frames and gives one clip. At a fixed rate it holds the whole video at
 that rate, N may exceed T, and windows of T cover all of it. The index plans are pure functions.
 
-All this may be done with a part of a video, its span, as if there were no more of it; only `motion` and `closeup` also
-look at the frames beside it.
+All this may be done with a span of a video: just as if it were cut out, and were a video of its own.
 """
 
 from __future__ import annotations
@@ -195,32 +194,36 @@ def _frames_skipped(spec: ClipSpec, info: VideoInfo, span: Span) -> float:
     return max(apart, span[0] * info.frames_per_second)
 
 
+def _edges(span: Span) -> Span:
+    """The times between which frames count as inside."""
+    return span[0] - _TIMESTAMP_TOLERANCE_SECONDS, span[1] - _TIMESTAMP_TOLERANCE_SECONDS
+
+
 class _Part(NamedTuple):
-    """The frames of a span: from the index `first` to before `stop`, of `total` frames in the video."""
+    """The frames of a span: from the index `first` to before `stop`."""
 
     first: int
     stop: int
-    total: int
 
 
 def _claimed_part(info: VideoInfo, span: Span) -> _Part:
     """The frames of a span as the header has it."""
-    edges = np.ceil((np.array(span) - _TIMESTAMP_TOLERANCE_SECONDS) * info.frames_per_second)
+    edges = np.ceil(np.multiply(_edges(span), info.frames_per_second))
     first, stop = np.clip(edges, 0, info.num_frames_claimed).astype(int).tolist()
-    return _Part(first, stop, info.num_frames_claimed)
+    return _Part(first, stop)
 
 
 def _found_part(reader: VideoReader, seconds: np.ndarray, span: Span) -> _Part:
     """The frames of a span, of a video whose frames have these times; raises `VideoError` if there are none."""
     if not len(seconds):
         raise VideoError(f"{reader.path}: {why_unreadable(reader.path)}")
-    first, stop = np.searchsorted(seconds, np.array(span) - _TIMESTAMP_TOLERANCE_SECONDS).tolist()
+    first, stop = np.searchsorted(seconds, _edges(span)).tolist()
     if first == len(seconds):
         ends = round(_end(seconds, reader.info), 2)
         raise VideoError(f"{reader.path}: the segment starts at {span[0]} s, but the video ends at {ends} s")
     if first == stop:
         raise VideoError(f"{reader.path}: there is no frame from {span[0]} s to {span[1]} s")
-    return _Part(first, stop, len(seconds))
+    return _Part(first, stop)
 
 
 def _end(seconds: np.ndarray, info: VideoInfo) -> float:
@@ -239,10 +242,9 @@ def _sample_by_index(
     else:
         due = _DueCopies(spec.frames_per_second, span)
         copies = {i: n for i in range(part.first, part.stop) if (n := due(i, float(seconds[i])))}
-        needed = _needed(copies, spec, reader.info, part.total)
-    # The first frame is not where it should be if an edit list hides some of the packets; nor the last one, or if the
-    # file was cut off.
-    visited = sorted(needed | {0, part.stop - 1})
+        needed = _needed(copies, spec, reader.info, part)
+    # Where an edit list hides packets, or a file was cut off, the first frame or the last is not where it should be.
+    visited = sorted(needed | {0, part.first, part.stop - 1})
     hand_over = frames.append if spec.frames_per_second is None else take
     passed = _decode(reader, reader.visit(visited, frame_index), spec, span, hand_over, _by_plan(copies), needed)
     if len(passed.seconds) < len(visited):
@@ -284,7 +286,7 @@ def _sample_at_rate(reader: VideoReader, spec: ClipSpec, span: Span, take: Take)
 def _plan_evenly(part: _Part, spec: ClipSpec, info: VideoInfo) -> tuple[dict[int, int], set[int]]:
     """Index -> how often it is taken; and the frames that are needed for that."""
     copies = dict.fromkeys((part.first + even_indices(part.stop - part.first, spec.num_frames)).tolist(), 1)
-    return copies, _needed(copies, spec, info, part.total)
+    return copies, _needed(copies, spec, info, part)
 
 
 def _by_plan(copies: dict[int, int]) -> Callable[[int, float], int]:
@@ -298,21 +300,20 @@ class _DueCopies:
         self._rate, self._span, self._num_taken = rate, span, 0
 
     def __call__(self, index: int, seconds: float) -> int:
-        start, end = self._span
-        if not start <= seconds + _TIMESTAMP_TOLERANCE_SECONDS < end:
-            return 0
-        due = num_times_due(seconds - start, self._num_taken, self._rate)
+        begin, end = _edges(self._span)
+        due = num_times_due(seconds - self._span[0], self._num_taken, self._rate) if begin <= seconds < end else 0
         self._num_taken += due
         return due
 
 
-def _needed(copies: Collection[int], spec: ClipSpec, info: VideoInfo, total: int) -> set[int]:
+def _needed(copies: Collection[int], spec: ClipSpec, info: VideoInfo, part: _Part) -> set[int]:
     """The frames that are taken, and those that the streams compare with them."""
-    gap = gap_frames(spec, info.frames_per_second)
+    gap, last = gap_frames(spec, info.frames_per_second), part.stop - 1 - part.first
     if not gap:
         return set(copies)
-    near = {i for index in copies for i in (index, *compared_frames(index, gap, total - 1), max(0, index - gap), gap)}
-    return {min(i, total - 1) for i in near}
+    indices = [index - part.first for index in copies]
+    near = {i for index in indices for i in (index, *compared_frames(index, gap, last), max(0, index - gap), gap)}
+    return {part.first + min(i, last) for i in near}
 
 
 class _Passed(NamedTuple):
@@ -331,11 +332,11 @@ def _decode(
     num_copies: Callable[[int, float], int],
     needed: Collection[int] | None,
 ) -> _Passed:
-    """One pass over frames of a reader, to the end of a span and so far beyond as its last frames may be compared.
+    """One pass over frames of a reader, to the first one behind a span.
 
     Args:
         reader: gives their pictures.
-        frames: `(index, timestamp_seconds)`; times are counted from the first frame of the video, or from frame 0.
+        frames: `(index, timestamp_seconds)`, the first one of the span among them; times begin with the video or at 0.
         spec: what is made of them.
         span: see `sample_video`.
         take: see `sample_video`.
@@ -344,25 +345,26 @@ def _decode(
     """
     taken: list[float] = []
     passed = array("d")
-    start, gap = 0.0, gap_frames(spec, reader.info.frames_per_second)
-    num_left = 3 * gap  # behind the span
-    streams = StreamMaker(spec, gap, partial(resize_frame, spec=spec), take)
+    start, first, (begin, end) = 0.0, None, _edges(span)
+    streams = StreamMaker(spec, gap_frames(spec, reader.info.frames_per_second), partial(resize_frame, spec=spec), take)
     for index, timestamp in frames:
         start = timestamp if index == 0 else start
         seconds = timestamp - start
-        num_left -= seconds + _TIMESTAMP_TOLERANCE_SECONDS >= span[1]
+        if seconds >= end:
+            passed.append(seconds)
+            break
+        if first is None and seconds >= begin:
+            first = index
         copies = num_copies(index, seconds)
-        if copies or needed is None or index in needed:
+        if first is not None and (copies or needed is None or index in needed):
             try:
-                streams.see(index, reader.retrieve_bgr(), copies)
+                streams.see(index - first, reader.retrieve_bgr(), copies)
             except (VideoError, cv2.error) as error:
                 if index:  # what came before is good, and what comes after would stand in its place
                     break
                 raise VideoError(f"{reader.path}: its first frame cannot be decoded") from error
             taken += [seconds] * copies
         passed.append(seconds)
-        if num_left < 0:
-            break
     streams.finish()
     return _Passed(tuple(taken), np.array(passed))
 
@@ -390,9 +392,9 @@ def _problem(part: _Part, video_end: float, span: Span, info: VideoInfo) -> str 
         )
     # Compare times, not counts: for a variable frame rate the header's count is rate times duration, a guess.
     claimed_seconds = info.duration_seconds_claimed
-    if video_end < 0.9 * claimed_seconds and part.total < 0.9 * info.num_frames_claimed:
+    if video_end < 0.9 * claimed_seconds and part.stop < 0.9 * info.num_frames_claimed:
         return (
-            f"ends after {part.total} frames ({video_end:.2f} s) of a claimed {info.num_frames_claimed} "
+            f"ends after {part.stop} frames ({video_end:.2f} s) of a claimed {info.num_frames_claimed} "
             f"({claimed_seconds:.2f} s): cut off or damaged; the frames before that are used"
         )
     return None

@@ -229,6 +229,112 @@ def test_labels_that_a_split_lacks_are_named(videos, tmp_path, decode_here, writ
     assert "no train videos" not in caplog.text
 
 
+# === Segments of long videos ===
+
+SEGMENTS = [
+    (f"{name}.avi", label, start, start + 1.5) for name in "abcdef" for start, label in ((0, "run"), (4, "wave"))
+]
+
+
+@pytest.fixture
+def long_videos(write_counting_video, tmp_path):
+    """Six videos of 10 seconds, of which two segments each are labelled."""
+    for i, name in enumerate("abcdef"):
+        write_counting_video(f"long/{name}.avi", 100 + i)
+    write_segments(tmp_path / "long", SEGMENTS)
+    return tmp_path / "long"
+
+
+def write_segments(videos_dir, rows):
+    write_manifest(videos_dir, [("path", "label", "start_seconds", "end_seconds"), *rows])
+
+
+def test_segments_are_samples_that_keep_together(long_videos, tmp_path):
+    dataset = preprocess(long_videos, tmp_path / "out", SPEC, num_workers=2)
+    assert dataset == load_dataset(tmp_path / "out") and not dataset.problems
+    assert [(s.path, s.label, s.span[0], s.end_seconds) for s in dataset.samples] == SEGMENTS
+    for sample in dataset.samples:
+        assert (sample.num_frames, sample.duration_seconds, sample.group) == (15, 1.5, sample.path)
+        expected = 10 * sample.span[0] + np.array([1, 5, 9, 13])
+        np.testing.assert_array_equal(dataset.frames(sample)[:, 0, 0, 0], expected)
+    splits = defaultdict(set)
+    for sample in dataset.samples:
+        splits[sample.path].add(sample.split)
+    assert all(len(found) == 1 for found in splits.values()) and set.union(*splits.values()) == {"train", "val", "test"}
+    assert "12 segments of 6 videos, 6 groups" in dataset.as_text()
+    header = (tmp_path / "out" / "manifest.csv").read_text().splitlines()[0]
+    assert header == "sample_id,path,label,group,split,num_frames,duration_seconds,start_seconds,end_seconds"
+
+
+def test_only_segments_that_changed_are_decoded_again(long_videos, tmp_path, decode_here, caplog):
+    first = preprocess(long_videos, tmp_path / "out", SPEC)
+    assert len(decode_here) == 12
+    decode_here.clear()
+    changed = [
+        ("b.avi", "run", 0, 2),
+        *(row for row in SEGMENTS if row[:3] != ("b.avi", "run", 0)),
+        ("c.avi", "run", 8, ""),
+    ]
+    write_segments(long_videos, changed)
+    second = preprocess(long_videos, tmp_path / "out", SPEC)
+    assert decode_here == ["b.avi", "c.avi"] and "gone" not in caplog.text
+    assert {s.name: s.num_frames for s in second.samples if s not in first.samples} == {
+        "b.avi [0.0-2.0 s]": 20,
+        "c.avi [8.0 s to the end]": 22,
+    }
+    assert {s.path: s.split for s in second.samples} == splits_of(first)  # what is new goes where its file is
+    assert {p.stem for p in (tmp_path / "out/frames").iterdir()} == {s.sample_id for s in second.samples}
+
+    write_segments(long_videos, SEGMENTS[1:])
+    preprocess(long_videos, tmp_path / "out", SPEC)
+    assert "2 videos are gone, dropped from the data set" in caplog.text  # one of a and one of c
+
+
+def test_segments_that_a_video_does_not_hold_are_problems(long_videos, tmp_path, decode_here):
+    write_segments(long_videos, [*SEGMENTS, ("a.avi", "run", 12, 15), ("b.avi", "wave", 9, 11), ("x.avi", "run", 1, 2)])
+    dataset = preprocess(long_videos, tmp_path / "out", SPEC)
+    assert dataset.problems == [
+        {
+            "path": "a.avi [12.0-15.0 s]",
+            "reason": "the segment starts at 12.0 s, but the video ends at 10.0 s",
+            "frames_read": "0",
+            "frames_claimed": "100",
+        },
+        {
+            "path": "b.avi [9.0-11.0 s]",
+            "reason": "the segment ends at 11.0 s, but the video ends at 10.10 s; the frames before that are used",
+            "frames_read": "11",
+            "frames_claimed": "11",
+        },
+        {
+            "path": "x.avi",
+            "reason": "named in manifest.csv line 16, but there is no such file",
+            "frames_read": "",
+            "frames_claimed": "",
+        },
+    ]
+    assert len(dataset.samples) == 13
+
+
+def test_segments_of_a_copy_share_the_group_of_its_original(long_videos, tmp_path, decode_here, caplog):
+    shutil.copy(long_videos / "a.avi", long_videos / "copy.avi")
+    write_segments(long_videos, [*SEGMENTS, ("copy.avi", "wave", 0, 1.5), ("copy.avi", "run", 7, 8)])
+    groups = {sample.name: sample.group for sample in preprocess(long_videos, tmp_path / "out", SPEC).samples}
+    assert groups["copy.avi [0.0-1.5 s]"] == groups["copy.avi [7.0-8.0 s]"] == groups["a.avi [4.0-5.5 s]"] == "a.avi"
+    assert "copy.avi [0.0-1.5 s] has the same content as a.avi under another label (run, wave)" in caplog.text
+    assert "copy.avi [7.0-8.0 s] has the same content as a.avi\n" in caplog.text
+
+
+def test_a_file_of_segments_may_be_renamed(long_videos, tmp_path, decode_here, caplog):
+    first = splits_of(preprocess(long_videos, tmp_path / "out", SPEC))
+    renamed = next(path for path, split in first.items() if split == "test")
+    (long_videos / renamed).rename(long_videos / "z.avi")
+    rows = [("z.avi" if path == renamed else path, label, start, end + 0.5) for path, label, start, end in SEGMENTS]
+    write_segments(long_videos, rows)  # and other times
+    second = splits_of(preprocess(long_videos, tmp_path / "out", SPEC))
+    assert second.pop("z.avi") == first.pop(renamed) == "test" and second == first
+
+
 # === The folder that is there already ===
 
 

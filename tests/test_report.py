@@ -143,6 +143,23 @@ def test_the_page_says_how_the_model_was_made(evaluation, page_of):
     ]  # fmt: skip
 
 
+def test_segments_are_told_apart(evaluation, page_of, tmp_path):
+    samples = [
+        dataclasses.replace(sample, path="match.mp4", start_seconds=10.0 * i, end_seconds=10.0 * i + 5.5)
+        for i, sample in enumerate(evaluation.samples)
+    ]
+    page = page_of(dataclasses.replace(evaluation, samples=samples))
+    assert "match.mp4 [10.0-15.5 s]" in page.text and "match.mp4 [30.0-35.5 s]" in page.text
+    with (tmp_path / "report" / "predictions.csv").open() as file:
+        rows = [(row["path"], row["start_seconds"], row["end_seconds"], row["label"]) for row in csv.DictReader(file)]
+    assert rows[1] == ("match.mp4", "10.0", "15.5", "brightens")
+
+
+def test_another_segment_of_a_file_that_was_taught_is_named(evaluation, page_of):
+    taught = [f"{content_of(evaluation.samples[0])}_7_9", "9f"]
+    assert "WARNING: 1 of these videos were taught to this model" in page_of(evaluation, about={"taught": taught}).text
+
+
 def test_what_flatters_is_said_on_the_page(evaluation, page_of, ramp_dataset):
     taught = [content_of(evaluation.samples[0])]
     assert "WARNING: 1 of these videos were taught to this model" in page_of(evaluation, about={"taught": taught}).text

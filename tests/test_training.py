@@ -12,11 +12,16 @@ from activity import checkpoint, fitting
 from activity.backbones import build_backbone
 from activity.batches import ClipBatches
 from activity.checkpoint import Checkpoint
-from activity.config import TrainConfig
+from activity.config import ClipSpec, TrainConfig
+from activity.dataset import content_of
 from activity.errors import ActivityError, DatasetError
+from activity.evaluation import evaluate
 from activity.heads import opinions_of
+from activity.preprocessing import preprocess
 from activity.store import read_csv
+from activity.synthetic import draw_frames
 from activity.training import build_classifier, train, unfreeze
+from activity.video import write_video
 
 
 class TestFrozenBackbone:
@@ -262,3 +267,30 @@ def test_a_flip_that_is_no_use_or_does_harm_is_spoken_of(
     config = dataclasses.replace(frozen_config, epochs=1, flip=True, **settings)
     train(dataclasses.replace(ramp_dataset, samples=samples), config, work_dir=tmp_path)
     assert re.search(message, caplog.text)
+
+
+class TestSegments:
+    def test_long_annotated_videos_are_learned_from(self, tmp_path):
+        """Each performer is one film: three activities, in an order of their own, with idle time between."""
+        labels, rows = ("jump", "wave", "walk_right"), ["path,label,start_seconds,end_seconds"]
+        for performer in range(8):
+            film = []
+            for i in range(3):
+                label = labels[(performer + i) % 3]
+                film += [np.full((10 + performer, 32, 32, 3), 90, np.uint8)]  # nobody there
+                start = sum(map(len, film)) / 10
+                film += [draw_frames(label, performer=performer, take=0, num_frames=18 + i, height=32, width=32)]
+                rows.append(f"{performer}.mp4,{label},{start},{start + (18 + i) / 10:.1f}")
+            write_video(tmp_path / f"{performer}.mp4", np.concatenate(film), frames_per_second=10)
+        (tmp_path / "manifest.csv").write_text("\n".join(rows))
+        spec = ClipSpec(num_frames=8, height=32, width=32, streams=("motion",))
+        dataset = preprocess(tmp_path, tmp_path / "dataset", spec, num_workers=1)
+        assert len(dataset.samples) == 24 and not dataset.problems
+        few = {"units": 16, "members": 1, "dropout": 0.1, "epochs": 20}
+        config = TrainConfig(backbone="small_cnn", weights="none", head="lstm", learning_rate=5e-3, **few)
+        run = train(dataset, config, work_dir=tmp_path / "run")
+        assert run.classifier.clip_seconds == 2.0  # the longest segment, not the film
+        known = {name: run.classifier.record[name] for name in ("taught", "held_out")}
+        assert sorted(known["taught"] + known["held_out"]) == sorted(map(content_of, dataset.samples))  # one by one
+        taught = evaluate(run.classifier, dataset, split="train", runtime="keras")
+        assert taught.scores.accuracy > 0.8
