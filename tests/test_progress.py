@@ -1,0 +1,48 @@
+import sys
+import time
+
+import pytest
+
+from activity.progress import progress_bar
+
+
+class Terminal:
+    def __init__(self, stream):
+        self.write, self.flush = stream.write, stream.flush
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """As if half a minute had passed before each step."""
+    now = [0.0]
+
+    def later():
+        now[0] += 31.0
+        return now[0]
+
+    monkeypatch.setattr("tqdm.std.time", later)
+
+
+def test_short_work_says_nothing_in_a_log(capsys):
+    assert list(progress_bar(range(3), desc="videos")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+
+
+def test_long_work_says_lines_in_a_log(capsys, at_once):
+    for _ in progress_bar(range(4), desc="videos", unit="video"):
+        pass
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2 and len(set(lines)) == len(lines)
+    assert all(line.startswith("videos: ") and " of 4, " in line for line in lines)
+    assert not any(character in "".join(lines) for character in "\r\x1b█|")
+
+
+def test_a_terminal_gets_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal(sys.stderr))
+    for _ in progress_bar(range(4), desc="videos", mininterval=0):
+        time.sleep(0.01)
+    written = capsys.readouterr().err
+    assert "\rvideos: " in written and "| 4/4 [" in written
