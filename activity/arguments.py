@@ -96,6 +96,16 @@ def parser() -> argparse.ArgumentParser:
     classify.add_argument("--json", action="store_true", help="print one JSON object a line")
     classify.add_argument("--csv", type=Path, metavar="FILE", help="also write a table")
     classify.add_argument("--explain", type=Path, metavar="DIR", help="also draw why: a picture of each video")
+    classify.add_argument("--timeline", action="store_true", help="also say what happens when")
+    classify.add_argument(
+        "--out", type=Path, metavar="DIR", help="write each timeline there, as NAME.json, .csv, .srt and .png"
+    )
+    classify.add_argument(
+        "--annotate",
+        type=Path,
+        metavar="DIR",
+        help="write each video there, as NAME.mp4, with its timeline drawn on it",
+    )
 
     doctor = command("doctor", "check versions, devices, codecs and weights", "activity doctor --expect-gpu")
     doctor.add_argument("--expect-gpu", action="store_true", help="fail if no GPU can be used")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from activity.arguments import parser, recipe_arguments
 from activity.config import ClipSpec, TrainConfig, as_dict
-from activity.errors import ActivityError
+from activity.errors import ActivityError, VideoError
 
 if TYPE_CHECKING:
     from activity.predictor import Prediction, Predictor
@@ -201,14 +201,16 @@ def _classify(arguments: argparse.Namespace) -> int:
     sources = expand_sources(arguments.sources)
     if arguments.csv and not arguments.csv.parent.is_dir():
         raise ActivityError(f"{arguments.csv}: there is no folder {arguments.csv.parent}")
-    _check_folder(arguments.explain)
+    _check_result_folders(arguments, sources)
     from activity.predictor import Failure, Predictor, distinct_names
 
     predictor = Predictor.load(arguments.model, runtime=arguments.runtime)
     explain = _explaining(arguments, predictor)
+    timeline = bool(arguments.timeline or arguments.out or arguments.annotate)
     failed = False
     with _csv_rows(arguments.csv) as write_row:
-        for result, name in zip(predictor.predict_many(sources), distinct_names(sources), strict=True):
+        results = predictor.predict_many(sources, timeline=timeline)
+        for result, name in zip(results, distinct_names(sources), strict=True):
             failed |= isinstance(result, Failure)
             write_row(result.as_dict())
             if arguments.json:
@@ -218,8 +220,25 @@ def _classify(arguments: argparse.Namespace) -> int:
             else:
                 print(result.as_text(top_k=arguments.top_k), flush=True)
             if not isinstance(result, Failure):
-                explain(result, name)
+                try:
+                    explain(result, name)
+                    _write_timeline(arguments, result, name)
+                except VideoError as error:  # it could be read a moment ago; the others go on
+                    failed = True
+                    _say_error(str(error))
     return int(failed)
+
+
+def _write_timeline(arguments: argparse.Namespace, result: Prediction, name: str) -> None:
+    """Write what `--out` and `--annotate` ask for."""
+    if arguments.out:
+        from activity.render import save_timeline
+
+        _say_written(save_timeline(result, arguments.out, name, top_k=arguments.top_k))
+    if arguments.annotate:
+        from activity.render import annotate
+
+        _say_written([annotate(result.source, result, arguments.annotate / f"{name}.mp4")])
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -322,6 +341,18 @@ def _check_folder(folder: Path | None) -> None:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         raise ActivityError(f"{existing}: a file has this name; expected a folder, or a new name for one")
+
+
+def _check_result_folders(arguments: argparse.Namespace, sources: Sequence[str]) -> None:
+    """Raise `ActivityError` if what `classify` writes could not be written, or would replace something."""
+    from activity.listing import check_apart
+
+    for folder in (arguments.explain, arguments.out, arguments.annotate):
+        _check_folder(folder)
+    for folder in filter(None, (arguments.out, arguments.annotate)):
+        check_apart(folder, sources)
+    if arguments.out and arguments.explain and arguments.out.resolve() == arguments.explain.resolve():
+        raise ActivityError(f"{arguments.out}: --out and --explain both write NAME.png; expected two folders")
 
 
 def _of_system(error: OSError) -> str:

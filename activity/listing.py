@@ -142,6 +142,13 @@ def expand_sources(sources: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def check_apart(folder: Path, sources: Iterable[str]) -> None:
+    """Raise `DatasetError` if results written into a folder could replace a video or what belongs to it."""
+    for source in sources:
+        if Path(source).resolve().parent == folder.resolve():
+            raise DatasetError(f"{folder}: holds the video {source}; expected a folder of its own for the results")
+
+
 # === A manifest ===
 
 

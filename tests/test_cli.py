@@ -13,7 +13,7 @@ import pytest
 
 from activity import __version__
 from activity.cli import main
-from activity.errors import ActivityError
+from activity.errors import ActivityError, VideoError
 
 
 @pytest.fixture
@@ -244,6 +244,49 @@ def test_classify_draws_why(run, folder, ramp_videos, tmp_path, runtime):
     assert ("explained by keras" in drawn[2]) is (runtime == "openvino")
 
 
+def test_classify_tells_what_happens_when(run, folder, ramp_videos):
+    file = ramp_videos / "darkens" / "p0_0.avi"
+    status, out, _ = run("classify", folder / "model.keras", file, "--timeline")
+    assert status == 0
+    first, *segments = out.splitlines()
+    assert first.startswith(str(file)) and segments
+    assert all(re.fullmatch(r" +\d+\.\d\d - +\d+\.\d\d s  (brightens|darkens) [01]\.\d{3}", line) for line in segments)
+    _, out, _ = run("classify", folder / "model.keras", file, "--timeline", "--json")
+    assert set(json.loads(out)["segments"][0]) == {"start_seconds", "end_seconds", "label", "probability"}
+
+
+def test_classify_writes_timelines_and_annotated_videos(run, folder, ramp_videos, tmp_path):
+    pytest.importorskip("av", reason="PyAV is not installed")
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("text")
+    sources = [ramp_videos / "darkens" / "p0_0.avi", bad, ramp_videos / "brightens" / "p0_0.avi"]
+    places = ("--out", tmp_path / "out", "--annotate", tmp_path / "videos")
+    status, out, err = run("classify", folder / "model.keras", *sources, *places, "--json", "--top-k", 1)
+    assert status == 1
+    good = [line for line in map(json.loads, out.splitlines()) if "error" not in line]
+    names = ("p0_0", "p0_0-2")  # two sources share their name
+    for name, result in zip(names, good, strict=True):
+        assert json.loads((tmp_path / "out" / f"{name}.json").read_text()) == result
+    expected = {tmp_path / "out" / f"{name}.{kind}" for name in names for kind in ("json", "csv", "srt", "png")}
+    expected |= {tmp_path / "videos" / f"{name}.mp4" for name in names}
+    assert {*(tmp_path / "out").iterdir(), *(tmp_path / "videos").iterdir()} == expected
+    assert {line.removeprefix("wrote ") for line in err.splitlines() if "wrote" in line} == set(map(str, expected))
+
+
+def test_a_video_that_can_no_longer_be_read_does_not_stop_the_others(run, folder, ramp_videos, tmp_path, monkeypatch):
+    sources = [ramp_videos / "darkens" / "p0_0.avi", ramp_videos / "brightens" / "p0_0.avi"]
+    failures = iter([VideoError("gone"), None])
+
+    def annotate(source, prediction, out_path):
+        if error := next(failures):
+            raise error
+        return out_path
+
+    monkeypatch.setattr("activity.render.annotate", annotate)
+    status, out, err = run("classify", folder / "model.keras", *sources, "--annotate", tmp_path / "videos")
+    assert status == 1 and "activity: gone" in err and f"wrote {tmp_path / 'videos' / 'p0_0-2.mp4'}" in err
+
+
 def test_a_folder_or_pattern_without_videos_does_not_stop_the_others(run, folder, ramp_videos, tmp_path):
     sources = [tmp_path, f"{tmp_path}/*.mp4", ramp_videos / "darkens" / "p0_0.avi"]
     status, out, err = run("classify", folder / "model.keras", *sources)
@@ -277,6 +320,14 @@ def test_classify_takes_folders_and_patterns(run, folder, ramp_videos):
         (["evaluate", "nowhere.keras", "."], "not a data set folder"),
         (["classify", "nowhere.keras", "a.mp4"], "nowhere.keras: no such model file"),
         (["classify", "nowhere.keras", "a.mp4", "--csv", "none/a.csv"], "none/a.csv: there is no folder none"),
+        (["classify", "m.keras", "a.mp4", "--out", "file"], "file: a file has this name; expected a folder"),
+        (["classify", "m.keras", "a.mp4", "--annotate", "file/b"], "file: a file has this name; expected a folder"),
+        (["classify", "m.keras", "a.mp4", "--out", "."], "holds the video a.mp4; expected a folder of its own"),
+        (["classify", "m.keras", "d/a.mp4", "--annotate", "d"], "d: holds the video d/a.mp4; expected a folder of"),
+        (
+            ["classify", "m.keras", "a.mp4", "--out", "x", "--explain", "x"],
+            "x: --out and --explain both write NAME.png",
+        ),
         (["evaluate", "m.keras", ".", "--out", "file"], "file: a file has this name; expected a folder"),
         (["cross-validate", ".", "--out", "file/report"], "file: a file has this name; expected a folder"),
         (["classify", "m.keras", "a.mp4", "--explain", "file/why"], "file: a file has this name; expected a folder"),

@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).parents[1] / "activity"
 
 # A module imports only from those before it.
 ORDER = """
-    errors config progress video motion clips network timeline dataset listing splits metrics
+    errors config progress video encoding motion clips network timeline overlay dataset listing splits metrics
     devices layers backbones heads classifier export runtimes calibration
     synthetic store features preprocessing batches checkpoint fitting training evaluation
-    updating study tuning predictor plots explain report doctor demo arguments cli
+    updating study tuning predictor render plots explain report doctor demo arguments cli
 """.split()
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 MOST_LINES = 400

@@ -7,6 +7,7 @@ import pytest
 from activity.dataset import Sample
 from activity.errors import DatasetError
 from activity.listing import (
+    check_apart,
     expand_sources,
     is_passed_over,
     list_videos,
@@ -112,6 +113,17 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     found = ["run/d.avi", "run/recorded/day 1/a.avi", "run/recorded/day 1/cam/b.avi"]
     assert paths_of(scan_folder(tmp_path / "videos")) == [*found, "walk/c.avi"]
     assert expand_sources([str(tmp_path / "videos/run")]) == [str(tmp_path / "videos" / path) for path in found]
+
+
+def test_results_have_a_folder_of_their_own(tmp_path, monkeypatch):
+    make_files(tmp_path, "clips/a.mp4")
+    monkeypatch.chdir(tmp_path)
+    check_apart(Path("results"), ["clips/a.mp4"])
+    check_apart(Path("clips/results"), ["clips/a.mp4"])
+    (tmp_path / "link").symlink_to("clips")
+    for folder in ("clips", "results/../clips", "link"):
+        with pytest.raises(DatasetError, match="holds the video clips/a.mp4; expected a folder of its own"):
+            check_apart(Path(folder), ["clips/a.mp4"])
 
 
 def test_labels_that_look_alike_are_named(tmp_path, caplog):

@@ -1,0 +1,199 @@
+"""What a video shows when, as a video to watch, a picture, subtitles and tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from activity.clips import sample_video
+from activity.config import ClipSpec
+from activity.encoding import Frames, write_playable
+from activity.errors import VideoError
+from activity.network import UNKNOWN
+from activity.overlay import Overlay, font_file, ink_on, label_colour, text_width
+from activity.predictor import Prediction
+from activity.store import atomic_file, write_csv
+from activity.timeline import Segment, Timeline
+from activity.video import VideoReader, printable, probe, why_unreadable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FIGURE_WIDTH = 11.0  # inches
+_THUMBNAIL_HEIGHT = 1.0
+_THUMBNAIL_PIXELS = 160
+_MOST_THUMBNAILS = 24
+_NAME_POINTS = 9
+_CLOCK_FROM = 120  # seconds, from which an axis shows minutes
+
+
+def annotate(source: Path | str, prediction: Prediction, out_path: Path | str) -> Path:
+    """Write a video with its timeline drawn on it: the same frames, times, size, way up and, if it can be, sound.
+
+        prediction = predictor.predict("a.mp4", timeline=True)
+        annotate("a.mp4", prediction, "annotated/a.mp4")
+
+    One frame after the other is read and written: memory does not grow with the length of the video.
+
+    Args:
+        source: the video.
+        prediction: of this video, with its timeline.
+        out_path: ends in `.mp4`; see `activity.encoding.write_playable` for what becomes of it without PyAV.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        VideoError: the video cannot be read, or it is the file that would be written.
+        ValueError: the prediction has no timeline.
+    """
+    source, out_path, timeline = Path(source), Path(out_path), _timeline_of(prediction)
+    if out_path.exists() and out_path.samefile(source):
+        raise VideoError(f"{out_path}: this is the video to annotate; expected another name for the annotated one")
+    with VideoReader(source, num_threads=0) as reader:
+        frames = _annotated_frames(reader, prediction.labels, timeline)
+        return write_playable(out_path, frames, frames_per_second=reader.info.frames_per_second, source=source)
+
+
+def _annotated_frames(reader: VideoReader, labels: tuple[str, ...], timeline: Timeline) -> Frames:
+    overlay, start, size = None, 0.0, (0, 0)
+    for _, timestamp in reader:
+        try:
+            frame = reader.retrieve()
+        except VideoError:
+            break  # damaged: the prediction, too, is of the frames before
+        if overlay is None:
+            start, size = timestamp, frame.shape[:2]
+            overlay = Overlay(labels, timeline, height=size[0], width=size[1])
+        if frame.shape[:2] != size:  # some streams change it
+            frame = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
+        overlay.draw(frame, timestamp - start)
+        yield timestamp - start, frame
+    if overlay is None:
+        raise VideoError(f"{reader.path}: {why_unreadable(reader.path)}")
+
+
+def _timeline_of(prediction: Prediction) -> Timeline:
+    if prediction.timeline is None:
+        raise ValueError("expected a prediction with its timeline: predict(source, timeline=True)")
+    return prediction.timeline
+
+
+def save_timeline(prediction: Prediction, out_dir: Path, name: str, *, top_k: int = 5) -> list[Path]:
+    """Write the timeline of a video into a folder as `<name>.json`, `.csv`, `.srt` (subtitles) and `.png`.
+
+    Args:
+        prediction: with its timeline. Its source is read for the thumbnails.
+        out_dir: made if need be.
+        name: of the files, without an ending.
+        top_k: activities in the JSON file.
+
+    Returns:
+        The paths that were written.
+
+    Raises:
+        VideoError: the source can no longer be read.
+        ValueError: the prediction has no timeline.
+    """
+    segments = _timeline_of(prediction).segments
+    out_dir.mkdir(parents=True, exist_ok=True)
+    paths = [out_dir / f"{name}.{kind}" for kind in ("json", "csv", "srt", "png")]
+    with atomic_file(paths[0], "w") as file:
+        file.write(json.dumps(prediction.as_dict(top_k=top_k), indent=1) + "\n")
+    write_csv(paths[1], list(segments[0].as_dict()), [segment.as_dict() for segment in segments])
+    with atomic_file(paths[2], "w") as file:
+        file.write(as_srt(segments))
+    figure = timeline_figure(prediction)
+    with atomic_file(paths[3]) as file:
+        figure.savefig(file, format="png", dpi=110)
+    return paths
+
+
+def as_srt(segments: tuple[Segment, ...]) -> str:
+    """Subtitles in the SubRip format, a label while its segment lasts; none while it is unknown.
+
+    Lines end as SubRip ends them, in CR LF, which every player takes.
+    """
+    known = [segment for segment in segments if segment.label != UNKNOWN]
+    cues = (
+        f"{number}\n{_srt_time(segment.start_seconds)} --> {_srt_time(segment.end_seconds)}\n"
+        f"{' '.join(segment.label.split())}\n\n"
+        for number, segment in enumerate(known, 1)
+    )
+    return "".join(cues).replace("\n", "\r\n")
+
+
+def _srt_time(seconds: float) -> str:
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02},{milliseconds:03}"
+
+
+def timeline_figure(prediction: Prediction) -> Figure:
+    """Pictures of a video from its beginning to its end, above a strip of its segments over time.
+
+    Raises:
+        VideoError: the source can no longer be read.
+        ValueError: the prediction has no timeline.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import MaxNLocator
+
+    timeline, labels = _timeline_of(prediction), prediction.labels
+    end, name = float(timeline.edges_seconds[-1]), printable(Path(prediction.source).name)
+    shown = sorted({s.label for s in timeline.segments}, key=[*labels, UNKNOWN].index)
+    families = ["DejaVu Sans", *(FontProperties(fname=font_file(text)).get_name() for text in (*shown, name))]
+    # A $ in a label is no formula; and what DejaVu Sans lacks is taken from other fonts.
+    with rc_context({"text.parse_math": False, "font.family": list(dict.fromkeys(families))}):
+        figure = Figure(figsize=(_FIGURE_WIDTH, _THUMBNAIL_HEIGHT + 1.5), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(_THUMBNAIL_HEIGHT, 0.4))
+        above.set_title(name, loc="left", fontsize="medium")
+        _draw_thumbnails(above, Path(prediction.source), end)
+        unnamed = _draw_segments(below, timeline.segments, labels)
+        clock = end >= _CLOCK_FROM
+        below.set(xlim=(0, end), ylim=(0, 1), yticks=(), xlabel="minutes:seconds" if clock else "seconds")
+        below.xaxis.set_major_locator(MaxNLocator(12, steps=(1.5, 3, 6, 10) if clock else (1, 2, 5, 10)))
+        if clock:
+            below.xaxis.set_major_formatter(lambda seconds, _: f"{seconds // 60:.0f}:{seconds % 60:02.0f}")
+        patches = [Patch(color=label_colour(label, labels), label=label) for label in shown if label in unnamed]
+        if patches:
+            figure.legend(handles=patches, loc="outside lower center", ncols=10, frameon=False, fontsize="small")
+    return figure
+
+
+def _draw_segments(axes: Axes, segments: tuple[Segment, ...], labels: tuple[str, ...]) -> set[str]:
+    """A strip of segments with their names; returns those for which no segment has room."""
+    named = set()
+    end = segments[-1].end_seconds
+    for segment in segments:
+        colour, seconds = label_colour(segment.label, labels), segment.end_seconds - segment.start_seconds
+        axes.barh(0.5, seconds, 1.0, segment.start_seconds, color=colour)
+        if text_width(segment.label, _NAME_POINTS) < 0.9 * seconds / end * _FIGURE_WIDTH * 72:  # points
+            middle = segment.start_seconds + seconds / 2
+            axes.text(middle, 0.5, segment.label, ha="center", va="center", fontsize=_NAME_POINTS, color=ink_on(colour))
+            named.add(segment.label)
+    return {segment.label for segment in segments} - named
+
+
+def _draw_thumbnails(axes: Axes, source: Path, end_seconds: float) -> None:
+    """As many as fit side by side, each where its part of the video lies on the axis of time."""
+    info = probe(source)
+    width = _THUMBNAIL_HEIGHT * info.width / info.height  # inches
+    most = min(max(1, int(_FIGURE_WIDTH / width)), _MOST_THUMBNAILS)
+    pixels = min(max(16, round(_THUMBNAIL_PIXELS * width)), 1024)
+    spec = ClipSpec(num_frames=most, height=_THUMBNAIL_PIXELS, width=pixels, streams=("rgb",), resize="stretch")
+    frames: list[np.ndarray] = []
+    sample_video(source, spec, frames.append, num_threads=0)
+    half = width / _FIGURE_WIDTH * end_seconds / 2
+    for number, frame in enumerate(frames):
+        middle = (number + 0.5) / len(frames) * end_seconds
+        axes.imshow(frame[0], extent=(middle - half, middle + half, 0, 1), aspect="auto")  # (1, H, W, 3) -> (H, W, 3)
+    axes.set(xlim=(0, end_seconds), ylim=(0, 1))
+    axes.set_axis_off()
