@@ -28,9 +28,9 @@ _TRACK = "#505050"  # what a bar may still fill
 _HEADLINE, _ROW = 0.055, 0.036  # text heights, of the shorter side
 _SMALLEST_TEXT = 9  # pixels
 _NUM_ROWS = 3
-_WIDEST = 0.6  # of the frame's width that the panel may take
+_WIDEST = 0.5  # of the frame's width that the panel may take
 _SMALLEST_SIDE = 64  # pixels; below there is no room for text
-_PANEL_OPACITY, _STRIP_OPACITY = 0.6, 0.85
+_PANEL_OPACITY, _STRIP_OPACITY = 0.7, 0.85
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -123,15 +123,14 @@ class Overlay:
         probabilities = self._timeline.probabilities[moment]  # (C,)
         for row, label_id in enumerate(np.argsort(-probabilities, kind="stable")[:_NUM_ROWS]):
             name, share = self._labels[label_id], float(probabilities[label_id])
-            top, thickness = pad + headline_height + row * row_height, max(3, size // 5)
-            bottom = top + row_height - 1
+            top, thickness = pad + headline_height + row * row_height, max(2, size // 5)
+            bar = top + row_height - thickness, top + row_height - 1
+            draw.rectangle((left, bar[0], right, bar[1]), fill=_TRACK)
+            if length := round(share * (right - left)):
+                draw.rectangle((left, bar[0], left + length, bar[1]), fill=label_colour(name, self._labels))
             number = f"{share:.0%}"
             draw.text((right, top), number, "white", _font(number, size), "ra")
             _write(draw, name, (left, top), size, room=right - left - text_width(f" {number}", size), anchor="la")
-            draw.rectangle((left, bottom - thickness + 1, right, bottom), fill=_TRACK)
-            if length := round(share * (right - left)):
-                colour = label_colour(name, self._labels)
-                draw.rectangle((left, bottom - thickness + 1, left + length, bottom), fill=colour)
         return image
 
     def _draw_strip(self, height: int) -> np.ndarray:
@@ -172,10 +171,15 @@ def _write(
     draw: ImageDraw.ImageDraw, text: str, place: tuple[int, int], size: int, *, room: float, anchor: str = "lm"
 ) -> None:
     """Draw a text, in white, without the end for which there is no room."""
-    shown = text
-    while len(shown) > 1 and text_width(shown, size) > room:
-        shown = f"{shown.rstrip(_ELLIPSIS)[:-1]}{_ELLIPSIS}"
+    shown = shortened(text, size, room)
     draw.text(place, shown, "white", _font(shown, size), anchor)
+
+
+def shortened(text: str, size: int, room: float) -> str:
+    """A text without the end for which there is no room: it has so many pixels, the font as in `text_width`."""
+    while len(text) > 1 and text_width(text, size) > room:
+        text = f"{text.rstrip(_ELLIPSIS)[:-1]}{_ELLIPSIS}"
+    return text
 
 
 def text_width(text: str, size: int) -> float:

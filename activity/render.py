@@ -14,7 +14,7 @@ from activity.config import ClipSpec
 from activity.encoding import Frames, write_playable
 from activity.errors import VideoError
 from activity.network import UNKNOWN
-from activity.overlay import Overlay, font_file, ink_on, label_colour, text_width
+from activity.overlay import Overlay, font_file, ink_on, label_colour, shortened, text_width
 from activity.predictor import Prediction
 from activity.store import atomic_file, write_csv
 from activity.timeline import Segment, Timeline
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FIGURE_WIDTH = 11.0  # inches
-_THUMBNAIL_HEIGHT = 1.0
+_WIDTH, _THUMBNAIL_HEIGHT, _STRIP_HEIGHT, _NAME_ROW = 10.4, 1.0, 0.45, 0.21  # inches
 _THUMBNAIL_PIXELS = 160
 _MOST_THUMBNAILS = 24
 _NAME_POINTS = 9
@@ -150,48 +149,67 @@ def timeline_figure(prediction: Prediction) -> Figure:
     end, name = float(timeline.edges_seconds[-1]), printable(Path(prediction.source).name)
     shown = sorted({s.label for s in timeline.segments}, key=[*labels, UNKNOWN].index)
     families = ["DejaVu Sans", *(FontProperties(fname=font_file(text)).get_name() for text in (*shown, name))]
+    named = {segment.label for segment in timeline.segments if _has_room(segment, end)}
+    names = {label: shortened(label, _NAME_POINTS, _WIDTH * 72 / 5) for label in shown if label not in named}
+    widest = max((text_width(text, _NAME_POINTS) for text in names.values()), default=0)
+    num_columns = int(_WIDTH * 72 / (widest + 4 * _NAME_POINTS))
+    num_rows = -(-len(names) // num_columns)
     # A $ in a label is no formula; and what DejaVu Sans lacks is taken from other fonts.
     with rc_context({"text.parse_math": False, "font.family": list(dict.fromkeys(families))}):
-        figure = Figure(figsize=(_FIGURE_WIDTH, _THUMBNAIL_HEIGHT + 1.5), layout="constrained")
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(_THUMBNAIL_HEIGHT, 0.4))
-        above.set_title(name, loc="left", fontsize="medium")
-        _draw_thumbnails(above, Path(prediction.source), end)
-        unnamed = _draw_segments(below, timeline.segments, labels)
+        height = _NAME_ROW * num_rows + 0.55 + _STRIP_HEIGHT + _THUMBNAIL_HEIGHT + 0.4
+        figure = Figure(figsize=(_WIDTH + 0.6, height))
+
+        def axes_at(bottom: float, tall: float) -> Axes:
+            return figure.add_axes((0.3 / (_WIDTH + 0.6), bottom / height, _WIDTH / (_WIDTH + 0.6), tall / height))
+
+        strip = axes_at(_NAME_ROW * num_rows + 0.55, _STRIP_HEIGHT)
+        thumbnails = axes_at(_NAME_ROW * num_rows + 0.6 + _STRIP_HEIGHT, _THUMBNAIL_HEIGHT)
+        thumbnails.set_title(name, loc="left", fontsize="medium")
+        _draw_thumbnails(thumbnails, Path(prediction.source), end)
+        _draw_segments(strip, timeline.segments, labels)
         clock = end >= _CLOCK_FROM
-        below.set(xlim=(0, end), ylim=(0, 1), yticks=(), xlabel="minutes:seconds" if clock else "seconds")
-        below.xaxis.set_major_locator(MaxNLocator(12, steps=(1.5, 3, 6, 10) if clock else (1, 2, 5, 10)))
+        strip.set(xlim=(0, end), ylim=(0, 1), yticks=(), xlabel="minutes:seconds" if clock else "seconds")
+        strip.xaxis.set_major_locator(MaxNLocator(12, steps=(1.5, 3, 6, 10) if clock else (1, 2, 5, 10)))
         if clock:
-            below.xaxis.set_major_formatter(lambda seconds, _: f"{seconds // 60:.0f}:{seconds % 60:02.0f}")
-        patches = [Patch(color=label_colour(label, labels), label=label) for label in shown if label in unnamed]
-        if patches:
-            figure.legend(handles=patches, loc="outside lower center", ncols=10, frameon=False, fontsize="small")
+            strip.xaxis.set_major_formatter(lambda seconds, _: f"{seconds // 60:.0f}:{seconds % 60:02.0f}")
+        if names:
+            patches = [Patch(color=label_colour(label, labels), label=text) for label, text in names.items()]
+            figure.legend(handles=patches, loc="lower center", ncols=num_columns, frameon=False, fontsize=_NAME_POINTS)
     return figure
 
 
-def _draw_segments(axes: Axes, segments: tuple[Segment, ...], labels: tuple[str, ...]) -> set[str]:
-    """A strip of segments with their names; returns those for which no segment has room."""
-    named = set()
-    end = segments[-1].end_seconds
+def _has_room(segment: Segment, end_seconds: float) -> bool:
+    points = (segment.end_seconds - segment.start_seconds) / end_seconds * _WIDTH * 72
+    return text_width(segment.label, _NAME_POINTS) < 0.9 * points
+
+
+def _draw_segments(axes: Axes, segments: tuple[Segment, ...], labels: tuple[str, ...]) -> None:
+    """A strip of segments, with their names where there is room."""
     for segment in segments:
         colour, seconds = label_colour(segment.label, labels), segment.end_seconds - segment.start_seconds
         axes.barh(0.5, seconds, 1.0, segment.start_seconds, color=colour)
-        if text_width(segment.label, _NAME_POINTS) < 0.9 * seconds / end * _FIGURE_WIDTH * 72:  # points
-            middle = segment.start_seconds + seconds / 2
-            axes.text(middle, 0.5, segment.label, ha="center", va="center", fontsize=_NAME_POINTS, color=ink_on(colour))
-            named.add(segment.label)
-    return {segment.label for segment in segments} - named
+        if _has_room(segment, segments[-1].end_seconds):
+            axes.text(
+                segment.start_seconds + seconds / 2,
+                0.5,
+                segment.label,
+                ha="center",
+                va="center",
+                fontsize=_NAME_POINTS,
+                color=ink_on(colour),
+            )
 
 
 def _draw_thumbnails(axes: Axes, source: Path, end_seconds: float) -> None:
     """As many as fit side by side, each where its part of the video lies on the axis of time."""
     info = probe(source)
     width = _THUMBNAIL_HEIGHT * info.width / info.height  # inches
-    most = min(max(1, int(_FIGURE_WIDTH / width)), _MOST_THUMBNAILS)
+    most = min(max(1, int(_WIDTH / width)), _MOST_THUMBNAILS)
     pixels = min(max(16, round(_THUMBNAIL_PIXELS * width)), 1024)
     spec = ClipSpec(num_frames=most, height=_THUMBNAIL_PIXELS, width=pixels, streams=("rgb",), resize="stretch")
     frames: list[np.ndarray] = []
     sample_video(source, spec, frames.append, num_threads=0)
-    half = width / _FIGURE_WIDTH * end_seconds / 2
+    half = width / _WIDTH * end_seconds / 2
     for number, frame in enumerate(frames):
         middle = (number + 0.5) / len(frames) * end_seconds
         axes.imshow(frame[0], extent=(middle - half, middle + half, 0, 1), aspect="auto")  # (1, H, W, 3) -> (H, W, 3)

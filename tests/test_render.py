@@ -182,7 +182,7 @@ class TestFigure:
         assert not timeline_figure(prediction_of(grey_video)).legends
 
     def test_colours_and_places_of_the_segments(self, grey_video):
-        bars = timeline_figure(prediction_of(grey_video)).axes[1].patches
+        bars = timeline_figure(prediction_of(grey_video)).axes[0].patches
         assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(0, 1), (1, 1), (2, 1)]
         from matplotlib.colors import to_hex
 
@@ -196,11 +196,13 @@ class TestFigure:
         levels = np.linspace(10, 250, 60).astype(np.uint8)
         path = tmp_path / "a.avi"
         write_video(path, (np.full((height, width, 3), level, np.uint8) for level in levels), frames_per_second=20)
-        axes = timeline_figure(prediction_of(path)).axes[0]
-        assert axes.images
+        figure = timeline_figure(prediction_of(path))
+        (axes,) = (axes for axes in figure.axes if axes.images)
+        place = axes.get_position() * figure.get_size_inches()
         for image in axes.images:
             left, right, _, _ = image.get_extent()
-            assert (right - left) / 3 * 11 == pytest.approx(width / height)  # inches; the row is one inch high
+            seen = (right - left) / 3 * (place[1, 0] - place[0, 0]) / (place[1, 1] - place[0, 1])
+            assert seen == pytest.approx(width / height)
             level = image.get_array().mean()
             assert level == pytest.approx(np.interp((left + right) / 2, [0, 3], [10, 250]), abs=8)
         extents = [image.get_extent() for image in axes.images]
@@ -208,7 +210,7 @@ class TestFigure:
 
     def test_long_videos_have_a_clock(self, grey_video):
         long = prediction_of(grey_video, ((0.0, 3000.0, "run"), (3000.0, 3600.0, "walk")))
-        axes = timeline_figure(long).axes[1]
+        axes = timeline_figure(long).axes[0]
         axes.figure.draw_without_rendering()
         shown = [label.get_text() for label in axes.get_xticklabels()]
         assert axes.get_xlabel() == "minutes:seconds" and "5:00" in shown
@@ -223,10 +225,19 @@ class TestFigure:
             figure.draw_without_rendering()
         assert texts(figure) == list(labels)
 
+    def test_many_and_long_names_stay_inside_the_picture(self, grey_video):
+        labels = (*(f"activity {i}" for i in range(30)), "a very long name " * 9)
+        segments = [(i / 10, (i + 1) / 10, label) for i, label in enumerate(labels)]
+        figure = timeline_figure(prediction_of(grey_video, segments, labels))
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box, strip = legend.get_window_extent(), figure.axes[0].get_tightbbox()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 and box.y1 <= strip.y0 + 1
+
     @pytest.mark.real
     def test_thumbnails_are_upright(self, real_data):
         source = real_data / "videos" / "torture" / "dc_video_90.mov"
-        image = timeline_figure(prediction_of(source, ((0.0, 0.1, "run"),))).axes[0].images[0]
+        image = timeline_figure(prediction_of(source, ((0.0, 0.1, "run"),))).axes[1].images[0]
         thumbnail = np.asarray(image.get_array()).astype(int)
         frame = read_frames(source)[0]
         expected = cv2.resize(frame, thumbnail.shape[1::-1], interpolation=cv2.INTER_AREA)
