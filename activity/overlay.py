@@ -6,7 +6,6 @@ Pillow, because OpenCV's fonts know ASCII only.
 
 from __future__ import annotations
 
-import contextlib
 from functools import cache
 
 import cv2
@@ -23,7 +22,7 @@ _COLOURS = (
     "#a5f0e1 #ffb4a5 #4b4b1e #693c5a #7896ff #874b00 #f0d2ff #a5e15a #1e4ba5 #00b4c3 #f04b3c #0fffc3"
 ).split()
 _GREY = "#808080"
-_TRACK = "#505050"  # what a bar may still fill
+_TRACK = "#707070"  # what a bar may still fill
 
 _HEADLINE, _ROW = 0.055, 0.036  # text heights, of the shorter side
 _SMALLEST_TEXT = 9  # pixels
@@ -187,26 +186,36 @@ def text_width(text: str, size: int) -> float:
     return _font(text, size).getlength(text)
 
 
-@cache
 def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(font_file(text), size)
+    return _open_font(font_file(text), size)
+
+
+@cache
+def _open_font(path: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)
 
 
 @cache
 def font_file(text: str) -> str:
     """A font that has all characters of a text: matplotlib's DejaVu Sans, or else the first such that is installed."""
     from matplotlib import get_data_path
-    from matplotlib.ft2font import FT2Font
 
     bundled = f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf"
     needed = {ord(character) for character in text if not character.isspace()}
-    if needed <= FT2Font(bundled).get_charmap().keys():
+    if needed <= _characters_of(bundled):
         return bundled
     from matplotlib.font_manager import fontManager
 
     real = (font for font in fontManager.ttflist if "LastResort" not in font.fname)  # which has but boxes, for all
-    for font in sorted(real, key=lambda font: (font.style != "normal", font.weight != 400, font.fname)):
-        with contextlib.suppress(OSError, RuntimeError):  # gone since matplotlib listed it, or of an odd kind
-            if needed <= FT2Font(font.fname).get_charmap().keys():
-                return font.fname
-    return bundled
+    others = sorted(real, key=lambda font: (font.style != "normal", font.weight != 400, font.fname))
+    return next((font.fname for font in others if needed <= _characters_of(font.fname)), bundled)
+
+
+@cache
+def _characters_of(font_path: str) -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        return frozenset(FT2Font(font_path).get_charmap())
+    except (OSError, RuntimeError):  # gone since matplotlib listed it, or of an odd kind
+        return frozenset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from activity.errors import VideoError
 from activity.network import UNKNOWN
 from activity.overlay import Overlay, font_file, ink_on, label_colour, shortened, text_width
 from activity.predictor import Prediction
+from activity.progress import progress_bar
 from activity.store import atomic_file, write_csv
 from activity.timeline import Segment, Timeline
 from activity.video import VideoReader, printable, probe, why_unreadable
@@ -61,7 +63,8 @@ def annotate(source: Path | str, prediction: Prediction, out_path: Path | str) -
 
 def _annotated_frames(reader: VideoReader, labels: tuple[str, ...], timeline: Timeline) -> Frames:
     overlay, start, size = None, 0.0, (0, 0)
-    for _, timestamp in reader:
+    total = reader.info.num_frames_claimed or None
+    for _, timestamp in progress_bar(reader, total=total, desc=f"annotating {reader.path.name}", unit="frame"):
         try:
             frame = reader.retrieve()
         except VideoError:
@@ -108,7 +111,8 @@ def save_timeline(prediction: Prediction, out_dir: Path, name: str, *, top_k: in
     with atomic_file(paths[2], "w") as file:
         file.write(as_srt(segments))
     figure = timeline_figure(prediction)
-    with atomic_file(paths[3]) as file:
+    with atomic_file(paths[3]) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of characters that no font here has
         figure.savefig(file, format="png", dpi=110)
     return paths
 
