@@ -1,14 +1,18 @@
 """Write videos that browsers play, with the times and the sound of the video that their frames were made from.
 
-H.264 in MP4 by PyAV, if it is installed. OpenCV's wheels bring no encoder of H.264: without PyAV they write VP9 in
-WebM, which browsers play too. That takes long, is silent, and every frame lasts equally long.
+H.264 in MP4 by PyAV, if it is installed, or by an `ffmpeg` program. OpenCV's wheels bring no encoder of H.264: alone
+they write VP9 in WebM, which browsers play too, but that takes long. Only PyAV keeps the sound, and frames that last
+unequally long; the others repeat frames or leave some out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
@@ -35,7 +39,7 @@ _SOUNDS = {"aac", "flac", "mp3", "opus"}  # codecs that both MP4 and browsers ta
 
 
 def write_playable(path: Path, frames: Frames, *, frames_per_second: float, source: Path) -> Path:
-    """Write frames as H.264 or, without PyAV, as VP9; as MPEG-4 if OpenCV lacks VP9, which browsers do not play.
+    """Write frames as H.264 or, without PyAV and ffmpeg, as VP9; as MPEG-4, which browsers do not play, without that.
 
     The file appears whole or not at all. An odd height or width grows by one pixel, a copy of its neighbour, because
     H.264 with colours that all players know needs even ones.
@@ -44,7 +48,7 @@ def write_playable(path: Path, frames: Frames, *, frames_per_second: float, sour
         path: ends in `.mp4`, which becomes `.webm` for VP9.
         frames: `(timestamp_seconds, frame)`, times rising from 0, frames `(H, W, 3)` uint8 RGB of one size; used one
             by one.
-        frames_per_second: nominal. H.264 keeps other times too; without PyAV frames are repeated or left out instead.
+        frames_per_second: nominal. PyAV keeps other times too; without it frames are repeated or left out instead.
         source: the video whose sound is copied, if it is of a kind that browsers play.
 
     Returns:
@@ -79,15 +83,24 @@ def _encoder() -> tuple[str, _Write]:
             return ".mp4", _write_h264
     except ImportError:
         pass
-    install = "pip install 'activity[video]' brings H.264, which is quick and keeps the sound"
+    install = "pip install 'activity[video]' brings H.264 with the sound"
+    if _can_write(_write_by_ffmpeg, ".mp4"):
+        _logger.warning("videos are written by ffmpeg, silent. %s", install)
+        return ".mp4", _write_by_ffmpeg
+    if _can_write(_write_by_opencv, ".webm"):
+        _logger.warning("videos are written as VP9, silent; it takes long. %s", install)
+        return ".webm", _write_by_opencv
+    _logger.warning("videos are written as MPEG-4, silent; a browser may not play that. %s", install)
+    return ".mp4", _write_by_opencv
+
+
+def _can_write(write: _Write, suffix: str) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            write_video(Path(folder, "try.webm"), [np.zeros((16, 16, 3), np.uint8)], frames_per_second=25)
+            write(Path(folder, f"try{suffix}"), [(0.0, np.zeros((16, 16, 3), np.uint8))], Fraction(25), Path())
         except VideoError:
-            _logger.warning("videos are written as MPEG-4, silent; a browser may not play that. %s", install)
-            return ".mp4", _write_by_opencv
-    _logger.warning("videos are written as VP9, silent; it takes long. %s", install)
-    return ".webm", _write_by_opencv
+            return False
+    return True
 
 
 def _even_sizes(frames: Frames) -> Frames:
@@ -100,6 +113,27 @@ def _even_sizes(frames: Frames) -> Frames:
 
 def _write_by_opencv(path: Path, frames: Frames, rate: Fraction, source: Path) -> None:
     write_video(path, _at_constant_rate(frames, rate), frames_per_second=float(rate))
+
+
+def _write_by_ffmpeg(path: Path, frames: Frames, rate: Fraction, source: Path) -> None:
+    program = shutil.which("ffmpeg")
+    pictures = _at_constant_rate(frames, rate)
+    first = next(pictures, None)
+    if program is None or first is None:
+        raise VideoError(f"{source}: there are no frames to write" if program else "there is no ffmpeg here")
+    height, width = first.shape[:2]
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}", "-framerate", str(rate)]
+    options = [word for name, value in _X264_OPTIONS.items() for word in (f"-{name}", value)]
+    coded = ["-c:v", "libx264", *options, "-pix_fmt", "yuv420p", "-movflags", "+faststart", f"file:{path.absolute()}"]
+    command = [program, "-v", "error", "-y", *raw, "-i", "-", *coded]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it gave up, and says why
+            for picture in chain([first], pictures):
+                process.stdin.write(picture.tobytes())
+        errors = process.communicate()[1].decode(errors="replace")
+    if process.returncode:
+        raise VideoError(f"{path}: ffmpeg cannot write it: {' '.join(errors.split())[-300:]}")
 
 
 def _at_constant_rate(frames: Frames, rate: Fraction) -> Iterator[np.ndarray]:

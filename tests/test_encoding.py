@@ -1,6 +1,7 @@
 """What was written is read back with PyAV, which tells more than OpenCV, and with our own reader."""
 
 import logging
+import shutil
 import sys
 from fractions import Fraction
 
@@ -35,12 +36,18 @@ def times_of(path):
 
 
 @pytest.fixture
-def no_av(monkeypatch):
+def only_ffmpeg(monkeypatch):
     """As if PyAV were not installed."""
     monkeypatch.setitem(sys.modules, "av", None)
     encoding._encoder.cache_clear()
     yield
     encoding._encoder.cache_clear()
+
+
+@pytest.fixture
+def no_av(only_ffmpeg, monkeypatch):
+    """As if neither PyAV nor ffmpeg were."""
+    monkeypatch.setattr(encoding.shutil, "which", lambda _: None)
 
 
 @pytest.fixture
@@ -241,6 +248,35 @@ def test_without_vp9_it_is_mpeg_4_and_says_so(tmp_path, silent, no_av, caplog, m
     path = write_playable(tmp_path / "a.mp4", evenly(10, 25), frames_per_second=25, source=silent)
     assert path.suffix == ".mp4" and probe(path).num_frames_claimed == 10
     assert "a browser may not play" in caplog.text
+
+
+needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="there is no ffmpeg program")
+
+
+@needs_ffmpeg
+def test_without_pyav_an_ffmpeg_at_hand_writes_h264(tmp_path, silent, only_ffmpeg, caplog, monkeypatch):
+    path = write_playable(
+        tmp_path / "a b.mp4", evenly(10, 30000 / 1001, height=47), frames_per_second=30000 / 1001, source=silent
+    )
+    monkeypatch.undo()
+    with av.open(str(path)) as container:
+        (stream,) = container.streams
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.average_rate == Fraction(30000, 1001) and stream.frames == 10
+    assert path.read_bytes().index(b"moov") < path.read_bytes().index(b"mdat")
+    np.testing.assert_allclose(
+        read_frames(path)[:, :47].astype(float), [f for _, f in evenly(10, 25, height=47)], atol=40
+    )
+    assert "written by ffmpeg, silent" in caplog.text and "activity[video]" in caplog.text
+
+
+@needs_ffmpeg
+def test_what_ffmpeg_complains_of_is_passed_on(tmp_path, silent, only_ffmpeg, monkeypatch):
+    write_playable(tmp_path / "a.mp4", evenly(2, 25), frames_per_second=25, source=silent)  # it is chosen
+    monkeypatch.setattr(encoding, "_X264_OPTIONS", {"preset": "no such one"})
+    with pytest.raises(VideoError, match="ffmpeg cannot write it: .*no such one"):
+        write_playable(tmp_path / "b.mp4", evenly(50, 25), frames_per_second=25, source=silent)
+    assert not list(tmp_path.glob("*b*"))
 
 
 def test_without_pyav_uneven_times_become_even_ones(tmp_path, silent, no_av):
