@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from activity import __version__
-from activity.config import MERGE_MODES, RESIZE_MODES, RUNTIMES, STREAMS, UPDATE_SCHEMES, ClipSpec, TrainConfig
+from activity.config import (
+    EXPORT_FORMATS,
+    MERGE_MODES,
+    RESIZE_MODES,
+    RUNTIMES,
+    STREAMS,
+    UPDATE_SCHEMES,
+    ClipSpec,
+    TrainConfig,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -105,6 +114,25 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="write each video there, as NAME.mp4, with its timeline drawn on it",
+    )
+
+    example = "activity export model.keras --format onnx --out model.onnx"
+    export = command("export", "write a model as one graph for programs of your own", example)
+    export.add_argument("model", type=Path, metavar="MODEL.keras")
+    export.add_argument("--format", choices=EXPORT_FORMATS, required=True)
+    export.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help=".onnx, .xml for openvino or .tflite for litert; a folder for savedmodel",
+    )
+    export.add_argument(
+        "--check",
+        nargs="+",
+        default=[],
+        metavar="CLIP",
+        help="videos on which it must give what Keras gives; default: some that are drawn, and noise",
     )
 
     doctor = command("doctor", "check versions, devices, codecs and weights", "activity doctor --expect-gpu")

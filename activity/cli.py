@@ -241,6 +241,16 @@ def _write_timeline(arguments: argparse.Namespace, result: Prediction, name: str
         _say_written([annotate(result.source, result, arguments.annotate / f"{name}.mp4")])
 
 
+def _export(arguments: argparse.Namespace) -> None:
+    from activity.listing import expand_sources
+    from activity.standalone import export_classifier
+
+    clips = expand_sources(arguments.check)
+    made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips)
+    print(made.as_text())
+    _say_written(made.files)
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from activity.doctor import examine, format_checks
 
@@ -281,6 +291,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "cross-validate": _cross_validate,
     "tune": _tune,
     "classify": _classify,
+    "export": _export,
     "doctor": _doctor,
 }
 

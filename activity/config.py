@@ -13,6 +13,7 @@ MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recu
 UPDATE_SCHEMES = ("replay", "new-only", "retrain")  # what they do: activity.updating
 STREAMS = ("rgb", "motion", "closeup")  # what they are: activity.motion
 RUNTIMES = ("auto", "keras", "openvino", "openvino-bf16", "onnx")  # what they are: activity.runtimes
+EXPORT_FORMATS = ("savedmodel", "onnx", "openvino", "litert")  # what they are: activity.standalone
 
 
 @dataclass(frozen=True, kw_only=True)

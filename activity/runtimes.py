@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from activity import __version__
-from activity.config import RUNTIMES, ClipSpec, as_dict
+from activity.config import RUNTIMES, ClipSpec
 from activity.errors import ActivityError, ModelFileError
 from activity.network import Network
 
@@ -231,8 +230,8 @@ def _kept_network(model_path: Path, runtime: str) -> Network | None:
 
 
 def _export_network(model_path: Path, runtime: str) -> Network:
-    from activity.classifier import load_classifier, versions
-    from activity.export import export_graph, with_plain_loops
+    from activity.classifier import load_classifier
+    from activity.export import about_network, export_graph, with_plain_loops
 
     _check_exporter(runtime)
     classifier = load_classifier(model_path)
@@ -240,12 +239,7 @@ def _export_network(model_path: Path, runtime: str) -> Network:
     about = {
         "format_version": FORMAT_VERSION,
         "source": _source(model_path),
-        "spec": as_dict(classifier.spec),
-        "labels": classifier.labels,
-        "clip_seconds": classifier.clip_seconds,
-        "window_seconds": classifier.window_seconds,
-        "threshold": classifier.threshold,
-        "versions": {**versions(), "runtime": describe(_kind(runtime)), "activity": __version__},
+        **about_network(classifier, describe(_kind(runtime))),
     }
     with _kept_folder(_export_dir(model_path, runtime)) as folder:
         export_graph(classifier.backbone, _graph_path(folder / "backbone", runtime))

@@ -47,7 +47,17 @@ def test_version_and_help(run):
     assert run("--version") == (0, f"activity {__version__}\n", "")
     status, out, _ = run("--help")
     assert status == 0
-    for command in ("demo", "preprocess", "train", "evaluate", "cross-validate", "tune", "classify", "doctor"):
+    for command in (
+        "demo",
+        "preprocess",
+        "train",
+        "evaluate",
+        "cross-validate",
+        "tune",
+        "classify",
+        "export",
+        "doctor",
+    ):
         assert command in out
 
 
@@ -295,6 +305,15 @@ def test_a_folder_or_pattern_without_videos_does_not_stop_the_others(run, folder
         f"activity: {tmp_path}: a folder that holds no videos",
         f"activity: {tmp_path}/*.mp4: cannot be opened: No such file or directory",
     ]
+
+
+def test_export_prints_how_near_it_is(run, folder, ramp_videos, tmp_path):
+    command = ("export", folder / "model.keras", "--format", "savedmodel", "--out", tmp_path / "saved")
+    status, out, err = run(*command, "--check", ramp_videos / "darkens" / "p0_0.avi")
+    assert status == 0 and out.count("\n") == 1 and "on 1 clips of 1 videos its probabilities differ" in out
+    assert f"wrote {tmp_path / 'saved'}\n" in err
+    status, out, err = run(*command[:-1], tmp_path / "m.onnx")
+    assert (status, out) == (1, "") and "a SavedModel is a folder" in one_line(err)
 
 
 def test_python_command_line_and_reloaded_model_agree(run, folder, ramp_videos):

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "activity"
 ORDER = """
     errors config progress video encoding motion clips network timeline overlay dataset listing splits metrics
     devices layers backbones heads classifier export runtimes calibration
-    synthetic store features preprocessing batches checkpoint fitting training evaluation
+    synthetic standalone store features preprocessing batches checkpoint fitting training evaluation
     updating study tuning predictor render plots explain report doctor demo arguments cli
 """.split()
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
