@@ -135,6 +135,12 @@ def parser() -> argparse.ArgumentParser:
         help="videos on which it must give what Keras gives; default: some that are drawn, and noise",
     )
 
+    info = command("info", "say what a model knows and how it was taught", "activity info model.keras --markdown")
+    info.add_argument("model", type=Path, metavar="MODEL.keras")
+    form = info.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object")
+    form.add_argument("--markdown", action="store_true", help="print a page to share")
+
     doctor = command("doctor", "check versions, devices, codecs and weights", "activity doctor --expect-gpu")
     doctor.add_argument("--expect-gpu", action="store_true", help="fail if no GPU can be used")
     return program

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,8 @@ from activity.devices import prepare_gpus
 from activity.errors import ModelFileError
 from activity.heads import FUSE, opinions_of
 from activity.layers import TimeDistributed, uses_jit
+from activity.modelfile import FORMAT_VERSION, read_config
 from activity.network import Network
-
-FORMAT_VERSION = 3  # of the model file; raised when its parts change; 1 had no streams, 2 no windows
 
 
 @keras.saving.register_keras_serializable(package="activity")
@@ -85,7 +82,7 @@ class ActivityClassifier(Network, keras.Model):
             "clip_seconds": self.clip_seconds,
             "window_seconds": self.window_seconds,
             "threshold": self.threshold,
-            "record": {**self.record, "versions": versions()},
+            "record": {**self.record, "num_parameters": self.count_params(), "versions": versions()},
         }
 
     @classmethod
@@ -180,27 +177,7 @@ def load_classifier(path: Path) -> ActivityClassifier:
         ModelFileError: there is no such file, it is cut off, not ours, or of a newer version.
     """
     path = Path(path)
-    config = _read_config(path)
-    ours = config.get("registered_name") == "activity>ActivityClassifier"
-    if not ours:
-        raise ModelFileError(
-            f"{path}: a Keras model, but not one of ours; expected activity>ActivityClassifier, received "
-            f"{config.get('registered_name') or config.get('class_name')}"
-        )
-    fields = config.get("config")
-    version = fields.get("format_version") if isinstance(fields, dict) else None
-    if not isinstance(version, int):
-        raise ModelFileError(f"{path}: damaged, it does not say which model format it has")
-    if version < FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path}: made by an older activity (model format {version}, this program reads {FORMAT_VERSION}); train "
-            "it again"
-        )
-    if version > FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path}: made by a newer activity (model format {version}, this program reads {FORMAT_VERSION}); "
-            "upgrade activity"
-        )
+    read_config(path)  # says what is wrong
     prepare_gpus()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -208,22 +185,3 @@ def load_classifier(path: Path) -> ActivityClassifier:
         text = f"{type(error).__name__}: {error}".rpartition("Exception encountered: ")[2]  # Keras puts it last
         reason = " ".join(text.split())[:300]
         raise ModelFileError(f"{path}: damaged, or made by another version of activity or Keras: {reason}") from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """The `config.json` inside a `.keras` file, which is a zip."""
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such model file")
-    try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-            config = json.loads(file.read("config.json"))
-    except Exception as error:  # BadZipFile, KeyError, ValueError, zlib.error: damage shows in any way
-        raise ModelFileError(f"{path}: not a model file, or cut off; expected a .keras file ({error})") from error
-    if damaged:
-        raise ModelFileError(f"{path}: damaged, the checksum of {damaged} inside it is wrong")
-    if not isinstance(config, dict):
-        raise ModelFileError(
-            f"{path}: not a model file; expected an object in its config.json, received {config!r:.40}"
-        )
-    return config

@@ -51,6 +51,7 @@ def run() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 an error in one line, 2 usage, 130 interrupted."""
     arguments = parser().parse_args(argv)
+    arguments.command_line = shlex.join(["activity", *(sys.argv[1:] if argv is None else argv)])
     logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.INFO, format="%(message)s", force=True)
     for library in ("matplotlib", "h5py", "tensorflow", "jax", "PIL"):
         logging.getLogger(library).setLevel(logging.ERROR)  # their advice is for programmers
@@ -110,6 +111,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
     check_model_path(arguments.out)
     run = train(_dataset(arguments), config, work_dir=_work_dir(arguments), resume=arguments.resume)
+    run.classifier.record["command"] = arguments.command_line
     print(run.as_text() + _keep(run, arguments))
 
 
@@ -122,6 +124,7 @@ def _update(arguments: argparse.Namespace) -> None:
     dataset = load_dataset(arguments.dataset)
     options = {name: getattr(arguments, name) for name in _UPDATE_OPTIONS}
     result = update(load_classifier(arguments.model), dataset, work_dir=_work_dir(arguments), **options)
+    result.classifier.record["updates"][-1]["command"] = arguments.command_line
     written = _keep(result.run, arguments)
     print(json.dumps(result.as_dict()) if arguments.json else result.as_text() + written)
 
@@ -251,6 +254,16 @@ def _export(arguments: argparse.Namespace) -> None:
     _say_written(made.files)
 
 
+def _info(arguments: argparse.Namespace) -> None:
+    from activity.card import model_card
+
+    card = model_card(arguments.model)
+    if arguments.json:
+        print(json.dumps(card.as_dict()))
+    else:
+        print(card.as_markdown() if arguments.markdown else card.as_text())
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from activity.doctor import examine, format_checks
 
@@ -292,6 +305,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "tune": _tune,
     "classify": _classify,
     "export": _export,
+    "info": _info,
     "doctor": _doctor,
 }
 

@@ -26,12 +26,13 @@ from activity.batches import ClipBatches, FeatureBatches, FrameBatches
 from activity.calibration import Calibration, calibrate
 from activity.classifier import ActivityClassifier
 from activity.config import ClipSpec, TrainConfig, as_dict
-from activity.dataset import Sample, content_of
+from activity.dataset import Sample
 from activity.devices import gpu_names
 from activity.errors import ActivityError, DatasetError
 from activity.features import cache_activations, extract_features
 from activity.fitting import TIMES, LayerwiseAdamW, Stage, fit
 from activity.heads import build_head, opinions_of_standardized, standardize, standardized
+from activity.record import record_of
 from activity.store import Dataset, Stacks, atomic_file
 
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
@@ -108,7 +109,11 @@ def train(
         classifier = _in_float32(classifier, dataset, config)
     calibration = _calibrate(classifier, dataset, config)
     run = TrainingRun(classifier, stages, calibration)
-    classifier.record = _record(dataset, config, run)
+    classifier.record = {
+        **record_of(dataset, config, stages),
+        "calibration": calibration.as_dict() if calibration else None,
+        "history": run.history,
+    }
     return run
 
 
@@ -384,16 +389,3 @@ def _calibrate(classifier: ActivityClassifier, dataset: Dataset, config: TrainCo
     features = extract_features(dataset, samples, classifier.backbone, keep=keep, runtime=config.runtime)
     label_ids = np.asarray([classifier.labels.index(sample.label) for sample in samples])
     return calibrate(classifier, features, label_ids, precision=config.precision)
-
-
-def _record(dataset: Dataset, config: TrainConfig, run: TrainingRun) -> dict[str, Any]:
-    splits = ("train", "val", "test")
-    of = {split: [sample for sample in dataset.samples if sample.split == split] for split in splits}
-    return {
-        "training": as_dict(config),
-        "num_videos": {split: len(of[split]) for split in splits},
-        "taught": sorted({content_of(sample) for sample in of["train"] + of["val"]}),
-        "held_out": sorted({content_of(sample) for sample in of["test"]}),
-        "calibration": run.calibration.as_dict() if run.calibration else None,
-        "history": run.history,
-    }

@@ -23,6 +23,7 @@ from activity.dataset import Sample, content_of, labels_of, name_some
 from activity.errors import ActivityError, DatasetError, ModelFileError
 from activity.evaluation import check_spec
 from activity.features import extract_features
+from activity.record import when
 from activity.store import Dataset
 from activity.training import TrainingRun, build_classifier, teach_on, train
 
@@ -215,6 +216,7 @@ def update(
     update = Update(run.classifier, run, scheme, added, len(new), len(old), *videos.compare(run.classifier))
     told = {**update.as_dict(), **{name: getattr(config, name) for name in ("epochs", "learning_rate", "seed")}}
     del told["labels"]  # the model has them
+    told.update(when(run.stages), dataset=str(dataset.dataset_dir))
     run.classifier.record = {**record, "updates": [*classifier.record.get("updates", ()), told]}
     return update
 

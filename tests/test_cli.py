@@ -316,6 +316,37 @@ def test_export_prints_how_near_it_is(run, folder, ramp_videos, tmp_path):
     assert (status, out) == (1, "") and "a SavedModel is a folder" in one_line(err)
 
 
+def test_info_tells_of_the_model_and_the_command_that_made_it(run, folder):
+    model = folder / "model.keras"
+    status, out, err = run("info", model)
+    command = shlex.join(["activity", "train", str(folder / "dataset"), "--out", str(model), "--backbone", "small_cnn"])
+    assert (
+        (status, err) == (0, "")
+        and out.startswith(f"{model}\n")
+        and f"  command              {command} --units 8" in out
+    )
+    about = json.loads(run("info", model, "--json")[1])
+    assert about["command"].startswith(command) and about["command_recorded"] and about["num_videos"]["train"] > 0
+    assert run("info", model, "--markdown")[1].startswith("# model.keras\n\nA video classifier for 2 activities")
+    assert run("info", model, "--markdown", "--json")[0] == 2
+    status, out, err = run("info", folder / "none.keras")
+    assert (status, out) == (1, "") and "no such model file" in one_line(err)
+
+
+def test_an_updated_model_remembers_both_commands(run, folder, ramp_videos, monkeypatch, tmp_path):
+    from activity.classifier import load_classifier
+
+    model = load_classifier(folder / "model.keras")
+    model.record["taught"] = model.record["taught"][4:]  # as if these had come since
+    monkeypatch.setattr("activity.classifier.load_classifier", lambda _: model)
+    new = tmp_path / "new.keras"
+    status, _, err = run("update", folder / "model.keras", folder / "dataset", "--out", new, "--epochs", 1)
+    assert status == 0, err
+    about = json.loads(run("info", new, "--json")[1])
+    assert shlex.split(about["command"])[:2] == ["activity", "train"]
+    assert shlex.split(about["updates"][0]["command"])[:3] == ["activity", "update", str(folder / "model.keras")]
+
+
 def test_python_command_line_and_reloaded_model_agree(run, folder, ramp_videos):
     from activity.predictor import Predictor
 
