@@ -141,6 +141,8 @@ def parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="print one JSON object")
     form.add_argument("--markdown", action="store_true", help="print a page to share")
 
+    _add_serve(command("serve", "show a web page where a video gets its labels", "activity serve model.keras"))
+
     doctor = command("doctor", "check versions, devices, codecs and weights", "activity doctor --expect-gpu")
     doctor.add_argument("--expect-gpu", action="store_true", help="fail if no GPU can be used")
     return program
@@ -233,6 +235,24 @@ def _add_update(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_seed, help="default: as the model was taught")
     _add_runtime(parser, "the features")
     parser.add_argument("--json", action="store_true", help="print the counts and scores as one JSON object")
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.keras")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at; default: %(default)s, this computer only. 0.0.0.0 lets anyone in who can reach it",
+    )
+    parser.add_argument("--port", type=_in_range(int, 1, 65535), default=7860, help="default: %(default)s")
+    parser.add_argument(
+        "--max-seconds", type=_seconds, default=600.0, metavar="S", help="longest video taken; default: %(default)g"
+    )
+    parser.add_argument(
+        "--max-megabytes", type=_positive_int, default=500, metavar="N", help="largest file taken; default: %(default)s"
+    )
+    parser.add_argument("--examples", type=Path, nargs="+", default=[], metavar="VIDEO", help="to try, on the page")
+    _add_runtime(parser, "the network")
 
 
 def _add_runtime(parser: argparse.ArgumentParser | argparse._ArgumentGroup, what: str) -> None:

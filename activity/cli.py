@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     arguments.command_line = shlex.join(["activity", *(sys.argv[1:] if argv is None else argv)])
     logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.INFO, format="%(message)s", force=True)
-    for library in ("matplotlib", "h5py", "tensorflow", "jax", "PIL"):
+    for library in ("matplotlib", "h5py", "tensorflow", "jax", "PIL", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)  # their advice is for programmers
     try:
         return _COMMANDS[arguments.command](arguments) or 0
@@ -264,6 +264,21 @@ def _info(arguments: argparse.Namespace) -> None:
         print(card.as_markdown() if arguments.markdown else card.as_text())
 
 
+def _serve(arguments: argparse.Namespace) -> None:
+    from activity.web import serve
+
+    serve(
+        arguments.model,
+        host=arguments.host,
+        port=arguments.port,
+        runtime=arguments.runtime,
+        max_seconds=arguments.max_seconds,
+        max_megabytes=arguments.max_megabytes,
+        examples=arguments.examples,
+        say=lambda line: print(line, flush=True),
+    )
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from activity.doctor import examine, format_checks
 
@@ -306,6 +321,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "classify": _classify,
     "export": _export,
     "info": _info,
+    "serve": _serve,
     "doctor": _doctor,
 }
 
