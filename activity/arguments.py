@@ -97,13 +97,19 @@ def parser() -> argparse.ArgumentParser:
     example = "activity classify model.keras holiday.mp4 clips/"
     classify = command("classify", "label videos with a model", example)
     classify.add_argument("model", type=Path, metavar="MODEL.keras")
-    classify.add_argument("sources", nargs="+", metavar="SOURCE", help="files, folders or 'glob*' patterns")
+    classify.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="files, folders, 'glob*' patterns, the number of a camera, or the URL of a stream",
+    )
     classify.add_argument(
         "--top-k", type=_positive_int, default=5, metavar="K", help="labels shown; default: %(default)s"
     )
     _add_runtime(classify, "the network; another than keras is exported beside the model file, once")
     classify.add_argument("--json", action="store_true", help="print one JSON object a line")
     classify.add_argument("--csv", type=Path, metavar="FILE", help="also write a table")
+    classify.add_argument("--follow", action="store_true", help="the file is still being written: label it as it grows")
     classify.add_argument("--explain", type=Path, metavar="DIR", help="also draw why: a picture of each video")
     classify.add_argument("--timeline", action="store_true", help="also say what happens when")
     classify.add_argument(

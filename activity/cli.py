@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import gc
 import io
 import json
 import logging
 import os
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from activity.arguments import parser, recipe_arguments
 from activity.config import ClipSpec, TrainConfig, as_dict
 from activity.errors import ActivityError, VideoError
+from activity.output import check_folder, csv_rows, of_system
 
 if TYPE_CHECKING:
     from activity.predictor import Prediction, Predictor
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         if arguments.verbose:
             raise
-        _say_error(_of_system(error) if isinstance(error, OSError) else str(error))
+        _say_error(of_system(error) if isinstance(error, OSError) else str(error))
         return 1
     except KeyboardInterrupt:
         _say_error(f"stopped{_HOW_TO_GO_ON.get(arguments.command, '')}")
@@ -135,7 +136,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from activity.report import figures_of_model, save_report
     from activity.store import load_dataset
 
-    _check_folder(arguments.out)
+    check_folder(arguments.out)
     dataset = load_dataset(arguments.dataset)
     classifier = load_classifier(arguments.model)
     evaluation = evaluate(classifier, dataset, split=arguments.split, runtime=arguments.runtime)
@@ -158,7 +159,7 @@ def _cross_validate(arguments: argparse.Namespace) -> None:
     from activity.evaluation import cross_validate
     from activity.report import save_report
 
-    _check_folder(arguments.out)
+    check_folder(arguments.out)
     dataset = _dataset(arguments)
     with tempfile.TemporaryDirectory() as work_dir:
         result = cross_validate(dataset, config, folds=arguments.folds, work_dir=Path(work_dir))
@@ -173,7 +174,7 @@ def _tune(arguments: argparse.Namespace) -> None:
     from activity.store import load_dataset, write_csv
     from activity.tuning import tune
 
-    _check_folder(arguments.out)
+    check_folder(arguments.out)
     search = tune(
         _dataset(arguments),
         config,
@@ -199,19 +200,25 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _classify(arguments: argparse.Namespace) -> int:
+    from activity.capture import live_source
     from activity.listing import expand_sources
 
     sources = expand_sources(arguments.sources)
+    live = live_source(sources, follow=arguments.follow)
+    if live and (arguments.explain or arguments.timeline or arguments.out or arguments.annotate):
+        arguments.usage_error("--explain, --timeline, --out and --annotate need a whole file, not what is still coming")
     if arguments.csv and not arguments.csv.parent.is_dir():
         raise ActivityError(f"{arguments.csv}: there is no folder {arguments.csv.parent}")
     _check_result_folders(arguments, sources)
+    if live:
+        return _watch(arguments, live)
     from activity.predictor import Failure, Predictor, distinct_names
 
     predictor = Predictor.load(arguments.model, runtime=arguments.runtime)
     explain = _explaining(arguments, predictor)
     timeline = bool(arguments.timeline or arguments.out or arguments.annotate)
     failed = False
-    with _csv_rows(arguments.csv) as write_row:
+    with csv_rows(arguments.csv) as write_row:
         results = predictor.predict_many(sources, timeline=timeline)
         for result, name in zip(results, distinct_names(sources), strict=True):
             failed |= isinstance(result, Failure)
@@ -230,6 +237,22 @@ def _classify(arguments: argparse.Namespace) -> int:
                     failed = True
                     _say_error(str(error))
     return int(failed)
+
+
+def _watch(arguments: argparse.Namespace, source: str) -> int:
+    from activity.live import watch
+    from activity.runtimes import load_network
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped is how it ends
+    decisions = watch(load_network(arguments.model, runtime=arguments.runtime), source)
+    with contextlib.closing(decisions), csv_rows(arguments.csv, "time,time_seconds,label,probability") as write_row:
+        for decision in decisions:
+            write_row(decision.as_dict())
+            if arguments.json:
+                print(json.dumps(decision.as_dict(top_k=arguments.top_k)), flush=True)
+            elif decision.changed:
+                print(decision.as_text(), flush=True)
+    return 0
 
 
 def _write_timeline(arguments: argparse.Namespace, result: Prediction, name: str) -> None:
@@ -341,19 +364,6 @@ def _settings(config: type[_Config], arguments: argparse.Namespace, **values: An
 # === Output ===
 
 
-@contextlib.contextmanager
-def _csv_rows(path: Path | None) -> Iterator[Any]:
-    """A function that writes the result of one source as a row, or does nothing without a path."""
-    if path is None:
-        yield lambda _: None
-        return
-    columns = ("source", "label", "probability", "duration_seconds", "error")
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        yield writer.writerow
-
-
 def _explaining(arguments: argparse.Namespace, predictor: Predictor) -> Callable[[Prediction, str], None]:
     """A function that draws why a prediction came about, or does nothing without `--explain`."""
     if not arguments.explain:
@@ -375,32 +385,16 @@ def _explaining(arguments: argparse.Namespace, predictor: Predictor) -> Callable
     return explain
 
 
-def _check_folder(folder: Path | None) -> None:
-    """Raise `ActivityError` if results could not be written there; asked before the work."""
-    if folder is None:
-        return
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir():
-        raise ActivityError(f"{existing}: a file has this name; expected a folder, or a new name for one")
-
-
 def _check_result_folders(arguments: argparse.Namespace, sources: Sequence[str]) -> None:
     """Raise `ActivityError` if what `classify` writes could not be written, or would replace something."""
     from activity.listing import check_apart
 
     for folder in (arguments.explain, arguments.out, arguments.annotate):
-        _check_folder(folder)
+        check_folder(folder)
     for folder in filter(None, (arguments.out, arguments.annotate)):
         check_apart(folder, sources)
     if arguments.out and arguments.explain and arguments.out.resolve() == arguments.explain.resolve():
         raise ActivityError(f"{arguments.out}: --out and --explain both write NAME.png; expected two folders")
-
-
-def _of_system(error: OSError) -> str:
-    """Without the number, and with the name the user knows where a temporary one should have taken it."""
-    what = error.strerror or " ".join(map(str, error.args))
-    path = error.filename2 or error.filename
-    return f"{what}: {path}" if path else what
 
 
 def _say_error(text: str) -> None:

@@ -358,7 +358,7 @@ def _decode(
         copies = num_copies(index, seconds)
         if first is not None and (copies or needed is None or index in needed):
             try:
-                streams.see(index - first, reader.retrieve_bgr(), copies)
+                streams.see(index - first, streams.shrink(reader.retrieve_bgr()), copies)
             except (VideoError, cv2.error) as error:
                 if index:  # what came before is good, and what comes after would stand in its place
                     break

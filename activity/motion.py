@@ -47,7 +47,7 @@ def gap_frames(spec: ClipSpec, frames_per_second: float) -> int:
 
 
 @dataclass
-class _Seen:
+class Seen:
     """A frame, in the sizes that the streams need."""
 
     picture: np.ndarray  # (H, W, 3) uint8 RGB
@@ -56,11 +56,10 @@ class _Seen:
 
 @dataclass
 class _Moving:
-    """A sampled frame whose closeup waits for the rest of its clip."""
+    """A sampled frame whose closeup waits for the rest of its block."""
 
     pictures: dict[str, np.ndarray]  # of the other streams
     differences: np.ndarray  # (h, w, 3) float32
-    energy: np.ndarray  # (tracking height, tracking width) float32: how much moves where
 
 
 class StreamMaker:
@@ -71,6 +70,8 @@ class StreamMaker:
         gap: see `gap_frames`.
         resize: brings a frame to the size of `spec`.
         take: receives each sampled frame, `(S, H, W, 3)` uint8 in the order of `spec.streams`.
+        block: closeups are handed over so many at a time, by default a clip; the square follows what moves in the
+            clip that ends there.
     """
 
     def __init__(
@@ -79,17 +80,25 @@ class StreamMaker:
         gap: int,
         resize: Callable[[np.ndarray], np.ndarray],
         take: Callable[[np.ndarray], object],
+        *,
+        block: int | None = None,
     ) -> None:
         self._spec, self._gap, self._resize, self._take = spec, gap, resize, take
+        self._block = block or spec.num_frames
         self._closeup = "closeup" in spec.streams
-        self._seen: dict[int, _Seen] = {}  # by index, the last few
+        self._seen: dict[int, Seen] = {}  # by index, the last few
         self._due: list[int] = []  # sampled frames that wait for the frame after them
-        self._clip: list[_Moving] = []
+        self._waiting: list[_Moving] = []
+        self._energies: list[np.ndarray] = []  # of those that wait, and before them of the rest of a clip
 
-    def see(self, index: int, frame: np.ndarray, copies: int) -> None:
-        """The next frame that was decoded, `(h, w, 3)` uint8 BGR, and how often it is sampled (0: only compared)."""
+    def shrink(self, frame: np.ndarray) -> Seen:
+        """What is needed of a decoded frame, `(h, w, 3)` uint8 BGR."""
         picture = cv2.cvtColor(self._resize(frame), cv2.COLOR_BGR2RGB)
-        self._seen[index] = _Seen(picture, _working_grey(frame) if self._closeup else None)
+        return Seen(picture, _working_grey(frame) if self._closeup else None)
+
+    def see(self, index: int, seen: Seen, copies: int) -> None:
+        """The next frame that was decoded, and how often it is sampled (0: only compared)."""
+        self._seen[index] = seen
         self._due += [index] * copies
         while self._due and self._newest(self._due[0]) <= index:
             self._make(self._due.pop(0), None)
@@ -102,7 +111,7 @@ class StreamMaker:
         for index in self._due:
             self._make(index, max(self._seen))
         self._due = []
-        self._hand_over_clip()
+        self._hand_over_block()
 
     def _newest(self, index: int) -> int:
         """The last frame that the pictures of a frame need."""
@@ -119,24 +128,25 @@ class StreamMaker:
             return
         steps = [self._at(i).grey for i in compared_frames(index, self._gap, last)]
         differences = [aligned_difference(a, b) for a, b in zip(steps[:-1], steps[1:], strict=True)]  # type: ignore[arg-type]
-        energy = motion_energy(differences[1])
-        self._clip.append(_Moving(pictures, np.stack(differences, axis=-1), energy))
-        if len(self._clip) == self._spec.num_frames:
-            self._hand_over_clip()
+        self._waiting.append(_Moving(pictures, np.stack(differences, axis=-1)))
+        self._energies.append(motion_energy(differences[1]))
+        if len(self._waiting) == self._block:
+            self._hand_over_block()
 
-    def _at(self, index: int) -> _Seen:
-        """The frame of an index; before the first and after the last, that one."""
-        return self._seen[max((i for i in self._seen if i <= index), default=min(self._seen))]
+    def _at(self, index: int) -> Seen:
+        """The frame of an index, or the nearest: there is none before the first, nor between those of a live stream."""
+        return self._seen[min(self._seen, key=lambda known: abs(known - index))]
 
-    def _hand_over_clip(self) -> None:
-        if not self._clip:
+    def _hand_over_block(self) -> None:
+        if not self._waiting:
             return
-        height, width = self._clip[0].differences.shape[:2]
-        squares = track_motion([moving.energy for moving in self._clip], height / self._clip[0].energy.shape[0])
-        for moving, square in zip(self._clip, squares, strict=True):
+        scale = self._waiting[0].differences.shape[0] / self._energies[0].shape[0]
+        squares = track_motion(self._energies, scale)[-len(self._waiting) :]
+        for moving, square in zip(self._waiting, squares, strict=True):
             closeup = cut_square(moving.differences, square, self._spec.height, self._spec.width)
             self._hand_over({**moving.pictures, "closeup": as_picture(closeup)})
-        self._clip = []
+        self._waiting = []
+        self._energies = self._energies[max(0, len(self._energies) - self._spec.num_frames + self._block) :]
 
     def _hand_over(self, pictures: dict[str, np.ndarray]) -> None:
         self._take(np.stack([pictures[stream] for stream in self._spec.streams]))

@@ -12,6 +12,7 @@ from activity.config import ClipSpec
 UNKNOWN = "unknown"  # the answer below the threshold
 LONG_CLIPS = 2.0  # a video longer than so many clips of training is read in windows
 _WINDOWS_PER_BATCH = 64
+_STEPS_PER_WINDOW = 8
 
 
 class Network:
@@ -30,6 +31,17 @@ class Network:
     clip_seconds: float
     window_seconds: float
     threshold: float
+
+    @property
+    def window_rate(self) -> float:
+        """Frames a second, of which `spec.num_frames` make a window of a long video."""
+        # clips of training may have been single frames
+        return self.spec.frames_per_second or min(self.spec.num_frames / self.window_seconds, 1000.0)
+
+    @property
+    def stride(self) -> int:
+        """Frames from one window to the next where it matters what happens when."""
+        return max(1, self.spec.num_frames // _STEPS_PER_WINDOW)
 
     def encode(self, pictures: np.ndarray) -> np.ndarray:
         """Features `(N, D)` float32 of pictures `(N, H, W, 3)` uint8 RGB."""

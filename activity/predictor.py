@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -35,7 +35,12 @@ _logger = logging.getLogger(__name__)
 _FRAMES_PER_CHUNK = 32
 _MOST_THREADS = 16
 _CHUNKS_AHEAD = 4  # per video; bounds memory: 4 x 32 frames of 224x224 are 20 MB a stream
-_STEPS_PER_WINDOW = 8  # of a timeline; boundaries lie on them
+
+
+def best_first(labels: Sequence[str], probabilities: np.ndarray, k: int) -> list[tuple[str, float]]:
+    """The `k` most probable labels with their probabilities."""
+    order = np.argsort(-probabilities, kind="stable")[:k]
+    return [(labels[i], float(probabilities[i])) for i in order]
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,7 @@ class Prediction:
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The `k` most probable activities with their probabilities, best first."""
-        order = np.argsort(-self.probabilities, kind="stable")[:k]
-        return [(self.labels[i], float(self.probabilities[i])) for i in order]
+        return best_first(self.labels, self.probabilities, k)
 
     def as_dict(self, *, top_k: int = 5) -> dict[str, Any]:
         """`source`, `label`, `probability`, `top`, `duration_seconds`, with a timeline `segments`; ready for JSON."""
@@ -204,7 +208,7 @@ class Predictor:
         )
 
     def _timeline(self, read: _Read) -> Timeline:
-        windows = self._judge(read, max(1, self.network.spec.num_frames // _STEPS_PER_WINDOW))
+        windows = self._judge(read, self.network.stride)
         return make_timeline(windows, read.edges_seconds, self.network.labels, threshold=self.network.threshold)
 
 
@@ -318,8 +322,7 @@ class _Stream:
         if spec.frames_per_second is not None:
             self._read(_AT_RATE, spec)
             return
-        rate = min(spec.num_frames / network.window_seconds, 1000.0)  # clips of training may have been single frames
-        at_rate = dataclasses.replace(spec, frames_per_second=rate)
+        at_rate = dataclasses.replace(spec, frames_per_second=network.window_rate)
         long_seconds = LONG_CLIPS * network.clip_seconds
         if probe(path).duration_seconds_claimed <= long_seconds:
             seconds = self._read(_EVENLY, spec)

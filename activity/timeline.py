@@ -18,6 +18,7 @@ from activity.network import UNKNOWN
 _MARGIN = 0.1  # of probability, by which another label must be ahead before the label changes
 _FLOOR = 1e-4  # of a probability before its logarithm: no single window may veto a label
 _SHORTEST_SEGMENT = 0.5  # windows
+_NEWEST = 0.5  # weight of the newest window of a stream
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,30 @@ class Hysteresis:
         if self._label_id is None or scores[best] > scores[self._label_id] + self._margin:
             self._label_id = best
         return self._label_id
+
+
+class LiveLabels:
+    """Labels of a stream, window after window, from the past alone.
+
+    The windows so far are multiplied, each with half the weight of the one after it, so that none alone can change the
+    label; then as in a timeline. What one sees later is a label later: half a window, and a step or two.
+
+    Args:
+        threshold: probability below which the label is "unknown".
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._hysteresis = Hysteresis(threshold)
+        self._logarithms: np.ndarray | None = None
+
+    def next(self, probabilities: np.ndarray) -> tuple[int, np.ndarray]:
+        """The label id after the next window `(C,)`, C is "unknown"; and the smoothed probabilities `(C,)`."""
+        newest = np.log(np.maximum(probabilities, _FLOOR))
+        before = newest if self._logarithms is None else self._logarithms
+        self._logarithms = _NEWEST * newest + (1 - _NEWEST) * before
+        fused = np.exp(self._logarithms)
+        fused /= fused.sum()
+        return self._hysteresis.next(fused), fused
 
 
 def make_timeline(

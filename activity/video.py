@@ -103,6 +103,9 @@ class VideoReader:
         self._capture = cv2.VideoCapture(_name_for_opencv(self.path), cv2.CAP_FFMPEG, parameters)
         if not self._capture.isOpened():
             raise VideoError(f"{self.path}: {why_unreadable(self.path)}")
+        self._begin()
+
+    def _begin(self) -> None:
         # Phones store sideways pixels and a rotation tag. The default changed between versions, so say it.
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         self.info = self._read_info()
@@ -185,6 +188,31 @@ class VideoReader:
             num_frames_claimed=int(claimed) if 0 < claimed < 1e9 else 0,
             fourcc=code.to_bytes(4, "little").decode("latin-1").strip("\0 "),
         )
+
+
+class LiveReader(VideoReader):
+    """The same for what is still coming.
+
+    Args:
+        source: the number of a camera, the URL of a stream, or the path of a file.
+        timeout_seconds: so long a stream may take to open or be without a frame before it ends.
+
+    Raises:
+        VideoError: it does not open.
+    """
+
+    def __init__(self, source: str, timeout_seconds: float) -> None:
+        self.path, self.num_threads = Path(source), 1  # more threads would hold back a frame each
+        if source.isdecimal():
+            self._capture = cv2.VideoCapture(int(source))
+        else:
+            name = source if "://" in source else _name_for_opencv(self.path)
+            limits = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
+            parameters = [value for limit in limits for value in (limit, round(1000 * timeout_seconds))]
+            self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1, *parameters])
+        if not self._capture.isOpened():
+            raise VideoError(f"{source}: does not open")
+        self._begin()
 
 
 def probe(path: Path) -> VideoInfo:

@@ -15,7 +15,7 @@ ORDER = """
     errors config progress video encoding motion clips network modelfile timeline overlay dataset listing splits metrics
     devices layers backbones heads classifier export runtimes calibration
     synthetic standalone store features preprocessing batches checkpoint fitting record training evaluation
-    updating study tuning predictor render plots explain report doctor demo arguments card web cli
+    updating study tuning predictor capture live render plots explain report doctor demo arguments output card web cli
 """.split()
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 MOST_LINES = 400
