@@ -40,6 +40,7 @@ _TRIES_AT_START = 4
 _LONGEST_PAUSE_SECONDS = 30.0
 _LEAST_STEP_SECONDS = 0.025  # between frames that are kept: more than 40 a second tell no more
 _CLOCK_ERROR_SECONDS = 10.0  # by which the clock of a stream may differ from the arrival of its frames
+_LEAST_GAP_SECONDS = 0.5  # a shorter one is a hiccup, however short the clips
 _REPORT_SECONDS = 60.0  # between two lines of the log on what is left out
 _STOP_SECONDS = 3.0  # waited for the thread, which may hang in the network
 _URL = re.compile(r"(rtsps?|rtmps?|rtp|srt|https?|udp|tcp)://", re.IGNORECASE)
@@ -56,13 +57,13 @@ def live_source(sources: Sequence[str], *, follow: bool) -> str | None:
     """The one of `sources` that is still coming, if any is: a camera, a stream, or with `follow` a file.
 
     Raises:
-        VideoError: there are others beside it, which it would never let come to their turn.
+        VideoError: there are others beside it, which would have to wait for its end.
     """
     live = [source for source in sources if follow or is_live(source)]
     if live and len(sources) > 1:
         raise VideoError(
-            f"{without_password(live[0])}: a camera, a stream or a file that is followed never ends by itself; "
-            f"expected it alone, received {len(sources)} sources"
+            f"{without_password(live[0])}: a camera, a stream or a file that is followed is labelled alone; "
+            f"received {len(sources)} sources"
         )
     return live[0] if live else None
 
@@ -86,9 +87,9 @@ class Frame(NamedTuple):
     seen: Seen
 
 
-def stream_maker(spec: ClipSpec, take: Callable[[np.ndarray], object], block: int) -> StreamMaker:
-    """What makes clips of frames, whose index is their time in `ticks`. See `StreamMaker`."""
-    return StreamMaker(spec, gap_frames(spec, _TICKS), partial(resize_frame, spec=spec), take, block=block)
+def stream_maker(spec: ClipSpec, take: Callable[[np.ndarray], object]) -> StreamMaker:
+    """What makes the pictures of frames, whose index is their time in `ticks`, without waiting for a clip of them."""
+    return StreamMaker(spec, gap_frames(spec, _TICKS), partial(resize_frame, spec=spec), take, block=1)
 
 
 def ticks(seconds: float) -> int:
@@ -114,7 +115,7 @@ class Capture:
         self._source, self._rate, self._timeout_seconds = source, rate, timeout_seconds
         self._clip_seconds = spec.num_frames / rate
         self._compares = gap_frames(spec, _TICKS) > 0
-        self._shrink = stream_maker(spec, lambda _: None, 1).shrink
+        self._shrink = stream_maker(spec, lambda _: None).shrink
         self._queue: deque[Frame] = deque()
         self._changed = Condition()  # guards the queue and the next two
         self._stopped = self._ended = False
@@ -193,7 +194,7 @@ class Capture:
 
     def _read(self, reader: VideoReader, is_file: bool) -> int:
         """Queue what is needed of a connection's frames until it ends; returns how many came."""
-        plan = _Plan(self._rate, self._clip_seconds / 2, self._compares)
+        plan = _Plan(self._rate, max(self._clip_seconds / 2, _LEAST_GAP_SECONDS), self._compares)
         clock = _Clock(trusted=is_file or self._has_clock(reader.info), checked=not is_file)
         num_frames, previous, leaving_out = 0, 0.0, False
         for index, timestamp in reader:
@@ -208,11 +209,14 @@ class Capture:
                 self._wait_for(lambda: not self._is_full(), math.inf)
             if self._stopped:
                 break
-            leaving_out = self._is_full() or (leaving_out and bool(self._queue))
-            if leaving_out:
-                self._left_out.add(step)
-                plan.start_again()
+            if self._is_full() or (leaving_out and self._queue):
+                leaving_out = True
+                self._left_out.seconds += step
                 continue
+            if leaving_out:
+                leaving_out = False
+                self._left_out.say()
+                plan.start_again()
             needed = plan.next(seconds)
             if needed:
                 copies, starts = needed
@@ -306,18 +310,15 @@ class _Plan:
 
 
 class _LeftOut:
-    """Says now and then how much was left out."""
+    """How much was left out, which is said now and then."""
 
     def __init__(self, name: str) -> None:
-        self._name, self._seconds, self._said = name, 0.0, -math.inf
+        self._name, self.seconds, self._said = name, 0.0, -math.inf
 
-    def add(self, seconds: float) -> None:
-        self._seconds += seconds
+    def say(self) -> None:
         if time.monotonic() - self._said > _REPORT_SECONDS:
             self._said = time.monotonic()
-            _logger.warning(
-                "%s: comes faster than it can be labelled; %.1f s left out so far", self._name, self._seconds
-            )
+            _logger.warning("%s: comes faster than it is labelled; %.1f s left out so far", self._name, self.seconds)
 
 
 @contextlib.contextmanager

@@ -109,7 +109,7 @@ def watch(
 def _warm_up(network: Network) -> None:
     """The first call compiles, which must not make a stream wait."""
     spec = network.spec
-    pictures = np.zeros((network.stride, len(spec.streams), spec.height, spec.width, 3), np.uint8)
+    pictures = np.zeros((1, len(spec.streams), spec.height, spec.width, 3), np.uint8)
     network.judge_windows([(network.extract(pictures), 0)])
 
 
@@ -137,34 +137,36 @@ class _Stretch:
 
     def __init__(self, network: Network, start_seconds: float) -> None:
         self._network, self._start = network, start_seconds
-        self._num_judged = 0
-        self._ready: deque[np.ndarray] = deque()  # sampled frames (S, H, W, 3), until they make a step
+        self._ready: deque[np.ndarray] = deque()  # sampled frames, (S, H, W, 3) each
         self._times: deque[tuple[float, float]] = deque()  # of these and of what the maker holds: seconds, arrived
         self._features: deque[np.ndarray] = deque(maxlen=network.spec.num_frames)  # (S, D) each
-        self._maker = stream_maker(network.spec, self._ready.append, network.stride)
+        self._num_new = 0  # features since the last window
+        self._num_judged = 0
+        self._maker = stream_maker(network.spec, self._ready.append)
 
     def see(self, frame: Frame) -> Iterator[_Judged]:
         """The windows that are complete with this frame."""
         self._times.extend([(frame.seconds, frame.arrived)] * frame.copies)
         self._maker.see(ticks(frame.seconds - self._start), frame.seen, frame.copies)
-        while len(self._ready) >= self._network.stride:
-            seconds, arrived = self._extract(self._network.stride)
-            if len(self._features) == self._features.maxlen:
-                yield self._judge(seconds, arrived)
+        yield from self._windows()
 
     def finish(self) -> Iterator[_Judged]:
-        """The last window; if there was none, one of what there is."""
+        """The last windows; the very last ends with the stretch, and may be shorter if it is the only one."""
         self._maker.finish()
-        if self._ready:
-            yield self._judge(*self._extract(len(self._ready)))
+        yield from self._windows()
+        if self._num_new:
+            yield self._judge()
 
-    def _extract(self, num_frames: int) -> tuple[float, float]:
-        """Features of the next frames; returns when the last of them was."""
-        frames = np.stack([self._ready.popleft() for _ in range(num_frames)])  # (n, S, H, W, 3)
-        self._features.extend(self._network.extract(frames))
-        return [self._times.popleft() for _ in range(num_frames)][-1]
+    def _windows(self) -> Iterator[_Judged]:
+        while self._ready:
+            self._features.append(self._network.extract(self._ready.popleft()[None])[0])
+            self._newest = self._times.popleft()
+            self._num_new += 1
+            if len(self._features) == self._features.maxlen and self._num_new >= self._network.stride:
+                yield self._judge()
 
-    def _judge(self, seconds: float, arrived: float) -> _Judged:
-        self._num_judged += 1
+    def _judge(self) -> _Judged:
         probabilities = self._network.judge_windows([(np.stack(self._features), 0)])[0]  # (C,)
-        return _Judged(seconds, arrived, self._num_judged == 1, probabilities)
+        self._num_new = 0
+        self._num_judged += 1
+        return _Judged(*self._newest, self._num_judged == 1, probabilities)

@@ -1,9 +1,14 @@
 """Tiny truth: lossless videos whose frames say which they are; and the real clips, where they are at hand."""
 
+import contextlib
+import http.server
 import os
 import random
+import threading
+import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -62,6 +67,48 @@ def dataset(tmp_path):
             np.save(stack_path(tmp_path, id_, stream), rng.integers(0, 256, (length, 16, 16, 3), dtype=np.uint8))
         samples.append(Sample(sample_id=id_, path=f"{id_}.avi", label="run", group=id_, split="train"))
     return Dataset(tmp_path, tmp_path / "videos", NOISE_SPEC, samples, [])
+
+
+@contextlib.contextmanager
+def _jpeg_server(*connections, seconds_per_frame=0.02, level=lambda index: 10 + 5 * index % 240):
+    """A camera as they hang in the street: one JPEG after the other by HTTP, so many to each who connects."""
+    coming = iter(connections)
+
+    class Camera(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            num_frames = next(coming, None)
+            if num_frames is None:
+                self.send_error(503)
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            for index in range(num_frames):
+                picture = np.full((48, 64, 3), level(index), np.uint8)
+                jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                try:
+                    self.wfile.write(head.encode() + jpeg + b"\r\n")
+                except OSError:
+                    return
+                time.sleep(seconds_per_frame)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://user:secret@127.0.0.1:{server.server_address[1]}/video"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def jpeg_server():
+    """A function that serves pictures on loopback while its block lasts, and gives the URL."""
+    return _jpeg_server
 
 
 LABELS = ("brightens", "darkens")  # each is the other played backwards: only the order of frames tells them apart

@@ -115,6 +115,12 @@ def test_a_number_out_of_range_is_wrong_usage_and_names_the_option(run, argument
     assert err.splitlines()[-1].startswith(f"activity {arguments[0]}: error: {message}")
 
 
+@pytest.mark.parametrize("option", [["--timeline"], ["--out", "d"], ["--annotate", "d"], ["--explain", "d"]])
+def test_what_needs_a_whole_video_does_not_go_with_a_stream(run, option):
+    status, _, err = run("classify", "m.keras", "0", *option)
+    assert status == 2 and "need a whole file, not what is still coming" in err
+
+
 @pytest.fixture(scope="module")
 def folder(ramp_videos, tmp_path_factory):
     """A folder with a data set and a model that the command line made of the ramps."""
@@ -378,6 +384,8 @@ def test_classify_takes_folders_and_patterns(run, folder, ramp_videos):
             ["classify", "m.keras", "a.mp4", "--out", "x", "--explain", "x"],
             "x: --out and --explain both write NAME.png",
         ),
+        (["classify", "m.keras", "a.mp4", "rtsp://u:pw@camera"], "rtsp://camera: a camera, .* received 2 sources"),
+        (["classify", "m.keras", "a.ts", "b.ts", "--follow"], "a.ts: a camera, .* received 2 sources"),
         (["evaluate", "m.keras", ".", "--out", "file"], "file: a file has this name; expected a folder"),
         (["cross-validate", ".", "--out", "file/report"], "file: a file has this name; expected a folder"),
         (["classify", "m.keras", "a.mp4", "--explain", "file/why"], "file: a file has this name; expected a folder"),

@@ -5,7 +5,7 @@ from bench_timeline import join, scores
 from activity.config import ClipSpec, TrainConfig
 from activity.predictor import Predictor
 from activity.preprocessing import preprocess
-from activity.timeline import Hysteresis, Segment, Window, make_timeline
+from activity.timeline import Hysteresis, LiveLabels, Segment, Window, make_timeline
 from activity.training import train
 
 LABELS = ("run", "walk")
@@ -82,6 +82,24 @@ def test_a_segment_speaks():
     segment = Segment(1.5, 62.25, "run", 0.98765)
     assert segment.as_text() == "       1.50 -     62.25 s  run 0.988"
     assert segment.as_dict() == {"start_seconds": 1.5, "end_seconds": 62.25, "label": "run", "probability": 0.98765}
+
+
+class TestLiveLabels:
+    def test_the_past_alone_decides_and_no_single_window_changes_it(self):
+        live = LiveLabels(0.0)
+        rows = [[1.0, 0.0]] * 5 + [[0.0, 1.0]] + [[1.0, 0.0]] * 5 + [[0.0, 1.0]] * 4
+        assert [live.next(np.array(row))[0] for row in rows] == [0] * 12 + [1] * 3
+
+    def test_windows_are_multiplied_the_older_the_less(self):
+        live = LiveLabels(0.0)
+        live.next(np.array([0.9, 0.1]))
+        _, probabilities = live.next(np.array([0.2, 0.8]))
+        fused = np.array([0.9, 0.1]) ** 0.7 * np.array([0.2, 0.8]) ** 0.3
+        np.testing.assert_allclose(probabilities, fused / fused.sum())
+
+    def test_what_nobody_believes_is_unknown(self):
+        live = LiveLabels(0.95)
+        assert [live.next(np.array([p, 1 - p]))[0] for p in (0.97, *[0.7] * 4)] == [0, 0, 0, 0, 2]
 
 
 @pytest.mark.real
