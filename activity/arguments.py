@@ -20,6 +20,55 @@ from activity.config import (
     TrainConfig,
 )
 
+_EPILOG = """\
+a first try, without any videos of your own:
+  activity demo
+
+from a folder per activity to labels for new videos:
+  activity preprocess videos --out dataset
+  activity train dataset --out model.keras
+  activity evaluate model.keras dataset --out report
+  activity classify model.keras new.mp4
+
+exit status: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 stopped
+"""
+
+_EXAMPLES = {  # by command, without its name
+    "demo": ["", "--out /tmp/demo"],
+    "preprocess": [
+        "videos --out dataset",
+        "videos/manifest.csv --out dataset --num-frames 32 --size 160",
+        "UCF-101 --out dataset --split-files ucfTrainTestlist/*list01.txt",
+    ],
+    "train": [
+        "dataset --out model.keras",
+        "dataset --out model.keras --streams motion,closeup --precision 0.9",
+        "dataset --out model.keras --backbone vgg16 --head bidirectional --fine-tune 4",
+    ],
+    "update": ["model.keras dataset --out new.keras"],
+    "evaluate": ["model.keras dataset --out report", "model.keras dataset --json"],
+    "cross-validate": ["dataset --folds groups --out report"],
+    "tune": ["dataset --trials 30 --out search"],
+    "classify": [
+        "model.keras clip.mp4",
+        "model.keras folder 'more/*.mov' --csv labels.csv",
+        "model.keras match.mp4 --timeline --out timelines --annotate videos --explain why",
+        "model.keras 0                             (the first camera; Ctrl-C ends it)",
+        "model.keras rtsp://camera.local/stream --json",
+    ],
+    "export": [
+        "model.keras --format onnx --out model.onnx",
+        "model.keras --format litert --out model.tflite --check clips/*.mp4",
+    ],
+    "info": ["model.keras", "model.keras --markdown > card.md"],
+    "serve": ["model.keras", "model.keras --port 8000 --examples good.mp4 bad.mp4"],
+    "doctor": ["", "--expect-gpu"],
+    "completion": [
+        "bash > ~/.local/share/bash-completion/completions/activity",
+        "zsh > ~/.zfunc/_activity",
+    ],
+}
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole program; `command` of what it returns names the command."""
@@ -28,47 +77,45 @@ def parser() -> argparse.ArgumentParser:
     program = argparse.ArgumentParser(
         prog="activity",
         description="Learn to recognise the activities in a folder of labelled videos, then label any new video.",
-        epilog="A first try, without any videos: activity demo",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     program.add_argument("--version", action="version", version=f"activity {__version__}")
     commands = program.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, help_: str, example: str) -> argparse.ArgumentParser:
+    def command(name: str, help_: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
             parents=[common],
             help=help_,
             description=f"{help_[0].upper()}{help_[1:]}.",
-            epilog=f"Example: {example}",
+            epilog="\n".join(["examples:", *(f"  activity {name} {words}".rstrip() for words in _EXAMPLES[name])]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(usage_error=added.error)
         return added
 
-    demo = command("demo", "draw small videos, learn from them, label new ones; offline", "activity demo")
+    demo = command("demo", "draw small videos, learn from them, label new ones; offline")
     demo.add_argument("--out", type=Path, default=Path("activity-demo"), metavar="DIR", help="default: %(default)s")
 
-    example = "activity preprocess videos/ --out dataset/"
-    _add_preprocess(command("preprocess", "decode labelled videos into a data set folder", example))
+    _add_preprocess(command("preprocess", "decode labelled videos into a data set folder"))
 
-    train = command("train", "teach a model", "activity train dataset/ --out model.keras")
+    train = command("train", "teach a model")
     train.add_argument("dataset", type=Path, metavar="DATASET", help="folder made by preprocess")
     train.add_argument("--out", type=Path, required=True, metavar="MODEL.keras", help="model file to write")
     train.add_argument("--resume", action="store_true", help="go on where a stopped run with these settings was")
     _add_recipe(train)
 
-    example = "activity update model.keras dataset/ --out new.keras"
-    _add_update(command("update", "teach a model new videos and labels, and see what it forgot", example))
+    _add_update(command("update", "teach a model new videos and labels, and see what it forgot"))
 
-    example = "activity evaluate model.keras dataset/ --out report/"
-    evaluate = command("evaluate", "measure a model on videos it was not taught with", example)
+    evaluate = command("evaluate", "measure a model on videos it was not taught with")
     evaluate.add_argument("model", type=Path, metavar="MODEL.keras")
     evaluate.add_argument("dataset", type=Path, metavar="DATASET")
     evaluate.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: %(default)s")
     _add_runtime(evaluate, "the features")
     _add_report(evaluate)
 
-    example = "activity cross-validate dataset/ --folds groups"
-    cross = command("cross-validate", "teach and measure once per fold of groups", example)
+    cross = command("cross-validate", "teach and measure once per fold of groups")
     cross.add_argument("dataset", type=Path, metavar="DATASET")
     cross.add_argument(
         "--folds", default="5", help="K, 'groups' to leave one group out, or a manifest column; default: 5"
@@ -76,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     _add_report(cross)
     _add_recipe(cross)
 
-    tune = command("tune", "search for a better recipe, without the test split", "activity tune dataset/ --trials 30")
+    tune = command("tune", "search for a better recipe, without the test split")
     tune.add_argument("dataset", type=Path, metavar="DATASET")
     tune.add_argument(
         "--trials",
@@ -94,8 +141,7 @@ def parser() -> argparse.ArgumentParser:
     tune.add_argument("--json", action="store_true", help="print the search as one JSON object")
     _add_recipe(tune)  # where the search begins
 
-    example = "activity classify model.keras holiday.mp4 clips/"
-    classify = command("classify", "label videos with a model", example)
+    classify = command("classify", "label videos with a model")
     classify.add_argument("model", type=Path, metavar="MODEL.keras")
     classify.add_argument(
         "sources",
@@ -122,8 +168,7 @@ def parser() -> argparse.ArgumentParser:
         help="write each video there, as NAME.mp4, with its timeline drawn on it",
     )
 
-    example = "activity export model.keras --format onnx --out model.onnx"
-    export = command("export", "write a model as one graph for programs of your own", example)
+    export = command("export", "write a model as one graph for programs of your own")
     export.add_argument("model", type=Path, metavar="MODEL.keras")
     export.add_argument("--format", choices=EXPORT_FORMATS, required=True)
     export.add_argument(
@@ -141,17 +186,32 @@ def parser() -> argparse.ArgumentParser:
         help="videos on which it must give what Keras gives; default: some that are drawn, and noise",
     )
 
-    info = command("info", "say what a model knows and how it was taught", "activity info model.keras --markdown")
+    info = command("info", "say what a model knows and how it was taught")
     info.add_argument("model", type=Path, metavar="MODEL.keras")
     form = info.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object")
     form.add_argument("--markdown", action="store_true", help="print a page to share")
 
-    _add_serve(command("serve", "show a web page where a video gets its labels", "activity serve model.keras"))
+    _add_serve(command("serve", "show a web page where a video gets its labels"))
 
-    doctor = command("doctor", "check versions, devices, codecs and weights", "activity doctor --expect-gpu")
+    doctor = command("doctor", "check versions, devices, codecs and weights")
     doctor.add_argument("--expect-gpu", action="store_true", help="fail if no GPU can be used")
+
+    completion = command("completion", "print a script that completes the words of these commands in a shell")
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return program
+
+
+def complete_files(parser: argparse.ArgumentParser) -> None:
+    """Tell shtab which arguments name files."""
+    import shtab
+
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                complete_files(child)
+        elif action.type is Path or action.dest == "sources":
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
 
 
 def _add_preprocess(parser: argparse.ArgumentParser) -> None:

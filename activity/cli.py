@@ -1,38 +1,29 @@
-"""The command line: parse, one library call, print. Results go to stdout, progress and logs to stderr.
+"""The command line: parse, run a command, turn its errors into one line and an exit status.
 
-Keras and OpenCV are imported only by the commands that need them: `activity --help` answers at once.
+Results go to stdout, progress and logs to stderr. Nothing heavy is imported here: `activity --help` answers at once.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import gc
 import io
-import json
 import logging
 import os
 import shlex
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
 
-from activity.arguments import parser, recipe_arguments
-from activity.config import ClipSpec, TrainConfig, as_dict
-from activity.errors import ActivityError, VideoError
-from activity.output import check_folder, csv_rows, of_system
+from activity.arguments import parser
+from activity.commands import COMMANDS, say_error
+from activity.errors import ActivityError
+from activity.output import of_system
 
-if TYPE_CHECKING:
-    from activity.predictor import Prediction, Predictor
-    from activity.store import Dataset
-    from activity.training import TrainingRun
-
-_Config = TypeVar("_Config", ClipSpec, TrainConfig)
-
-_logger = logging.getLogger(__name__)
+_HOW_TO_GO_ON = {
+    "preprocess": "; the same command goes on from here",
+    "tune": "; the same command goes on from here",
+    "train": "; the same command with --resume goes on from here",
+}
 
 
 def run() -> None:
@@ -45,6 +36,7 @@ def run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file need not be valid UTF-8
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a container is stopped: tidy up, as after Ctrl-C
     gc.set_threshold(100_000)  # importing Keras makes objects that all stay: to look for garbage among them costs 0.7 s
     sys.exit(main())
 
@@ -57,353 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     for library in ("matplotlib", "h5py", "tensorflow", "jax", "PIL", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)  # their advice is for programmers
     try:
-        return _COMMANDS[arguments.command](arguments) or 0
+        return COMMANDS[arguments.command](arguments) or 0
     except (ActivityError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output had enough, as `| head` does
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (Python flushes stdout once more at exit)
             return 1
         if arguments.verbose:
             raise
-        _say_error(of_system(error) if isinstance(error, OSError) else str(error))
+        say_error(of_system(error) if isinstance(error, OSError) else str(error))
         return 1
     except KeyboardInterrupt:
-        _say_error(f"stopped{_HOW_TO_GO_ON.get(arguments.command, '')}")
+        say_error(f"stopped{_HOW_TO_GO_ON.get(arguments.command, '')}")
         return 130
-
-
-_UPDATE_OPTIONS = ("scheme", "replay", "epochs", "learning_rate", "seed", "runtime")
-_HOW_TO_GO_ON = {
-    "preprocess": "; the same command goes on from here",
-    "tune": "; the same command goes on from here",
-    "train": "; the same command with --resume goes on from here",
-}
-
-
-# === Commands ===
-
-
-def _demo(arguments: argparse.Namespace) -> None:
-    from activity.demo import run_demo
-
-    run_demo(arguments.out, say=print)
-
-
-def _preprocess(arguments: argparse.Namespace) -> None:
-    height, width = arguments.size
-    spec = _settings(ClipSpec, arguments, height=height, width=width)
-    from activity.preprocessing import preprocess
-
-    dataset = preprocess(
-        arguments.videos,
-        arguments.out,
-        spec,
-        split_files=arguments.split_files,
-        num_workers=arguments.workers,
-        seconds_per_video=arguments.time_limit,
-        seed=arguments.seed,
-    )
-    print(dataset.as_text())
-
-
-def _train(arguments: argparse.Namespace) -> None:
-    config = _settings(TrainConfig, arguments)
-    from activity.classifier import check_model_path
-    from activity.training import train
-
-    check_model_path(arguments.out)
-    run = train(_dataset(arguments), config, work_dir=_work_dir(arguments), resume=arguments.resume)
-    run.classifier.record["command"] = arguments.command_line
-    print(run.as_text() + _keep(run, arguments))
-
-
-def _update(arguments: argparse.Namespace) -> None:
-    from activity.classifier import check_model_path, load_classifier
-    from activity.store import load_dataset
-    from activity.updating import update
-
-    check_model_path(arguments.out)
-    dataset = load_dataset(arguments.dataset)
-    options = {name: getattr(arguments, name) for name in _UPDATE_OPTIONS}
-    result = update(load_classifier(arguments.model), dataset, work_dir=_work_dir(arguments), **options)
-    result.classifier.record["updates"][-1]["command"] = arguments.command_line
-    written = _keep(result.run, arguments)
-    print(json.dumps(result.as_dict()) if arguments.json else result.as_text() + written)
-
-
-def _evaluate(arguments: argparse.Namespace) -> None:
-    from activity.classifier import load_classifier
-    from activity.evaluation import evaluate
-    from activity.report import figures_of_model, save_report
-    from activity.store import load_dataset
-
-    check_folder(arguments.out)
-    dataset = load_dataset(arguments.dataset)
-    classifier = load_classifier(arguments.model)
-    evaluation = evaluate(classifier, dataset, split=arguments.split, runtime=arguments.runtime)
-    coverage, precision = evaluation.above(classifier.threshold)
-    if arguments.json:
-        print(json.dumps({**evaluation.as_dict(), "coverage": coverage, "precision": precision if coverage else None}))
-    else:
-        print(evaluation.as_text())
-    if classifier.threshold and not arguments.json:
-        below = f'"unknown" below {classifier.threshold:.3f}'
-        print(f"\n{below}: {coverage:.0%} of the videos get an answer, {precision:.3f} of these are right")
-    if arguments.out:
-        about = {"model": arguments.model, **classifier.record}
-        figures = figures_of_model(classifier, evaluation, dataset)
-        _say_written(save_report(evaluation, dataset, arguments.out, about=about, figures=figures))
-
-
-def _cross_validate(arguments: argparse.Namespace) -> None:
-    config = _settings(TrainConfig, arguments)
-    from activity.evaluation import cross_validate
-    from activity.report import save_report
-
-    check_folder(arguments.out)
-    dataset = _dataset(arguments)
-    with tempfile.TemporaryDirectory() as work_dir:
-        result = cross_validate(dataset, config, folds=arguments.folds, work_dir=Path(work_dir))
-    print(json.dumps(result.as_dict()) if arguments.json else result.as_text())
-    if arguments.out:
-        about = {"folds": arguments.folds, **as_dict(config)}
-        _say_written(save_report(result, dataset, arguments.out, about=about))
-
-
-def _tune(arguments: argparse.Namespace) -> None:
-    config = _settings(TrainConfig, arguments)
-    from activity.store import load_dataset, write_csv
-    from activity.tuning import tune
-
-    check_folder(arguments.out)
-    search = tune(
-        _dataset(arguments),
-        config,
-        num_trials=arguments.trials,
-        folds=arguments.folds,
-        study_path=arguments.study,
-        timeout_seconds=arguments.timeout,
-    )
-    all_streams = search.best.streams == load_dataset(arguments.dataset).spec.streams
-    recipe = recipe_arguments(search.best.config, None if all_streams else search.best.streams)
-    command = shlex.join(["activity", "train", str(arguments.dataset), "--out", "model.keras", *recipe])
-    if arguments.json:
-        print(json.dumps({**search.as_dict(), "command": command}))
-    else:
-        print(f"{search.as_text()}\n\n{command}")
-    if arguments.out:
-        from activity.plots import save_figure, search_figure
-
-        picture = save_figure(search_figure(search), arguments.out / "search.png")
-        rows = [trial.as_dict() for trial in search.trials]
-        write_csv(arguments.out / "trials.csv", list(dict.fromkeys(name for row in rows for name in row)), rows)
-        _say_written([picture, arguments.out / "trials.csv"])
-
-
-def _classify(arguments: argparse.Namespace) -> int:
-    from activity.capture import live_source
-    from activity.listing import expand_sources
-
-    sources = expand_sources(arguments.sources)
-    live = live_source(sources, follow=arguments.follow)
-    if live and (arguments.explain or arguments.timeline or arguments.out or arguments.annotate):
-        arguments.usage_error("--explain, --timeline, --out and --annotate need a whole file, not what is still coming")
-    if arguments.csv and not arguments.csv.parent.is_dir():
-        raise ActivityError(f"{arguments.csv}: there is no folder {arguments.csv.parent}")
-    _check_result_folders(arguments, sources)
-    if live:
-        return _watch(arguments, live)
-    from activity.predictor import Failure, Predictor, distinct_names
-
-    predictor = Predictor.load(arguments.model, runtime=arguments.runtime)
-    explain = _explaining(arguments, predictor)
-    timeline = bool(arguments.timeline or arguments.out or arguments.annotate)
-    failed = False
-    with csv_rows(arguments.csv) as write_row:
-        results = predictor.predict_many(sources, timeline=timeline)
-        for result, name in zip(results, distinct_names(sources), strict=True):
-            failed |= isinstance(result, Failure)
-            write_row(result.as_dict())
-            if arguments.json:
-                print(json.dumps(result.as_dict(top_k=arguments.top_k)), flush=True)
-            elif isinstance(result, Failure):
-                _say_error(f"{result.source}: {result.error}")
-            else:
-                print(result.as_text(top_k=arguments.top_k), flush=True)
-            if not isinstance(result, Failure):
-                try:
-                    explain(result, name)
-                    _write_timeline(arguments, result, name)
-                except VideoError as error:  # it could be read a moment ago; the others go on
-                    failed = True
-                    _say_error(str(error))
-    return int(failed)
-
-
-def _watch(arguments: argparse.Namespace, source: str) -> int:
-    from activity.live import watch
-    from activity.runtimes import load_network
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be stopped is how it ends
-    decisions = watch(load_network(arguments.model, runtime=arguments.runtime), source)
-    with contextlib.closing(decisions), csv_rows(arguments.csv, "time,time_seconds,label,probability") as write_row:
-        for decision in decisions:
-            write_row(decision.as_dict())
-            if arguments.json:
-                print(json.dumps(decision.as_dict(top_k=arguments.top_k)), flush=True)
-            elif decision.changed:
-                print(decision.as_text(), flush=True)
-    return 0
-
-
-def _write_timeline(arguments: argparse.Namespace, result: Prediction, name: str) -> None:
-    """Write what `--out` and `--annotate` ask for."""
-    if arguments.out:
-        from activity.render import save_timeline
-
-        _say_written(save_timeline(result, arguments.out, name, top_k=arguments.top_k))
-    if arguments.annotate:
-        from activity.render import annotate
-
-        _say_written([annotate(result.source, result, arguments.annotate / f"{name}.mp4")])
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from activity.listing import expand_sources
-    from activity.standalone import export_classifier
-
-    clips = expand_sources(arguments.check)
-    made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips)
-    print(made.as_text())
-    _say_written(made.files)
-
-
-def _info(arguments: argparse.Namespace) -> None:
-    from activity.card import model_card
-
-    card = model_card(arguments.model)
-    if arguments.json:
-        print(json.dumps(card.as_dict()))
-    else:
-        print(card.as_markdown() if arguments.markdown else card.as_text())
-
-
-def _serve(arguments: argparse.Namespace) -> None:
-    from activity.web import serve
-
-    serve(
-        arguments.model,
-        host=arguments.host,
-        port=arguments.port,
-        runtime=arguments.runtime,
-        max_seconds=arguments.max_seconds,
-        max_megabytes=arguments.max_megabytes,
-        examples=arguments.examples,
-        say=lambda line: print(line, flush=True),
-    )
-
-
-def _doctor(arguments: argparse.Namespace) -> int:
-    from activity.doctor import examine, format_checks
-
-    checks = examine(expect_gpu=arguments.expect_gpu)
-    print(format_checks(checks))
-    return int(any(check.required and not check.ok for check in checks))
-
-
-def _work_dir(arguments: argparse.Namespace) -> Path:
-    return arguments.out.with_suffix(".training")
-
-
-def _keep(run: TrainingRun, arguments: argparse.Namespace) -> str:
-    """Write the model and how it was taught; returns lines that say where."""
-    from activity.classifier import save_classifier
-    from activity.report import save_training_report
-
-    save_classifier(run.classifier, arguments.out)
-    lines = [f"{'model':16} {arguments.out}"]
-    for path in save_training_report(run, _work_dir(arguments)):
-        lines.append(f"{path.stem.replace('_', ' '):16} {path}")
-    return "\n".join(["", *lines])
-
-
-def _dataset(arguments: argparse.Namespace) -> Dataset:
-    from activity.store import load_dataset
-
-    dataset = load_dataset(arguments.dataset)
-    return dataset.with_streams(arguments.streams) if arguments.streams else dataset
-
-
-_COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
-    "demo": _demo,
-    "preprocess": _preprocess,
-    "train": _train,
-    "update": _update,
-    "evaluate": _evaluate,
-    "cross-validate": _cross_validate,
-    "tune": _tune,
-    "classify": _classify,
-    "export": _export,
-    "info": _info,
-    "serve": _serve,
-    "doctor": _doctor,
-}
-
-
-def _settings(config: type[_Config], arguments: argparse.Namespace, **values: Any) -> _Config:
-    """The options as a configuration; a value that it refuses is wrong usage, and the message names the option."""
-    names = config.__dataclass_fields__
-    try:
-        return config(**{name: values[name] if name in values else getattr(arguments, name) for name in names})
-    except ActivityError as error:
-        name, _, problem = str(error).partition(" ")
-        flag = f"size: {name}" if name in values else name.replace("_", "-")
-        arguments.usage_error(f"--{flag} {problem}")
-        raise
-
-
-# === Output ===
-
-
-def _explaining(arguments: argparse.Namespace, predictor: Predictor) -> Callable[[Prediction, str], None]:
-    """A function that draws why a prediction came about, or does nothing without `--explain`."""
-    if not arguments.explain:
-        return lambda prediction, name: None
-    from activity.classifier import ActivityClassifier
-    from activity.explain import Explainer, explanation_figure
-    from activity.plots import save_figure
-
-    if isinstance(predictor.network, ActivityClassifier):
-        explainer = Explainer(predictor.network)
-    else:
-        _logger.info("%s: explained by keras, which knows gradients", arguments.model)
-        explainer = Explainer.load(arguments.model)
-
-    def explain(prediction: Prediction, name: str) -> None:
-        figure = explanation_figure(explainer.explain(prediction))
-        _say_written([save_figure(figure, arguments.explain / f"{name}.png")])
-
-    return explain
-
-
-def _check_result_folders(arguments: argparse.Namespace, sources: Sequence[str]) -> None:
-    """Raise `ActivityError` if what `classify` writes could not be written, or would replace something."""
-    from activity.listing import check_apart
-
-    for folder in (arguments.explain, arguments.out, arguments.annotate):
-        check_folder(folder)
-    for folder in filter(None, (arguments.out, arguments.annotate)):
-        check_apart(folder, sources)
-    if arguments.out and arguments.explain and arguments.out.resolve() == arguments.explain.resolve():
-        raise ActivityError(f"{arguments.out}: --out and --explain both write NAME.png; expected two folders")
-
-
-def _say_error(text: str) -> None:
-    print("activity:", " ".join(text.split()), file=sys.stderr)
-
-
-def _say_written(paths: Sequence[Path]) -> None:
-    for path in paths:
-        _logger.info("wrote %s", path)
 
 
 if __name__ == "__main__":

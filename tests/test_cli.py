@@ -61,13 +61,6 @@ def test_version_and_help(run):
         assert command in out
 
 
-def test_every_command_explains_itself_with_an_example(run):
-    _, out, _ = run("--help")
-    for command in re.findall(r"^    ([a-z-]+)", out, re.MULTILINE):
-        status, text, _ = run(command, "--help")
-        assert status == 0 and "Example: activity " + command in " ".join(text.split())
-
-
 def test_help_names_every_backbone_and_head(run):
     from activity.backbones import BACKBONES
     from activity.heads import HEADS
