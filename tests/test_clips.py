@@ -381,7 +381,7 @@ def cut_by_hand(spec, span, frames, times, rate):
     stack = []
     streams = StreamMaker(spec, gap_frames(spec, rate), partial(resize_frame, spec=spec), stack.append)
     for index in inside.tolist():
-        streams.see(index - inside[0], frames[index], chosen.count(index))
+        streams.see(index - inside[0], streams.shrink(frames[index]), chosen.count(index))
     streams.finish()
     return np.stack(stack), chosen, inside
 
