@@ -42,12 +42,7 @@ def test_help_tells_the_exit_statuses(capsys):
 
 @pytest.mark.parametrize("no_color", [{}, {"NO_COLOR": "1"}], ids=["colour", "no colour"])
 def test_nothing_is_coloured(no_color):
-    environment = {
-        **os.environ,
-        "FORCE_COLOR": "1",
-        "TERM": "xterm-256color",
-        **({"NO_COLOR": no_color} if no_color else {}),
-    }
+    environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color", **no_color}
     command = [sys.executable, "-m", "activity.cli", "train", "no-such-folder", "--out", "m.keras"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 1 and done.stderr.startswith("activity: no-such-folder: ")
