@@ -7,6 +7,7 @@ the frames must bring their score down to chance; a model that cheats keeps it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from activity.metrics import Scores
 from activity.plots import samples_figure, save_figure
 from activity.predictor import Predictor
 from activity.preprocessing import preprocess
+from activity.render import save_timeline
 from activity.report import save_report, save_training_report
 from activity.synthetic import ORDER_PAIRS, draw_frames, write_videos
 from activity.training import train
@@ -26,11 +28,12 @@ from activity.video import write_video
 SPEC = ClipSpec(num_frames=12, height=64, width=64, streams=("rgb",))
 CONFIG = TrainConfig(backbone="small_cnn", head="lstm", units=64, members=1, dropout=0.3, epochs=30, learning_rate=2e-3)
 _NEW_PERFORMER = 900  # none of the training performers
+_IN_A_ROW = ("walk_right", "sit_down", "stand_up", "wave", "jump")
 _NUM_SHUFFLES = 5  # one permutation has luck of its own
 
 
 def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
-    """Draw videos, then preprocess, train, evaluate and classify; returns the evaluation of the held-out performers.
+    """Draw videos, then preprocess, train, evaluate, classify; returns the evaluation of the held-out performers.
 
     Args:
         out: folder for everything that is made.
@@ -68,7 +71,14 @@ def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
         path = out / f"new_{activity}.avi"
         write_video(path, draw_frames(activity, performer=_NEW_PERFORMER, take=0), frames_per_second=12)
         say(predictor.predict(path).as_text(top_k=3))
-    say(f"\nto look at: {out}/report/report.html, samples.png, learning_curves.png")
+
+    say(f"\n6. activity classify {out}/model.keras {out}/long.avi --out {out}/timeline   (five activities in a row)")
+    takes = (draw_frames(activity, performer=_NEW_PERFORMER, take=1, height=288, width=288) for activity in _IN_A_ROW)
+    write_video(out / "long.avi", chain.from_iterable(takes), frames_per_second=12)
+    prediction = predictor.predict(out / "long.avi", timeline=True)
+    say(prediction.as_text(top_k=3))
+    save_timeline(prediction, out / "timeline", "long")
+    say(f"\nto look at, in {out}: report/report.html, samples.png, learning_curves.png, timeline/long.png")
     return evaluation
 
 

@@ -145,6 +145,7 @@ def build_page(desk: Desk, work_dir: Path, *, examples: Sequence[Path] = ()) -> 
 
     card = model_card(desk.model_path)
     picture: dict[str, Any] = {"show_label": False, "interactive": False, "buttons": ["fullscreen"]}
+    shown_video: dict[str, Any] = {"show_label": False, "interactive": False, "include_audio": True, "height": 400}
     with gr.Blocks(
         title=f"activity: {desk.model_path.name}", analytics_enabled=False, delete_cache=(600, _STALE_SECONDS)
     ) as page:
@@ -163,7 +164,7 @@ def build_page(desk: Desk, work_dir: Path, *, examples: Sequence[Path] = ()) -> 
                 when = gr.Image(**picture, elem_id="when")
                 downloads = gr.File(label="To keep: JSON, a table, subtitles", interactive=False, elem_id="downloads")
                 gr.Markdown("### The video, labelled")
-                annotated = gr.Video(show_label=False, include_audio=True, interactive=False, elem_id="annotated")
+                annotated = gr.Video(**shown_video, elem_id="annotated")
         with gr.Column(visible=False) as below:
             gr.Markdown("### Which frames mattered, and where")
             why = gr.Image(**picture, elem_id="why")

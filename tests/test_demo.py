@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from activity.demo import pair_accuracy, run_demo
+from activity.demo import _IN_A_ROW, pair_accuracy, run_demo
 from activity.metrics import Scores
 from activity.synthetic import ORDER_PAIRS
 
@@ -27,5 +27,14 @@ def test_the_demo_learns_order(tmp_path):
     assert pair_accuracy(evaluation.scores) >= 0.95
     assert 0.38 < shuffled < 0.62
     assert "new_sit_down.avi  sit_down" in text and "new_stand_up.avi  stand_up" in text
-    for name in ("samples.png", "learning_curves.png", "report/confusion.png", "report/mistakes.png", "model.keras"):
+    segments = text.partition("long.avi  ")[2].splitlines()[1 : 1 + len(_IN_A_ROW)]
+    assert [line.split()[-2] for line in segments] == list(_IN_A_ROW)
+    for name in (
+        "samples.png",
+        "timeline/long.png",
+        "learning_curves.png",
+        "report/confusion.png",
+        "report/mistakes.png",
+        "model.keras",
+    ):
         assert (tmp_path / name).stat().st_size > 5000
