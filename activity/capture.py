@@ -15,11 +15,14 @@ What a stream sends must be taken when it comes, so a thread of its own reads it
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.client
 import logging
 import math
 import os
 import re
 import time
+import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -41,6 +44,7 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _LEAST_STEP_SECONDS = 0.025  # between frames that are kept: more than 40 a second tell no more
 _CLOCK_ERROR_SECONDS = 10.0  # by which the clock of a stream may differ from the arrival of its frames
 _LEAST_GAP_SECONDS = 0.5  # a shorter one is a hiccup, however short the clips
+_HEAD_SECONDS = 1.0  # waited for a server that may know no more than one connection
 _REPORT_SECONDS = 60.0  # between two lines of the log on what is left out
 _STOP_SECONDS = 3.0  # waited for the thread, which may hang in the network
 _URL = re.compile(r"(rtsps?|rtmps?|rtp|srt|https?|udp|tcp)://", re.IGNORECASE)
@@ -224,8 +228,10 @@ class Capture:
         return num_frames
 
     def _is_file(self, info: VideoInfo) -> bool:
-        """Whether the end of it is the end; a live stream does not say how long it is."""
-        return not is_live(self._source) or (self._source.lower().startswith("http") and info.num_frames_claimed > 0)
+        """Whether the end of it is the end: a live stream does not say how long it is."""
+        if not self._source.lower().startswith("http"):
+            return not is_live(self._source)
+        return info.num_frames_claimed > 0 or (self._has_clock(info) and _has_length(self._source))
 
     def _has_clock(self, info: VideoInfo) -> bool:
         """Of what comes by HTTP as one JPEG after the other, FFmpeg says that it were 25 a second."""
@@ -253,6 +259,17 @@ def _why_closed(source: str) -> str:
         return why_unreadable(Path(source))
     cameras = sorted(path.name.removeprefix("video") for path in Path("/dev").glob("video*"))
     return f"no such camera; expected {' or '.join(cameras)}" if cameras else "no such camera; there is none here"
+
+
+@functools.cache
+def _has_length(url: str) -> bool:
+    """Whether a server says how many bytes are behind a URL, other than those of a playlist."""
+    request = urllib.request.Request(without_password(url), method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_HEAD_SECONDS) as answer:
+            return bool(answer.headers["Content-Length"]) and "mpegurl" not in answer.headers.get_content_type()
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
 
 
 class _Clock:

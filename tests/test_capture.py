@@ -1,3 +1,5 @@
+import functools
+import http.server
 import logging
 import os
 import threading
@@ -6,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from activity.capture import Capture, _Clock, _Plan, is_live
+from activity.capture import Capture, _Clock, _has_length, _Plan, is_live
 from activity.config import ClipSpec
 from activity.errors import VideoError
 
@@ -91,6 +93,36 @@ def test_who_is_slower_than_a_stream_misses_whole_stretches(jpeg_server, caplog)
     starts = [index for index, frame in enumerate(frames) if frame.starts]
     assert len(starts) >= 2 and np.diff(starts).min() >= SPEC.num_frames
     assert any("comes faster than it is labelled" in record.getMessage() for record in caplog.records)
+
+
+@pytest.fixture
+def file_server(tmp_path):
+    """The URL of a plain web server for the files in `tmp_path`."""
+
+    class Files(http.server.SimpleHTTPRequestHandler):
+        extensions_map = {".avi": "video/x-msvideo", ".m3u8": "application/vnd.apple.mpegurl", "": "video/mp2t"}
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Files, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_file_that_comes_by_http_ends_and_waits(file_server, write_counting_video):
+    write_counting_video("a.avi", 20, frames_per_second=10)
+    frames = captured(f"{file_server}/a.avi", pause=0.01)
+    assert [round(frame.seconds, 3) for frame in frames] == [round(0.1 * i, 3) for i in range(20)]
+
+
+def test_what_has_a_length_is_a_file_unless_it_is_a_playlist(file_server, tmp_path):
+    for name in ("a.ts", "a.m3u8"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [_has_length(f"{file_server}/{name}") for name in ("a.ts", "a.m3u8", "none.ts")] == [True, False, False]
+    assert not _has_length("http://127.0.0.1:9/a.ts")
 
 
 def test_a_file_waits_for_who_is_slow(write_counting_video):
