@@ -19,7 +19,7 @@ import numpy as np
 from activity.dataset import Sample
 from activity.progress import progress_bar
 from activity.runtimes import digest_of, is_bf16, open_encoder
-from activity.store import Dataset, Stacks, atomic_file
+from activity.store import Dataset, Stacks, atomic_file, map_array
 
 if TYPE_CHECKING:
     import keras
@@ -66,7 +66,7 @@ def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.
             pass
 
     def open_stream(sample: Sample, stream: str) -> np.ndarray:
-        return np.load(dirs[stream] / f"{sample.sample_id}.npy", mmap_mode="r")
+        return map_array(dirs[stream] / f"{sample.sample_id}.npy")
 
     return Stacks(open_stream, samples, dataset.spec.streams)
 

@@ -19,6 +19,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class Dataset:
         """One stream of a sample, by default the first, `(N, H, W, 3)` uint8, mapped from disk."""
         path = stack_path(self.dataset_dir, sample.sample_id, stream or self.spec.streams[0])
         try:
-            frames = np.load(path, mmap_mode="r")
+            frames = map_array(path)
         except (OSError, EOFError, ValueError) as error:
             raise DatasetError(f"{path}: cannot be read ({error}); run the same preprocess command again") from error
         expected = (self.spec.height, self.spec.width, 3)
@@ -290,6 +291,31 @@ def write_stacks(
             if file.tell() != start:
                 raise AssertionError("the .npy header changed its length")
     return sampled
+
+
+def map_array(path: Path) -> np.ndarray:
+    """An array in C order from an `.npy` file, mapped from disk; as `np.load` does it, but for any number of threads.
+
+    NumPy parses the header as Python, which in several threads at once fails now and then, up to CPython 3.11.7 and
+    3.12.1 (github.com/python/cpython/issues/106905).
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds something else, or is cut off.
+    """
+    with path.open("rb") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("expected version 1.0 of the .npy format")
+        header = file.read(int.from_bytes(file.read(2), "little"))
+        offset = file.tell()
+    match = _HEADER.fullmatch(header)
+    if not match:
+        raise ValueError(f"expected the header of an array in C order, received {header!r:.80}")
+    shape = tuple(int(length) for length in match[2].decode().split(",") if length.strip())
+    return np.memmap(path, match[1].decode(), "r", offset, shape)
+
+
+_HEADER = re.compile(rb"\{'descr': '([^']+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \}\s*")
 
 
 def _write_npy_header(file: IO[bytes], shape: tuple[int, ...]) -> None:

@@ -16,6 +16,7 @@ from activity.store import (
     Stacks,
     atomic_file,
     load_dataset,
+    map_array,
     read_csv,
     stack_path,
     stream_dir,
@@ -95,6 +96,24 @@ def test_stacks_that_are_damaged(dataset, content, message):
         np.save(path, content)
     with pytest.raises(DatasetError, match=message):
         dataset.frames(dataset.samples[0])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.int64])
+@pytest.mark.parametrize("shape", [(5,), (2, 3), (3, 2, 2, 3)])
+def test_an_array_is_mapped_as_numpy_does_without_parsing_python(tmp_path, monkeypatch, dtype, shape):
+    expected = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    np.save(tmp_path / "a.npy", expected)
+    monkeypatch.setattr("ast.literal_eval", None)  # it fails now and then in several threads
+    mapped = map_array(tmp_path / "a.npy")
+    assert mapped.dtype == expected.dtype and not mapped.flags.writeable
+    np.testing.assert_array_equal(mapped, expected)
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 3), order="F"), np.zeros(2, [("a", "u1")])], ids=["order", "fields"])
+def test_other_arrays_are_not_mapped(tmp_path, array):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ValueError, match="expected the header of an array in C order, received"):
+        map_array(tmp_path / "a.npy")
 
 
 def test_all_streams_of_a_sample_side_by_side(dataset):
