@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from queue import Full, Queue
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -174,52 +174,85 @@ class Predictor:
                 stop.set()  # the consumer may stop early: let the decoders end too
 
     def _finish(self, stream: _Stream, timeline: bool) -> Prediction | Failure:
-        features: dict[str, list[np.ndarray]] = {}
+        judges: dict[str, list[_Judge]] = {}
+        half = max(1, self.network.spec.num_frames // 2)  # as where features come from a data set
+        strides = [half, self.network.stride] if timeline else [half]
         for how, chunk in stream.chunks():
-            features.setdefault(how, []).append(self.network.extract(chunk))
+            features = self.network.extract(chunk)  # (n, S, D)
+            for judge in judges.setdefault(how, [_Judge(self.network, stride) for stride in strides]):
+                judge.see(features)
         if failure := stream.failure():
             return failure
-        read = {
-            how: _Read(np.concatenate(features[how]), (*sampled.timestamps_seconds, sampled.duration_seconds))
-            for how, sampled in stream.sampled.items()
-        }
-        whole, moving = read.get(_EVENLY) or read[_AT_RATE], read.get(_AT_RATE) or read[_EVENLY]
         sampled = next(iter(stream.sampled.values()))
         if sampled.problem:
             _logger.warning("%s: %s", stream.source, sampled.problem)
-        windows = self._judge(whole)
-        return Prediction(
+        whole = _EVENLY if _EVENLY in stream.sampled else _AT_RATE
+        moving = _AT_RATE if _AT_RATE in stream.sampled else _EVENLY
+        windows = judges[whole][0].finish(edges_of(stream.sampled[whole]))
+        prediction = Prediction(
             stream.source,
             self.network.labels,
             np.mean([window.probabilities for window in windows], axis=0),
             sampled.duration_seconds,
             windows,
             self.network.threshold,
-            self._timeline(moving) if timeline else None,
         )
-
-    def _judge(self, read: _Read, stride: int | None = None) -> tuple[Window, ...]:
-        length, times = self.network.spec.num_frames, read.edges_seconds
-        starts = window_starts(len(read.features), length, stride)
-        judged = self.network.judge_windows([(read.features, start) for start in starts])  # (num_windows, C)
-        return tuple(
-            Window(times[start], times[min(start + length, len(read.features))], probabilities, start)
-            for start, probabilities in zip(starts, judged, strict=True)
-        )
-
-    def _timeline(self, read: _Read) -> Timeline:
-        windows = self._judge(read, self.network.stride)
-        return make_timeline(windows, read.edges_seconds, self.network.labels, threshold=self.network.threshold)
+        if not timeline:
+            return prediction
+        edges = edges_of(stream.sampled[moving])
+        steps = judges[moving][1].finish(edges)
+        found = make_timeline(steps, edges, self.network.labels, threshold=self.network.threshold)
+        return dataclasses.replace(prediction, timeline=found)
 
 
 _EVENLY, _AT_RATE = "evenly", "at a rate"  # how frames of a video were taken
 
 
-class _Read(NamedTuple):
-    """Features `(N, S, D)` of the frames of a video, their times, and at last its end: `N + 1` of them."""
+def edges_of(sampled: SampledVideo) -> tuple[float, ...]:
+    """When each of N frames was, and at last the end of the video, in seconds."""
+    return (*sampled.timestamps_seconds, sampled.duration_seconds)
 
-    features: np.ndarray
-    edges_seconds: tuple[float, ...]
+
+class _Judge:
+    """Judges the windows of a stack of features while it grows, and forgets what no window needs any more.
+
+    Args:
+        network: judges.
+        stride: see `window_starts`.
+    """
+
+    def __init__(self, network: Network, stride: int) -> None:
+        self._network, self._length, self._stride = network, network.spec.num_frames, stride
+        self._features: np.ndarray | None = None  # (n, S, D), the last of those seen
+        self._num_seen = 0
+        self._judged: dict[int, np.ndarray] = {}  # by the first frame of the window: (C,)
+        self._next = 0  # first frame of the next window
+
+    def see(self, features: np.ndarray) -> None:
+        """The next features `(n, S, D)`."""
+        kept = features if self._features is None else np.concatenate([self._features, features])
+        self._num_seen += len(features)
+        self._judge(kept, range(self._next, self._num_seen - self._length + 1, self._stride))
+        self._features = kept[-self._length :]
+
+    def finish(self, edges_seconds: tuple[float, ...]) -> tuple[Window, ...]:
+        """All windows, given the times of the N frames and of the end."""
+        assert self._features is not None
+        starts = window_starts(self._num_seen, self._length, self._stride)
+        if starts[-1] not in self._judged:  # it ends with the video, off the stride, or is all there is
+            self._judge(self._features, starts[-1:])
+        ends = [min(start + self._length, self._num_seen) for start in starts]
+        return tuple(
+            Window(edges_seconds[start], edges_seconds[end], self._judged[start], start)
+            for start, end in zip(starts, ends, strict=True)
+        )
+
+    def _judge(self, features: np.ndarray, starts: Sequence[int]) -> None:
+        first = self._num_seen - len(features)
+        if starts:
+            judged = self._network.judge_windows([(features, start - first) for start in starts])  # (len(starts), C)
+            self._judged.update(zip(starts, judged, strict=True))
+            self._next = starts[-1] + self._stride
 
 
 def read_window(network: Network, source: str, window: Window) -> tuple[np.ndarray, np.ndarray]:
