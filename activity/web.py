@@ -103,12 +103,13 @@ class Desk:
         return save_figure(explanation_figure(explanation), folder / f"{Path(prediction.source).stem}-why.png")
 
 
-def build_page(desk: Desk, work_dir: Path, *, examples: Sequence[Path] = ()) -> "gradio.Blocks":
+def build_page(desk: Desk, work_dir: Path, *, max_megabytes: int, examples: Sequence[Path] = ()) -> "gradio.Blocks":
     """The page, not yet served.
 
     Args:
         desk: does the work.
         work_dir: for what is made, one folder a visitor; lies in that of Gradio's uploads.
+        max_megabytes: largest file that is taken; `serve` sees to it.
         examples: videos to try.
     """
     import gradio as gr
@@ -153,6 +154,10 @@ def build_page(desk: Desk, work_dir: Path, *, examples: Sequence[Path] = ()) -> 
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 video = gr.Video(label="Drop a video, or record one", include_audio=True, height=320, elem_id="video")
+                gr.Markdown(
+                    f"Up to {desk.max_seconds:g} seconds and {max_megabytes} MB, of any kind. What a browser cannot play "
+                    "is labelled all the same."
+                )
                 if examples:
                     gr.Examples([[str(path)] for path in examples], video, label="Or try one of these")
                 with gr.Accordion("About this model", open=False):
@@ -214,7 +219,7 @@ def serve(
         except ImportError as error:
             raise ActivityError("the web page needs Gradio: pip install 'activity[web]'") from error
         desk = Desk(model_path, runtime=runtime, max_seconds=max_seconds)
-        page = build_page(desk, Path(folder, "made"), examples=examples)
+        page = build_page(desk, Path(folder, "made"), max_megabytes=max_megabytes, examples=examples)
         try:
             page.launch(
                 server_name=host,
