@@ -154,10 +154,8 @@ def build_page(desk: Desk, work_dir: Path, *, max_megabytes: int, examples: Sequ
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 video = gr.Video(label="Drop a video, or record one", include_audio=True, height=320, elem_id="video")
-                gr.Markdown(
-                    f"Up to {desk.max_seconds:g} seconds and {max_megabytes} MB, of any kind. What a browser cannot play "
-                    "is labelled all the same."
-                )
+                limits = f"Up to {desk.max_seconds:g} seconds and {max_megabytes} MB, of any kind."
+                gr.Markdown(f"{limits} What a browser cannot play is labelled all the same.")
                 if examples:
                     gr.Examples([[str(path)] for path in examples], video, label="Or try one of these")
                 with gr.Accordion("About this model", open=False):
