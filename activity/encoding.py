@@ -83,7 +83,7 @@ def _encoder() -> tuple[str, _Write]:
             return ".mp4", _write_h264
     except ImportError:
         pass
-    install = "pip install 'activity[video]' brings H.264 with the sound"
+    install = "pip install '.[video]' in the project's folder brings H.264 with the sound"
     if _can_write(_write_by_ffmpeg, ".mp4"):
         _logger.warning("videos are written by ffmpeg, silent. %s", install)
         return ".mp4", _write_by_ffmpeg

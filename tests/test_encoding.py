@@ -232,7 +232,7 @@ def test_without_pyav_it_is_vp9_and_says_so(tmp_path, silent, no_av, caplog):
     path = write_playable(tmp_path / "a.mp4", evenly(10, 25, height=47), frames_per_second=25, source=silent)
     assert path == tmp_path / "a.webm" and probe(path).fourcc.lower() in ("vp90", "vp9")
     assert read_frames(path).shape == (10, 48, 64, 3)
-    assert "written as VP9, silent" in caplog.text and "activity[video]" in caplog.text
+    assert "written as VP9, silent" in caplog.text and "'.[video]'" in caplog.text
     assert [p.name for p in tmp_path.glob("*a.*")] == ["a.webm"]
 
 
@@ -267,7 +267,7 @@ def test_without_pyav_an_ffmpeg_at_hand_writes_h264(tmp_path, silent, only_ffmpe
     np.testing.assert_allclose(
         read_frames(path)[:, :47].astype(float), [f for _, f in evenly(10, 25, height=47)], atol=40
     )
-    assert "written by ffmpeg, silent" in caplog.text and "activity[video]" in caplog.text
+    assert "written by ffmpeg, silent" in caplog.text and "'.[video]'" in caplog.text
 
 
 @needs_ffmpeg

@@ -68,7 +68,7 @@ class TestServe:
 
     def test_gradio_is_an_extra(self, ramp_model, monkeypatch):
         monkeypatch.setitem(sys.modules, "gradio", None)
-        with pytest.raises(ActivityError, match=r"the web page needs Gradio: pip install 'activity\[web\]'"):
+        with pytest.raises(ActivityError, match=r"the web page needs Gradio; pip install '\.\[web\]'"):
             serve(ramp_model, say=print)
 
 
