@@ -78,7 +78,11 @@ _PACKAGES = (
     "tqdm",
 )
 _RUNTIMES = ("openvino", "onnxruntime")  # faster on a CPU; the first one installed is used by default
-_MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "scikit-learn": "sklearn"}  # the others are imported by their own name
+_MODULES = {
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "scikit-learn": "sklearn",
+}  # the others are imported by their own name
 _IMPORT_REMEDY = "install what it names; if that is a Keras backend, set KERAS_BACKEND=tensorflow"
 
 

@@ -215,7 +215,8 @@ def serve(
         try:
             import gradio as gr
         except ImportError as error:
-            raise ActivityError("the web page needs Gradio; pip install '.[web]' in the project's folder brings it") from error
+            install = "pip install '.[web]' in the project's folder brings it"
+            raise ActivityError(f"the web page needs Gradio; {install}") from error
         desk = Desk(model_path, runtime=runtime, max_seconds=max_seconds)
         page = build_page(desk, Path(folder, "made"), max_megabytes=max_megabytes, examples=examples)
         try:
