@@ -106,7 +106,9 @@ def split_at_maps(backbone: keras.Model) -> tuple[keras.Model, keras.Model]:
     Returns:
         `(looker, reader)`: frames `(B, H, W, 3)` uint8 -> `[maps (B, h, w, c), features (B, D)]`, and maps -> features.
     """
-    maps = next(layer.output for layer in reversed(backbone.layers) if len(layer.output.shape) == 4)
+    # What is pooled or flattened last. Not the output of the layer before: if that is a model, it is of another graph.
+    single = [layer for layer in backbone.layers if not isinstance(layer.input, list)]
+    maps = next(x.input for x in reversed(single) if len(x.input.shape) == 4 and len(x.output.shape) < 4)
     looker = keras.Model(backbone.input, [maps, backbone.output], name=f"{backbone.name}_looker")
     reader = keras.Model(maps, backbone.output, name=f"{backbone.name}_reader")
     looker.jit_compile = reader.jit_compile = uses_jit()

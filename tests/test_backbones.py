@@ -31,7 +31,8 @@ def test_each_backbone_turns_uint8_frames_into_features(name):
     assert np.isfinite(features).all()
     looker, reader = split_at_maps(backbone)
     maps, same_features = looker.predict_on_batch(IMAGES)
-    assert maps.ndim == 4 and maps.shape[1] == maps.shape[2] > 1
+    assert maps.ndim == 4 and maps.shape[1] == maps.shape[2]
+    assert maps.shape[1] > 1 or name == "inception_v3"  # for which these pictures are small
     np.testing.assert_allclose(same_features, features, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(reader.predict_on_batch(maps), features, rtol=1e-4, atol=1e-5)
     assert not [layer for layer in reader.layers if isinstance(layer, keras.layers.Conv2D)]
