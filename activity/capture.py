@@ -36,7 +36,7 @@ from activity.clips import num_times_due, resize_frame
 from activity.config import ClipSpec
 from activity.errors import VideoError
 from activity.motion import GAP_SECONDS, Seen, StreamMaker, gap_frames
-from activity.video import LiveReader, VideoInfo, VideoReader, why_unreadable
+from activity.video import LiveReader, VideoInfo, VideoReader, is_url, why_unreadable
 
 _TICKS = 100  # a second, in which frames are counted here: a camera has no even rate
 _TRIES_AT_START = 4
@@ -46,15 +46,14 @@ _CLOCK_ERROR_SECONDS = 10.0  # by which the clock of a stream may differ from th
 _LEAST_GAP_SECONDS = 0.5  # a shorter one is a hiccup, however short the clips
 _HEAD_SECONDS = 1.0  # waited for a server that may know no more than one connection
 _REPORT_SECONDS = 60.0  # between two lines of the log on what is left out
-_STOP_SECONDS = 3.0  # waited for the thread, which may hang in the network
-_URL = re.compile(r"(rtsps?|rtmps?|rtp|srt|https?|udp|tcp)://", re.IGNORECASE)
+_STOP_SECONDS = 1.0  # waited for the thread, which may hang in the network or a pipe
 
 _logger = logging.getLogger(__name__)
 
 
 def is_live(source: str) -> bool:
     """Whether a source is a camera or a stream: a number that names no file, or a URL."""
-    return bool(_URL.match(source)) or (source.isdecimal() and not Path(source).exists())
+    return is_url(source) or (source.isdecimal() and not Path(source).exists())
 
 
 def live_source(sources: Sequence[str], *, follow: bool) -> str | None:
@@ -108,7 +107,7 @@ class Capture:
             for frame in capture.frames():
 
     Args:
-        source: the number of a camera, a URL, or a file, which may still grow.
+        source: the number of a camera, a URL, or a file, which may still grow, or a pipe.
         spec: of the clips that are made of the frames.
         rate: frames a second in a clip.
         timeout_seconds: without a frame, after which a stream is lost and a file at its end.
@@ -181,7 +180,7 @@ class Capture:
             except VideoError as error:
                 problem = str(error)
             failures = 0 if num_frames else failures + 1
-            if self._first_arrival is None and (not _URL.match(self._source) or failures == _TRIES_AT_START):
+            if self._first_arrival is None and (not is_url(self._source) or failures == _TRIES_AT_START):
                 raise VideoError(f"{self.name}: {problem}")
             pause = min(2.0 ** max(0, failures - 1), _LONGEST_PAUSE_SECONDS)
             if not self._stopped:
@@ -191,10 +190,21 @@ class Capture:
     def _open(self) -> LiveReader:
         """Raises `VideoError`: it does not open; the message says why as far as can be told."""
         try:
-            with contextlib.nullcontext() if is_live(self._source) else _waiting_at_the_end():
+            if is_live(self._source):
+                return LiveReader(self._source, self._timeout_seconds)
+            self._wait_for_content(Path(self._source))
+            with _waiting_at_the_end():
                 return LiveReader(self._source, self._timeout_seconds)
         except VideoError as error:
             raise VideoError(_why_closed(self._source)) from error
+
+    def _wait_for_content(self, path: Path) -> None:
+        """No decoder sees a file that is still empty: it would wait too, but take whatever comes, also a playlist."""
+        end = time.monotonic() + self._timeout_seconds
+        while path.is_file() and not path.stat().st_size:
+            if time.monotonic() > end or self._stopped:
+                raise VideoError(f"{path}: is empty")
+            self._wait_for(lambda: False, 0.05)
 
     def _read(self, reader: VideoReader, is_file: bool) -> int:
         """Queue what is needed of a connection's frames until it ends; returns how many came."""
@@ -235,7 +245,7 @@ class Capture:
 
     def _has_clock(self, info: VideoInfo) -> bool:
         """Of what comes by HTTP as one JPEG after the other, FFmpeg says that it were 25 a second."""
-        return bool(_URL.match(self._source)) and info.fourcc.upper() not in ("MJPG", "MJPEG")
+        return is_url(self._source) and info.fourcc.upper() not in ("MJPG", "MJPEG")
 
     def _put(self, frame: Frame) -> None:
         with self._changed:
@@ -253,7 +263,7 @@ class Capture:
 
 
 def _why_closed(source: str) -> str:
-    if _URL.match(source):
+    if is_url(source) or Path(source).is_fifo():
         return "does not open: nothing answers there, or not with a video"
     if not is_live(source):
         return why_unreadable(Path(source))
@@ -340,10 +350,13 @@ class _LeftOut:
 
 @contextlib.contextmanager
 def _waiting_at_the_end() -> Iterator[None]:
-    """Files opened in the block are read as by `tail -f`. OpenCV takes FFmpeg's options from the environment only."""
+    """Files opened in the block are read as by `tail -f`, and nothing that is no file.
+
+    OpenCV takes FFmpeg's options from the environment only.
+    """
     name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
     before = {key: value for key, value in os.environ.items() if key == name}
-    os.environ[name] = "follow;1|skip_estimate_duration_from_pts;1"
+    os.environ[name] = "follow;1|skip_estimate_duration_from_pts;1|protocol_whitelist;file"
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ Results go to stdout, progress and logs to stderr. Nothing heavy is imported her
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import logging
@@ -38,7 +39,15 @@ def run() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file need not be valid UTF-8
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a container is stopped: tidy up, as after Ctrl-C
     gc.set_threshold(100_000)  # importing Keras makes objects that all stay: to look for garbage among them costs 0.7 s
-    sys.exit(main())
+    status = main()
+    if status == 130:
+        # A thread may hang in a decoder, in C. At its exit Python would wait for some, and one that comes back while
+        # Python ends would abort the process. All is tidied up by now.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -27,7 +28,7 @@ import numpy as np
 from activity.config import ClipSpec
 from activity.errors import VideoError
 from activity.motion import StreamMaker, compared_frames, gap_frames
-from activity.video import FrameIndex, SeekError, VideoInfo, VideoReader, index_frames, why_unreadable
+from activity.video import Check, FrameIndex, SeekError, VideoInfo, VideoReader, index_frames, why_unreadable
 
 _logger = logging.getLogger(__name__)
 
@@ -128,7 +129,9 @@ def resize_frame(frame: np.ndarray, spec: ClipSpec) -> np.ndarray:
     return canvas
 
 
-def sample_video(path: Path, spec: ClipSpec, take: Take, *, span: Span = WHOLE, num_threads: int = 1) -> SampledVideo:
+def sample_video(
+    path: Path, spec: ClipSpec, take: Take, *, span: Span = WHOLE, num_threads: int = 1, check: Check | None = None
+) -> SampledVideo:
     """Decode a video and hand its sampled frames, in order, to `take`.
 
     Where the sampled frames lie far apart, or a span begins late, what lies between is skipped from key frame to key
@@ -141,28 +144,23 @@ def sample_video(path: Path, spec: ClipSpec, take: Take, *, span: Span = WHOLE, 
         take: receives each frame, `(S, spec.height, spec.width, 3)` uint8 RGB, in the order of `spec.streams`.
         span: evenly, the frames in it are divided; at a rate, sample times are counted from its start.
         num_threads: decoding threads, 0 for FFmpeg's choice.
+        check: called with the time of each frame that passes, taken or not; what it raises ends the reading.
 
     Raises:
         VideoError: not one frame can be decoded, or none lies in the span; the message says why.
     """
     sample_all = _sample_evenly if spec.frames_per_second is None else _sample_at_rate
-    with VideoReader(path, num_threads=num_threads) as reader:
+    with VideoReader(path, num_threads=num_threads, check=check) as reader:
         frame_index = index_frames(reader.path) if _frames_skipped(spec, reader.info, span) > _INDEX_PAYS else None
         if frame_index is None:
             return sample_all(reader, spec, span, take)
-        num_taken = 0
-
-        def count(frame: np.ndarray) -> None:
-            nonlocal num_taken
-            num_taken += 1
-            take(frame)
-
+        number = count()  # of the next frame that is handed over
         try:
-            return _sample_by_index(reader, spec, span, count, frame_index)
+            return _sample_by_index(reader, spec, span, lambda frame: (next(number), take(frame)), frame_index)
         except SeekError as error:
             _logger.info("%s: every frame is decoded instead", error)
-    repeated = iter(range(num_taken))  # at a fixed rate; evenly, nothing is handed over before all is well
-    with VideoReader(path, num_threads=num_threads) as reader:
+    repeated = iter(range(next(number)))  # at a fixed rate; evenly, nothing is handed over before all is well
+    with VideoReader(path, num_threads=num_threads, check=check) as reader:
         return sample_all(reader, spec, span, lambda frame: take(frame) if next(repeated, None) is None else None)
 
 
@@ -261,7 +259,7 @@ def _sample_evenly(reader: VideoReader, spec: ClipSpec, span: Span, take: Take) 
     frames, passed = _sample_by_plan(*plan, reader, spec, span)
     true_plan = _plan_evenly(_found_part(reader, passed.seconds, span), spec, reader.info)
     if true_plan != plan:
-        with VideoReader(reader.path, num_threads=reader.num_threads) as again:
+        with VideoReader(reader.path, num_threads=reader.num_threads, check=reader.check) as again:
             frames, passed = _sample_by_plan(*true_plan, again, spec, span)
     sampled = _sampled(reader, passed, span)
     for frame in frames:

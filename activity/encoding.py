@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from activity.errors import VideoError
-from activity.video import write_video
+from activity.video import name_for_decoder, write_video
 
 _logger = logging.getLogger(__name__)
 
@@ -216,7 +216,8 @@ def _sound_of(source: Path) -> Iterator[Any]:
     import av
 
     try:
-        with av.open(_name(source)) as container:
+        # A file, and nothing that it names
+        with av.open(f"file:{name_for_decoder(source)}", options={"protocol_whitelist": "file"}) as container:
             if not container.streams.audio or not container.streams.video:
                 return
             stream, video = container.streams.audio[0], container.streams.video[0]
@@ -232,8 +233,9 @@ def _sound_of(source: Path) -> Iterator[Any]:
                     packet.pts, packet.dts = packet.pts - start, packet.dts - start
                     last = packet.dts
                     yield packet
-    except av.FFmpegError as error:
-        _logger.info("%s: its sound is copied as far as it could be read (%s)", source, error.strerror)
+    except (VideoError, av.FFmpegError) as error:
+        reason = getattr(error, "strerror", error)
+        _logger.info("%s: its sound is copied as far as it could be read (%s)", source, reason)
 
 
 def _name(path: Path) -> str:

@@ -6,17 +6,15 @@ memory does not grow with the length of a video; windows then slide over the fea
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
+import math
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from queue import Full, Queue
 from threading import Event
 from typing import Any
 
@@ -24,6 +22,7 @@ import numpy as np
 
 from activity.clips import SampledVideo, sample_video, window_starts
 from activity.config import ClipSpec
+from activity.decoding import Decoding, TooLongError, decoders
 from activity.errors import VideoError
 from activity.network import LONG_CLIPS, UNKNOWN, Network
 from activity.runtimes import load_network
@@ -32,9 +31,8 @@ from activity.video import printable, probe
 
 _logger = logging.getLogger(__name__)
 
-_FRAMES_PER_CHUNK = 32
+_FRAMES_PER_CHUNK = 32  # of which a few wait for each video: 4 x 32 frames of 224x224 are 20 MB a stream
 _MOST_THREADS = 16
-_CHUNKS_AHEAD = 4  # per video; bounds memory: 4 x 32 frames of 224x224 are 20 MB a stream
 
 
 def best_first(labels: Sequence[str], probabilities: np.ndarray, k: int) -> list[tuple[str, float]]:
@@ -101,10 +99,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Failure:
-    """A source that gave no prediction, and why."""
+    """A source that gave no prediction, and why; `too_long` if it only lasts longer than was asked for."""
 
     source: str
     error: str
+    too_long: bool = False
 
     def as_dict(self, *, top_k: int = 0) -> dict[str, Any]:
         """`source`, `error`; ready for JSON. There is nothing for `top_k` to list."""
@@ -143,7 +142,14 @@ class Predictor:
             raise VideoError(f"{source}: {result.error}")
         return result
 
-    def predict_many(self, sources: Iterable[Path | str], *, timeline: bool = False) -> Iterator[Prediction | Failure]:
+    def predict_many(
+        self,
+        sources: Iterable[Path | str],
+        *,
+        timeline: bool = False,
+        max_seconds: float = math.inf,
+        timeout_seconds: float = math.inf,
+    ) -> Iterator[Prediction | Failure]:
         """Label video files, in their order; one that fails does not stop the others.
 
         A few are decoded ahead of the network, no more: memory does not grow with the number of videos.
@@ -151,33 +157,33 @@ class Predictor:
         Args:
             sources: files.
             timeline: also say what happens when. A short video is then decoded twice.
+            max_seconds: a video with a frame after that fails, whatever its header says.
+            timeout_seconds: so long, all together, the frames of a video are waited for before it fails.
         """
         names = [str(source) for source in sources]
         # Many videos keep the processors busy one each; a single one needs them all.
         threads_each = 1 if len(names) >= self.num_threads > 1 else 0
         stop = Event()
-        coming = (_Stream(name, self.network, timeline, threads_each, stop) for name in names)
+        limits = (stop, max_seconds, timeout_seconds)
+        coming = (_Stream(name, self.network, timeline, threads_each, *limits) for name in names)
         ahead: deque[_Stream] = deque()
-        with ThreadPoolExecutor(self.num_threads, thread_name_prefix="decode") as pool:
+        with decoders(min(self.num_threads, len(names)), stop) as decode:
 
             def decode_next(num_videos: int) -> None:
                 for stream in islice(coming, num_videos):
-                    pool.submit(stream.decode)
+                    decode(stream)
                     ahead.append(stream)
 
-            try:
-                decode_next(2 * self.num_threads)
-                while ahead:
-                    yield self._finish(ahead.popleft(), timeline)
-                    decode_next(1)
-            finally:
-                stop.set()  # the consumer may stop early: let the decoders end too
+            decode_next(2 * self.num_threads)
+            while ahead:
+                yield self._finish(ahead.popleft(), timeline)
+                decode_next(1)
 
     def _finish(self, stream: _Stream, timeline: bool) -> Prediction | Failure:
         judges: dict[str, list[_Judge]] = {}
         half = max(1, self.network.spec.num_frames // 2)  # as where features come from a data set
         strides = [half, self.network.stride] if timeline else [half]
-        for how, chunk in stream.chunks():
+        for how, chunk in stream.items():
             features = self.network.extract(chunk)  # (n, S, D)
             for judge in judges.setdefault(how, [_Judge(self.network, stride) for stride in strides]):
                 judge.see(features)
@@ -270,14 +276,11 @@ def read_window(network: Network, source: str, window: Window) -> tuple[np.ndarr
     first, end = window.first_frame, window.first_frame + network.spec.num_frames
     kept: dict[str, list[np.ndarray]] = {}
     num_seen = Counter[str]()
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
-        pool.submit(stream.decode)
-        try:
-            for how, chunk in stream.chunks():
-                start, num_seen[how] = num_seen[how], num_seen[how] + len(chunk)
-                kept.setdefault(how, []).append(chunk[max(0, first - start) : max(0, end - start)].copy())
-        finally:
-            stop.set()
+    with decoders(1, stop) as decode:
+        decode(stream)
+        for how, chunk in stream.items():
+            start, num_seen[how] = num_seen[how], num_seen[how] + len(chunk)
+            kept.setdefault(how, []).append(chunk[max(0, first - start) : max(0, end - start)].copy())
     if failure := stream.failure():
         raise VideoError(f"{source}: {failure.error}")
     ((how, sampled),) = stream.sampled.items()
@@ -311,45 +314,28 @@ def _reason(error: Exception, source: str) -> str:
     return str(error).removeprefix(f"{printable(source)}: ") or type(error).__name__
 
 
-class _Stream:
-    """Chunks of sampled frames of one video, made in a decoding thread, taken by the thread of the network.
+class _Stream(Decoding[tuple[str, np.ndarray]]):
+    """Chunks of sampled frames of one video: how they were taken, and stacks `(n, S, H, W, 3)` uint8 in order of time.
 
     Attributes:
         sampled: what was read, by how it was; complete after the last chunk.
-        error: what happened instead.
     """
 
-    def __init__(self, source: str, network: Network, timeline: bool, num_threads: int, stop: Event) -> None:
+    def __init__(self, source: str, network: Network, timeline: bool, num_threads: int, *limits: Any) -> None:
+        super().__init__(*limits)
         self.source = source
         self.sampled: dict[str, SampledVideo] = {}
-        self.error: Exception | None = None
-        self._network, self._timeline = network, timeline
-        self._num_threads, self._stop = num_threads, stop
-        self._queue: Queue[tuple[str, np.ndarray] | None] = Queue(_CHUNKS_AHEAD)
-
-    def chunks(self) -> Iterator[tuple[str, np.ndarray]]:
-        """How they were taken, and stacks `(n, S, H, W, 3)` uint8 in order of time, as they are ready."""
-        while (chunk := self._queue.get()) is not None:
-            yield chunk
+        self._network, self._timeline, self._num_threads = network, timeline, num_threads
 
     def failure(self) -> Failure | None:
         """Why nothing could be read, if so; asked after the last chunk."""
         if isinstance(self.error, VideoError | OSError | MemoryError):
-            return Failure(self.source, _reason(self.error, self.source))
+            return Failure(self.source, _reason(self.error, self.source), isinstance(self.error, TooLongError))
         if self.error:
             raise RuntimeError(f"decoding {self.source} failed") from self.error
         return None
 
-    def decode(self) -> None:
-        """Fill the queue; run in a thread."""
-        try:
-            self._read_video()
-        except Exception as error:  # handed to the other thread, which tells a bad video from a bug
-            self.error = error
-        finally:
-            self._put(None)
-
-    def _read_video(self) -> None:
+    def read(self) -> None:
         """Evenly, unless the video is much longer than the clips of training: then at the rate of their windows."""
         spec, network, path = self._network.spec, self._network, Path(self.source)
         if spec.frames_per_second is not None:
@@ -374,7 +360,7 @@ class _Stream:
         pending: list[np.ndarray] = []
 
         def hand_over() -> None:
-            self._put((how, np.stack(pending)))
+            self.put((how, np.stack(pending)))
             pending.clear()
 
         def take(frame: np.ndarray) -> None:
@@ -382,14 +368,8 @@ class _Stream:
             if len(pending) == _FRAMES_PER_CHUNK:
                 hand_over()
 
-        self.sampled[how] = sample_video(Path(self.source), spec, take, num_threads=self._num_threads)
+        options: dict[str, Any] = {"num_threads": self._num_threads, "check": self.check}
+        self.sampled[how] = sample_video(Path(self.source), spec, take, **options)
         if pending:
             hand_over()
         return self.sampled[how].duration_seconds
-
-    def _put(self, item: tuple[str, np.ndarray] | None) -> None:
-        while not self._stop.is_set():
-            with contextlib.suppress(Full):
-                self._queue.put(item, timeout=0.1)
-                return
-        raise VideoError(f"{self.source}: stopped")

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 
 from activity.errors import VideoError
+from activity.videofile import REENCODE, why_mp4_unreadable, why_refused
 
 # FFmpeg writes a line of stderr per damaged macroblock; we report one reason per file instead.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -28,6 +31,10 @@ _FALLBACK_FRAMES_PER_SECOND = 25.0  # where a header claims none, or nonsense
 _MAX_GAP_SECONDS = 60.0  # a frame may stand still so long (screen recordings); a longer gap is a jump of the clock
 _LANDING = 17  # frames that OpenCV decodes unseen after a key frame: it starts 16 before the one it is asked for
 _SEEK_PAYS = 32  # frames that must be skipped; to seek costs about as much as to decode a few
+_MOST_INDEXED = 1_000_000  # frames, of 11 hours at 25 a second: bounds time and memory of an index
+_URL = re.compile(r"(rtsps?|rtmps?|rtp|srt|https?|udp|tcp)://", re.IGNORECASE)
+
+Check: TypeAlias = Callable[[float], object]  # of seconds from the first frame; what it raises ends the reading
 
 
 @dataclass(frozen=True)
@@ -91,16 +98,17 @@ class VideoReader:
     Args:
         path: a video file.
         num_threads: decoding threads; 1 keeps parallel workers from multiplying, 0 lets FFmpeg choose.
+        check: called with the time of each frame that passes, also of one that nobody takes.
 
     Raises:
         VideoError: the file does not open as a video; the message says why as far as the file tells.
     """
 
-    def __init__(self, path: Path, *, num_threads: int = 1) -> None:
-        self.path, self.num_threads = Path(path), num_threads
+    def __init__(self, path: Path, *, num_threads: int = 1, check: Check | None = None) -> None:
+        self.path, self.num_threads, self.check = Path(path), num_threads, check
         # FFMPEG by name: OpenCV would otherwise go on to try `name_%03d` picture sequences and cameras.
         parameters = [cv2.CAP_PROP_N_THREADS, num_threads]
-        self._capture = cv2.VideoCapture(_name_for_opencv(self.path), cv2.CAP_FFMPEG, parameters)
+        self._capture = cv2.VideoCapture(name_for_decoder(self.path), cv2.CAP_FFMPEG, parameters)
         if not self._capture.isOpened():
             raise VideoError(f"{self.path}: {why_unreadable(self.path)}")
         self._begin()
@@ -119,17 +127,19 @@ class VideoReader:
     def __iter__(self) -> Iterator[tuple[int, float]]:
         """`(index, timestamp_seconds)` of each decoded frame; timestamps always rise."""
         nominal_step = 1 / self.info.frames_per_second
-        index, timestamp, offset = 0, 0.0, 0.0
+        index, timestamp, offset, first = 0, 0.0, 0.0, 0.0
         while self._capture.grab():
             reported = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if index == 0:
-                timestamp = max(reported, 0.0)
+                timestamp = first = max(reported, 0.0)
             elif timestamp < reported + offset <= timestamp + _MAX_GAP_SECONDS:
                 timestamp = reported + offset
             else:
                 timestamp += nominal_step  # the clock stands, steps back (MPEG-PS), or jumps (a spliced stream)
                 if reported + offset > timestamp:
                     offset = timestamp - reported
+            if self.check:
+                self.check(timestamp - first)
             yield index, timestamp
             index += 1
 
@@ -160,6 +170,8 @@ class VideoReader:
                 here = int(np.searchsorted(clock, milliseconds)) if sought else coming
                 if not grabbed or here > index or clock[here] != milliseconds:
                     raise SeekError(f"{self.path}: frame {index} is not where the container says")
+                if self.check:
+                    self.check(float(timestamps[here]))
                 sought, coming = False, here + 1
             yield index, float(timestamps[index])
 
@@ -194,7 +206,7 @@ class LiveReader(VideoReader):
     """The same for what is still coming.
 
     Args:
-        source: the number of a camera, the URL of a stream, or the path of a file.
+        source: the number of a camera, the URL of a stream, or the path of a file or pipe.
         timeout_seconds: so long a stream may take to open or be without a frame before it ends.
 
     Raises:
@@ -202,17 +214,23 @@ class LiveReader(VideoReader):
     """
 
     def __init__(self, source: str, timeout_seconds: float) -> None:
-        self.path, self.num_threads = Path(source), 1  # more threads would hold back a frame each
+        self.path, self.check = Path(source), None
+        self.num_threads = 1  # more threads would hold back a frame each
         if source.isdecimal():
             self._capture = cv2.VideoCapture(int(source))
         else:
-            name = source if "://" in source else _name_for_opencv(self.path)
+            name = source if is_url(source) else name_for_decoder(self.path, stream=True)
             limits = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
             parameters = [value for limit in limits for value in (limit, round(1000 * timeout_seconds))]
             self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1, *parameters])
         if not self._capture.isOpened():
             raise VideoError(f"{source}: does not open")
         self._begin()
+
+
+def is_url(source: str) -> bool:
+    """Whether a source is the address of a stream; of anything else, FFmpeg would open whatever it names."""
+    return bool(_URL.match(source))
 
 
 def probe(path: Path) -> VideoInfo:
@@ -226,17 +244,21 @@ def probe(path: Path) -> VideoInfo:
 
 
 def index_frames(path: Path) -> FrameIndex | None:
-    """The frames of a video as its packets have them; `None` if the times of these cannot be trusted.
+    """The frames of a video as its packets have them; `None` if it has none, or their times cannot be trusted.
 
     Reads the file, but decodes nothing: about a fiftieth of the time that decoding takes.
     """
     parameters = [cv2.CAP_PROP_FORMAT, -1]  # packets as they are
-    capture = cv2.VideoCapture(_name_for_opencv(Path(path)), cv2.CAP_FFMPEG, parameters)
-    packets = []
-    while capture.grab():
+    try:
+        name = name_for_decoder(Path(path))
+    except VideoError:
+        return None  # to read it says why
+    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, parameters)
+    packets: list[tuple[float, bool]] = []
+    while len(packets) <= _MOST_INDEXED and capture.grab():
         packets.append((capture.get(cv2.CAP_PROP_POS_MSEC), capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME) != 0))
     capture.release()
-    if not packets:
+    if not packets or len(packets) > _MOST_INDEXED:
         return None
     if _is_avi(Path(path)) and not all(key for _, key in packets):
         return None  # times of decoding, which are those of showing only if nothing refers to a later frame
@@ -320,77 +342,42 @@ def _name_for_opencv(path: Path) -> str:
     return name
 
 
+def name_for_decoder(path: Path, *, stream: bool = False) -> str:
+    """The absolute path of a file that FFmpeg may open, in OpenCV or PyAV: every file passes here before it does.
+
+    Raises:
+        VideoError: it is no file, or would make FFmpeg open others; or its name is not UTF-8.
+    """
+    name, reason = _name_for_opencv(path), why_refused(path, stream=stream)
+    if reason:
+        raise VideoError(f"{path}: {reason}")
+    return name
+
+
 def why_unreadable(path: Path) -> str:
     """One clause on why a file gives no frames, from its own bytes; the decoder itself only says 'no'."""
-    if path.is_dir():
-        return "a folder that holds no videos"
+    if reason := why_refused(path):
+        return reason
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(4096)
-            boxes = _mp4_boxes(path) if head[4:8] == b"ftyp" else None
+        reason = why_mp4_unreadable(path)
     except OSError as error:
         return f"cannot be opened: {error.strerror or error}"
     if size == 0:
         return "the file is empty (0 bytes)"
-    if b"\0" not in head and _is_text(head):
-        return "this is a text file, not a video"
-    if boxes is not None:
-        return _why_mp4_unreadable(boxes)
+    if reason:
+        return reason
     codec = _fourcc_if_open(path)
     if codec is not None:
         return (
             f"opens, but no frame can be decoded (codec {codec or 'unknown'}): it holds no frames, or this OpenCV has "
-            f"no decoder for it. {_REENCODE}"
+            f"no decoder for it. {REENCODE}"
         )
     return f"not a video that OpenCV can open ({size} bytes): damaged, cut off, or another kind of file"
 
 
-_REENCODE = "If other players show it, re-encode it: ffmpeg -i IN -c:v libx264 OUT.mp4"
-
-
-def _is_text(head: bytes) -> bool:
-    try:
-        head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return error.start > len(head) - 4  # only the last character was cut
-    return True
-
-
-def _mp4_boxes(path: Path, limit: int = 64 << 20) -> dict[str, bytes]:
-    """Top-level boxes of an MP4/MOV file, name -> content (of `moov` only; ISO/IEC 14496-12, section 4.2)."""
-    boxes = {}
-    end = path.stat().st_size
-    with path.open("rb") as file:
-        position = 0
-        while position + 8 <= end:
-            file.seek(position)
-            length, name = int.from_bytes(file.read(4), "big"), file.read(4).decode("latin-1")
-            if length == 1:
-                length = int.from_bytes(file.read(8), "big")
-            elif length == 0:
-                length = end - position
-            boxes[name] = file.read(min(length, limit)) if name == "moov" else b""
-            if length < 8:
-                break
-            position += length
-    return boxes
-
-
-def _why_mp4_unreadable(boxes: dict[str, bytes]) -> str:
-    index = boxes.get("moov")
-    if index is None:
-        return "its index (the 'moov' box) is missing: the recording or the copy was cut off"
-    if b"encv" in index:
-        return "the video is encrypted (DRM)"
-    if b"vide" not in index:
-        return "it has no video track (audio only)"
-    codec = next((c for c in (b"av01", b"hev1", b"hvc1", b"vp09", b"avc1", b"mp4v") if c in index), b"unknown")
-    return f"opens, but no frame can be decoded (codec {codec.decode()}): damaged, or no decoder here. {_REENCODE}"
-
-
 def _fourcc_if_open(path: Path) -> str | None:
-    capture = cv2.VideoCapture(_name_for_opencv(path), cv2.CAP_FFMPEG)
+    capture = cv2.VideoCapture(name_for_decoder(path), cv2.CAP_FFMPEG)
     opened = capture.isOpened()
     code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
     capture.release()

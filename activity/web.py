@@ -1,7 +1,8 @@
 """The web page: drop a video, see what it shows, when and why. It asks the same `Predictor` as the command line.
 
 What visitors send and what is made of it lies in one temporary folder, which goes when the program ends. What belongs
-to one visitor goes when another video is given or the page is closed.
+to one visitor goes when another video is given or the page is closed. `Visitors` keeps them apart: nothing a client
+sends becomes part of a path.
 """
 
 # No `from __future__ import annotations`: Gradio looks at those of its handlers and must find classes, not names.
@@ -12,22 +13,25 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from activity.card import model_card
-from activity.errors import ActivityError, VideoError
+from activity.errors import ActivityError
 from activity.network import UNKNOWN
 from activity.predictor import Failure, Prediction, Predictor
-from activity.video import probe
+from activity.video import index_frames
 
 if TYPE_CHECKING:
     import gradio
 
 _STALE_SECONDS = 3600  # after which files of a visitor go whose browser never said goodbye
+_PATIENCE_SECONDS = 60  # beyond its longest length, for the frames of a video
 _MOST_WAITING = 20  # visitors in the queue
+_MOST_VISITORS = 500  # whose results are kept at once
 _MOST_BARS = 5
 _STYLE = """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
@@ -61,21 +65,26 @@ class Desk:
             ActivityError: it is no video, or too long.
         """
         self._check_length(video_path)
-        (result,) = self.predictor.predict_many([video_path], timeline=True)
+        limits = {"max_seconds": self.max_seconds, "timeout_seconds": self.max_seconds + _PATIENCE_SECONDS}
+        (result,) = self.predictor.predict_many([video_path], timeline=True, **limits)
         if isinstance(result, Failure):
+            if result.too_long:
+                raise self._too_long(video_path)
             raise ActivityError(f"{video_path.name} cannot be read: {result.error}")
         return result
 
     def _check_length(self, video_path: Path) -> None:
-        try:
-            seconds = probe(video_path).duration_seconds_claimed
-        except VideoError:
-            return  # reading it says why
+        """Refuse at once what its packets show to be too long; decoding finds out the others. Headers tell anything."""
+        index = index_frames(video_path)
+        seconds = float(index.timestamps_seconds[-1]) if index else 0.0
         if seconds > self.max_seconds:
-            raise ActivityError(
-                f"{video_path.name} is too long: this page takes up to {self.max_seconds:g} seconds, and it has "
-                f"{seconds:.0f}; `activity classify` takes any"
-            )
+            raise self._too_long(video_path, f"{seconds:.0f}")
+
+    def _too_long(self, video_path: Path, seconds: str = "more") -> ActivityError:
+        return ActivityError(
+            f"{video_path.name} is too long: this page takes up to {self.max_seconds:g} seconds, and it has {seconds}; "
+            "`activity classify` takes any"
+        )
 
     def files(self, prediction: Prediction, folder: Path) -> list[Path]:
         """The timeline as JSON, CSV, SRT and PNG; they know the video by its bare name."""
@@ -103,6 +112,82 @@ class Desk:
         return save_figure(explanation_figure(explanation), folder / f"{Path(prediction.source).stem}-why.png")
 
 
+class _Visit(NamedTuple):
+    upload: Path
+    folder: Path
+    since_seconds: float
+
+
+class Visitors:
+    """The upload of each visitor, and a folder for what is made of it.
+
+    Anybody can send any session name and any path, so a name is only a key here and its folder gets a random name, and
+    a path counts only if a file is there that was sent to the page.
+
+    Args:
+        work_dir: for the folders; lies in that of Gradio's uploads. What lies there by now is never deleted.
+        most: visitors at once.
+        stale_seconds: after which a visitor is forgotten who never said goodbye.
+    """
+
+    def __init__(self, work_dir: Path, *, most: int = _MOST_VISITORS, stale_seconds: float = _STALE_SECONDS) -> None:
+        self._work_dir, self._most, self._stale_seconds = work_dir.resolve(), most, stale_seconds
+        self._uploads_dir = self._work_dir.parent
+        self._kept = set(self._uploads_dir.rglob("*"))
+        self._visits: dict[str, _Visit] = {}
+        self._written_ns: dict[Path, int] = {}  # when the uploads were written, at the latest entry
+        self._lock = threading.Lock()  # a page may be closed while another video is labelled
+        self._work_dir.mkdir(parents=True, exist_ok=True)
+
+    def enter(self, session: str, video_path: Path) -> tuple[Path, Path]:
+        """The upload with its path resolved, and an empty folder; what the visitor had before is deleted.
+
+        Raises:
+            ActivityError: no such file was sent to the page, or there are too many visitors.
+        """
+        upload = video_path.resolve()
+        if not (upload.is_file() and _is_inside(upload, self._uploads_dir)) or _is_inside(upload, self._work_dir):
+            raise ActivityError("this is not a file that was sent to this page; please send it again")
+        with self._lock:
+            now = time.monotonic()
+            for name, visit in list(self._visits.items()):
+                if now - visit.since_seconds > self._stale_seconds:
+                    self._discard(self._visits.pop(name))
+            # To make room would let anyone who invents enough names delete what others have.
+            if session not in self._visits and len(self._visits) >= self._most:
+                raise ActivityError("this page has too many visitors; please try again later")
+            previous = self._visits.get(session)
+            self._written_ns[upload] = upload.stat().st_mtime_ns
+            folder = Path(tempfile.mkdtemp(dir=self._work_dir))
+            self._visits[session] = _Visit(upload, folder, now)
+            if previous:
+                self._discard(previous)  # only now, as it may be the same upload
+        return upload, folder
+
+    def leave(self, session: str) -> None:
+        """Delete what the visitor has; an upload stays while another visitor has it too."""
+        with self._lock:
+            if visit := self._visits.pop(session, None):
+                self._discard(visit)
+
+    def _discard(self, visit: _Visit) -> None:
+        if _is_inside(visit.folder, self._work_dir):
+            shutil.rmtree(visit.folder, ignore_errors=True)
+        if visit.upload in {other.upload for other in self._visits.values()}:
+            return
+        written_ns = self._written_ns.pop(visit.upload)
+        if visit.upload in self._kept or not _is_inside(visit.upload, self._uploads_dir):
+            return
+        with contextlib.suppress(FileNotFoundError):
+            # Gradio puts the same file at the same path: written since, it is that of a visitor who waits in the queue.
+            if visit.upload.stat().st_mtime_ns == written_ns:
+                visit.upload.unlink()
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return folder in path.resolve().parents
+
+
 def build_page(desk: Desk, work_dir: Path, *, max_megabytes: int, examples: Sequence[Path] = ()) -> "gradio.Blocks":
     """The page, not yet served.
 
@@ -114,25 +199,21 @@ def build_page(desk: Desk, work_dir: Path, *, max_megabytes: int, examples: Sequ
     """
     import gradio as gr
 
-    uploads: dict[str, Path] = {}  # by visitor; Gradio keeps the same file of two visitors once
-
     def forget(request: gr.Request) -> None:
-        visitor = str(request.session_hash)
-        upload = uploads.pop(visitor, None)
-        if upload and upload not in {*uploads.values(), *not_sent}:
-            upload.unlink(missing_ok=True)
-        shutil.rmtree(work_dir / visitor, ignore_errors=True)
+        visitors.leave(str(request.session_hash))
 
     def label(video_path: str | None, request: gr.Request) -> Iterator[dict[Any, Any]]:
-        forget(request)
         yield {beside: gr.Column(visible=False), below: gr.Column(visible=False), **dict.fromkeys(results)}
         if video_path is None:
+            forget(request)
             return
-        visitor = str(request.session_hash)
-        uploads[visitor], folder = Path(video_path), work_dir / visitor
-        folder.mkdir(parents=True)
         with _errors_in_page():
-            prediction = desk.predict(Path(video_path))
+            upload, folder = visitors.enter(str(request.session_hash), Path(video_path))
+            try:
+                prediction = desk.predict(upload)
+            except Exception:
+                forget(request)  # what is refused quickly must not fill the page with visitors
+                raise
             *tables, strip = desk.files(prediction, folder)
             yield {
                 answer: _answer(prediction),
@@ -175,8 +256,8 @@ def build_page(desk: Desk, work_dir: Path, *, max_megabytes: int, examples: Sequ
         # One at a time: the network needs all processors. The others wait in the queue and see their place in it.
         video.change(label, video, [*results, beside, below], concurrency_limit=1, show_progress_on=video)
         page.unload(forget)
-    not_sent = {*examples, *work_dir.parent.rglob("*")}  # Gradio has copied or converted the examples by now
-    page.queue(max_size=_MOST_WAITING)
+    visitors = Visitors(work_dir)  # Gradio has copied or converted the examples by now
+    page.queue(max_size=_MOST_WAITING, api_open=False)  # nobody goes past the queue
     return page
 
 

@@ -68,6 +68,31 @@ def test_a_file_that_is_being_written_is_read_as_it_grows(write_counting_video, 
     assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name here")
+def test_a_pipe_is_followed_as_it_comes(write_counting_video, tmp_path):
+    content = write_counting_video("whole.mkv", 50, frames_per_second=25).read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[content])
+    writer.start()
+    frames = captured(str(tmp_path / "pipe"), rate=25.0)
+    writer.join()
+    assert [frame.seen.picture[0, 0, 0] for frame in frames] == list(range(50))
+
+
+@pytest.mark.parametrize("written_late", [False, True])
+def test_a_playlist_is_not_followed(write_counting_video, tmp_path, monkeypatch, written_late):
+    monkeypatch.chdir(tmp_path)
+    video, playlist = write_counting_video("secret.mkv", 20), tmp_path / "a.mkv"
+    text = f"ffconcat version 1.0\nfile {video.name}\n"
+    playlist.write_text("" if written_late else text)
+    writer = threading.Timer(0.3, playlist.write_text, [text])
+    writer.start()
+    for source in ("a.mkv", f"file:{playlist}", f"file://{playlist}", f"concat:{video}|{video}"):
+        with pytest.raises(VideoError, match=r"playlist \(ffconcat\)" if source == "a.mkv" else "No such file"):
+            captured(source, timeout_seconds=2.0)
+    writer.join()
+
+
 def test_a_lost_stream_is_opened_again(jpeg_server, caplog):
     with jpeg_server(15, 1000) as url, caplog.at_level(logging.WARNING):
         frames = captured(url, most=30)

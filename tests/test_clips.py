@@ -533,3 +533,26 @@ def test_variable_frame_rate_of_real_files(real_data, name):
     lag = np.array(sampled.timestamps_seconds) - times  # each sample time gets a frame that is not before it
     assert np.all(lag >= -2e-3) and len(times) == pytest.approx(5 * sampled.duration_seconds, abs=2)
     assert sampled.problem is None
+
+
+@pytest.mark.parametrize("rate", [None, 1])
+@pytest.mark.parametrize("pays", [math.inf, -1])
+def test_frames_that_nobody_takes_are_checked_too(write_counting_video, monkeypatch, rate, pays):
+    monkeypatch.setattr(clips, "_INDEX_PAYS", pays)
+    path, taken = write_counting_video("a.avi", 200), []
+
+    def check(seconds):
+        if seconds > 3.05:
+            raise VideoError("enough")
+
+    with pytest.raises(VideoError, match="enough"):
+        sample_video(path, tiny(num_frames=2, frames_per_second=rate), taken.append, check=check)
+    assert len(taken) <= 4
+
+
+def test_a_second_pass_is_checked_too(write_counting_video, monkeypatch):
+    monkeypatch.setattr(clips, "_INDEX_PAYS", math.inf)
+    monkeypatch.setattr(VideoReader, "_read_info", lambda reader: video.VideoInfo(16, 16, 10.0, 5, "ffv1"))
+    passed = []
+    sample_video(write_counting_video("a.avi", 20), tiny(num_frames=4), lambda _: None, check=passed.append)
+    assert len(passed) == 40

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "activity"
 
 # A module imports only from those before it.
 ORDER = """
-    errors config progress video encoding motion clips network modelfile timeline overlay dataset listing splits metrics
-    devices layers backbones heads classifier export runtimes calibration
+    errors config progress videofile video encoding motion clips decoding network modelfile timeline overlay dataset
+    listing splits metrics devices layers backbones heads classifier export runtimes calibration
     synthetic standalone store features preprocessing batches checkpoint fitting record training evaluation
     updating study tuning predictor capture live render plots explain report doctor demo
     arguments output card web commands cli

@@ -1,6 +1,7 @@
 import contextlib
 import datetime
 import json
+import os
 import shutil
 import signal
 import socket
@@ -131,6 +132,63 @@ def test_it_ends_cleanly_when_it_is_stopped(how, jpeg_server, ramp_model, tmp_pa
     assert np.diff([row["time_seconds"] for row in rows]).min() > 0
     assert table.read_text().splitlines()[0] == "time,time_seconds,label,probability"
     assert len(table.read_text().splitlines()) >= 4
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name here")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_pipe_that_stalls_does_not_keep_it_from_stopping(how, ramp_model, tmp_path):
+    video, pipe = write_levels(tmp_path / "a.mkv", np.linspace(20, 230, 200).astype(int)), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    program = start_classify(ramp_model, pipe, "--follow", "--json")
+    with open(pipe, "wb") as file, open(video, "rb") as content:
+        file.write(content.read())
+        file.flush()
+        json.loads(program.stdout.readline())
+        began = time.monotonic()
+        program.send_signal(how)
+        _, err = program.communicate(timeout=30)  # nobody closes the pipe: it hangs in the decoder
+    assert time.monotonic() - began < 5
+    assert (program.returncode, err.splitlines()[-1]) == (130, "activity: stopped")
+
+
+HANGING = """
+import sys, time
+import activity.cli, activity.predictor as predictor
+real = predictor.sample_video
+def sample_video(path, *arguments, **options):
+    if path.name == "pipe":
+        open(path).read()  # for ever, in C
+    return real(path, *arguments, **options)
+predictor.sample_video, predictor.probe = sample_video, lambda path, probe=predictor.probe: probe(sys.argv[3])
+activity.cli.run()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with a name here")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_decoder_that_hangs_does_not_keep_it_from_stopping(how, ramp_model, ramp_videos, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    words = [
+        "classify",
+        ramp_model,
+        ramp_videos / "darkens" / "p0_0.avi",
+        tmp_path / "pipe",
+        "--csv",
+        tmp_path / "t.csv",
+    ]
+    command = [sys.executable, "-c", HANGING, *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert "darkens" in program.stdout.readline()
+        time.sleep(0.5)
+        began = time.monotonic()
+        program.send_signal(how)
+        try:
+            _, err = program.communicate(timeout=20)
+        finally:
+            program.kill()
+    assert time.monotonic() - began < 5
+    assert (program.returncode, err.splitlines()[-1]) == (130, "activity: stopped")
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 2  # what was done is kept
 
 
 def test_only_changes_of_the_label_are_printed(ramp_model, tmp_path):

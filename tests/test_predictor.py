@@ -6,6 +6,7 @@ import time
 import weakref
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -103,6 +104,45 @@ def test_who_stops_early_leaves_no_thread_behind(predictor, ramp_videos, tmp_pat
     next(results)
     results.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+class TestLimits:
+    @pytest.fixture(params=["no index", "index"])
+    @staticmethod
+    def frozen(request, tmp_path):
+        """Twelve seconds, of which a header says nothing, and with luck the packets."""
+        jpeg = cv2.imencode(".jpg", np.full((32, 32, 3), 90, np.uint8))[1].tobytes()
+        path = tmp_path / "frozen.mjpeg"
+        path.write_bytes(300 * jpeg)
+        return path if request.param == "no index" else ramp_video(tmp_path / "frozen.avi", [90] * 120)
+
+    def test_a_video_that_goes_on_is_given_up(self, predictor, frozen, ramp_videos):
+        short = ramp_videos / "darkens" / "p0_0.avi"
+        results = list(predictor.predict_many([frozen, short], max_seconds=3))
+        assert results[0] == Failure(str(frozen), "too long: it has more than 3 seconds", too_long=True)
+        assert results[1].label == "darkens"
+        (result,) = predictor.predict_many([frozen], max_seconds=12)
+        assert result.duration_seconds == pytest.approx(12)
+
+    def test_a_decoder_that_hangs_is_not_waited_for(self, predictor, ramp_videos, monkeypatch):
+        hanging, sample_video = threading.Event(), predictor_module.sample_video
+
+        def hang(path, *arguments, **options):
+            if path.name == "p0_0.avi":
+                hanging.wait(60)
+            return sample_video(path, *arguments, **options)
+
+        monkeypatch.setattr(predictor_module, "sample_video", hang)
+        two = Predictor(predictor.network, num_threads=2)
+        began = time.monotonic()
+        sources = [ramp_videos / "darkens" / "p0_0.avi", ramp_videos / "darkens" / "p1_0.avi"]
+        try:
+            results = list(two.predict_many(sources, timeout_seconds=0.5))
+            assert time.monotonic() - began < 10
+            assert results[0].error == "decoding took longer than 0.5 s and was given up"
+            assert results[1].label == "darkens"
+        finally:
+            hanging.set()
 
 
 def test_memory_does_not_grow_with_the_number_of_videos(predictor, ramp_videos, monkeypatch):

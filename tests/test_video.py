@@ -213,6 +213,43 @@ def test_timestamps_of_real_files_rise(real_data):
     assert num_read > 50
 
 
+# === Every frame that passes is checked ===
+
+
+class Enough(Exception):
+    pass
+
+
+def check_until(limit, passed):
+    def check(seconds):
+        passed.append(round(seconds, 3))
+        if seconds > limit:
+            raise Enough
+
+    return check
+
+
+def test_a_check_sees_each_frame_and_ends_the_reading(write_counting_video):
+    path, passed = write_counting_video("a.avi", 30), []
+    with VideoReader(path, check=check_until(1.0, passed)) as reader, pytest.raises(Enough):
+        for _ in reader:
+            pass
+    assert passed == [round(i / 10, 3) for i in range(12)]
+
+
+def test_a_check_sees_what_passes_between_visited_frames(long_video):
+    passed = []
+    with VideoReader(long_video, check=check_until(1.0, passed)) as reader, pytest.raises(Enough):
+        list(reader.visit([0, 20, 28], index_frames(long_video)))
+    assert passed == [round(i / 25, 3) for i in range(27)]
+
+
+def test_an_index_has_an_end(long_video, monkeypatch):
+    for most, indexed in ((300, True), (299, False)):
+        monkeypatch.setattr(video, "_MOST_INDEXED", most)
+        assert (index_frames(long_video) is not None) == indexed
+
+
 # === Files that are no videos ===
 
 
