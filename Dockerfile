@@ -26,7 +26,8 @@ WORKDIR /src
 COPY pyproject.toml ./
 # hadolint ignore=DL3013
 RUN mkdir activity \
-    && echo '__version__ = "0"' > activity/__init__.py \
+    && echo '__version__ = "0"' > activity/_version.py \
+    && touch activity/__init__.py \
     && touch README.md LICENSE \
     && pip install ".${EXTRA:+[$EXTRA]}" \
     && rm -rf build ./*.egg-info

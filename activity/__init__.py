@@ -10,23 +10,24 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from activity._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from activity.config import ClipSpec, TrainConfig
-    from activity.evaluation import evaluate
-    from activity.predictor import Predictor
-    from activity.preprocessing import preprocess
-    from activity.training import train
+    from activity.datasets.preprocessing import preprocess
+    from activity.evaluation.evaluator import evaluate
+    from activity.predictor.predictor import Predictor
+    from activity.training.trainer import train
 
-__version__ = "0.1.0"
 __all__ = ["ClipSpec", "Predictor", "TrainConfig", "evaluate", "preprocess", "train"]
 
 _MODULE_OF = {
     "ClipSpec": "config",
-    "Predictor": "predictor",
+    "Predictor": "predictor.predictor",
     "TrainConfig": "config",
-    "evaluate": "evaluation",
-    "preprocess": "preprocessing",
-    "train": "training",
+    "evaluate": "evaluation.evaluator",
+    "preprocess": "datasets.preprocessing",
+    "train": "training.trainer",
 }
 
 

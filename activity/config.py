@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from activity.errors import ActivityError
 
+
+def recipe_arguments(config: TrainConfig, streams: Sequence[str] | None = None) -> list[str]:
+    """The options that make a command teach like this: what `_add_recipe` reads, without what is the default.
+
+    Args:
+        config: how to teach.
+        streams: to name; `None` leaves it at all of the data set.
+    """
+    words = ["--streams", ",".join(streams)] if streams else []
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
+        if value != field.default:
+            words += [flag] if field.type == "bool" else [flag, str(value)]
+    return words
+
+
 RESIZE_MODES = ("stretch", "crop", "letterbox")
+
 MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recurrent head
-UPDATE_SCHEMES = ("replay", "new-only", "retrain")  # what they do: activity.updating
-STREAMS = ("rgb", "motion", "closeup")  # what they are: activity.motion
-RUNTIMES = ("auto", "keras", "openvino", "openvino-bf16", "onnx")  # what they are: activity.runtimes
-EXPORT_FORMATS = ("savedmodel", "onnx", "openvino", "litert")  # what they are: activity.standalone
+
+UPDATE_SCHEMES = ("replay", "new-only", "retrain")  # what they do: activity.training.updating
+
+STREAMS = ("rgb", "motion", "closeup")  # what they are: activity.video.streams
+
+RUNTIMES = ("auto", "keras", "openvino", "openvino-bf16", "onnx")  # what they are: activity.runtimes.exported
+
+EXPORT_FORMATS = ("savedmodel", "onnx", "openvino", "litert")  # what they are: activity.runtimes.exporting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +49,8 @@ class ClipSpec:
             that rate, and a video longer than `num_frames / frames_per_second` seconds then gives several clips.
         resize: `stretch` ignores the aspect ratio, `crop` scales the short side and cuts the centre, `letterbox`
             scales the long side and fills with black.
-        streams: pictures made for each frame (S of them), some of `rgb`, `motion`, `closeup`; see `activity.motion`.
+        streams: pictures made for each frame (S of them), some of `rgb`, `motion`, `closeup`; see
+            `activity.video.streams`.
     """
 
     num_frames: int = 16
@@ -58,9 +81,9 @@ class TrainConfig:
     """How a classifier was taught. Stored in the model file for the record; prediction never reads it.
 
     Args:
-        backbone: a name in `activity.backbones.BACKBONES`.
+        backbone: a name in `activity.models.backbones.BACKBONES`.
         weights: `imagenet`, `none` (random), or the path of a weights file; `None` is ImageNet where it exists.
-        head: a name in `activity.heads.HEADS`.
+        head: a name in `activity.models.heads.HEADS`.
         units: width of the head (LSTM units).
         layers: recurrent layers of the head `stacked`.
         merge_mode: how the two directions of a bidirectional head become one: `concat`, `sum`, `mul` or `ave`.

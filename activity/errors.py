@@ -8,6 +8,11 @@
 Each carries one line: what happened, what was expected, what was received. Anything else that is raised is a bug.
 """
 
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
 
 class ActivityError(Exception):
     """Base class of everything the command line answers with one line and exit status 1."""
@@ -23,3 +28,8 @@ class DatasetError(ActivityError):
 
 class ModelFileError(ActivityError):
     """A model or weights file is missing, damaged, of another version, or not ours."""
+
+
+def printable(path: str | Path) -> str:
+    """A path as text that any terminal and file takes: bytes that are not UTF-8 are spelled out in hexadecimal."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

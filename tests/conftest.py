@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from activity.config import ClipSpec, TrainConfig
-from activity.dataset import Sample
-from activity.store import Dataset, stack_path, stream_dir
-from activity.video import write_video
+from activity.datasets.dataset import Dataset, stack_path, stream_dir
+from activity.datasets.samples import Sample
+from activity.video.writer import write_video
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ def ramp_videos(tmp_path_factory):
 @pytest.fixture(scope="session")
 def ramp_dataset(ramp_videos, tmp_path_factory):
     """The data set of `ramp_videos`."""
-    from activity.preprocessing import preprocess
+    from activity.datasets.preprocessing import preprocess
 
     return preprocess(ramp_videos, tmp_path_factory.mktemp("ramp_dataset"), SPEC, num_workers=1)
 
@@ -149,7 +149,7 @@ def cnn_weights(tmp_path_factory):
     """A weights file of `small_cnn` for 32x32: with it, the backbone counts as pretrained and stays frozen."""
     import keras
 
-    from activity.backbones import build_backbone
+    from activity.models.backbones import build_backbone
 
     keras.utils.set_random_seed(1)
     path = tmp_path_factory.mktemp("weights") / "small_cnn.weights.h5"
@@ -175,7 +175,7 @@ def frozen_config(cnn_weights):
 @pytest.fixture(scope="session")
 def ramp_run(ramp_dataset, frozen_config, tmp_path_factory):
     """A finished training run on the ramps."""
-    from activity.training import train
+    from activity.training.trainer import train
 
     return train(ramp_dataset, frozen_config, work_dir=tmp_path_factory.mktemp("run"))
 
@@ -183,6 +183,6 @@ def ramp_run(ramp_dataset, frozen_config, tmp_path_factory):
 @pytest.fixture(scope="session")
 def ramp_model(ramp_run, tmp_path_factory):
     """Its model file."""
-    from activity.classifier import save_classifier
+    from activity.models.classifier import save_classifier
 
     return save_classifier(ramp_run.classifier, tmp_path_factory.mktemp("model") / "ramps.keras")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from activity.cli import main
-from activity.store import load_dataset
-from activity.video import write_video
+from activity.cli.main import main
+from activity.datasets.dataset import load_dataset
+from activity.video.writer import write_video
 
 DATA = Path(__file__).parents[1] / "data"
 SCRIPT = DATA / "make_manifest.py"

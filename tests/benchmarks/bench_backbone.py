@@ -18,12 +18,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from activity.backbones import build_backbone
 from activity.config import ClipSpec
-from activity.dataset import Sample
-from activity.features import extract_features
-from activity.layers import TimeDistributed, uses_jit
-from activity.store import Dataset, stack_path
+from activity.datasets.dataset import Dataset, stack_path
+from activity.datasets.samples import Sample
+from activity.models.backbones import build_backbone
+from activity.models.layers import TimeDistributed, uses_jit
+from activity.runtimes.features import extract_features
 
 LAYERS = {"stock": keras.layers.TimeDistributed, "folded": TimeDistributed}
 PARTS = ("distributed", "bare", "padding", "odd")

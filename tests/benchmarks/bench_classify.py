@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from activity.clips import read_stack
-from activity.predictor import Predictor
+from activity.predictor.predictor import Predictor
+from activity.video.sampling import read_stack
 
 
 def timed(function):

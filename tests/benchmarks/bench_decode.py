@@ -20,8 +20,9 @@ import cv2
 import decord
 import numpy as np
 
-from activity.clips import even_indices, read_stack
 from activity.config import ClipSpec
+from activity.video.clips import even_indices
+from activity.video.sampling import read_stack
 
 try:
     import torch

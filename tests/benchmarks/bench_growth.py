@@ -23,11 +23,11 @@ import bench_decode
 import bench_preprocess
 from matplotlib import pyplot as plt
 
-from activity.clips import sample_video
 from activity.config import ClipSpec, TrainConfig
-from activity.features import extract_features
-from activity.preprocessing import preprocess
-from activity.store import load_dataset
+from activity.datasets.dataset import load_dataset
+from activity.datasets.preprocessing import preprocess
+from activity.runtimes.features import extract_features
+from activity.video.sampling import sample_video
 
 SMALL = ClipSpec(num_frames=8, height=32, width=32, streams=("rgb",))
 
@@ -40,7 +40,7 @@ def decode(folder, *, workers, small=True):
 
 
 def features(folder):
-    from activity.backbones import build_backbone
+    from activity.models.backbones import build_backbone
 
     dataset = load_dataset(folder / "dataset")
     backbone = build_backbone("mobilenet_v2_035", height=32, width=32, weights="none")
@@ -51,12 +51,12 @@ def head(folder):
     """Five epochs over cached features, one member."""
     import keras
 
-    from activity.training import train
+    from activity.training.trainer import train
 
     keras.utils.set_random_seed(0)
     weights = folder / "backbone.weights.h5"
     if not weights.exists():
-        from activity.backbones import build_backbone
+        from activity.models.backbones import build_backbone
 
         build_backbone("mobilenet_v2_035", height=32, width=32, weights="none").save_weights(weights)
     config = TrainConfig(backbone="mobilenet_v2_035", weights=str(weights), epochs=5, members=1)
@@ -81,7 +81,7 @@ def measure(name, path, **options):
 def answer(text):
     name, path, options = json.loads(text)
     if name in ("features", "head"):
-        import activity.training  # noqa: F401  (the import of Keras is no growth)
+        import activity.training.trainer  # noqa: F401  (the import of Keras is no growth)
     start = time.perf_counter()
     MEASURED[name](Path(path), **options)
     seconds = time.perf_counter() - start

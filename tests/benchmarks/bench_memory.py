@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from activity.config import ClipSpec
-from activity.store import stream_dir, write_stacks
+from activity.datasets.dataset import stream_dir, write_stacks
 
 
 def main():

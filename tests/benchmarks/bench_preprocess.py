@@ -16,10 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from activity.clips import read_stack
 from activity.config import ClipSpec
-from activity.preprocessing import preprocess
-from activity.video import write_video
+from activity.datasets.preprocessing import preprocess
+from activity.video.sampling import read_stack
+from activity.video.writer import write_video
 
 
 def make_clips(folder, num_clips, *, num_frames, height, width):

@@ -19,11 +19,12 @@ from unittest import mock
 import numpy as np
 from keras import ops
 
-from activity import fitting, heads, layers, training
 from activity.config import TrainConfig
-from activity.evaluation import cross_validate, mean_and_error
-from activity.plots import ablation_figure, save_figure
-from activity.store import load_dataset
+from activity.datasets.dataset import load_dataset
+from activity.model_selection.cross_validation import cross_validate, mean_and_error
+from activity.models import heads, layers
+from activity.reports.figures import ablation_figure, save_figure
+from activity.training import fitting, trainer
 
 
 def smoothed_loss(label_ids, opinions):
@@ -64,7 +65,7 @@ TRAINING = {
     "dropout 0.8": quick({"dropout": 0.8}),
     "no weight decay": quick({"weight_decay": 0.0}),
     "no square root": quick(patches=((layers, "_signed_root", lambda x, _: x),)),
-    "features as they are": quick(patches=((training, "standardize", lambda *_: None),)),
+    "features as they are": quick(patches=((trainer, "standardize", lambda *_: None),)),
     "constant learning rate": quick(patches=((fitting.keras.optimizers.schedules, "CosineDecay", Constant),)),
     "no warm-up": quick(patches=((fitting, "_WARM_UP", 0.0),)),
     "label smoothing 0.1": quick(patches=((fitting, "loss_of_members", smoothed_loss),)),

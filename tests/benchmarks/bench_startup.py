@@ -24,7 +24,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     commands = {
-        "activity --help": ("-m", "activity.cli", "--help"),
+        "activity --help": ("-m", "activity", "--help"),
         "import keras": ("-c", "import keras"),
     }
     for runtime in ("keras", "openvino", "onnx"):
@@ -32,7 +32,7 @@ def main():
             options = ("--runtime", runtime)
             commands[f"classify, {runtime}"] = (
                 "-m",
-                "activity.cli",
+                "activity",
                 "classify",
                 arguments.model,
                 arguments.video,

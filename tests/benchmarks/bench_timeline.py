@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from activity.config import TrainConfig
-from activity.evaluation import divide_folds
-from activity.metrics import frame_accuracy, segment_f1
-from activity.predictor import Predictor
-from activity.store import load_dataset
-from activity.timeline import Segment
-from activity.training import train
-from activity.video import VideoReader, write_video
+from activity.datasets.dataset import load_dataset
+from activity.datasets.samples import Segment
+from activity.evaluation.metrics import frame_accuracy, segment_f1
+from activity.model_selection.cross_validation import divide_folds
+from activity.predictor.predictor import Predictor
+from activity.training.trainer import train
+from activity.video.decoder import VideoReader
+from activity.video.writer import write_video
 
 
 def join(clips, videos_dir, path):

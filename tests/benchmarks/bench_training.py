@@ -25,14 +25,15 @@ from unittest import mock
 import keras
 import numpy as np
 
-from activity import classifier as classifier_module
-from activity import fitting, heads
-from activity.batches import FeatureBatches, FrameBatches
 from activity.config import TrainConfig
-from activity.features import extract_features
-from activity.layers import uses_jit
-from activity.store import Stacks, load_dataset, stream_dir
-from activity.training import build_classifier, train
+from activity.datasets.dataset import Stacks, load_dataset, stream_dir
+from activity.models import classifier as classifier_module
+from activity.models import heads
+from activity.models.layers import uses_jit
+from activity.runtimes.features import extract_features
+from activity.training import fitting
+from activity.training.batches import FeatureBatches, FrameBatches
+from activity.training.trainer import build_classifier, train
 
 
 def without_features(dataset, folder):

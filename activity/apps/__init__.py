@@ -1,0 +1,1 @@
+"""Programs made of the rest: the web page, the demo, the doctor."""

@@ -1,0 +1,1 @@
+"""Labelled videos to a data set folder."""

@@ -1,0 +1,289 @@
+"""The data set folder and its frame stacks. Every file appears whole or not at all.
+
+    DATASET/dataset.json    format version, ClipSpec, labels, counts, versions
+    DATASET/manifest.csv    sample_id,path,label,group,split,num_frames,duration_seconds, where there are segments also
+                            start_seconds,end_seconds (empty: the beginning, the end), and the user's own columns
+    DATASET/problems.csv    path,reason,frames_read,frames_claimed
+    DATASET/decoded.csv     what decoding each content gave, so that it is done once
+    DATASET/frames/<sample_id>.npy                       (N, H, W, 3) uint8 RGB, real frames only
+    DATASET/motion/<sample_id>.npy, closeup/...          the same of the other streams, see `activity.video.streams`
+    DATASET/features/<backbone>-<digest>/<sample_id>.npy cached, see `activity.runtimes.features`
+
+N is at most T for evenly spread frames. At a fixed rate it is as long as the video, and clips are windows of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from activity.config import ClipSpec
+from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, labels_of
+from activity.errors import ActivityError, DatasetError
+from activity.files import atomic_file, read_csv
+from activity.video.clips import WHOLE, Span
+from activity.video.sampling import SampledVideo, sample_video
+
+FORMAT_VERSION = 2  # 1 had no streams
+
+MANIFEST_COLUMNS = ("sample_id", "path", "label", "group", "split", "num_frames", "duration_seconds")
+
+PROBLEM_COLUMNS = ("path", "reason", "frames_read", "frames_claimed")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A preprocessed data set.
+
+    Attributes:
+        dataset_dir: its folder.
+        videos_dir: where the videos were.
+        spec: what a clip is.
+        samples: the rows of its manifest.
+        problems: the rows of `problems.csv`.
+    """
+
+    dataset_dir: Path
+    videos_dir: Path
+    spec: ClipSpec
+    samples: list[Sample]
+    problems: list[dict[str, str]]
+
+    @property
+    def labels(self) -> list[str]:
+        """All labels, in alphabetical order."""
+        return labels_of(self.samples)
+
+    def as_text(self) -> str:
+        """What the data set holds, for a terminal."""
+        counts = Counter(sample.split for sample in self.samples)
+        width = max(len(label) for label in self.labels)
+        lines = [f"{'label':{width}}  " + "".join(f"{split:>7}" for split in SPLITS)]
+        for label in self.labels:
+            of_label = Counter(sample.split for sample in self.samples if sample.label == label)
+            lines.append(f"{label:{width}}  " + "".join(f"{of_label[split]:7d}" for split in SPLITS))
+        num_files = len({sample.path for sample in self.samples})
+        videos = f"{len(self.samples)} segments of " if num_files < len(self.samples) else ""
+        lines += [
+            f"{'all':{width}}  " + "".join(f"{counts[split]:7d}" for split in SPLITS),
+            f"{videos}{num_files} videos, {len({sample.group for sample in self.samples})} groups, {self.spec}",
+        ]
+        if self.problems:
+            lines.append(f"problems with {len(self.problems)} of the videos: {self.dataset_dir / 'problems.csv'}")
+        return "\n".join(lines)
+
+    def split(self, name: str) -> list[Sample]:
+        """The samples of one split; raises `DatasetError` if there are none."""
+        samples = [sample for sample in self.samples if sample.split == name]
+        if not samples:
+            raise DatasetError(f"{self.dataset_dir}: its manifest.csv has no samples in the split '{name}'")
+        return samples
+
+    def with_streams(self, streams: Sequence[str]) -> Dataset:
+        """The same data set, seen through some of its streams; raises `DatasetError` if it lacks one."""
+        lacks = [stream for stream in streams if stream not in self.spec.streams]
+        if lacks:
+            raise DatasetError(
+                f"{self.dataset_dir}: has no stream {', '.join(lacks)}; it was made with {', '.join(self.spec.streams)}"
+            )
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, streams=tuple(streams)))
+
+    def frames(self, sample: Sample, stream: str | None = None) -> np.ndarray:
+        """One stream of a sample, by default the first, `(N, H, W, 3)` uint8, mapped from disk."""
+        path = stack_path(self.dataset_dir, sample.sample_id, stream or self.spec.streams[0])
+        try:
+            frames = map_array(path)
+        except (OSError, EOFError, ValueError) as error:
+            raise DatasetError(f"{path}: cannot be read ({error}); run the same preprocess command again") from error
+        expected = (self.spec.height, self.spec.width, 3)
+        if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8 or not len(frames):
+            raise DatasetError(f"{path}: expected (N, {expected}) uint8 with N >= 1, received {frames.shape}")
+        return frames
+
+
+class Stack:
+    """All streams of one sample, `(N, S, H, W, 3)` uint8: only the frames that are asked for are read."""
+
+    def __init__(self, streams: Sequence[np.ndarray]) -> None:
+        self._streams = streams
+
+    def __len__(self) -> int:
+        return len(self._streams[0])
+
+    def __getitem__(self, frames: slice) -> np.ndarray:
+        return np.stack([stream[frames] for stream in self._streams], axis=1)
+
+
+class Stacks(Sequence[Stack]):
+    """The stacks of some samples, each opened when it is asked for: thousands of open files are too many.
+
+    Args:
+        open_stream: gives one stream of a sample, such as `Dataset.frames`.
+        samples: in the order of the sequence.
+        streams: side by side in each stack.
+    """
+
+    def __init__(
+        self, open_stream: Callable[[Sample, str], np.ndarray], samples: Sequence[Sample], streams: Sequence[str]
+    ) -> None:
+        self._open, self._samples, self._streams = open_stream, samples, streams
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # slices are not needed
+        return Stack([self._open(self._samples[index], stream) for stream in self._streams])
+
+
+def load_dataset(dataset_dir: Path) -> Dataset:
+    """Open a folder that `activity.datasets.preprocessing.preprocess` made.
+
+    Raises:
+        DatasetError: no such folder, not ours, unfinished, or of a newer version.
+    """
+    dataset_dir = Path(dataset_dir)
+    about = read_about(dataset_dir)
+    if about is None:
+        raise DatasetError(
+            f"{dataset_dir}: not a data set folder (no dataset.json in it); make one with: "
+            f"activity preprocess VIDEOS --out {dataset_dir}"
+        )
+    manifest = dataset_dir / "manifest.csv"
+    if not manifest.is_file():
+        raise DatasetError(f"{dataset_dir}: unfinished; run the same preprocess command again to complete it")
+    try:
+        samples = [_sample_from_row(row) for row in read_csv(manifest)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{manifest}: damaged ({error!r}); delete it and run the same preprocess command") from error
+    return Dataset(
+        dataset_dir,
+        Path(about["videos_dir"]),
+        ClipSpec(**about["spec"]),
+        samples,
+        read_csv(dataset_dir / "problems.csv"),
+    )
+
+
+def read_about(dataset_dir: Path) -> dict[str, Any] | None:
+    """The content of `dataset.json`, `None` if there is none.
+
+    Raises:
+        DatasetError: it is not ours, damaged, or of a newer version.
+    """
+    path = dataset_dir / "dataset.json"
+    if not path.is_file():
+        return None
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        version = int(about["format_version"])
+        if version == 1:
+            about["spec"]["streams"] = ["rgb"]
+        if version <= FORMAT_VERSION:
+            ClipSpec(**about["spec"]), Path(about["videos_dir"])  # raise here, if at all
+            return about
+    except (ValueError, KeyError, TypeError, ActivityError) as error:
+        raise DatasetError(f"{path}: not a data set description of ours ({error!r})") from error
+    raise DatasetError(f"{path}: made by a newer activity (format {version}, this program reads {FORMAT_VERSION})")
+
+
+def _sample_from_row(row: dict[str, str]) -> Sample:
+    values = {name: row[name] for name in MANIFEST_COLUMNS}
+    return Sample(
+        sample_id=values["sample_id"],
+        path=values["path"],
+        label=values["label"],
+        group=values["group"],
+        split=values["split"],
+        num_frames=int(values["num_frames"]),
+        duration_seconds=float(values["duration_seconds"]),
+        start_seconds=float(row["start_seconds"]) if row.get("start_seconds") else None,
+        end_seconds=float(row["end_seconds"]) if row.get("end_seconds") else None,
+        extra={name: value for name, value in row.items() if name not in {*values, *TIME_COLUMNS}},
+    )
+
+
+def time_columns(samples: Iterable[Sample]) -> tuple[str, ...]:
+    """The columns that a table of samples needs beside their paths: none without segments."""
+    return TIME_COLUMNS if any(sample.is_segment for sample in samples) else ()
+
+
+# === Frame stacks ===
+
+
+def stream_dir(dataset_dir: Path, stream: str) -> Path:
+    """The folder of a stream."""
+    return dataset_dir / ("frames" if stream == "rgb" else stream)
+
+
+def stack_path(dataset_dir: Path, sample_id: str, stream: str = "rgb") -> Path:
+    """Where one stream of a sample is."""
+    return stream_dir(dataset_dir, stream) / f"{sample_id}.npy"
+
+
+def write_stacks(
+    video_path: Path, spec: ClipSpec, dataset_dir: Path, sample_id: str, span: Span = WHOLE
+) -> SampledVideo:
+    """Decode a video, or a span of it, into a file per stream, frame by frame: memory does not grow with the video.
+
+    Raises:
+        VideoError: not one frame can be decoded, or none lies in the span.
+    """
+    size = (spec.height, spec.width, 3)
+    with contextlib.ExitStack() as stack:
+        files = [
+            stack.enter_context(atomic_file(stack_path(dataset_dir, sample_id, stream))) for stream in spec.streams
+        ]
+        for file in files:
+            _write_npy_header(file, (0, *size))
+        start = files[0].tell()
+
+        def take(frame: np.ndarray) -> None:
+            for file, picture in zip(files, frame, strict=True):  # (S, H, W, 3)
+                file.write(picture.data)
+
+        sampled = sample_video(video_path, spec, take, span=span)
+        for file in files:
+            file.seek(0)
+            # NumPy pads headers so that the first axis can grow in place.
+            _write_npy_header(file, (len(sampled.timestamps_seconds), *size))
+            if file.tell() != start:
+                raise AssertionError("the .npy header changed its length")
+    return sampled
+
+
+def map_array(path: Path) -> np.ndarray:
+    """An array in C order from an `.npy` file, mapped from disk; as `np.load` does it, but for any number of threads.
+
+    NumPy parses the header as Python, which in several threads at once fails now and then, up to CPython 3.11.7 and
+    3.12.1 (github.com/python/cpython/issues/106905).
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds something else, or is cut off.
+    """
+    with path.open("rb") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("expected version 1.0 of the .npy format")
+        header = file.read(int.from_bytes(file.read(2), "little"))
+        offset = file.tell()
+    match = _HEADER.fullmatch(header)
+    if not match:
+        raise ValueError(f"expected the header of an array in C order, received {header!r:.80}")
+    shape = tuple(int(length) for length in match[2].decode().split(",") if length.strip())
+    return np.memmap(path, match[1].decode(), "r", offset, shape)
+
+
+_HEADER = re.compile(rb"\{'descr': '([^']+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \}\s*")
+
+
+def _write_npy_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -1,0 +1,187 @@
+"""Which videos, with which label, of which group, in which split.
+
+A group is what clips share beside their label: the person, the recording, the place. Clips of one group never stand on
+both sides of a split, else the score tells how well the model knows the group, not the activity.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SPLITS = ("train", "val", "test")
+
+TIME_COLUMNS = ("start_seconds", "end_seconds")  # of segments
+
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9.]{1,20}/[A-Za-z0-9_.]{1,59}")  # can be told from its name, where '/' is '_'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One labelled video, or a segment of one: a row of a manifest.
+
+    Attributes:
+        path: relative to the videos folder, with forward slashes.
+        label: name of its activity.
+        group: clips of one group stay in one split.
+        split: `train`, `val`, `test`, or empty until it is assigned.
+        sample_id: names its files in the data set folder; empty until it is preprocessed.
+        num_frames: decoded from the video, or lying in the segment.
+        duration_seconds: of the video or segment.
+        start_seconds: of a segment, from the first frame of the video; `None`: from the beginning.
+        end_seconds: what a segment no longer holds begins there; `None`: to the end.
+        extra: further columns of the user's manifest, carried through.
+    """
+
+    path: str
+    label: str
+    group: str
+    split: str = ""
+    sample_id: str = ""
+    num_frames: int = 0
+    duration_seconds: float = 0.0
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """`start_seconds, end_seconds` as numbers: 0 and infinity of a whole video."""
+        return self.start_seconds or 0.0, math.inf if self.end_seconds is None else self.end_seconds
+
+    @property
+    def is_segment(self) -> bool:
+        """Whether it is not a whole video."""
+        return self.span != (0.0, math.inf)
+
+    @property
+    def name(self) -> str:
+        """What people know it by: its path, and of a segment its times."""
+        start, end = self.span
+        times = f"{start}-{end} s" if end < math.inf else f"{start} s to the end"
+        return f"{self.path} [{times}]" if self.is_segment else self.path
+
+
+@dataclass(frozen=True)
+class VideoList:
+    """The videos of a folder or manifest.
+
+    Attributes:
+        videos_dir: what `Sample.path` is relative to.
+        samples: in order of their paths and times.
+        num_skipped: hidden files, pictures and sidecars that were passed over.
+        missing: paths that a manifest or split list names but that are not there, and files of a name that cannot be
+            used, with the reason.
+    """
+
+    videos_dir: Path
+    samples: list[Sample]
+    num_skipped: int = 0
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def with_ids(listed: VideoList) -> VideoList:
+    """Give each sample its id: its path, a digest of its content, and its times, so that a changed one is a new sample.
+
+    Reading a file costs little beside decoding it, and times of change do not survive a copy.
+    """
+    unread: dict[str, str] = {}
+
+    def digest_of(path: str) -> str:
+        digest = hashlib.blake2b(digest_size=8)
+        try:
+            with (listed.videos_dir / path).open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            unread[path] = f"cannot be opened: {error.strerror or error}"
+        return digest.hexdigest()
+
+    paths = list(dict.fromkeys(sample.path for sample in listed.samples))
+    with ThreadPoolExecutor() as pool:
+        digests = dict(zip(paths, pool.map(digest_of, paths), strict=True))
+    identified = [
+        dataclasses.replace(sample, sample_id=f"{_id_name(sample.path)}-{digests[sample.path]}{_id_times(sample)}")
+        for sample in listed.samples
+        if sample.path not in unread
+    ]
+    return dataclasses.replace(listed, samples=identified, missing={**listed.missing, **unread})
+
+
+def _id_times(sample: Sample) -> str:
+    """`_12.5_15` of a segment, nothing of a whole video: its id is as it was before there were segments."""
+    return "".join(f"_{time:.6f}".rstrip("0").rstrip(".") for time in sample.span) if sample.is_segment else ""
+
+
+def _id_name(path: str) -> str:
+    """A path as part of a file name, unique to it: a digest stands for what the name does not show."""
+    name = re.sub(r"[^A-Za-z0-9_.]+", "_", path)[-80:]
+    if _PLAIN_PATH.fullmatch(path):
+        return name
+    return f"{name}-{hashlib.blake2b(path.encode(), digest_size=4).hexdigest()}"
+
+
+def content_of(sample: Sample) -> str:
+    """What a sample shows, with which its id ends: the digest of its file, and the times of a segment."""
+    return sample.sample_id.rpartition("-")[2]
+
+
+def file_of(content: str) -> str:
+    """The digest of the file alone: segments of it show different things, but one person or place."""
+    return content.partition("_")[0]
+
+
+def in_order(samples: Iterable[Sample]) -> list[Sample]:
+    """Samples by path, and by time within a video."""
+    return sorted(samples, key=lambda sample: (sample.path, sample.span))
+
+
+def labels_of(samples: Iterable[Sample]) -> list[str]:
+    """The distinct labels in alphabetical order: position is the label id."""
+    return sorted({sample.label for sample in samples})
+
+
+def labels_without(samples: Iterable[Sample], split: str) -> list[str]:
+    """Labels of which no sample is in `split`."""
+    samples = list(samples)
+    return sorted({sample.label for sample in samples} - {s.label for s in samples if s.split == split})
+
+
+def name_some(names: Iterable[str], most: int = 5) -> str:
+    """The first names in alphabetical order and how many more there are, for a message."""
+    names = sorted(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`[start_seconds, end_seconds)` of a video, its label (or "unknown"), and the mean probability of that label.
+
+    The probability of an unknown segment is that of the most probable label, which was not probable enough.
+    """
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+    probability: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """`start_seconds`, `end_seconds`, `label`, `probability`; ready for JSON."""
+        return {
+            "start_seconds": self.start_seconds,
+            "end_seconds": self.end_seconds,
+            "label": self.label,
+            "probability": self.probability,
+        }
+
+    def as_text(self) -> str:
+        """One line: from, to, label, probability."""
+        return f"  {self.start_seconds:9.2f} - {self.end_seconds:9.2f} s  {self.label} {self.probability:.3f}"

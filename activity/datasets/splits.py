@@ -1,0 +1,184 @@
+"""Divide samples into splits or folds by whole groups; scikit-learn does the dividing."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from activity.datasets.samples import Sample, content_of, file_of, in_order, name_some
+from activity.errors import DatasetError
+
+_NEW_GROUPS_TO_SPLIT = 5  # with fewer new groups than this, all of them go to train
+
+
+_logger = logging.getLogger(__name__)
+
+
+def assign_splits(samples: Sequence[Sample], *, seed: int = 0) -> list[Sample]:
+    """Give every sample a split: its own where it has one, else about 64 % train, 16 % val, 20 % test by groups.
+
+    Labels are kept as balanced as whole groups allow (scikit-learn's `StratifiedGroupKFold`). Splits that came with
+    the data stay; if they hold no `val`, it is taken from `train`.
+
+    Raises:
+        DatasetError: only some samples have a split, none is in train, too few groups, or a group in two splits.
+    """
+    with_split = [sample for sample in samples if sample.split]
+    if with_split and len(with_split) < len(samples):
+        first = next(sample.name for sample in samples if not sample.split)
+        raise DatasetError(f"{len(samples) - len(with_split)} of {len(samples)} videos have no split, first: {first}")
+    result = list(samples)
+    if with_split:
+        check_leaks(samples)
+    else:
+        if all(sample.group == sample.path for sample in samples):
+            _logger.warning(
+                "no groups known: each video counts as its own. If several show the same person or recording, the "
+                "score will flatter; add a 'group' column in a manifest.csv to keep such clips together"
+            )
+        result = hold_out(result, "test", 5, seed)
+    if not any(sample.split == "val" for sample in result):
+        result = hold_out(result, "val", 5, seed)
+    check_leaks(result)
+    return result
+
+
+def extend_splits(samples: Sequence[Sample], known: Iterable[Sample], *, seed: int = 0) -> list[Sample]:
+    """Splits for all samples, such that what had one keeps it, renamed or not: a model may have been trained on it.
+
+    Args:
+        samples: with their ids.
+        known: samples of an earlier run, with their ids and splits.
+        seed: of the split of new groups.
+    """
+    split_of = {key: sample.split for sample in known for key in (sample.group, file_of(content_of(sample)))}
+    if any(sample.split for sample in samples) or not split_of:
+        return assign_splits(samples, seed=seed)
+    splits: dict[str, str] = {}
+    for sample in samples:
+        split = split_of.get(sample.group) or split_of.get(file_of(content_of(sample)))
+        if split:
+            splits.setdefault(sample.group, split)
+    kept = [dataclasses.replace(sample, split=splits[sample.group]) for sample in samples if sample.group in splits]
+    new = [sample for sample in samples if sample.group not in splits]
+    num_new_groups = len({sample.group for sample in new})
+    if num_new_groups >= _NEW_GROUPS_TO_SPLIT:
+        new = assign_splits(new, seed=seed)
+    elif new:
+        _logger.warning("%d new groups were added to train; too few to divide among the splits", num_new_groups)
+        new = [dataclasses.replace(sample, split="train") for sample in new]
+    return in_order(kept + new)
+
+
+def join_copies(samples: Iterable[Sample]) -> list[Sample]:
+    """Put files of identical content into one group: in two splits they would leak."""
+    first: dict[str, Sample] = {}
+    joined = []
+    for sample in samples:
+        twin = first.setdefault(content_of(sample), sample)
+        original = first.setdefault(file_of(content_of(sample)), sample)
+        if original.path != sample.path:
+            other = f" under another label ({twin.label}, {sample.label})" if twin.label != sample.label else ""
+            _logger.warning("%s has the same content as %s%s", sample.name, original.path, other)
+            sample = dataclasses.replace(sample, group=original.group)
+        joined.append(sample)
+    return joined
+
+
+def hold_out(samples: Sequence[Sample], split: str, num_folds: int, seed: int) -> list[Sample]:
+    """Move one of `num_folds` group folds of the training part to `split`; the rest of that part becomes `train`.
+
+    Samples that are already in another split stay there.
+
+    Raises:
+        DatasetError: the training part has too few groups.
+    """
+    pool = [i for i, sample in enumerate(samples) if sample.split in ("", "train")]
+    if not pool:
+        given = name_some({sample.split for sample in samples})
+        raise DatasetError(f"there are no train videos: expected some in train, received {len(samples)} in {given}")
+    labels = [samples[i].label for i in pool]
+    groups = [samples[i].group for i in pool]
+    num_folds = min(num_folds, len(set(groups)), max(Counter(labels).values(), default=0))
+    if num_folds < 2:
+        raise DatasetError(
+            f"too few groups to hold out a {split} part: expected at least 3 groups (and 3 videos of some label) for "
+            f"train, val and test; received {len(set(groups))} groups, {len(pool)} videos"
+        )
+    folds = _group_folds(labels, groups, num_folds, seed)
+
+    def num_labels(indices: Iterable[int]) -> int:
+        return len({labels[i] for i in indices})
+
+    # Of the folds, the one that leaves most labels in training and then has most labels itself.
+    everything = set(range(len(pool)))
+    chosen = max(folds, key=lambda fold: (num_labels(everything - fold), num_labels(fold)))
+    result = list(samples)
+    for i, index in enumerate(pool):
+        result[index] = dataclasses.replace(samples[index], split=split if i in chosen else "train")
+    return result
+
+
+def assign_folds(samples: Sequence[Sample], folds: str, *, seed: int = 0) -> list[str]:
+    """The fold of each sample; a group never stands in two folds.
+
+    Args:
+        samples: of a data set.
+        folds: a number K of group folds, `groups` (each group is a fold), or a column of the manifest.
+        seed: of the K folds.
+
+    Raises:
+        DatasetError: no such column, too few groups, or a column that divides a group.
+    """
+    groups = [sample.group for sample in samples]
+    if folds == "groups":
+        assigned = groups
+    elif folds.isdecimal():
+        if not 2 <= int(folds) <= len(set(groups)):
+            raise DatasetError(f"expected 2 to {len(set(groups))} folds (the number of groups), received {folds}")
+        labels = [sample.label for sample in samples]
+        numbered = enumerate(_group_folds(labels, groups, int(folds), seed))
+        number_of = {index: str(number) for number, fold in numbered for index in fold}
+        assigned = [number_of[index] for index in range(len(samples))]
+    elif all(folds in sample.extra for sample in samples):
+        assigned = [sample.extra[folds] for sample in samples]
+    else:
+        columns = ", ".join(samples[0].extra) or "none"
+        raise DatasetError(f"the manifest has no column '{folds}'; expected a number, groups, or one of: {columns}")
+    check_leaks(dataclasses.replace(s, split=f"fold {fold}") for s, fold in zip(samples, assigned, strict=True))
+    if len(set(assigned)) < 2:
+        raise DatasetError(f"cross-validation needs two or more folds, '{folds}' gives {len(set(assigned))}")
+    return assigned
+
+
+def _group_folds(labels: Sequence[str], groups: Sequence[str], num_folds: int, seed: int) -> list[set[int]]:
+    """Divide indices into folds by whole groups, with labels as balanced as that allows."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    # Shuffled by our own ranks: up to scikit-learn 1.7, `shuffle=True` mixed up the groups it had to balance.
+    names = sorted(set(groups))
+    ranks = dict(zip(names, np.random.default_rng(seed).permutation(len(names)), strict=True))
+    splitter = StratifiedGroupKFold(num_folds)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of labels rarer than the folds; the caller names them
+        return [set(fold.tolist()) for _, fold in splitter.split(labels, labels, [ranks[group] for group in groups])]
+
+
+def check_leaks(samples: Iterable[Sample]) -> None:
+    """Raise `DatasetError` naming the groups that stand in more than one split."""
+    splits = defaultdict(set)
+    for sample in samples:
+        splits[sample.group].add(sample.split)
+    leaks = sorted(group for group, found in splits.items() if len(found) > 1)
+    if leaks:
+        first = leaks[0]
+        count = "1 group stands" if len(leaks) == 1 else f"{len(leaks)} groups stand"
+        raise DatasetError(
+            f"{count} in more than one split, so the score would flatter: {name_some(leaks)} "
+            f"({first}: {', '.join(sorted(splits[first]))}); every group must keep to one split"
+        )

@@ -1,0 +1,225 @@
+"""From probabilities to numbers; scikit-learn does the arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from activity.datasets.samples import Segment
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well probabilities match the truth.
+
+    Args:
+        probabilities: `(N, C)`, each row sums to 1.
+        label_ids: `(N,)` true label ids, 0 to C-1.
+        labels: names of the C labels.
+    """
+
+    probabilities: np.ndarray
+    label_ids: np.ndarray
+    labels: Sequence[str]
+
+    def __post_init__(self) -> None:
+        expected = (len(self.label_ids), len(self.labels))
+        if self.probabilities.shape != expected or not len(self.label_ids):
+            raise ValueError(f"expected probabilities {expected} with N >= 1, received {self.probabilities.shape}")
+
+    @cached_property
+    def predicted_ids(self) -> np.ndarray:
+        """`(N,)` most probable label ids."""
+        return self.probabilities.argmax(axis=1)
+
+    @cached_property
+    def confidences(self) -> np.ndarray:
+        """`(N,)` probabilities of the most probable labels."""
+        return self.probabilities.max(axis=1)
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """`(N,)` bool: the most probable label is the true one."""
+        return self.predicted_ids == self.label_ids
+
+    @property
+    def accuracy(self) -> float:
+        """Share of samples whose most probable label is right (top-1)."""
+        return float(np.mean(self.right))
+
+    def top_k_accuracy(self, k: int) -> float:
+        """Share of samples whose true label is among the `k` most probable; of equal ones the first counts first."""
+        best = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]  # (N, k)
+        return float(np.mean(np.any(best == np.asarray(self.label_ids)[:, None], axis=1)))
+
+    @cached_property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Label -> `precision`, `recall`, `f1`, `support` (number of samples); 0 where undefined."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        columns = precision_recall_fscore_support(
+            self.label_ids, self.predicted_ids, labels=np.arange(len(self.labels)), zero_division=0.0
+        )
+        return {
+            label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+            for label, p, r, f, n in zip(self.labels, *columns, strict=True)
+        }
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean of F1 over the labels that occur, true or predicted: rare labels count like frequent ones."""
+        occurring = set(self.label_ids.tolist()) | set(self.predicted_ids.tolist())
+        return float(np.mean([self.per_class[self.labels[i]]["f1"] for i in sorted(occurring)]))
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """`(C, C)` int counts; rows are true, columns predicted."""
+        from sklearn.metrics import confusion_matrix
+
+        return confusion_matrix(self.label_ids, self.predicted_ids, labels=np.arange(len(self.labels)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """`accuracy`, `top_k` (k -> accuracy), `macro_f1`, `per_class`, `labels`, `confusion`; ready for JSON."""
+        return {
+            "accuracy": self.accuracy,
+            "top_k": {str(k): self.top_k_accuracy(k) for k in (1, 3, 5) if k < len(self.labels)},
+            "macro_f1": self.macro_f1,
+            "per_class": self.per_class,
+            "labels": list(self.labels),
+            "confusion": self.confusion.tolist(),
+        }
+
+    def as_text(self) -> str:
+        """The scores, the report per class and the confusion matrix for a terminal."""
+        top_k = "".join(f"   top-{k} {self.top_k_accuracy(k):.3f}" for k in (3, 5) if k < len(self.labels))
+        lines = [
+            f"accuracy {self.accuracy:.3f}{top_k}   macro-F1 {self.macro_f1:.3f}   ({len(self.label_ids)} videos)",
+            "",
+        ]
+        width = max(len(label) for label in [*self.labels, "label"])
+        lines.append(f"{'label':{width}}  precision  recall     f1  videos")
+        for label, row in self.per_class.items():
+            lines.append(
+                f"{label:{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  {row['f1']:5.3f}  {row['support']:6d}"
+            )
+        lines += ["", "confusion (rows true, columns predicted)", *self._confusion_lines(width)]
+        return "\n".join(lines)
+
+    def _confusion_lines(self, width: int) -> list[str]:
+        cell = max(4, len(str(self.confusion.max())) + 2)
+        head = " " * width + "".join(f"{i:{cell}d}" for i in range(len(self.labels)))
+        rows = [
+            f"{label:{width}}" + "".join(f"{count or '.':>{cell}}" for count in row) + f"   {i}"
+            for i, (label, row) in enumerate(zip(self.labels, self.confusion, strict=True))
+        ]
+        return [head, *rows]
+
+
+# === Calibration ===
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Samples of like confidence.
+
+    Attributes:
+        low, high: limits of the confidence; `high` belongs to the bin, `low` does not.
+        num_samples: in the bin, 1 or more.
+        confidence: their mean confidence.
+        accuracy: share of them that is right.
+    """
+
+    low: float
+    high: float
+    num_samples: int
+    confidence: float
+    accuracy: float
+
+
+def reliability_bins(confidences: np.ndarray, right: np.ndarray, *, num_bins: int = 10) -> list[ReliabilityBin]:
+    """Bins of equal width that hold samples, from the least confident (Guo et al. 2017, arxiv.org/abs/1706.04599).
+
+    Args:
+        confidences: `(N,)` probabilities of the predicted labels, 0 to 1.
+        right: `(N,)` bool, whether the predictions were right.
+        num_bins: that divide 0 to 1.
+
+    Raises:
+        ValueError: the shapes differ, there are no samples, or a confidence is outside of 0 to 1.
+    """
+    confidences, right = np.asarray(confidences, float), np.asarray(right, bool)
+    if confidences.ndim != 1 or confidences.shape != right.shape or not len(confidences):
+        raise ValueError(f"expected two (N,) arrays with N >= 1, received {confidences.shape} and {right.shape}")
+    if not (confidences.min() >= 0 and confidences.max() <= 1 + 1e-5):  # a float32 softmax may pass 1 by a hair
+        raise ValueError(f"confidences must be 0 to 1, received {confidences.min()} to {confidences.max()}")
+    edges = np.arange(num_bins + 1) / num_bins
+    bin_ids = np.digitize(confidences, edges[1:-1], right=True)  # (N,), 0 to num_bins-1
+    return [
+        ReliabilityBin(
+            float(edges[i]),
+            float(edges[i + 1]),
+            int(np.sum(bin_ids == i)),
+            float(confidences[bin_ids == i].mean()),
+            float(right[bin_ids == i].mean()),
+        )
+        for i in np.unique(bin_ids)
+    ]
+
+
+def expected_calibration_error(confidences: np.ndarray, right: np.ndarray, *, num_bins: int = 10) -> float:
+    """Mean gap between confidence and accuracy over the bins, weighted by their samples; 0 is calibrated.
+
+    It depends on the number of bins, and few samples in a bin make it larger than it is: compare like with like. See
+    `reliability_bins` for the arguments and errors.
+    """
+    bins = reliability_bins(confidences, right, num_bins=num_bins)
+    return sum(b.num_samples * abs(b.accuracy - b.confidence) for b in bins) / len(confidences)
+
+
+# === Segments ===
+
+
+def frame_accuracy(truth: Sequence[Segment], found: Sequence[Segment]) -> float:
+    """Share of the time of the true segments whose label was found, 0 to 1.
+
+    Args:
+        truth: segments that do not overlap each other.
+        found: likewise.
+    """
+    right = sum(_overlap_seconds(true, segment) for true in truth for segment in found if true.label == segment.label)
+    return right / sum(true.end_seconds - true.start_seconds for true in truth)
+
+
+def segment_f1(truth: Sequence[Segment], found: Sequence[Segment], *, overlap: float = 0.5) -> float:
+    """F1 of whole segments (Lea et al. 2017, arxiv.org/abs/1611.05267), 0 to 1.
+
+    A found segment is right if its intersection over union with a true one of its label, not found before, is at
+    least `overlap`. Unlike `frame_accuracy` it punishes a true segment that is found in pieces.
+
+    Args:
+        truth: segments that do not overlap each other.
+        found: likewise.
+        overlap: intersection over union that counts, above 0 up to 1.
+    """
+    missing, num_right = list(truth), 0
+    for segment in found:
+        matches = [true for true in missing if true.label == segment.label]
+        best = max(matches, key=lambda true: _intersection_over_union(true, segment), default=None)
+        if best is not None and _intersection_over_union(best, segment) >= overlap:
+            missing.remove(best)
+            num_right += 1
+    return 2 * num_right / (len(truth) + len(found))
+
+
+def _overlap_seconds(a: Segment, b: Segment) -> float:
+    return max(0.0, min(a.end_seconds, b.end_seconds) - max(a.start_seconds, b.start_seconds))
+
+
+def _intersection_over_union(a: Segment, b: Segment) -> float:
+    both = a.end_seconds - a.start_seconds + b.end_seconds - b.start_seconds
+    shared = _overlap_seconds(a, b)
+    return shared / (both - shared)

@@ -1,0 +1,263 @@
+"""Train and evaluate once per fold of groups, beside a baseline on the same features."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from activity.config import TrainConfig
+from activity.datasets.dataset import Dataset
+from activity.datasets.splits import assign_folds
+from activity.errors import DatasetError
+from activity.evaluation.evaluator import Evaluation
+from activity.evaluation.metrics import Scores
+from activity.progress import progress_bar
+from activity.runtimes.features import extract_features
+from activity.training.trainer import build_classifier, check_labels, stage_names, train
+
+
+@dataclass(frozen=True)
+class CrossValidation(Evaluation):
+    """Pooled scores of all folds, each sample judged once.
+
+    Spreads and standard errors are over the folds, two or more, so that clips of one group count as one: `deviation /
+    sqrt(K)`. Folds share training videos, so the true error is rather larger; no unbiased estimate of it exists (Bengio
+    and Grandvalet 2004, jmlr.org/papers/v5/grandvalet04a.html).
+
+    Attributes:
+        baseline: scores of mean features and logistic regression in the same folds.
+        folds: name of the fold of each sample.
+    """
+
+    baseline: Scores
+    folds: list[str]
+
+    @property
+    def fold_accuracies(self) -> dict[str, float]:
+        """Fold -> accuracy on its samples."""
+        return {fold: scores.accuracy for fold, scores in self._by_fold(self.scores).items()}
+
+    @property
+    def fold_macro_f1(self) -> dict[str, float]:
+        """Fold -> macro-F1 on its samples, over the labels that occur there."""
+        return {fold: scores.macro_f1 for fold, scores in self._by_fold(self.scores).items()}
+
+    @property
+    def baseline_fold_accuracies(self) -> dict[str, float]:
+        """Fold -> accuracy of the baseline on its samples."""
+        return {fold: scores.accuracy for fold, scores in self._by_fold(self.baseline).items()}
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean of `fold_accuracies`."""
+        return mean_and_error(list(self.fold_accuracies.values()))[1]
+
+    @property
+    def lead(self) -> tuple[float, float]:
+        """Mean over folds of the accuracy less that of the baseline, and the standard error of this paired difference.
+
+        Both are judged on the same samples, so how hard a fold is drops out of the difference.
+        """
+        ours, theirs = self.fold_accuracies, self.baseline_fold_accuracies
+        return mean_and_error([ours[fold] - theirs[fold] for fold in ours])
+
+    def verdict(self) -> str:
+        """One sentence: is the model ahead of the baseline by more than one standard error of the paired difference?"""
+        lead, error = self.lead
+        if abs(lead) <= error or not lead:
+            what = "not told apart from the baseline: the difference is within one standard error"
+        else:
+            what = f"{'ahead of' if lead > 0 else 'BEHIND'} the baseline by more than one standard error"
+        return f"The model is {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.fold_accuracies)} folds)."
+
+    def as_dict(self) -> dict[str, Any]:
+        """The pooled scores, accuracy (`folds`) and macro-F1 by fold, and the baseline; ready for JSON."""
+        return {
+            **super().as_dict(),
+            "folds": self.fold_accuracies,
+            "fold_macro_f1": self.fold_macro_f1,
+            "standard_error": self.standard_error,
+            "baseline_accuracy": self.baseline.accuracy,
+            "baseline_macro_f1": self.baseline.macro_f1,
+            "baseline_folds": self.baseline_fold_accuracies,
+            "lead": dict(zip(("accuracy", "standard_error"), self.lead, strict=True)),
+        }
+
+    def as_text(self) -> str:
+        """The same for a terminal."""
+        accuracies, f1s = list(self.fold_accuracies.values()), list(self.fold_macro_f1.values())
+        return (
+            f"{super().as_text()}\n\n"
+            f"{len(accuracies)} folds: mean {np.mean(accuracies):.3f}, "
+            f"standard deviation {np.std(accuracies, ddof=1):.3f}, standard error {self.standard_error:.3f}, "
+            f"lowest {min(accuracies):.3f}, highest {max(accuracies):.3f}\n"
+            f"macro-F1 over the folds: mean {np.mean(f1s):.3f}, standard deviation {np.std(f1s, ddof=1):.3f}\n"
+            f"baseline, mean feature + logistic regression in the same folds: {self.baseline.accuracy:.3f}, "
+            f"macro-F1 {self.baseline.macro_f1:.3f}\n"
+            f"{self.verdict()}"
+        )
+
+    def _by_fold(self, scores: Scores) -> dict[str, Scores]:
+        folds = np.asarray(self.folds)
+        return {
+            fold: Scores(scores.probabilities[folds == fold], scores.label_ids[folds == fold], scores.labels)
+            for fold in sorted(set(self.folds))
+        }
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of two or more values, one a fold, and its standard error."""
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", work_dir: Path) -> CrossValidation:
+    """Teach and judge a classifier once per fold, so that each sample is judged by one that never saw its group.
+
+    The splits of the data set are not used: nothing is chosen by a validation split, so all other folds are taught.
+
+    Args:
+        dataset: made by `preprocess`.
+        config: how to teach.
+        folds: a number K of group folds, `groups` (leave one group out), or a column of the manifest.
+        work_dir: for the state of the runs.
+
+    Raises:
+        DatasetError: the folds cannot be made.
+    """
+    labels, samples = dataset.labels, dataset.samples
+    parts = divide_folds(dataset, folds, seed=config.seed)
+    probabilities, baseline = np.zeros((2, len(samples), len(labels)))
+    label_ids = np.asarray([labels.index(sample.label) for sample in samples])
+    assigned = [""] * len(samples)
+    judged = judge_folds(parts, config, work_dir=work_dir)
+    for fold in progress_bar(judged, total=len(parts), desc="cross-validation", unit="fold"):
+        probabilities[fold.test] = fold.probabilities
+        baseline[fold.test] = _baseline(fold.features, label_ids, fold.test, len(labels))
+        for index in np.flatnonzero(fold.test):
+            assigned[index] = fold.name
+    return CrossValidation(
+        samples, Scores(probabilities, label_ids, labels), Scores(baseline, label_ids, labels), assigned
+    )
+
+
+@dataclass(frozen=True)
+class JudgedFold:
+    """One fold of a cross-validation, judged by a classifier that was taught all the others.
+
+    Attributes:
+        name: of the fold.
+        test: `(N,)` bool, the samples of the fold among all N.
+        probabilities: `(n, C)` of those n samples.
+        features: `(T, S, D)` of all N samples, by the backbone of that classifier.
+    """
+
+    name: str
+    test: np.ndarray
+    probabilities: np.ndarray
+    features: Sequence[np.ndarray]
+
+
+def divide_folds(dataset: Dataset, folds: str, *, seed: int = 0) -> dict[str, Dataset]:
+    """For each fold the data set with that fold as its test split and all other samples as its train split.
+
+    Args:
+        dataset: its own splits do not count.
+        folds: as for `cross_validate`.
+        seed: of the folds.
+
+    Raises:
+        DatasetError: the folds cannot be made, or one leaves a label without training videos.
+    """
+    assigned = np.asarray(assign_folds(dataset.samples, folds, seed=seed))
+    parts = {fold: _part_without(dataset, assigned == fold) for fold in sorted(set(assigned.tolist()))}
+    for fold, part in parts.items():  # all before the first is taught
+        try:
+            check_labels(part)
+        except DatasetError as error:
+            raise DatasetError(f"fold {fold}: {error}") from error
+    return parts
+
+
+def judge_folds(
+    parts: Mapping[str, Dataset], config: TrainConfig, *, work_dir: Path, backbone: keras.Model | None = None
+) -> Iterator[JudgedFold]:
+    """Teach and judge one fold after the other; who has seen enough may stop asking.
+
+    Args:
+        parts: made by `divide_folds`.
+        config: how to teach.
+        work_dir: for the state of the runs.
+        backbone: that of `config`, if it is at hand; it must stay frozen.
+    """
+    features = None
+    if stage_names(config) == ["head"]:  # the backbone stays as it is, so once is enough for all folds
+        dataset = next(iter(parts.values()))
+        backbone = backbone or build_classifier(dataset, config).backbone
+        features = extract_features(dataset, dataset.samples, backbone, runtime=config.runtime)
+    for number, (fold, part) in enumerate(parts.items()):
+        with _graphs_freed():
+            classifier = train(part, config, work_dir=work_dir / str(number), backbone=backbone).classifier
+            stacks = features or extract_features(
+                part, part.samples, classifier.backbone, keep=False, runtime=config.runtime
+            )
+            test = np.asarray([sample.split == "test" for sample in part.samples])
+            probabilities = classifier.judge_stacks([stacks[i] for i in np.flatnonzero(test)])
+            del classifier
+        yield JudgedFold(fold, test, probabilities, stacks)
+
+
+def _custom_gradients() -> dict[str, Any]:
+    """TensorFlow's register of gradients, by name; empty with another backend."""
+    if keras.backend.backend() == "tensorflow":
+        with contextlib.suppress(ImportError, AttributeError):  # it is TensorFlow's own, and may move
+            from tensorflow.python.framework.ops import gradient_registry
+
+            return gradient_registry._registry
+    return {}
+
+
+@contextlib.contextmanager
+def _graphs_freed() -> Iterator[None]:
+    """Let go of the graphs of a fold, and with them of its features: a search has hundreds of folds.
+
+    Keras lets go of its own. TensorFlow, up to 2.21 at least, keeps each graph with a custom gradient, as Keras'
+    optimizers make one (github.com/tensorflow/tensorflow/issues/97697).
+    """
+    before = set(_custom_gradients())
+    yield
+    for name in set(_custom_gradients()) - before:
+        if name.startswith("CustomGradient-"):
+            del _custom_gradients()[name]
+    keras.utils.clear_session()
+
+
+def _part_without(dataset: Dataset, test: np.ndarray) -> Dataset:
+    """The data set with the samples of a fold as its test split, and all others as its train split."""
+    samples = [
+        dataclasses.replace(sample, split="test" if held_out else "train")
+        for sample, held_out in zip(dataset.samples, test, strict=True)
+    ]
+    return dataclasses.replace(dataset, samples=samples)
+
+
+def _baseline(features: Sequence[np.ndarray], label_ids: np.ndarray, test: np.ndarray, num_labels: int) -> np.ndarray:
+    """Probabilities by logistic regression on the mean feature of each video: what any head has to beat.
+
+    The features are those of the model: if its backbone was taught, the baseline gains from that too.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    means = np.stack([stack.mean(axis=0).ravel() for stack in features])  # (V, S*D)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(means[~test], label_ids[~test])
+    probabilities = np.zeros((int(test.sum()), num_labels))
+    probabilities[:, model.classes_] = model.predict_proba(means[test])
+    return probabilities

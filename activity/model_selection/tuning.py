@@ -1,0 +1,399 @@
+"""Search for a better recipe with Optuna (Akiba et al. 2019, arxiv.org/abs/1907.10902); the test split is not touched.
+
+A trial is a recipe, judged by cross-validation over whole groups of the train and val splits. The study is a log on
+disk, written line by line, so that a search can be killed at any point and goes on as if it never had been.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from activity.config import MERGE_MODES, TrainConfig, as_dict
+from activity.datasets.dataset import Dataset
+from activity.errors import ActivityError
+from activity.model_selection.cross_validation import divide_folds, judge_folds, mean_and_error
+from activity.model_selection.study import finished_trials, import_optuna, open_study
+from activity.models.heads import HEADS
+from activity.progress import progress_bar
+from activity.training.trainer import build_classifier, stage_names
+
+# Option -> the heads that read it; for all others its value is kept.
+READ_BY = {
+    "units": tuple(name for name in HEADS if name not in ("pooled", "segments")),
+    "layers": ("stacked",),
+    "merge_mode": ("bidirectional", "attention"),
+}
+
+SETTINGS = ("streams", "head", "units", "layers", "merge_mode", "members", "dropout", "learning_rate", "epochs")
+
+
+_TRIALS_FOR_IMPORTANCE = 10  # complete ones
+
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One recipe that was tried.
+
+    Attributes:
+        number: from 1; trial 1 is the given recipe.
+        pruned: stopped early, because it was worse than half of the others after the same folds.
+        config: how it taught.
+        streams: what it looked at.
+        settings: those of `SETTINGS` that it chose; the others do nothing with its head.
+        fold_accuracies: fold -> accuracy on its samples, of the folds it was judged by.
+        accuracy, log_loss: over the samples of these folds; `nan` without one.
+        score: what was searched for, see `score_of`.
+        seconds: that it took.
+    """
+
+    number: int
+    pruned: bool
+    config: TrainConfig
+    streams: tuple[str, ...]
+    settings: dict[str, Any]
+    fold_accuracies: dict[str, float]
+    accuracy: float
+    log_loss: float
+    score: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Number, state, scores and settings in one level; ready for JSON or a row of a table."""
+        scores = {name: getattr(self, name) for name in ("accuracy", "log_loss", "score")}
+        return {
+            "trial": self.number,
+            "state": "pruned" if self.pruned else "complete",
+            **{name: None if np.isnan(value) else value for name, value in scores.items()},
+            **{f"fold {fold}": accuracy for fold, accuracy in self.fold_accuracies.items()},
+            "seconds": round(self.seconds, 1),
+            **self.settings,
+        }
+
+
+@dataclass(frozen=True)
+class Search:
+    """What `tune` gives.
+
+    Attributes:
+        trials: complete and pruned ones, in their order; the first is the given recipe.
+        importance: setting -> its share of the spread of the scores, sum 1 (functional ANOVA, Hutter et al. 2014,
+            proceedings.mlr.press/v32/hutter14.html), the largest first, of settings that all trials chose; empty with
+            too few complete trials.
+        folds: names of the folds.
+        num_samples: that took part, those of the train and val splits.
+        study_path: the log of the search.
+    """
+
+    trials: list[Trial]
+    importance: dict[str, float]
+    folds: list[str]
+    num_samples: int
+    study_path: Path
+
+    @property
+    def first(self) -> Trial:
+        """The given recipe."""
+        return self.trials[0]
+
+    @property
+    def ranking(self) -> list[Trial]:
+        """The complete trials, the best first."""
+        return sorted((trial for trial in self.trials if not trial.pruned), key=lambda trial: -trial.score)
+
+    @property
+    def best(self) -> Trial:
+        """The complete trial of the highest score; never worse than the given recipe, which is one of them."""
+        return self.ranking[0]
+
+    @property
+    def lead(self) -> tuple[float, float]:
+        """Mean over folds of the best accuracy less that of the given recipe, and its standard error (paired)."""
+        ours, given = self.best.fold_accuracies, self.first.fold_accuracies
+        return mean_and_error([ours[fold] - given[fold] for fold in self.folds])
+
+    def verdict(self) -> str:
+        """What the search has shown, and what it has not."""
+        if self.best is self.first:
+            return "No trial was better than the given recipe (trial 1)."
+        lead, error = self.lead
+        if self.best.accuracy == self.first.accuracy:
+            what = "is as often right as the given recipe (trial 1), only its log-loss is lower"
+        elif abs(lead) <= error or not lead:
+            what = "is not told apart from the given recipe (trial 1): the difference is within one standard error"
+        else:
+            what = (
+                f"is {'ahead of' if lead > 0 else 'BEHIND'} the given recipe (trial 1) by more than one standard error"
+            )
+        return (
+            f"Trial {self.best.number} {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.folds)} folds).\n"
+            f"The best of {len(self.trials)} trials flatters: it was chosen by this very score. Teach it and judge it "
+            "once on the test split, which no trial has seen."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """All trials, the number of the best, its lead over the given recipe, and the importance; ready for JSON."""
+        return {
+            "best": self.best.as_dict(),
+            "lead": dict(zip(("accuracy", "standard_error"), self.lead, strict=True)),
+            "importance": self.importance,
+            "folds": self.folds,
+            "num_videos": self.num_samples,
+            "study": str(self.study_path),
+            "trials": [trial.as_dict() for trial in self.trials],
+        }
+
+    def as_text(self, most: int = 5) -> str:
+        """The `most` best trials and the first as a table, importance and verdict, for a terminal."""
+        num_pruned = sum(trial.pruned for trial in self.trials)
+        shown = self.ranking[:most]
+        shown += [] if self.first in shown else [self.first]
+        names = [name for name in SETTINGS if any(name in trial.settings for trial in shown)]
+        rows = [["trial", "accuracy", "log-loss", *names]]
+        for trial in shown:
+            settings = [f"{trial.settings.get(name, '-')}" for name in names]
+            rows.append([str(trial.number), f"{trial.accuracy:.3f}", f"{trial.log_loss:.3f}", *settings])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            f"{len(self.trials)} trials, {num_pruned} of them stopped early; {len(self.folds)} folds of "
+            f"{self.num_samples} train and val videos",
+            "",
+            *("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows),
+            "",
+        ]
+        if self.importance:
+            shares = ", ".join(f"{name} {share:.2f}" for name, share in self.importance.items())
+            lines.append(f"share of the spread of the scores: {shares}")
+        return "\n".join([*lines, self.verdict()])
+
+
+def tune(
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    num_trials: int = 30,
+    folds: str = "3",
+    study_path: Path | None = None,
+    timeout_seconds: float | None = None,
+) -> Search:
+    """Try recipes on the train and val splits, the given one first; the samples of the test split play no part.
+
+    What is searched: `SETTINGS`, in ranges about the usual and the given values; all else stays as given. New recipes
+    come from a tree-structured Parzen estimator (Bergstra et al. 2011, papers.nips.cc/paper/4443), the first ten at
+    random. A trial ends early when after a fold even the best of its running scores is below the median of the complete
+    trials there (Golovin et al. 2017, doi 10.1145/3097983.3098043), once there are five. All trials have the same
+    folds, so like is compared with like; successive halving would want more trials than a small search has.
+
+    Args:
+        dataset: made by `preprocess`; of its streams, all subsets are tried.
+        config: where to start; its backbone is kept, and must be a frozen one.
+        num_trials: in total, with those of an earlier run that the study file holds.
+        folds: a number K of group folds, `groups`, or a column of the manifest; see
+            `activity.datasets.splits.assign_folds`.
+        study_path: the log of the search, made if absent; by default `tuning.log` in the folder of the data set.
+        timeout_seconds: no trial begins later than this, but the first.
+
+    Raises:
+        ActivityError: Optuna is absent, the recipe teaches the backbone, or the study file is that of another data set
+            or recipe, in use, or not one of ours.
+        DatasetError: the folds cannot be made.
+    """
+    import_optuna()
+    _check_recipe(config)
+    study_path = study_path or dataset.dataset_dir / "tuning.log"
+    samples = [sample for sample in dataset.samples if sample.split in ("train", "val")]
+    dataset = dataclasses.replace(dataset, samples=samples)
+    parts = divide_folds(dataset, folds, seed=config.seed)
+    backbone = build_classifier(dataset, config).backbone
+    with open_study(study_path, _about(dataset, parts, config)) as study:
+        attempt = partial(_attempt, study, parts, config, backbone)
+        _fill(study, attempt, _given(dataset, config), num_trials, timeout_seconds, config.seed)
+        trials = [_as_trial(number, frozen, config) for number, frozen in enumerate(finished_trials(study), 1)]
+        return Search(trials, _importance(study, config.seed), list(parts), len(samples), study_path)
+
+
+def score_of(right: np.ndarray, losses: np.ndarray) -> float:
+    """Accuracy, of equal ones the higher for a lower log-loss L: `(number right - L / (1 + L)) / N`.
+
+    L / (1 + L) is below 1, so one right answer more always counts for more than any log-loss.
+
+    Args:
+        right: `(N,)` bool.
+        losses: `(N,)` negative logarithms of the probability of the true label; L is their mean.
+    """
+    loss = float(losses.mean())
+    return (float(right.sum()) - loss / (1 + loss)) / len(right)
+
+
+def _check_recipe(config: TrainConfig) -> None:
+    if config.head not in HEADS:
+        raise ActivityError(f"no head '{config.head}'; expected one of {', '.join(HEADS)}")
+    if config.fine_tune:
+        raise ActivityError("tune searches on the features of a frozen backbone; leave --fine-tune to train")
+    if stage_names(config) != ["head"]:
+        raise ActivityError(
+            f"tune needs a frozen backbone with pretrained weights, and {config.backbone} would learn from scratch; "
+            "give its --weights, or another --backbone"
+        )
+
+
+# === Trials ===
+
+
+def _fill(
+    study: Any, attempt: Any, given: Mapping[str, Any], num_trials: int, timeout: float | None, seed: int
+) -> None:
+    """Make trials until the study holds so many or the time is over."""
+    import optuna
+
+    began = time.monotonic()
+    num_done = len(finished_trials(study))
+    with (
+        tempfile.TemporaryDirectory() as work_dir,
+        progress_bar(total=num_trials, initial=num_done, desc="search", unit="trial") as bar,
+    ):
+        while num_done < num_trials and not (num_done and timeout and time.monotonic() - began >= timeout):
+            # A seed for each trial: a search that was stopped goes on with what it would have tried.
+            of_trial = int(np.random.SeedSequence([seed, num_done]).generate_state(1)[0])
+            study.sampler = optuna.samplers.TPESampler(seed=of_trial)
+            if not num_done and not study.get_trials(states=[optuna.trial.TrialState.WAITING]):
+                study.enqueue_trial(dict(given))
+            trial = study.ask()
+            try:
+                attempt(trial, Path(work_dir))
+            except ActivityError as error:  # a head too large for the memory
+                if not num_done:
+                    raise
+                _logger.warning("trial %d is given up: %s", num_done + 1, error)
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            num_done += 1
+            scores = study.best_trial.user_attrs["scores"]
+            bar.set_postfix_str(f"best accuracy {scores['accuracy']:.3f}", refresh=False)
+            bar.update()
+
+
+def _attempt(
+    study: Any, parts: Mapping[str, Dataset], given: TrainConfig, backbone: keras.Model, trial: Any, work_dir: Path
+) -> None:
+    """Judge one recipe fold by fold, and tell the study; it may say that this is enough."""
+    import optuna
+
+    dataset = next(iter(parts.values()))
+    settings = _suggest(trial, given, dataset.spec.streams)
+    trial.set_user_attr("settings", settings)
+    config, streams = _recipe(given, settings)
+    narrowed = {fold: part.with_streams(streams) for fold, part in parts.items()}
+    label_ids = np.asarray([dataset.labels.index(sample.label) for sample in dataset.samples])
+    right, losses, accuracies, score = np.zeros(0, bool), np.zeros(0), {}, 0.0
+    for step, fold in enumerate(judge_folds(narrowed, config, work_dir=work_dir, backbone=backbone)):
+        probabilities, truth = np.nan_to_num(fold.probabilities), label_ids[fold.test]  # a diverged head gives nan
+        hits = probabilities.argmax(axis=1) == truth
+        accuracies[fold.name] = float(hits.mean())
+        right = np.append(right, hits)
+        losses = np.append(losses, -np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-7)))
+        score = score_of(right, losses)
+        scores = {"accuracy": float(right.mean()), "log_loss": float(losses.mean()), "score": score}
+        trial.set_user_attr("scores", {**scores, "fold_accuracies": accuracies})
+        trial.report(score, step)
+        if step + 1 < len(parts) and trial.should_prune():
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            return
+    study.tell(trial, score)
+
+
+def _given(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
+    """The given recipe, as the study names it."""
+    settings = {name: value for name, value in as_dict(config).items() if name in SETTINGS}
+    return {"streams": ",".join(dataset.spec.streams), **settings}
+
+
+def _suggest(trial: Any, given: TrainConfig, streams: Sequence[str]) -> dict[str, Any]:
+    """The settings of a trial, in readable numbers; ranges reach out to the given value."""
+
+    def number(name: str, low: float, high: float, *, log: bool = True) -> Any:
+        value = getattr(given, name)
+        suggest = trial.suggest_int if isinstance(value, int) else trial.suggest_float
+        chosen = suggest(name, min(low, value), max(high, value), log=log)
+        return chosen if chosen == value else type(value)(float(f"{chosen:.2g}"))
+
+    sets = [",".join(some) for n in range(1, len(streams) + 1) for some in itertools.combinations(streams, n)]
+    head = trial.suggest_categorical("head", list(HEADS))
+    settings = {
+        "streams": trial.suggest_categorical("streams", sets),
+        "head": head,
+        "members": number("members", 1, 4, log=False),
+        "dropout": number("dropout", 0.0, 0.8, log=False),
+        "learning_rate": number("learning_rate", 1e-4, 1e-2),
+        "epochs": number("epochs", max(1, given.epochs // 2), 2 * given.epochs),
+    }
+    if head in READ_BY["units"]:
+        settings["units"] = number("units", 32, 256)
+    if head in READ_BY["layers"]:
+        settings["layers"] = number("layers", 2, 3, log=False)
+    if head in READ_BY["merge_mode"]:
+        settings["merge_mode"] = trial.suggest_categorical("merge_mode", list(MERGE_MODES))
+    return {name: settings[name] for name in SETTINGS if name in settings}
+
+
+def _recipe(given: TrainConfig, settings: Mapping[str, Any]) -> tuple[TrainConfig, tuple[str, ...]]:
+    changed = {name: value for name, value in settings.items() if name != "streams"}
+    return dataclasses.replace(given, **changed), tuple(settings["streams"].split(","))
+
+
+def _as_trial(number: int, frozen: Any, given: TrainConfig) -> Trial:
+    settings = frozen.user_attrs["settings"]
+    nothing = {"fold_accuracies": {}, "accuracy": np.nan, "log_loss": np.nan, "score": np.nan}
+    config, streams = _recipe(given, settings)
+    return Trial(
+        number=number,
+        pruned=frozen.state.name == "PRUNED",
+        config=config,
+        streams=streams,
+        settings=settings,
+        seconds=frozen.duration.total_seconds(),
+        **frozen.user_attrs.get("scores", nothing),
+    )
+
+
+def _importance(study: Any, seed: int) -> dict[str, float]:
+    import optuna
+
+    complete = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+    if len(complete) < _TRIALS_FOR_IMPORTANCE:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+
+
+def _about(dataset: Dataset, parts: Mapping[str, Dataset], config: TrainConfig) -> dict[str, Any]:
+    """What must stay the same for scores to compare: samples and labels, streams, folds, and where the search began."""
+    spec = as_dict(dataset.spec)
+    streams = ",".join(spec.pop("streams"))
+    rows = [(sample.sample_id, sample.label) for sample in dataset.samples]
+    folds = [[sample.split == "test" for sample in part.samples] for part in parts.values()]
+    return {
+        "dataset": _digest([spec, rows]),
+        "streams": streams,
+        "folds": f"{len(parts)} ({_digest(folds)})",
+        **as_dict(config),
+    }
+
+
+def _digest(value: object) -> str:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=4).hexdigest()

@@ -1,0 +1,1 @@
+"""Frames to probabilities: layers, backbones, heads, the classifier and its file."""

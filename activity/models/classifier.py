@@ -1,0 +1,188 @@
+"""The model: backbone + head + spec + labels, in one `.keras` file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from activity._version import __version__
+from activity.config import ClipSpec, as_dict
+from activity.errors import ModelFileError
+from activity.models.devices import prepare_gpus
+from activity.models.heads import FUSE, opinions_of
+from activity.models.info import FORMAT_VERSION, read_config
+from activity.models.layers import TimeDistributed, uses_jit
+from activity.models.network import Network
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class ActivityClassifier(Network, keras.Model):
+    """Clips to probabilities: `{"frames": (batch, T, S, H, W, 3) uint8, "mask": (batch, T) bool}` -> `(batch, C)`.
+
+    The two parts can be called on their own, which gives the same probabilities: `backbone` on real frames only, then
+    `head` on padded features.
+
+    Args:
+        backbone: one picture `(H, W, 3)` uint8 RGB to features `(D,)`; from `activity.models.backbones`. All streams
+            share it.
+        head: features and mask to probabilities; from `activity.models.heads`.
+        spec: what a clip is.
+        labels: names of the C activities; the position is the label id.
+        clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
+        window_seconds: how long these are: less than most clips of training, so that most lie within one activity.
+        threshold: probability below which an answer is "unknown"; 0: there is always an answer.
+        record: how the model came about (configuration, data, scores, versions); for people, prediction never reads it.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        head: keras.Model,
+        *,
+        spec: ClipSpec,
+        labels: Sequence[str],
+        clip_seconds: float,
+        window_seconds: float,
+        threshold: float = 0.0,
+        record: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # === Layers ===
+        shape = (spec.num_frames, len(spec.streams), spec.height, spec.width, 3)
+        frames = keras.Input(shape, dtype="uint8", name="frames")
+        mask = keras.Input((spec.num_frames,), dtype="bool", name="mask")
+        # === Functional model ===
+        features = _encode(backbone, frames)  # (B, T, S, H, W, 3) -> (B, T, S, D)
+        probabilities = head({"features": features, "mask": mask})  # (B, T, S, D) -> (B, C)
+        super().__init__(inputs={"frames": frames, "mask": mask}, outputs=probabilities, **kwargs)
+        # === Config ===
+        self.backbone = backbone
+        self.head = head
+        self.spec = spec
+        self.labels = tuple(labels)
+        self.clip_seconds = float(clip_seconds)
+        self.window_seconds = float(window_seconds)
+        self.threshold = float(threshold)
+        self.record = record or {}
+        self.jit_compile = uses_jit()  # the default "auto" would choose XLA on a CPU
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything `from_config` needs, as plain values."""
+        return {
+            "name": self.name,
+            "format_version": FORMAT_VERSION,
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "head": keras.saving.serialize_keras_object(self.head),
+            "spec": as_dict(self.spec),
+            "labels": list(self.labels),
+            "clip_seconds": self.clip_seconds,
+            "window_seconds": self.window_seconds,
+            "threshold": self.threshold,
+            "record": {**self.record, "num_parameters": self.count_params(), "versions": versions()},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ActivityClassifier:
+        """The classifier that `get_config` describes, with fresh weights."""
+        config = dict(config)
+        config.pop("format_version")
+        parts = {
+            name: keras.saving.deserialize_keras_object(config.pop(name), custom_objects=custom_objects)
+            for name in ("backbone", "head")
+        }
+        return cls(**parts, **{**config, "spec": ClipSpec(**config["spec"])})
+
+    @property
+    def temperature(self) -> float:
+        """What log-probabilities are divided by; see `activity.evaluation.calibration`."""
+        return float(self.head.get_layer(FUSE).temperature)
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self.head.get_layer(FUSE).temperature.assign(value)
+
+    def opinions(self, encoder: keras.Model) -> keras.Model:
+        """The network from an encoder up to the opinions `(B, M, C)` of the members of its head, to be taught.
+
+        Args:
+            encoder: the backbone, or its upper part, which then eats `(B, T, S, ...)` of what the lower part gives.
+        """
+        time, streams, item = self.spec.num_frames, len(self.spec.streams), encoder.input_shape[1:]
+        frames = keras.Input((time, streams, *item), dtype=encoder.input.dtype, name="frames")
+        mask = keras.Input((time,), dtype="bool", name="mask")
+        opinions = opinions_of(self.head)({"features": _encode(encoder, frames), "mask": mask})
+        return keras.Model({"frames": frames, "mask": mask}, opinions)
+
+    def encode(self, pictures: np.ndarray) -> np.ndarray:
+        """Features `(N, D)` float32 of pictures `(N, H, W, 3)` uint8 RGB."""
+        return predict(self.backbone, pictures)
+
+    def judge(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Probabilities `(B, C)` float32 of padded features `(B, T, S, D)` and their mask `(B, T)` bool."""
+        return predict(self.head, {"features": features, "mask": mask})
+
+
+def _encode(encoder: keras.Model, frames: keras.KerasTensor) -> keras.KerasTensor:
+    """An encoder of single pictures on all frames of all streams: `(B, T, S, ...)` -> `(B, T, S, D)`."""
+    time, streams, *item = frames.shape[1:]
+    x = keras.layers.Reshape((time * streams, *item))(frames)  # (B, T, S, ...) -> (B, T*S, ...)
+    x = TimeDistributed(encoder)(x)  # (B, T*S, ...) -> (B, T*S, D)
+    return keras.layers.Reshape((time, streams, -1))(x)  # (B, T*S, D) -> (B, T, S, D)
+
+
+def predict(model: keras.Model, inputs: Any) -> np.ndarray:
+    """One batch through a model in inference mode, as float32 in NumPy."""
+    return np.asarray(model.predict_on_batch(inputs), np.float32)
+
+
+def versions() -> dict[str, str]:
+    """Versions that a model or data set was made with."""
+    return {"activity": __version__, "keras": keras.__version__, "backend": keras.backend.backend()}
+
+
+def save_classifier(classifier: ActivityClassifier, path: Path) -> Path:
+    """Write one `.keras` file; what stood there is replaced only once the new file is whole.
+
+    Raises:
+        ModelFileError: the name does not end in `.keras`.
+    """
+    path = Path(path)
+    check_model_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.keras")
+    try:
+        classifier.save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def check_model_path(path: Path) -> None:
+    """Raise `ModelFileError` if a model could not be written under this name; asked before hours of training."""
+    if path.suffix != ".keras":
+        raise ModelFileError(f"{path}: the name of a model file must end in .keras")
+    if path.is_dir():
+        raise ModelFileError(f"{path}: a folder has this name; give the model file another")
+
+
+def load_classifier(path: Path) -> ActivityClassifier:
+    """Read a model file; nothing else is needed.
+
+    Raises:
+        ModelFileError: there is no such file, it is cut off, not ours, or of a newer version.
+    """
+    path = Path(path)
+    read_config(path)  # says what is wrong
+    prepare_gpus()
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras fails in any way on a file whose parts do not fit together
+        text = f"{type(error).__name__}: {error}".rpartition("Exception encountered: ")[2]  # Keras puts it last
+        reason = " ".join(text.split())[:300]
+        raise ModelFileError(f"{path}: damaged, or made by another version of activity or Keras: {reason}") from error

@@ -1,0 +1,249 @@
+"""The few Keras layers we own. All are registered, so that model files load with `safe_mode` on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+PREPROCESS_MODES = ("tf", "caffe", "torch", "none")
+
+_LOWEST = -6e4  # below every feature, and float16 still has it
+
+
+def uses_jit() -> bool:
+    """Whether to compile models with XLA: JAX is nothing without it; with TensorFlow on a CPU it is 10 times slower."""
+    return keras.backend.backend() == "jax"
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class TimeDistributed(keras.layers.TimeDistributed):
+    """`keras.layers.TimeDistributed` with time folded into the batch: one call of the layer for all frames.
+
+    The stock layer loops over time in Python, which makes a graph T times as large (Keras issues 21179 and 21208).
+    The result is the same for every layer that treats the items of a batch alike. The mask is not given to the
+    wrapped layer, which sees single frames; it goes to the head, explicitly.
+
+    Call arguments:
+        inputs: `(batch, time, ...)`; returns `(batch, time, ...)` of the wrapped layer's output.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Fold, call the wrapped layer once, unfold."""
+        batch, time = ops.shape(inputs)[:2]
+        frames = ops.reshape(inputs, (-1, *inputs.shape[2:]))  # (B, T, ...) -> (B*T, ...)
+        outputs = self.layer(frames, training=training) if self._takes_training else self.layer(frames)
+        return ops.reshape(outputs, (batch, time, *outputs.shape[1:]))  # (B*T, ...) -> (B, T, ...)
+
+    @property
+    def _takes_training(self) -> bool:
+        return bool(getattr(self.layer, "_call_has_training_arg", False))
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class Preprocess(keras.layers.Layer):
+    """uint8 RGB to what a backbone was trained on, inside the graph, so that no caller can forget or repeat it.
+
+    The cast comes first: on a uint8 tensor `preprocess_input` wraps around silently (keras-applications issue 128).
+
+    Args:
+        mode: `tf` (-1 to 1), `caffe` (BGR minus the ImageNet means), `torch` (ImageNet mean and deviation), or
+            `none` (0 to 255, for backbones that carry their own preprocessing).
+    """
+
+    def __init__(self, mode: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if mode not in PREPROCESS_MODES:
+            raise ValueError(f"mode must be one of {', '.join(PREPROCESS_MODES)}, received: {mode}")
+        self.mode = mode
+
+    def call(self, inputs: Any) -> Any:
+        """`(batch, H, W, 3)` uint8 to the same shape in the compute dtype."""
+        frames = ops.cast(inputs, self.compute_dtype)
+        if self.mode == "none":
+            return frames
+        return keras.applications.imagenet_utils.preprocess_input(frames, data_format="channels_last", mode=self.mode)
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        """The shape stays; the dtype becomes that of the computation."""
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The mode."""
+        return {**super().get_config(), "mode": self.mode}
+
+
+class _EndsMask(keras.layers.Layer):
+    """Nothing behind this layer meets an implicit mask.
+
+    Keras 3.15 hangs the mask that a layer was given on its output, and warns where a later layer knows none; Keras 3.16
+    no longer does. Behind a layer that reads backwards, that mask is even the wrong way round.
+    """
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        """No mask."""
+        return None
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class HidePadding(_EndsMask):
+    """Zeros on padding: `(batch, T, D)` and mask `(batch, T)` -> `(batch, T, D)`.
+
+    What a recurrent layer gives there depends on the device: a CPU repeats the last output, cuDNN gives zeros.
+    """
+
+    def call(self, inputs: Any, mask: Any) -> Any:
+        """The real frames as they are, zeros behind them."""
+        return ops.where(ops.expand_dims(mask, -1), inputs, ops.zeros_like(inputs))  # (B, T, D)
+
+    def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
+        """The shape stays."""
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class ReverseTime(_EndsMask):
+    """The sequence from its last step to its first, padding included: `(batch, T, D)` -> `(batch, T, D)`."""
+
+    def call(self, inputs: Any) -> Any:
+        """Turn the axis of time round."""
+        return ops.flip(inputs, axis=1)
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class MaskedSoftmax(_EndsMask):
+    """Scores to weights: `(batch, T)` and mask `(batch, T)` -> `(batch, T)`, sum 1 over real frames and 0 on padding.
+
+    `keras.layers.Softmax` warns at every clip of one frame.
+    """
+
+    def call(self, inputs: Any, mask: Any) -> Any:
+        """Exponentials of the real frames, divided by their sum."""
+        scores = ops.where(mask, inputs, ops.cast(_LOWEST, inputs.dtype))
+        weights = ops.exp(scores - ops.max(scores, axis=1, keepdims=True)) * ops.cast(mask, inputs.dtype)
+        return weights / ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1e-6)  # of padding only: no weights
+
+    def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
+        """The shape stays."""
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class MaskedMax(_EndsMask):
+    """The largest value of each feature among the real frames: `(batch, T, D)` and mask `(batch, T)` -> `(batch, D)`.
+
+    `keras.layers.GlobalMaxPooling1D` takes no mask, so that padding can win.
+    """
+
+    def call(self, inputs: Any, mask: Any) -> Any:
+        """The largest over time."""
+        real = ops.expand_dims(mask, -1)  # (B, T) -> (B, T, 1)
+        return ops.max(ops.where(real, inputs, ops.cast(_LOWEST, inputs.dtype)), axis=1)  # (B, T, D) -> (B, D)
+
+    def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
+        """Without the axis of time."""
+        return keras.KerasTensor((inputs.shape[0], inputs.shape[2]), dtype=self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class SegmentMeans(_EndsMask):
+    """The mean of each of K equal parts of the real time: `(batch, T, D)` and mask `(batch, T)` -> `(batch, K*D)`.
+
+    Of n real frames, frame i fills the time from i to i + 1, and part k that from k*n/K to (k+1)*n/K. A frame on the
+    border of two parts counts in each by its share, so that any n from 1 on works. One part is the masked mean.
+
+    Args:
+        num_segments: K.
+    """
+
+    def __init__(self, num_segments: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_segments < 1:
+            raise ValueError(f"num_segments must be 1 or more, received: {num_segments}")
+        self.num_segments = num_segments
+
+    def call(self, inputs: Any, mask: Any) -> Any:
+        """The means, part after part."""
+        # weights in float32: float16 cannot count to 1024 frames and share them out
+        real = ops.expand_dims(ops.cast(mask, "float32"), 1)  # (B, T) -> (B, 1, T)
+        length = ops.maximum(ops.sum(real, axis=2, keepdims=True), 1) / self.num_segments  # of a part: (B, 1, 1)
+        part = ops.reshape(ops.arange(self.num_segments, dtype="float32"), (1, -1, 1))  # (1, K, 1)
+        end = ops.cumsum(real, axis=2)  # of each real frame: (B, 1, T)
+        overlap = ops.minimum(end, (part + 1) * length) - ops.maximum(end - 1, part * length)  # (B, K, T)
+        weights = ops.maximum(overlap, 0) * real / length  # (B, K, T), each part sums to 1
+        means = ops.matmul(ops.cast(weights, inputs.dtype), inputs)  # (B, K, T) x (B, T, D) -> (B, K, D)
+        return ops.reshape(means, (-1, self.num_segments * inputs.shape[2]))  # (B, K, D) -> (B, K*D)
+
+    def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
+        """Time gives way to the parts."""
+        return keras.KerasTensor((inputs.shape[0], self.num_segments * inputs.shape[2]), dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The number of parts."""
+        return {**super().get_config(), "num_segments": self.num_segments}
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class Standardize(keras.layers.Layer):
+    """Features to mean 0 and deviation 1 after a square root, `(batch, T, S, D)` to the same.
+
+    A few features of a network shout and most whisper; the root evens them out (power normalization, Perronnin et al.
+    2010). Until `adapt` has seen features this layer changes nothing, as for a backbone that is still to be taught.
+    """
+
+    _ROOT_OF = 1e-3  # keeps the slope of the root finite at 0
+
+    def build(self, input_shape: Any) -> None:
+        """The statistics, which are data, not learned."""
+        shape = tuple(input_shape[-2:])
+        self.mean = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="mean")
+        self.scale = self.add_weight(shape=shape, initializer="ones", trainable=False, name="scale")
+        self.adapted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
+
+    def adapt(self, features: Any) -> None:
+        """Take the statistics of `(num_frames, S, D)` features."""
+        roots = _signed_root(np.asarray(features, np.float32), self._ROOT_OF)
+        deviation = roots.std(axis=0)
+        # a feature that hardly ever differs from 0 must not be blown up to weigh like the others
+        floor = 0.1 * deviation.mean(axis=-1, keepdims=True) + 1e-6
+        self.mean.assign(roots.mean(axis=0))
+        self.scale.assign(1 / np.maximum(deviation, floor))
+        self.adapted.assign(1.0)
+
+    def call(self, inputs: Any) -> Any:
+        """The same shape."""
+        roots = ops.where(ops.cast(self.adapted, "bool"), _signed_root(inputs, self._ROOT_OF), inputs)
+        return (roots - ops.cast(self.mean, inputs.dtype)) * ops.cast(self.scale, inputs.dtype)
+
+
+def _signed_root(x: Any, root_of: float) -> Any:
+    """sign(x) (sqrt(|x| + c) - sqrt(c)), written without a sign and without cancellation."""
+    return x / ((abs(x) + root_of) ** 0.5 + root_of**0.5)
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class Opinions(_EndsMask):
+    """The probabilities of M members, each `(batch, ..., C)`, as one `(batch, M, ..., C)`."""
+
+    def call(self, inputs: Any) -> Any:
+        """Side by side."""
+        return ops.stack(inputs, axis=1)
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class Fuse(_EndsMask):
+    """The geometric mean of the members' probabilities, `(batch, M, ..., C)` -> `(batch, ..., C)`, at a temperature.
+
+    In a product, a member that is not sure changes little (product of experts, Hinton 2002). The temperature makes the
+    result less sure, above 1, or surer: see `activity.evaluation.calibration`.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """The temperature, which is set, not learned."""
+        self.temperature = self.add_weight(shape=(), initializer="ones", trainable=False, name="temperature")
+
+    def call(self, inputs: Any) -> Any:
+        """Mean of the logarithms, divided by the temperature, to probabilities."""
+        return ops.softmax(ops.mean(ops.log(ops.maximum(inputs, 1e-7)), axis=1) / self.temperature, axis=-1)

@@ -1,0 +1,84 @@
+"""What prediction needs of a model, whatever computes it. Nothing here, nor below, needs Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from activity.config import ClipSpec
+from activity.video.clips import pad_right, window_starts
+
+UNKNOWN = "unknown"  # the answer below the threshold
+
+LONG_CLIPS = 2.0  # a video longer than so many clips of training is read in windows
+
+_WINDOWS_PER_BATCH = 64
+
+_STEPS_PER_WINDOW = 8
+
+
+class Network:
+    """Pictures to features, features of a clip to probabilities. A subclass gives the attributes, `encode` and `judge`.
+
+    Attributes:
+        spec: what a clip is.
+        labels: names of the C activities; the position is the label id.
+        clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
+        window_seconds: how long these are: less than most clips of training, so that most lie within one activity.
+        threshold: probability below which an answer is "unknown"; 0: there is always an answer.
+    """
+
+    spec: ClipSpec
+    labels: tuple[str, ...]
+    clip_seconds: float
+    window_seconds: float
+    threshold: float
+
+    @property
+    def window_rate(self) -> float:
+        """Frames a second, of which `spec.num_frames` make a window of a long video."""
+        # clips of training may have been single frames
+        return self.spec.frames_per_second or min(self.spec.num_frames / self.window_seconds, 1000.0)
+
+    @property
+    def stride(self) -> int:
+        """Frames from one window to the next where it matters what happens when."""
+        return max(1, self.spec.num_frames // _STEPS_PER_WINDOW)
+
+    def encode(self, pictures: np.ndarray) -> np.ndarray:
+        """Features `(N, D)` float32 of pictures `(N, H, W, 3)` uint8 RGB."""
+        raise NotImplementedError
+
+    def judge(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Probabilities `(B, C)` float32 of padded features `(B, T, S, D)` and their mask `(B, T)` bool."""
+        raise NotImplementedError
+
+    def extract(self, frames: np.ndarray) -> np.ndarray:
+        """Features `(N, S, D)` float32 of real frames `(N, S, H, W, 3)` uint8 RGB."""
+        features = self.encode(frames.reshape(-1, *frames.shape[2:]))  # (N*S, D)
+        return features.reshape(*frames.shape[:2], -1)
+
+    def judge_windows(self, windows: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
+        """Probabilities `(len(windows), C)` of windows, each a feature stack `(N, S, D)` and its first frame."""
+        judged = []
+        length = self.spec.num_frames
+        for first in range(0, len(windows), _WINDOWS_PER_BATCH):
+            clips = [
+                pad_right(stack[start : start + length], length)
+                for stack, start in windows[first : first + _WINDOWS_PER_BATCH]
+            ]
+            judged.append(self.judge(np.stack([clip for clip, _ in clips]), np.stack([mask for _, mask in clips])))
+        return np.concatenate(judged)
+
+    def judge_windows_of(self, stacks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities `(W, C)` of the windows that cover feature stacks `(N, S, D)`, and `(W,)` whose each is."""
+        length = self.spec.num_frames
+        windows = [(i, start) for i, stack in enumerate(stacks) for start in window_starts(len(stack), length)]
+        judged = self.judge_windows([(stacks[i], start) for i, start in windows])
+        return judged, np.asarray([i for i, _ in windows])
+
+    def judge_stacks(self, stacks: Sequence[np.ndarray]) -> np.ndarray:
+        """Probabilities `(len(stacks), C)` of feature stacks `(N, S, D)`: the mean over the windows that cover each."""
+        judged, owners = self.judge_windows_of(stacks)
+        return np.stack([judged[owners == i].mean(axis=0) for i in range(len(stacks))])

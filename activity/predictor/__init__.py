@@ -1,0 +1,1 @@
+"""A trained model labels new videos: files, timelines, live streams, explanations."""

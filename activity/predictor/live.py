@@ -1,0 +1,172 @@
+"""Label what is still coming: one decision for each step of the window, with its time and a stable label.
+
+    Capture --frames--> streams --backbone--> the last T features --head--> window --LiveLabels--> Decision
+
+Memory is that of a window or two, however long it lasts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from activity.models.network import UNKNOWN, Network
+from activity.predictor.prediction import best_first
+from activity.predictor.timeline import LiveLabels
+from activity.video.capture import Capture, Frame, stream_maker, ticks
+
+TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a stream shows now.
+
+    Attributes:
+        source: as it was given, without a password.
+        labels: names of the C activities.
+        label: the stable answer, one of them or "unknown".
+        probabilities: `(C,)`, smoothed over the last windows; sums to 1.
+        time_seconds: of the newest frame, since the first of all.
+        time: when that frame came, ISO 8601 in UTC.
+        latency_seconds: from then to this decision.
+        changed: whether the label differs from that of the decision before.
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    label: str
+    probabilities: np.ndarray
+    time_seconds: float
+    time: str
+    latency_seconds: float
+    changed: bool
+
+    @property
+    def probability(self) -> float:
+        """Of the label; of an unknown one, that of the most probable label, which was not probable enough."""
+        best = self.probabilities.max() if self.label == UNKNOWN else self.probabilities[self.labels.index(self.label)]
+        return float(best)
+
+    def as_dict(self, *, top_k: int = 5) -> dict[str, Any]:
+        """`source`, `label`, `probability`, `top`, `time_seconds`, `time`, `latency_seconds`; ready for JSON."""
+        best = best_first(self.labels, self.probabilities, top_k)
+        return {
+            "source": self.source,
+            "label": self.label,
+            "probability": self.probability,
+            "top": [{"label": label, "probability": probability} for label, probability in best],
+            "time_seconds": self.time_seconds,
+            "time": self.time,
+            "latency_seconds": self.latency_seconds,
+        }
+
+    def as_text(self) -> str:
+        """One line: when, label, probability."""
+        return f"{self.time}  {self.time_seconds:9.2f} s  {self.label} {self.probability:.3f}"
+
+
+def watch(
+    network: Network, source: str, *, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Generator[Decision, None, None]:
+    """Label a stream while it comes.
+
+    Args:
+        network: from `activity.runtimes.exported.load_network`.
+        source: the number of a camera, a URL, or a file, which may still grow.
+        timeout_seconds: without a frame, after which a stream is lost (and opened again) and a file at its end.
+
+    Raises:
+        VideoError: there never was a frame.
+    """
+    names, shown = (*network.labels, UNKNOWN), None
+    _warm_up(network)
+    with Capture(source, network.spec, network.window_rate, timeout_seconds) as capture:
+        for window in _windows(network, capture.frames()):
+            if window.starts:
+                live_labels = LiveLabels(network.threshold)
+            label_id, probabilities = live_labels.next(window.probabilities)
+            label, late = names[label_id], time.monotonic() - window.arrived
+            yield Decision(
+                source=capture.name,
+                labels=network.labels,
+                label=label,
+                probabilities=probabilities,
+                time_seconds=round(window.seconds, 3),
+                time=(datetime.now(timezone.utc) - timedelta(seconds=late)).isoformat(timespec="milliseconds"),
+                latency_seconds=round(late, 3),
+                changed=label != shown,
+            )
+            shown = label
+
+
+def _warm_up(network: Network) -> None:
+    """The first call compiles, which must not make a stream wait."""
+    spec = network.spec
+    pictures = np.zeros((1, len(spec.streams), spec.height, spec.width, 3), np.uint8)
+    network.judge_windows([(network.extract(pictures), 0)])
+
+
+class _Judged(NamedTuple):
+    """A window: `seconds` and `arrived` of its newest frame, whether it is the first of a stretch, and `(C,)`."""
+
+    seconds: float
+    arrived: float
+    starts: bool
+    probabilities: np.ndarray
+
+
+def _windows(network: Network, frames: Iterable[Frame]) -> Iterator[_Judged]:
+    stretch = None
+    for frame in frames:
+        if frame.starts or stretch is None:
+            stretch = _Stretch(network, frame.seconds)
+        yield from stretch.see(frame)
+    if stretch:
+        yield from stretch.finish()
+
+
+class _Stretch:
+    """The windows of a stretch of a stream without a gap, as its frames come."""
+
+    def __init__(self, network: Network, start_seconds: float) -> None:
+        self._network, self._start = network, start_seconds
+        self._ready: deque[np.ndarray] = deque()  # sampled frames, (S, H, W, 3) each
+        self._times: deque[tuple[float, float]] = deque()  # of these and of what the maker holds: seconds, arrived
+        self._features: deque[np.ndarray] = deque(maxlen=network.spec.num_frames)  # (S, D) each
+        self._num_new = 0  # features since the last window
+        self._num_judged = 0
+        self._maker = stream_maker(network.spec, self._ready.append)
+
+    def see(self, frame: Frame) -> Iterator[_Judged]:
+        """The windows that are complete with this frame."""
+        self._times.extend([(frame.seconds, frame.arrived)] * frame.copies)
+        self._maker.see(ticks(frame.seconds - self._start), frame.seen, frame.copies)
+        yield from self._windows()
+
+    def finish(self) -> Iterator[_Judged]:
+        """The last windows; the very last ends with the stretch, and may be shorter if it is the only one."""
+        self._maker.finish()
+        yield from self._windows()
+        if self._num_new:
+            yield self._judge()
+
+    def _windows(self) -> Iterator[_Judged]:
+        while self._ready:
+            self._features.append(self._network.extract(self._ready.popleft()[None])[0])
+            self._newest = self._times.popleft()
+            self._num_new += 1
+            if len(self._features) == self._features.maxlen and self._num_new >= self._network.stride:
+                yield self._judge()
+
+    def _judge(self) -> _Judged:
+        probabilities = self._network.judge_windows([(np.stack(self._features), 0)])[0]  # (C,)
+        self._num_new = 0
+        self._num_judged += 1
+        return _Judged(*self._newest, self._num_judged == 1, probabilities)

@@ -1,0 +1,87 @@
+"""What a video shows: probabilities, label, windows, and a timeline if it was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from activity.models.network import UNKNOWN
+from activity.predictor.timeline import Timeline, Window
+
+
+def best_first(labels: Sequence[str], probabilities: np.ndarray, k: int) -> list[tuple[str, float]]:
+    """The `k` most probable labels with their probabilities."""
+    order = np.argsort(-probabilities, kind="stable")[:k]
+    return [(labels[i], float(probabilities[i])) for i in order]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a video shows.
+
+    Attributes:
+        source: as it was given.
+        labels: names of the C activities.
+        probabilities: `(C,)`, the mean over the windows; sums to 1.
+        duration_seconds: of the video.
+        windows: what the probabilities are the mean of, in order of time.
+        threshold: probability below which the answer is "unknown".
+        timeline: what happens when, if it was asked for.
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    probabilities: np.ndarray
+    duration_seconds: float
+    windows: tuple[Window, ...]
+    threshold: float = 0.0
+    timeline: Timeline | None = None
+
+    @property
+    def label(self) -> str:
+        """The most probable activity, or "unknown" if not even that is likely enough."""
+        return self.labels[int(self.probabilities.argmax())] if self.probability >= self.threshold else UNKNOWN
+
+    @property
+    def probability(self) -> float:
+        """Of the most probable activity, 0 to 1."""
+        return float(self.probabilities.max())
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """The `k` most probable activities with their probabilities, best first."""
+        return best_first(self.labels, self.probabilities, k)
+
+    def as_dict(self, *, top_k: int = 5) -> dict[str, Any]:
+        """`source`, `label`, `probability`, `top`, `duration_seconds`, with a timeline `segments`; ready for JSON."""
+        segments = {"segments": [segment.as_dict() for segment in self.timeline.segments]} if self.timeline else {}
+        return {
+            "source": self.source,
+            "label": self.label,
+            "probability": self.probability,
+            "top": [{"label": label, "probability": probability} for label, probability in self.top(top_k)],
+            "duration_seconds": self.duration_seconds,
+            **segments,
+        }
+
+    def as_text(self, *, top_k: int = 5) -> str:
+        """One line: the source and its most probable activities; with a timeline one more for each segment."""
+        answer = [UNKNOWN] if self.label == UNKNOWN else []
+        line = "  ".join([self.source, *answer, *(f"{name} {share:.3f}" for name, share in self.top(top_k))])
+        segments = self.timeline.segments if self.timeline else ()
+        return "\n".join([line, *(segment.as_text() for segment in segments)])
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A source that gave no prediction, and why; `too_long` if it only lasts longer than was asked for."""
+
+    source: str
+    error: str
+    too_long: bool = False
+
+    def as_dict(self, *, top_k: int = 0) -> dict[str, Any]:
+        """`source`, `error`; ready for JSON. There is nothing for `top_k` to list."""
+        return {"source": self.source, "error": self.error}

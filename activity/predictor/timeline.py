@@ -1,0 +1,160 @@
+"""What happens when: probabilities of overlapping windows, smoothed over time, become labelled segments.
+
+    windows --smooth--> probabilities of each moment --Hysteresis--> labels --short ones give way--> segments
+
+A live stream takes the same rule for changing its mind as a file does, so that both tell the same story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from activity.datasets.samples import Segment
+from activity.models.network import UNKNOWN
+
+_MARGIN = 0.1  # of probability, by which another label must be ahead before the label changes
+
+_FLOOR = 1e-4  # of a probability before its logarithm: no single window may veto a label
+
+_SHORTEST_SEGMENT = 0.5  # windows
+
+_NEWEST = 0.3  # weight of the newest window of a stream; 0.5 lets labels flicker, 0.2 is late
+
+
+@dataclass(frozen=True)
+class Window:
+    """Probabilities `(C,)` of `[start_seconds, end_seconds)` of a video; `first_frame` counts the sampled frames."""
+
+    start_seconds: float
+    end_seconds: float
+    probabilities: np.ndarray
+    first_frame: int = 0
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A video from its beginning to its end.
+
+    Attributes:
+        edges_seconds: `(K + 1,)`, rising; moment `k` is `[edges[k], edges[k + 1])`.
+        probabilities: `(K, C)`, smoothed; rows sum to 1.
+        segments: in order, without gaps; neighbours differ in their label.
+    """
+
+    edges_seconds: np.ndarray
+    probabilities: np.ndarray
+    segments: tuple[Segment, ...]
+
+
+class Hysteresis:
+    """Labels of one moment after the other, which change only when another label is clearly ahead.
+
+    "Unknown" is one more label, whose probability is the threshold. (A Schmitt trigger, for more than two states.)
+
+    Args:
+        threshold: probability below which a label is not believed.
+        margin: by which another label must be ahead.
+    """
+
+    def __init__(self, threshold: float, margin: float = _MARGIN) -> None:
+        self._threshold, self._margin = threshold, margin
+        self._label_id: int | None = None
+
+    def next(self, probabilities: np.ndarray) -> int:
+        """The label id of the next moment from its `(C,)`; C is "unknown"."""
+        scores = np.append(probabilities, self._threshold)
+        best = int(scores.argmax())
+        if self._label_id is None or scores[best] > scores[self._label_id] + self._margin:
+            self._label_id = best
+        return self._label_id
+
+
+class LiveLabels:
+    """Labels of a stream, window after window, from the past alone.
+
+    The windows so far are multiplied, the older the less weight, so that none alone outvotes those before it that were
+    as sure; then as in a timeline. The label of a new activity comes when about three quarters of a window show it.
+
+    Args:
+        threshold: probability below which the label is "unknown".
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._hysteresis = Hysteresis(threshold)
+        self._logarithms: np.ndarray | None = None
+
+    def next(self, probabilities: np.ndarray) -> tuple[int, np.ndarray]:
+        """The label id after the next window `(C,)`, C is "unknown"; and the smoothed probabilities `(C,)`."""
+        newest = np.log(np.maximum(probabilities, _FLOOR))
+        before = newest if self._logarithms is None else self._logarithms
+        self._logarithms = _NEWEST * newest + (1 - _NEWEST) * before
+        fused = np.exp(self._logarithms)
+        fused /= fused.sum()
+        return self._hysteresis.next(fused), fused
+
+
+def make_timeline(
+    windows: Sequence[Window], edges_seconds: Sequence[float], labels: Sequence[str], *, threshold: float
+) -> Timeline:
+    """Segments of a video from its windows.
+
+    Args:
+        windows: in order of time; they cover all moments.
+        edges_seconds: `(K + 1,)` of the moments, from the beginning of the video to its end.
+        labels: names of the C activities.
+        threshold: probability below which a moment is "unknown".
+    """
+    edges = np.asarray(edges_seconds, float)
+    probabilities = _smooth(windows, edges)  # (K, C)
+    hysteresis = Hysteresis(threshold)
+    label_ids = np.asarray([hysteresis.next(row) for row in probabilities])  # (K,)
+    shortest = _SHORTEST_SEGMENT * (windows[0].end_seconds - windows[0].start_seconds)
+    _absorb_short(label_ids, probabilities, threshold, edges, shortest)
+    names = [*labels, UNKNOWN]
+    best = np.column_stack([probabilities, probabilities.max(axis=1)])  # (K, C + 1)
+    segments = tuple(
+        Segment(float(edges[a]), float(edges[b]), names[label_ids[a]], float(best[a:b, label_ids[a]].mean()))
+        for a, b in _runs(label_ids)
+    )
+    return Timeline(edges, probabilities, segments)
+
+
+def _smooth(windows: Sequence[Window], edges: np.ndarray) -> np.ndarray:
+    """Probabilities `(K, C)` of moments: the windows over each multiplied, weighted by how near their middles are.
+
+    As the members of a head are: the mean of logarithms. A window says most about its middle, and nothing about its
+    ends (a triangular kernel).
+    """
+    middles = (edges[:-1] + edges[1:]) / 2  # (K,)
+    total, weight = np.zeros((len(middles), len(windows[0].probabilities))), np.zeros((len(middles), 1))
+    for window in windows:
+        centre, half = (window.start_seconds + window.end_seconds) / 2, (window.end_seconds - window.start_seconds) / 2
+        a, b = np.searchsorted(middles, [window.start_seconds, window.end_seconds])
+        near = 1 - np.abs(middles[a:b] - centre)[:, None] / half  # (n, 1)
+        total[a:b] += near * np.log(np.maximum(window.probabilities, _FLOOR))
+        weight[a:b] += near
+    fused = np.exp(total / weight)
+    return fused / fused.sum(axis=1, keepdims=True)
+
+
+def _absorb_short(
+    label_ids: np.ndarray, probabilities: np.ndarray, threshold: float, edges: np.ndarray, shortest_seconds: float
+) -> None:
+    """Give segments that are too short, the shortest first, the label of the neighbour that fits them better."""
+    scores = np.column_stack([probabilities, np.full(len(probabilities), threshold)])  # (K, C + 1)
+    while len(runs := list(_runs(label_ids))) > 1:
+        number = min(range(len(runs)), key=lambda i: edges[runs[i][1]] - edges[runs[i][0]])
+        a, b = runs[number]
+        if edges[b] - edges[a] >= shortest_seconds:
+            return
+        neighbours = [label_ids[runs[i][0]] for i in (number - 1, number + 1) if 0 <= i < len(runs)]
+        label_ids[a:b] = max(neighbours, key=lambda label_id: scores[a:b, label_id].mean())
+
+
+def _runs(label_ids: np.ndarray) -> Iterator[tuple[int, int]]:
+    """First moment of each stretch of equal labels, and the moment after its last."""
+    changes = (np.flatnonzero(np.diff(label_ids)) + 1).tolist()
+    yield from zip([0, *changes], [*changes, len(label_ids)], strict=True)

@@ -1,0 +1,1 @@
+"""Results for people: figures, pages, timelines, annotated videos, model cards."""

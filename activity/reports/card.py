@@ -1,0 +1,275 @@
+"""A model card: what a model file says of itself, for people. Neither Keras nor the weights are loaded.
+
+The idea is that of Mitchell et al. 2019, Model Cards for Model Reporting, https://arxiv.org/abs/1810.03993. Everything
+is read from the file. It holds the scores of the validation split, not those of `activity evaluate`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from activity.config import ClipSpec, TrainConfig, as_dict, recipe_arguments
+from activity.errors import ActivityError, ModelFileError
+from activity.models.info import read_config
+
+_SPLITS = ("train", "val", "test")
+
+_RESIZED = {"stretch": "stretched to it", "crop": "cropped to it", "letterbox": "fitted into it, black around"}
+
+_NOT_RECORDED = "not recorded"
+
+
+Row = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model. What its file does not tell is `None` or empty.
+
+    Attributes:
+        path: the model file.
+        num_bytes: its size.
+        spec: what a clip is.
+        labels: names of the activities.
+        clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
+        window_seconds: how long these are.
+        threshold: probability below which the answer is "unknown"; 0: there is always an answer.
+        record: as it stands in the file: how the model came about.
+    """
+
+    path: Path
+    num_bytes: int
+    spec: ClipSpec
+    labels: tuple[str, ...]
+    clip_seconds: float
+    window_seconds: float
+    threshold: float
+    record: Mapping[str, Any]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Of the last epoch: `loss` and `accuracy` in training, with a val split `val_loss` and `val_accuracy`."""
+        last = (self.record.get("history") or [{}])[-1]
+        return {name: last[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in last}
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings of the recipe that are not the defaults."""
+        taught = self.record.get("training", {})
+        return {
+            name: taught[name] for name, value in as_dict(TrainConfig()).items() if taught.get(name, value) != value
+        }
+
+    @property
+    def command(self) -> str:
+        """The command that taught it first, or one that would, where it was taught from Python."""
+        if "command" in self.record or "training" not in self.record:
+            return self.record.get("command", "")
+        names = TrainConfig.__dataclass_fields__
+        config = TrainConfig(**{name: value for name, value in self.record["training"].items() if name in names})
+        dataset = self.record.get("dataset", "DATASET")
+        recipe = recipe_arguments(config, self.spec.streams)
+        return shlex.join(["activity", "train", dataset, "--out", self.path.name, *recipe])
+
+    @property
+    def limits(self) -> list[str]:
+        """What its scores do not say, a sentence each."""
+        return [*_limits_of_data(self.record), *_limits_of_answers(self)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON; without the digests of all videos and the log of all epochs."""
+        left_out = ("taught", "held_out", "history", "command")
+        return {
+            "path": str(self.path),
+            "num_bytes": self.num_bytes,
+            "spec": as_dict(self.spec),
+            "labels": list(self.labels),
+            "clip_seconds": self.clip_seconds,
+            "window_seconds": self.window_seconds,
+            "threshold": self.threshold,
+            "scores": self.scores,
+            "changed": self.changed,
+            "command": self.command,
+            "command_recorded": "command" in self.record,
+            "limits": self.limits,
+            **{name: value for name, value in self.record.items() if name not in left_out},
+        }
+
+    def as_text(self) -> str:
+        """For a terminal."""
+        lines = []
+        for title, rows in self._sections().items():
+            lines += ["", title, *(f"  {name:20} {value}".rstrip() for name, value in rows)]
+        return "\n".join([str(self.path), *lines, "", "limits", *(f"  {limit}" for limit in self.limits)])
+
+    def as_markdown(self) -> str:
+        """A page to share."""
+        lines = [f"# {_cell(self.path.name)}", ""]
+        lines += [f"A video classifier for {len(self.labels)} activities, made with `activity`."]
+        for title, rows in self._sections().items():
+            lines += ["", f"## {title.capitalize()}", "", "| | |", "|---|---|"]
+            lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows]
+        lines += ["", "## Limits", "", *(f"- {_cell(limit)}" for limit in self.limits)]
+        return "\n".join(lines)
+
+    def _sections(self) -> dict[str, list[Row]]:
+        sections = {
+            "model": _rows_of_model(self),
+            "data": _rows_of_data(self.record),
+            "scores": _rows_of_scores(self),
+            "training": _rows_of_training(self),
+        }
+        for number, update in enumerate(self.record.get("updates", ()), start=1):
+            sections[f"update {number}"] = _rows_of_update(update)
+        return {title: rows for title, rows in sections.items() if rows}
+
+
+def model_card(path: Path) -> ModelCard:
+    """The card of a model file.
+
+    Raises:
+        ModelFileError: there is no such file, it is cut off, not ours, or of another version.
+    """
+    path = Path(path)
+    config = read_config(path)
+    try:
+        return ModelCard(
+            path,
+            path.stat().st_size,
+            ClipSpec(**config["spec"]),
+            tuple(config["labels"]),
+            config["clip_seconds"],
+            config["window_seconds"],
+            config["threshold"],
+            config["record"],
+        )
+    except (KeyError, TypeError, ActivityError) as error:
+        raise ModelFileError(f"{path}: damaged, or made by another version of activity: {error!r}") from error
+
+
+# === Rows ===
+
+
+def _rows_of_model(card: ModelCard) -> list[Row]:
+    spec, parameters = card.spec, card.record.get("num_parameters")
+    if spec.frames_per_second is None:
+        clip = f"{spec.num_frames} frames, spread evenly over the video"
+    else:
+        clip = f"{spec.num_frames} frames, {spec.frames_per_second:g} a second; several clips of a longer video"
+    windows = f"; a video more than twice as long is read in windows of {card.window_seconds:.1f} s"
+    below = f'below a probability of {card.threshold:.3f} the answer is "unknown"'
+    return [
+        ("labels", f"{len(card.labels)}: {', '.join(card.labels)}"),
+        ("clip", clip),
+        ("longest clip", f"{card.clip_seconds:.1f} s" + (windows if spec.frames_per_second is None else "")),
+        ("frame", f"{spec.width} x {spec.height} pixels (width x height), {_RESIZED[spec.resize]}"),
+        ("streams", ", ".join(spec.streams)),
+        ("answer", below if card.threshold else "always one of the labels"),
+        ("size", f"{card.num_bytes / 1e6:.1f} MB" + (f", {parameters:,} parameters" if parameters else "")),
+    ]
+
+
+def _rows_of_data(record: Mapping[str, Any]) -> list[Row]:
+    rows = [("data set", record["dataset"])] if "dataset" in record else []
+    for title, name in (("videos", "num_videos"), ("groups", "num_groups")):
+        if name in record:
+            rows.append((title, _by_split(record[name])))
+    return rows + [(label, _by_split(numbers)) for label, numbers in record.get("counts", {}).items()]
+
+
+def _rows_of_scores(card: ModelCard) -> list[Row]:
+    rows, scores = [], card.scores
+    if "val_accuracy" in scores:
+        rows.append(("validation", f"accuracy {scores['val_accuracy']:.3f}, loss {scores['val_loss']:.3f}"))
+    if "accuracy" in scores:
+        rows.append(("training", f"accuracy {scores['accuracy']:.3f}, loss {scores['loss']:.3f}"))
+    if calibration := card.record.get("calibration"):
+        error = calibration["expected_calibration_error"]
+        rows.append(
+            (
+                "calibration",
+                f"temperature {calibration['temperature']:.2f}, by {calibration['num_videos']} validation videos; "
+                f"expected calibration error {error['before']:.3f}, then {error['after']:.3f}",
+            )
+        )
+    return rows
+
+
+def _rows_of_training(card: ModelCard) -> list[Row]:
+    record, rows = card.record, []
+    if "training" in record:
+        taught = record["training"]
+        rows.append(("network", f"backbone {taught['backbone']}, head {taught['head']}"))
+        changed = ", ".join(f"{name} {value}" for name, value in card.changed.items())
+        rows.append(("not the default", changed or "nothing"))
+    rows.append(("date", record.get("date", _NOT_RECORDED)))
+    if "seconds" in record:
+        rows.append(("time", f"{record['seconds']:.0f} s, without that of the features"))
+    if versions := record.get("versions"):
+        rows.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
+    if card.command:
+        rows.append(("command" if "command" in record else "as a command", card.command))
+    return rows
+
+
+def _rows_of_update(update: Mapping[str, Any]) -> list[Row]:
+    rows = [("scheme", f"{update['scheme']}: {update['num_new']} new training videos, {update['num_old']} old ones")]
+    if update["added"]:
+        rows.append(("new labels", ", ".join(update["added"])))
+    for name in ("old", "new"):
+        if update[name]["num_videos"]:
+            numbers = "{num_videos} of {split}, accuracy {before:.3f} before, {after:.3f} after".format(**update[name])
+            rows.append((f"{name} videos", numbers))
+    return rows + [(name, str(update[name])) for name in ("dataset", "date", "command") if name in update]
+
+
+def _by_split(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{numbers[split]} {split}" for split in _SPLITS)
+
+
+# === Limits ===
+
+
+def _limits_of_data(record: Mapping[str, Any]) -> list[str]:
+    limits = []
+    videos, groups, torn = (record.get(name) for name in ("num_videos", "num_groups", "num_torn_groups"))
+    if not groups or not videos:
+        limits.append("Whether clips of one person or recording stand on both sides of its splits is not recorded.")
+    elif torn:
+        limits.append(f"{torn} groups (people, recordings) stand in more than one split, so its scores flatter.")
+    elif groups == videos:
+        limits.append("No groups were known: where several videos show one person or recording, its scores flatter.")
+    else:
+        limits.append(
+            "Its splits share no group (person or recording, as the data set names them): taught with "
+            f"{groups['train']} groups, validated with {groups['val']}, and {groups['test']} were held out."
+        )
+    if not videos or not videos["val"]:
+        limits.append("It has no score on videos it was not taught with: see `activity evaluate`.")
+        return limits
+    too = ", which calibrated it too" if record.get("calibration") else ""
+    limits.append(
+        f"The validation score is that of {videos['val']} videos{too}; that of the test videos is not in the file: see "
+        "`activity evaluate`."
+    )
+    return limits
+
+
+def _limits_of_answers(card: ModelCard) -> list[str]:
+    if card.threshold:
+        other = "Something quite different may still be taken for one of its labels with confidence."
+    else:
+        other = "It answers with one of its labels whatever a video shows."
+    return [
+        "It labels a whole clip with one activity; it does not say where in the picture.",
+        other,
+        "How it does on other people, places and cameras than those of its data set was not measured.",
+    ]
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")

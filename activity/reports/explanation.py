@@ -1,0 +1,105 @@
+"""An explanation as a picture: importance over time, and heat maps over the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from activity.errors import printable
+from activity.predictor.explainer import Explanation
+from activity.reports.figures import plain_text, shortened
+
+# === The picture ===
+
+_LEFT, _RIGHT, _HEAD, _BARS, _GAP, _FOOT = 0.75, 0.35, 1.15, 1.4, 0.08, 0.45  # inches
+
+_WIDEST, _TALLEST, _LEAST_WIDTH = 15.0, 2.4, 9.0  # all columns, a picture, the figure
+
+_MOST_COLUMNS, _MOST_PORTRAITS = 12, 16
+
+_FOR, _FOR_SHOWN, _AGAINST, _GREY = "#a6cee3", "#0072b2", "#d55e00", "#555555"
+
+_ABOUT = {
+    "attention": "Bars: how much the model looks at each frame (attention, sum 1).",
+    "occlusion": "Bars: how much the log-odds of the label drop when a frame is hidden; below 0 it speaks against.",
+}
+
+_ABOUT_HEAT = "Heat: where in each picture the label is seen (Grad-CAM)."
+
+
+@plain_text
+def explanation_figure(explanation: Explanation) -> Figure:
+    """Importance over time as bars, below them the frames, and below those where in each stream the label is seen.
+
+    There is a bar for every frame. Of many frames, the most important of each few is shown; its bar is dark. Heat is
+    drawn over grey pictures, its colour and strength by its share of the greatest in all of the figure.
+    """
+    e = explanation
+    aspect = float(np.clip(e.aspect, 0.4, 2.5))  # a film strip would leave no room for anything
+    most = _MOST_COLUMNS if aspect > 0.8 else _MOST_PORTRAITS
+    each = -(-len(e.pictures) // most)  # frames to a column
+    shown = [start + int(e.importance[start : start + each].argmax()) for start in range(0, len(e.pictures), each)]
+    rows = [("frames", aspect, list(e.pictures[shown, 0]))] if e.streams[0] == "rgb" else []
+    for number, stream in enumerate(e.streams):
+        own = e.pictures.shape[3] / e.pictures.shape[2] if stream == "closeup" else aspect
+        rows.append((stream, own, [_heated(e.pictures[i, number], e.heatmaps[i, number]) for i in shown]))
+    # Placed by hand, in inches: bars and pictures must share their left and right edge.
+    column = min(_WIDEST / len(shown), _TALLEST * aspect)
+    inner = column * len(e.pictures) / each
+    width = max(_LEFT + column * len(shown) + _RIGHT, _LEAST_WIDTH)
+    height = _HEAD + _BARS + sum(column / own + _GAP for _, own, _ in rows) + _FOOT
+    figure = Figure(figsize=(width, height))
+
+    def panel(top: float, wide: float, tall: float) -> Axes:
+        return figure.add_axes((_LEFT / width, 1 - (top + tall) / height, wide / width, tall / height))
+
+    def write(x: float, top: float, text: str, **options: Any) -> None:
+        figure.text(x / width, 1 - top / height, text, va="top", **options)
+
+    write(_LEFT, 0.14, f"{shortened(e.label)}  {e.probability:.3f}", size=17, weight="bold")
+    name = shortened(printable(Path(e.source).name), 60)
+    seconds = "frames from {:.2f} to {:.2f} s".format(*e.timestamps_seconds[[0, -1]])
+    write(width - _RIGHT, 0.16, f"{name}\n{seconds}", ha="right", linespacing=1.5)
+    write(_LEFT, 0.6, f"{_ABOUT[e.importance_kind]}\n{_ABOUT_HEAT}", color=_GREY, size=9, linespacing=1.4)
+    _draw_importance(panel(_HEAD, inner, _BARS), e, shown)
+    top = _HEAD + _BARS
+    for name, own, pictures in rows:
+        axes = panel(top + _GAP, column * len(shown), column / own)
+        _draw_row(axes, name, pictures)
+        top += column / own + _GAP
+    axes.set_xticks(np.arange(len(shown)) + 0.5, [f"{e.timestamps_seconds[i]:.2f} s" for i in shown])
+    return figure
+
+
+def _draw_importance(axes: Axes, explanation: Explanation, shown: Sequence[int]) -> None:
+    values = explanation.importance
+    colours = [_AGAINST if value < 0 else _FOR_SHOWN if i in shown else _FOR for i, value in enumerate(values)]
+    axes.bar(np.arange(len(values)) + 0.5, values, width=0.86, color=colours)
+    axes.set(xlim=(0, len(values)), xticks=[])
+    axes.axhline(0, color=_GREY, linewidth=0.8)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+
+
+def _draw_row(axes: Axes, name: str, pictures: Sequence[np.ndarray]) -> None:
+    for column, picture in enumerate(pictures):
+        axes.imshow(picture, extent=(column + 0.02, column + 0.98, 0, 1), aspect="auto", interpolation="antialiased")
+    axes.set(xlim=(0, len(pictures)), ylim=(0, 1), xticks=[], yticks=[], ylabel=name)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _heated(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A picture `(H, W, 3)` uint8 in grey, under its heat `(h, w)`, 0 to 1."""
+    height, width = picture.shape[:2]
+    smooth = np.clip(cv2.resize(heat, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)  # (h, w) -> (H, W)
+    grey = np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2) / 255
+    strength = np.minimum(1.6 * smooth, 0.75)[..., None]
+    colour = colormaps["inferno"](0.3 + 0.7 * smooth)[..., :3]
+    return np.rint(255 * (grey * (1 - strength) + colour * strength)).astype(np.uint8)

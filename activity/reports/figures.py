@@ -1,0 +1,364 @@
+"""Pictures of training and evaluation, drawn by matplotlib without a screen."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+from activity.datasets.dataset import Dataset
+from activity.evaluation.evaluator import Evaluation
+from activity.evaluation.metrics import Scores, expected_calibration_error, reliability_bins
+from activity.files import atomic_file
+from activity.model_selection.tuning import SETTINGS, Search, Trial
+
+# Okabe and Ito's colours, which the colour-blind tell apart (jfly.uni-koeln.de/color)
+_RIGHT, _WRONG, _OTHER, _GREY = "#0072b2", "#d55e00", "#e69f00", "#777777"
+
+_PANELS = 4  # in a row
+
+_LONGEST_NAME = 32  # characters of a label or file beside a picture
+
+plain_text = rc_context({"text.parse_math": False})  # a $ in a label or path is no formula
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(figure_png(figure))
+    return path
+
+
+def figure_png(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of characters that the font lacks, and of labels without room
+        figure.savefig(file, format="png", dpi=110)
+    return file.getvalue()
+
+
+@plain_text
+def confusion_figure(scores: Scores) -> Figure:
+    """The confusion matrix: rows true, columns predicted, colour by share of the row; counts for up to 40 labels."""
+    counts = scores.confusion
+    few = len(scores.labels) <= 40  # with more there is no room for numbers
+    size = max(4.5, (0.5 if few else 0.16) * len(scores.labels) + 2.5)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # Where no numbers are written, a few confusions must show too.
+    axes.imshow(shares, cmap="Blues", norm=PowerNorm(1 if few else 0.5, 0, 1))
+    ticks = np.arange(len(scores.labels))
+    names = [shortened(label) for label in scores.labels]
+    text_size = "medium" if few else 7
+    axes.set_xticks(ticks, names, rotation=45 if few else 90, fontsize=text_size)
+    for text in axes.get_xticklabels():
+        text.set(ha="right", va="top" if few else "center", rotation_mode="anchor")
+    axes.set_yticks(ticks, names, fontsize=text_size)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(f"accuracy {scores.accuracy:.3f}, macro-F1 {scores.macro_f1:.3f}, {len(scores.label_ids)} videos")
+    if few:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            shade = "white" if shares[row, column] > 0.6 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade)
+    return figure
+
+
+@plain_text
+def per_class_figure(scores: Scores) -> Figure:
+    """F1 of each class as a bar, the best on top, its precision and recall as marks, and its number of videos."""
+    rows = sorted(scores.per_class.items(), key=lambda item: (-item[1]["f1"], item[0]))
+    places = np.arange(len(rows))
+    figure = Figure(figsize=(8, 0.24 * len(rows) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    values = {name: [row[name] for _, row in rows] for name in ("precision", "recall", "f1")}
+    axes.barh(places, values["f1"], color="#a6cee3", height=0.75, label="F1")
+    axes.hlines(places, values["precision"], values["recall"], color=_GREY, linewidth=1, zorder=2)
+    axes.scatter(values["precision"], places, color=_RIGHT, marker="D", s=42, label="precision", zorder=3)
+    axes.scatter(values["recall"], places, color=_WRONG, marker="o", s=18, label="recall", zorder=4)
+    for place, (_, row) in zip(places, rows, strict=True):
+        axes.annotate(
+            f"{row['support']}",
+            (1, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(6, 0),
+            va="center",
+            textcoords="offset points",
+            fontsize="small",
+            color=_GREY,
+            annotation_clip=False,
+        )
+    axes.set_yticks(places, [shortened(label) for label, _ in rows], fontsize="small")
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 1.02)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_title("videos", loc="right", color=_GREY, fontsize="small")
+    figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    return figure
+
+
+@plain_text
+def reliability_figure(
+    confidences: np.ndarray,
+    right: np.ndarray,
+    *,
+    title: str = "",
+    before: tuple[np.ndarray, np.ndarray] | None = None,
+    num_bins: int = 10,
+) -> Figure:
+    """Reliability diagram: accuracy against confidence, with the samples of each bin below.
+
+    The bars are 95 % Wilson intervals: with few samples in a bin, its distance from the diagonal says little.
+
+    Args:
+        confidences: `(N,)` probabilities of the predicted labels.
+        right: `(N,)` bool, whether the predictions were right.
+        title: of the figure.
+        before: the same two arrays before calibration (temperature scaling), drawn beside.
+        num_bins: of equal width.
+
+    Raises:
+        ValueError: as `activity.evaluation.metrics.reliability_bins`.
+    """
+    figure = Figure(figsize=(5.6, 6.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="calibrated")
+    series = [("after" if before else "model", _RIGHT, "o", confidences, right)]
+    if before:
+        series.insert(0, ("before", _OTHER, "s", *before))
+    for number, (name, colour, marker, confidence, correct) in enumerate(series):
+        bins = reliability_bins(confidence, correct, num_bins=num_bins)
+        x = np.array([b.confidence for b in bins])
+        y = np.array([b.accuracy for b in bins])
+        counts = np.array([b.num_samples for b in bins])
+        error = expected_calibration_error(confidence, correct, num_bins=num_bins)
+        name = f"{name}: expected calibration error {error:.3f}"
+        upper.errorbar(x, y, yerr=np.abs(_wilson(y, counts) - y), color=colour, marker=marker, capsize=2, label=name)
+        width = 0.9 / num_bins / len(series)
+        middles = np.array([(b.low + b.high) / 2 for b in bins]) + (number - (len(series) - 1) / 2) * width
+        lower.bar_label(lower.bar(middles, counts, width, color=colour), fontsize=7, padding=1)
+    upper.set(title=title, ylabel="accuracy", ylim=(-0.02, 1.02))
+    lower.set(xlabel=f"confidence ({num_bins} bins)", ylabel="videos", xlim=(0, 1.02))
+    lower.margins(y=0.2)
+    upper.grid(alpha=0.3)
+    figure.legend(loc="outside upper left", fontsize="small", frameon=False)
+    return figure
+
+
+def _wilson(share: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """The 95 % interval of shares `(B,)` of counts: `(2, B)`. Unlike the plain one it has a width at 0 and 1."""
+    z2 = 1.96**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = 1.96 / (1 + z2 / count) * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return np.stack([np.minimum(middle - half, share), np.maximum(middle + half, share)])
+
+
+@plain_text
+def ablation_figure(rows: Sequence[tuple[str, Mapping[str, tuple[float, float]]]]) -> Figure:
+    """What each change does: a dot and its standard error per row, a panel per data set, the first row dashed.
+
+    Args:
+        rows: name, and data set -> (mean, standard error); the first row is the reference. A row may lack data sets.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if not rows:
+        raise ValueError("expected one or more rows, the reference first")
+    datasets = list(dict.fromkeys(name for _, scores in rows for name in scores))
+    figure = Figure(figsize=(2.6 + 2.6 * len(datasets), 0.32 * len(rows) + 1.1), layout="constrained")
+    panels = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
+    for axes, dataset in zip(panels, datasets, strict=True):
+        for place, (_, scores) in enumerate(rows):
+            if dataset in scores:
+                mean, error = scores[dataset]
+                colour = _WRONG if place == 0 else _RIGHT
+                axes.errorbar(mean, place, xerr=error, fmt="o", color=colour, capsize=3)
+        if dataset in rows[0][1]:
+            axes.axvline(rows[0][1][dataset][0], color=_WRONG, linestyle="--", linewidth=1, zorder=0)
+        axes.set_title(shortened(dataset), fontsize="medium")
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_xlabel("accuracy \N{PLUS-MINUS SIGN} standard error", fontsize="small")
+    panels[0].set_yticks(np.arange(len(rows)), [shortened(name) for name, _ in rows])
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    return figure
+
+
+@plain_text
+def folds_figure(accuracies: Mapping[str, float], baseline: Mapping[str, float]) -> Figure:
+    """Accuracy of the model and of the baseline in each fold, joined by a line, and their means over the folds.
+
+    Args:
+        accuracies: fold -> accuracy of the model.
+        baseline: the same folds -> accuracy of the baseline.
+    """
+    places = np.arange(len(accuracies))
+    many = len(places) > 60  # no room for names
+    figure = Figure(figsize=(8, (0.12 if many else 0.28) * min(len(places), 120) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    ours, theirs = list(accuracies.values()), [baseline[fold] for fold in accuracies]
+    axes.hlines(places, ours, theirs, color="#bbbbbb", linewidth=2, zorder=1)
+    for name, values, colour, marker in (("baseline", theirs, _OTHER, "s"), ("model", ours, _RIGHT, "o")):
+        mean = float(np.mean(values))
+        axes.scatter(values, places, color=colour, marker=marker, s=36, zorder=3, label=f"{name}, mean {mean:.3f}")
+        axes.axvline(mean, color=colour, linestyle="--", linewidth=1.2, zorder=2)
+    axes.set_yticks([] if many else places, [] if many else [shortened(fold) for fold in accuracies], fontsize="small")
+    axes.set_ylim(len(places) - 0.4, -0.6)
+    axes.set(xlabel="accuracy", ylabel=f"fold ({len(places)})" if many else "fold")
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+@plain_text
+def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
+    """Loss and accuracy by epoch, training and, if there is any, validation; lines set the stages apart."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = np.arange(1, len(history) + 1)
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, [row[name] for row in history], color=_GREY, label="train")
+        if f"val_{name}" in history[0]:
+            axes.plot(epochs, [row[f"val_{name}"] for row in history], color=_RIGHT, label="validation")
+        axes.set_xlabel("epoch")
+        axes.set_title(name)
+        axes.grid(alpha=0.3)
+        _mark_stages(axes, [str(row["stage"]) for row in history])
+        axes.legend()
+    return figure
+
+
+def _mark_stages(axes: Axes, stages: Sequence[str]) -> None:
+    for i in range(1, len(stages)):
+        if stages[i] != stages[i - 1]:
+            axes.axvline(i + 0.5, color="black", linestyle=":")
+            axes.annotate(f" {stages[i]}", (i + 0.5, 1), xycoords=("data", "axes fraction"), va="top", fontsize="small")
+
+
+@plain_text
+def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10, num_columns: int = 8) -> Figure:
+    """The most confident mistakes, one row each: frames from first to last, with true and predicted label.
+
+    Without a mistake it shows the least certain of the right answers.
+    """
+    scores = evaluation.scores
+    chosen = evaluation.worst_mistakes(most)
+    title = "most confident mistakes"
+    if not chosen:
+        chosen = np.argsort(scores.confidences, kind="stable")[:most].tolist()
+        title = "no mistakes; the least certain right answers"
+    strips = [_strip(dataset.frames(evaluation.samples[i]), num_columns) for i in chosen]
+    ratio = strips[0].shape[0] / strips[0].shape[1]
+    figure = Figure(figsize=(10, len(chosen) * (10 * ratio + 0.42) + 0.4), layout="constrained")
+    figure.suptitle(title)
+    for i, strip, axes in zip(chosen, strips, np.ravel(figure.subplots(len(chosen), 1, squeeze=False)), strict=True):
+        sample, predicted = evaluation.samples[i], scores.predicted_ids[i]
+        wrong = not scores.right[i]
+        axes.imshow(strip)
+        axes.set_axis_off()
+        axes.set_title(
+            f"{shortened(sample.label)} taken for {shortened(scores.labels[predicted])} "
+            if wrong
+            else f"{shortened(sample.label)} ",
+            loc="left",
+            color=_WRONG if wrong else _RIGHT,
+            fontsize="medium",
+        )
+        judged = f"{scores.confidences[i]:.2f}   {shortened(sample.name, 40)}"
+        axes.set_title(judged, loc="right", color=_GREY, fontsize="small")
+    return figure
+
+
+@plain_text
+def search_figure(search: Search) -> Figure:
+    """The accuracy of each trial of a search and the best so far, and below against each setting; crosses are pruned.
+
+    A pruned trial stands at the accuracy over the folds that it was judged by.
+    """
+    trials = [trial for trial in search.trials if not np.isnan(trial.accuracy)]
+    names = [name for name in SETTINGS if len({trial.settings.get(name) for trial in trials} - {None}) > 1]
+    num_rows = -(-len(names) // _PANELS)
+    figure = Figure(figsize=(10, 3.2 + 2.6 * num_rows), layout="constrained")
+    grid = figure.add_gridspec(1 + num_rows, _PANELS)
+    upper = figure.add_subplot(grid[0, :])
+    _draw_trials(upper, trials, [trial.number for trial in trials])
+    ranked = [max((t for t in search.ranking if t.number <= trial.number), key=lambda t: t.score) for trial in trials]
+    numbers = [trial.number for trial in trials]
+    upper.step(numbers, [t.accuracy for t in ranked], where="post", color=_RIGHT, label="best so far", zorder=1)
+    upper.axhline(search.first.accuracy, color=_WRONG, linestyle="--", linewidth=1, label="given recipe", zorder=0)
+    upper.set(xlabel="trial", ylabel="accuracy")
+    upper.xaxis.set_major_locator(MaxNLocator(integer=True))
+    upper.grid(alpha=0.3)
+    figure.legend(loc="outside upper left", ncols=4, frameon=False)
+    for place, name in enumerate(names):
+        axes = figure.add_subplot(grid[1 + place // _PANELS, place % _PANELS], sharey=upper)
+        chosen = [trial for trial in trials if name in trial.settings]
+        values = [trial.settings[name] for trial in chosen]
+        if isinstance(values[0], str):
+            kinds = sorted(set(values), key=lambda kind: (len(kind.split(",")), kind))
+            values = [kinds.index(value) for value in values]
+            axes.set_xticks(range(len(kinds)), [shortened(kind) for kind in kinds], rotation=40, ha="right", fontsize=7)
+            axes.set_xlim(-0.5, len(kinds) - 0.5)
+        elif name == "learning_rate":
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
+        elif isinstance(values[0], int):
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        _draw_trials(axes, chosen, values)
+        axes.set_title(name, fontsize="medium")
+        axes.grid(alpha=0.3)
+        axes.tick_params(labelleft=place % _PANELS == 0)
+        axes.set_ylabel("" if place % _PANELS else "accuracy")
+    return figure
+
+
+def _draw_trials(axes: Axes, trials: Sequence[Trial], x: Sequence[Any]) -> None:
+    for pruned, marker, colour, name in ((False, "o", _RIGHT, "trial"), (True, "x", _GREY, "stopped early")):
+        some = [i for i, trial in enumerate(trials) if trial.pruned is pruned]
+        accuracies = [trials[i].accuracy for i in some]
+        axes.scatter([x[i] for i in some], accuracies, s=24, color=colour, marker=marker, label=name, alpha=0.8)
+
+
+@plain_text
+def samples_figure(dataset: Dataset, *, per_label: int = 1, num_columns: int = 8, split: str = "train") -> Figure:
+    """A few samples of each label as strips of frames, to see what a data set holds."""
+    rows = [
+        sample
+        for label in dataset.labels
+        for sample in [s for s in dataset.samples if s.label == label and s.split == split][:per_label]
+    ]
+    strips = [_strip(dataset.frames(sample), num_columns) for sample in rows]
+    ratio = strips[0].shape[0] / strips[0].shape[1]
+    figure = Figure(figsize=(10, len(rows) * (10 * ratio + 0.35)), layout="constrained")
+    for sample, strip, axes in zip(rows, strips, np.ravel(figure.subplots(len(rows), 1, squeeze=False)), strict=True):
+        axes.imshow(strip)
+        axes.set_axis_off()
+        about = f"{shortened(sample.name, 60)}   {sample.duration_seconds:.1f} s"
+        axes.set_title(shortened(sample.label), loc="left", fontsize="medium")
+        axes.set_title(about, loc="right", color=_GREY, fontsize="small")
+    return figure
+
+
+def _strip(frames: np.ndarray, num_columns: int) -> np.ndarray:
+    """Frames of a stack from first to last, side by side: `(H, num_columns * W, 3)`."""
+    chosen = np.linspace(0, len(frames) - 1, num_columns).round().astype(int)
+    return np.concatenate(list(np.asarray(frames[chosen])), axis=1)  # (columns, H, W, 3) -> (H, columns*W, 3)
+
+
+def shortened(name: str, longest: int = _LONGEST_NAME) -> str:
+    """A name without its middle, if it is too long: the ends tell names apart."""
+    half = longest // 2
+    return name if len(name) <= longest else f"{name[: half - 1]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"

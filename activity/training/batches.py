@@ -1,0 +1,191 @@
+"""What training eats: batches of padded clips with their masks, made anew and reproducibly each epoch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+from keras import ops
+
+from activity.video.clips import window_starts
+
+_MAX_SHIFT = 0.06  # of the frame's size
+
+_MAX_GAIN = 0.2  # brightness 0.8 to 1.2
+
+_MOST_ON_DEVICE = 2e9  # bytes of features; more stay in main memory, and a batch at a time goes to the device
+
+
+Batch: TypeAlias = tuple[dict[str, Any], np.ndarray]  # the inputs of a model by name, label ids (B,)
+
+
+class ClipBatches:
+    """Batches of padded clips with their masks and label ids. All have one shape, so that one graph does for all.
+
+    Args:
+        stacks: per sample `(N, ...)`.
+        label_ids: per sample.
+        num_frames: T. Of a longer stack, training takes one window at random an epoch, otherwise all windows.
+        batch_size: clips in a batch; fewer if there are not so many.
+        training: shuffle and take random windows.
+        seed: of everything random, together with the epoch.
+
+    Attributes:
+        num_windows: clips in an epoch. What the last batch has beyond them are the first ones once more.
+    """
+
+    name: str  # of the model's input
+
+    def __init__(
+        self,
+        stacks: Sequence[Any],
+        label_ids: Sequence[int],
+        *,
+        num_frames: int,
+        batch_size: int,
+        training: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.stacks, self.label_ids = stacks, np.asarray(label_ids, np.int32)
+        self.lengths = np.array([len(stack) for stack in stacks])
+        self.num_frames, self.training, self.seed = num_frames, training, seed
+        self.num_windows = len(self._windows(np.random.default_rng(seed))[0])
+        self.batch_size = min(batch_size, self.num_windows)
+
+    def __len__(self) -> int:
+        return -(-self.num_windows // self.batch_size)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch, the same for the same seed and number: a resumed run sees what a whole one does."""
+        rng = np.random.default_rng([self.seed, number])
+        samples, starts = self._windows(rng)  # (W,) each
+        order = np.resize(np.arange(self.num_windows), (len(self), self.batch_size))  # starts again at its end
+        seeds = rng.integers(2**63, size=order.shape)
+        for chosen, of_clips in zip(order, seeds, strict=True):
+            clip_samples, firsts = samples[chosen], starts[chosen]  # (B,) each
+            frames = firsts[:, None] + np.arange(self.num_frames)  # (B, T)
+            mask = frames < self.lengths[clip_samples, None]  # (B, T)
+            clips = self._clips(clip_samples, frames, mask, of_clips)
+            # as tensors, so that a batch made ahead is on the device already; torch takes no mixture of both
+            inputs = {self.name: ops.convert_to_tensor(clips), "mask": ops.convert_to_tensor(mask)}
+            yield inputs, self.label_ids[clip_samples]
+
+    def _windows(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The sample and the first frame of each window of an epoch, in its order."""
+        if self.training:
+            starts = rng.integers(0, np.maximum(0, self.lengths - self.num_frames), endpoint=True)
+            samples = rng.permutation(len(self.lengths))
+            return samples, starts[samples]
+        of_samples = [window_starts(int(length), self.num_frames) for length in self.lengths]
+        return np.repeat(np.arange(len(of_samples)), [len(s) for s in of_samples]), np.concatenate(of_samples)
+
+    def _clips(self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> Any:
+        """`(B, T, ...)`, zeros on padding, of `(B,)` samples, `(B, T)` frames and mask, and `(B,)` seeds."""
+        raise NotImplementedError
+
+
+class FeatureBatches(ClipBatches):
+    """Of features `(N, S, D)` in memory: all lie in one table on the device, of which a batch takes its rows."""
+
+    name = "features"
+
+    def __init__(self, stacks: Sequence[np.ndarray], label_ids: Sequence[int], **options: Any) -> None:
+        super().__init__(stacks, label_ids, **options)
+        table = np.concatenate([*stacks, np.zeros_like(stacks[0][:1])])  # the last row is padding
+        self._rows = np.cumsum(self.lengths) - self.lengths  # of the first frame of each sample
+        self._padding = len(table) - 1
+        on_device = table.nbytes <= _MOST_ON_DEVICE
+        self._take = partial(ops.take, ops.convert_to_tensor(table)) if on_device else partial(np.take, table)
+
+    def _clips(self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> Any:
+        rows = np.where(mask, self._rows[samples, None] + frames, self._padding)
+        return self._take(rows.astype(np.int32), axis=0)  # (B, T) -> (B, T, S, D)
+
+
+class FrameBatches(ClipBatches):
+    """Of frame stacks `(N, S, H, W, 3)`, or what a network made of them, which are opened when asked for.
+
+    Args:
+        augment: streams of the frames to shift and brighten in training, each clip as a whole; none by default.
+        flip: with `augment`, mirror clips at random.
+        options: those of `ClipBatches`.
+    """
+
+    name = "frames"
+
+    def __init__(
+        self,
+        stacks: Sequence[Any],
+        label_ids: Sequence[int],
+        *,
+        augment: Sequence[str] = (),
+        flip: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(stacks, label_ids, **options)
+        self.augment, self.flip = augment if self.training else (), flip
+        first = stacks[0][:1]
+        self._item_shape, self._dtype = first.shape[1:], first.dtype
+        # threads, because NumPy does not hold the interpreter while it copies
+        self._readers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="clips")
+
+    def _clips(self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        clips = np.zeros((*mask.shape, *self._item_shape), self._dtype)  # (B, T, S, ...)
+
+        def fill(clip: np.ndarray, sample: int, start: int, seed: int) -> None:
+            real = self.stacks[sample][start : start + self.num_frames]
+            if self.augment:
+                real = augment_frames(real, np.random.default_rng(seed), streams=self.augment, flip=self.flip)
+            clip[: len(real)] = real
+
+        list(self._readers.map(fill, clips, samples, frames[:, 0], seeds))
+        return clips
+
+
+class Ahead:
+    """What an iterator gives, each item made in a thread while the one before is in use.
+
+    Attributes:
+        waiting_seconds: how long items were waited for so far.
+    """
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self.waiting_seconds = 0.0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._items, self._end = items, object()
+        self._coming = self._thread.submit(next, items, self._end)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        start = time.perf_counter()
+        item = self._coming.result()
+        self.waiting_seconds += time.perf_counter() - start
+        if item is self._end:
+            self._thread.shutdown()
+            raise StopIteration
+        self._coming = self._thread.submit(next, self._items, self._end)
+        return item
+
+
+def augment_frames(frames: np.ndarray, rng: np.random.Generator, *, streams: Sequence[str], flip: bool) -> np.ndarray:
+    """Shift, brighten and perhaps mirror `(N, S, H, W, 3)` uint8: one draw for the whole clip, so motion stays true."""
+    height, width = frames.shape[2:4]
+    pad_y, pad_x = int(height * _MAX_SHIFT), int(width * _MAX_SHIFT)
+    top, left = rng.integers(0, 2 * pad_y + 1), rng.integers(0, 2 * pad_x + 1)
+    gain = rng.uniform(1 - _MAX_GAIN, 1 + _MAX_GAIN)
+    mirror = flip and rng.random() < 0.5
+    frames = np.pad(frames, ((0, 0), (0, 0), (pad_y, pad_y), (pad_x, pad_x), (0, 0)), mode="edge")
+    frames = frames[:, :, top : top + height, left : left + width]
+    dark = np.array(
+        [0.0 if stream == "rgb" else 127.5 for stream in streams]
+    )  # what no light, or no change, looks like
+    tables = np.clip(np.rint(dark + (np.arange(256)[:, None] - dark) * gain), 0, 255).astype(np.uint8)  # (256, S)
+    frames = np.stack([tables[:, s][frames[:, s]] for s in range(len(streams))], axis=1)
+    return frames[:, :, :, ::-1] if mirror else frames

@@ -1,0 +1,200 @@
+"""One stage of teaching: a fixed course of steps, all members at once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from activity.config import TrainConfig
+from activity.errors import ActivityError
+from activity.models.layers import uses_jit
+from activity.progress import progress_bar
+from activity.training.batches import Ahead, ClipBatches
+from activity.training.checkpoint import Checkpoint
+
+TIMES = ("seconds", "waiting_seconds")  # of each row: all else is the same for the same seed
+
+_WARM_UP = 0.05  # share of the steps in which the learning rate rises
+
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of training did.
+
+    Attributes:
+        name: `head`, `fine_tune` or `scratch`.
+        rows: one an epoch: `epoch`, `loss`, `accuracy`, with a val split `val_loss`, `val_accuracy`, and how long the
+            epoch took in `seconds`, of which `waiting_seconds` the network stood still for its next batch.
+    """
+
+    name: str
+    rows: list[dict[str, float]]
+
+    @property
+    def seconds(self) -> float:
+        """How long all epochs took."""
+        return sum(row["seconds"] for row in self.rows)
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of that time in which the network waited for data, 0 to 1."""
+        return sum(row["waiting_seconds"] for row in self.rows) / max(self.seconds, 1e-9)
+
+    def as_text(self) -> str:
+        """One line for a terminal."""
+        last = self.rows[-1]
+        scores = f"training loss {last['loss']:.3f}, accuracy {last['accuracy']:.3f}"
+        if "val_loss" in last:
+            scores += f"; validation loss {last['val_loss']:.3f}, accuracy {last['val_accuracy']:.3f}"
+        time_text = f"{self.seconds:.1f} s, {self.waiting_share:.0%} of it waiting for data"
+        return f"{self.name:16} {len(self.rows)} epochs; {scores}; {time_text}"
+
+
+def fit(
+    model: keras.Model,
+    batches: Callable[[str], ClipBatches | None],
+    config: TrainConfig,
+    num_epochs: int,
+    optimizer: Callable[..., keras.optimizers.Optimizer],
+    learning_rate: float,
+    stage_dir: Path,
+) -> Stage:
+    """Teach a model whose output are the opinions `(B, M, C)` of its members."""
+    checkpoint = Checkpoint(stage_dir, num_epochs)
+    train_batches, val_batches = batches("train"), batches("val")
+    assert train_batches is not None
+    num_steps = num_epochs * len(train_batches)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, num_steps, warmup_target=learning_rate, warmup_steps=int(_WARM_UP * num_steps)
+    )
+    adamw = optimizer(schedule, weight_decay=config.weight_decay, clipnorm=1.0)
+    adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    # a metric, not a function: one that makes its variables in the first step has TensorFlow trace the step twice
+    metric = keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")
+    model.compile(adamw, loss=loss_of_members, metrics=[metric], jit_compile=uses_jit())
+    first_epoch = checkpoint.begin(model)
+    if checkpoint.finished:
+        _logger.info("%s: finished earlier, its weights are used", stage_dir.name)
+        return Stage(stage_dir.name, checkpoint.rows)
+    class_weight = _class_weight(train_batches.label_ids) if config.class_weight == "balanced" else None
+    epochs = range(first_epoch, num_epochs)
+    with _memory_in_words(), progress_bar(total=num_epochs, desc=f"training {stage_dir.name}", unit="epoch") as bar:
+        bar.update(first_epoch)
+        for row in _teach(model, train_batches, val_batches, epochs, class_weight):
+            checkpoint.end_epoch(model, row)
+            scores = [f"{name} {row[key]:.3f}" for name, key in _SHOWN.items() if key in row]
+            bar.set_postfix_str(", ".join(scores), refresh=False)
+            bar.update()
+    return Stage(stage_dir.name, checkpoint.rows)
+
+
+def _teach(
+    model: keras.Model,
+    train_batches: ClipBatches,
+    val_batches: ClipBatches | None,
+    epochs: range,
+    class_weight: dict[int, float] | None,
+) -> Iterator[dict[str, float]]:
+    """The row of each epoch.
+
+    Not `Model.fit`: it sets its feed up anew each epoch and copies each batch twice, which takes longer than the step
+    of a head, and it cannot tell how long it waits.
+    """
+    batches = Ahead(batch for epoch in epochs for batch in train_batches.epoch(epoch))
+    for epoch in epochs:
+        start, waited = time.perf_counter(), batches.waiting_seconds
+        model.reset_metrics()
+        for inputs, label_ids in islice(batches, len(train_batches)):
+            logs = model.train_on_batch(inputs, label_ids, class_weight=class_weight, return_dict=True)
+        row = {"epoch": epoch, "loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])}
+        waited = batches.waiting_seconds - waited
+        if val_batches:
+            scores, waited_for_val = _judge(model, val_batches)
+            row, waited = {**row, **scores}, waited + waited_for_val
+        yield {**row, "seconds": time.perf_counter() - start, "waiting_seconds": waited}
+
+
+def _judge(model: keras.Model, val_batches: ClipBatches) -> tuple[dict[str, float], float]:
+    """Loss and accuracy on other clips, and seconds of waiting for them."""
+    batches = Ahead(val_batches.epoch(0))
+    judged = [(model.predict_on_batch(inputs), label_ids) for inputs, label_ids in batches]
+    # what fills the last batch up is not judged
+    opinions, label_ids = (np.concatenate(parts)[: val_batches.num_windows] for parts in zip(*judged, strict=True))
+    losses, right = loss_of_members(label_ids, opinions), accuracy(label_ids, opinions)
+    scores = {"val_loss": float(ops.mean(losses)), "val_accuracy": float(ops.mean(right))}
+    return scores, batches.waiting_seconds
+
+
+def loss_of_members(label_ids: Any, opinions: Any) -> Any:
+    """Mean cross-entropy of the members, each on its own: `(B,)` ids and `(B, M, C)` probabilities to `(B,)`.
+
+    What is taught apart makes different mistakes, and its mean is better than that of members taught as one
+    (Lakshminarayanan et al. 2017, deep ensembles).
+    """
+    ids = ops.broadcast_to(ops.reshape(ops.cast(label_ids, "int32"), (-1, 1)), ops.shape(opinions)[:2])  # (B, M)
+    return ops.mean(keras.losses.sparse_categorical_crossentropy(ids, opinions), axis=1)
+
+
+def accuracy(label_ids: Any, opinions: Any) -> Any:
+    """Whether the fused opinions `(B, M, C)` are right: `(B,)` 0 or 1."""
+    ids = ops.cast(ops.reshape(label_ids, (-1,)), "int32")
+    best = ops.argmax(ops.mean(ops.log(ops.maximum(opinions, 1e-7)), axis=1), axis=-1)
+    return ops.cast(ops.equal(ids, ops.cast(best, "int32")), "float32")
+
+
+class LayerwiseAdamW(keras.optimizers.AdamW):
+    """AdamW with a rate for each variable (discriminative fine-tuning, Howard & Ruder 2018).
+
+    Args:
+        rates: path of a variable -> share of the learning rate; 1 for what is not named.
+    """
+
+    def __init__(self, *args: Any, rates: Mapping[str, float], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._rates_by_path, self._rates = dict(rates), list[float]()
+
+    def build(self, variables: Any) -> None:
+        """Also note the rates in the order of the variables."""
+        super().build(variables)
+        self._rates = [self._rates_by_path.get(variable.path, 1.0) for variable in variables]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """A step of the one variable at its own rate."""
+        super().update_step(gradient, variable, learning_rate * self._rates[self._get_variable_index(variable)])
+
+
+@contextlib.contextmanager
+def _memory_in_words() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
+            raise
+        raise ActivityError(
+            "not enough memory for a step of training; use a smaller --batch-size, fewer --streams, a smaller "
+            "backbone, or frames of less --size"
+        ) from error
+
+
+def _class_weight(label_ids: np.ndarray) -> dict[int, float]:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    classes = np.unique(label_ids)
+    weights = compute_class_weight("balanced", classes=classes, y=label_ids)
+    return dict(zip(classes.tolist(), weights.tolist(), strict=True))
+
+
+_SHOWN = {"train": "accuracy", "val": "val_accuracy"}

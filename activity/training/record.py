@@ -1,0 +1,37 @@
+"""What a model file tells people of how it came about; `activity.reports.card` reads it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from activity.config import TrainConfig, as_dict
+from activity.datasets.dataset import Dataset
+from activity.datasets.samples import SPLITS, content_of
+from activity.training.fitting import Stage
+
+
+def record_of(dataset: Dataset, config: TrainConfig, stages: Sequence[Stage]) -> dict[str, Any]:
+    """How a model was taught, and with which videos; ready for JSON."""
+    of = {split: [sample for sample in dataset.samples if sample.split == split] for split in SPLITS}
+    labels = {split: Counter(sample.label for sample in of[split]) for split in SPLITS}
+    groups = {split: {sample.group for sample in of[split]} for split in SPLITS}
+    return {
+        "training": as_dict(config),
+        "dataset": str(dataset.dataset_dir),
+        "num_videos": {split: len(of[split]) for split in SPLITS},
+        "counts": {label: {split: labels[split][label] for split in SPLITS} for label in dataset.labels},
+        "num_groups": {split: len(groups[split]) for split in SPLITS},
+        "num_torn_groups": sum(map(len, groups.values())) - len(set().union(*groups.values())),  # in several splits
+        "taught": sorted({content_of(sample) for sample in of["train"] + of["val"]}),
+        "held_out": sorted({content_of(sample) for sample in of["test"]}),
+        **when(stages),
+    }
+
+
+def when(stages: Sequence[Stage]) -> dict[str, Any]:
+    """The `date` (now, UTC) and how many `seconds` the stages took: all that is not the same again for a seed."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"date": now, "seconds": round(sum(stage.seconds for stage in stages), 1)}

@@ -1,0 +1,396 @@
+"""Teach a classifier: the head on cached features, then, if asked, the last layers of the backbone on frames.
+
+A run keeps its state in a folder, one sub-folder a stage, so that it can be killed at any point and resumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from activity.config import ClipSpec, TrainConfig, as_dict
+from activity.datasets.dataset import Dataset, Stacks
+from activity.datasets.samples import Sample
+from activity.errors import ActivityError, DatasetError
+from activity.evaluation.calibration import Calibration, calibrate
+from activity.files import atomic_file
+from activity.models.backbones import build_backbone, default_weights, split_backbone
+from activity.models.classifier import ActivityClassifier
+from activity.models.devices import gpu_names
+from activity.models.heads import build_head, opinions_of_standardized, standardize, standardized
+from activity.runtimes.features import cache_activations, extract_features
+from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
+from activity.training.fitting import TIMES, LayerwiseAdamW, Stage, fit
+from activity.training.record import record_of
+
+_FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
+
+_LAYER_DECAY = 0.9  # each layer of the backbone learns so much slower than the one above it
+
+_WINDOW_QUANTILE = 0.25  # of the clips' durations: three in four clips are longer than a window of a long video
+
+_NUMBERS_AT_ONCE = 96 * 224 * 224 * 3  # that go into what is taught; all of MobileNetV2 then takes about 6 GB
+
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What `train` gives.
+
+    Attributes:
+        classifier: taught, and calibrated where there is a val split.
+        stages: in their order.
+        calibration: how sure it may be; `None` without a val split.
+    """
+
+    classifier: ActivityClassifier
+    stages: list[Stage]
+    calibration: Calibration | None
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of all stages, each with the name of its `stage`; without times, so the same again for a seed."""
+        rows = [{"stage": stage.name, **row} for stage in self.stages for row in stage.rows]
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+    def as_text(self) -> str:
+        """A line a stage, for a terminal."""
+        lines = [stage.as_text() for stage in self.stages]
+        return "\n".join([*lines, self.calibration.as_text()] if self.calibration else lines)
+
+
+def train(
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    work_dir: Path | str,
+    resume: bool = False,
+    backbone: keras.Model | None = None,
+) -> TrainingRun:
+    """Teach a classifier on the train split; the test split is not touched.
+
+    A backbone with pretrained weights stays frozen while the head learns from cached features; `config.fine_tune` then
+    teaches its last layers. A backbone without pretrained weights learns together with the head.
+
+    How long it learns is fixed: the learning rate rises and falls once (Loshchilov & Hutter 2017) and the last weights
+    are kept. On small sets that is better than to stop at the lowest validation loss, which is mostly chance there.
+    So nothing is chosen by the val split; it is judged each epoch, and calibrates the model at the end.
+
+    Args:
+        dataset: made by `preprocess`.
+        config: how to teach.
+        work_dir: folder for the state of the run and its log; another run's state in it is replaced.
+        resume: go on where a killed run with the same configuration stopped.
+        backbone: that of `config`, if it is at hand; it must stay frozen.
+
+    Raises:
+        DatasetError: a split is empty, or a label has no training videos.
+        ModelFileError: the weights of the backbone cannot be had.
+    """
+    work_dir = Path(work_dir)
+    check_labels(dataset)
+    _warn_of_flip(dataset, config)
+    keras.utils.set_random_seed(config.seed)
+    with _precision(config.mixed_precision):
+        names, classifier = stage_names(config), build_classifier(dataset, config, backbone)
+        _claim_work_dir(work_dir, dataset, config, resume)  # last: what cannot run must not replace what did
+        stages = [_STAGES[name](classifier, dataset, config, work_dir / name) for name in names]
+    if config.mixed_precision:
+        classifier = _in_float32(classifier, dataset, config)
+    calibration = _calibrate(classifier, dataset, config)
+    run = TrainingRun(classifier, stages, calibration)
+    classifier.record = {
+        **record_of(dataset, config, stages),
+        "calibration": calibration.as_dict() if calibration else None,
+        "history": run.history,
+    }
+    return run
+
+
+def teach_on(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, *, work_dir: Path) -> TrainingRun:
+    """Teach the head of a taught classifier on the train split of a data set, and calibrate it by the val split.
+
+    Its backbone and the statistics of its features stay as they are, and so does its record.
+
+    Args:
+        classifier: knows all labels of the data set; changed in place.
+        dataset: of the classifier's spec.
+        config: how to teach.
+        work_dir: folder for the state of the run and its log; another run's state in it is replaced.
+    """
+    keras.utils.set_random_seed(config.seed)
+    _claim_work_dir(work_dir, dataset, config, resume=False)
+    stage = _teach_head(classifier, dataset, config, work_dir / "head", fresh=False)
+    return TrainingRun(classifier, [stage], _calibrate(classifier, dataset, config))
+
+
+def build_classifier(
+    dataset: Dataset,
+    config: TrainConfig,
+    backbone: keras.Model | None = None,
+    labels: Sequence[str] | None = None,
+) -> ActivityClassifier:
+    """An untaught classifier for a data set: the backbone with its weights, the head with random ones.
+
+    It knows the labels of the data set, if no others are given.
+    """
+    spec, labels = dataset.spec, labels or dataset.labels
+    if backbone is None:
+        backbone = build_backbone(config.backbone, height=spec.height, width=spec.width, weights=config.weights)
+    if spec.frames_per_second:
+        clip_seconds = window_seconds = spec.num_frames / spec.frames_per_second
+    else:
+        durations = [sample.duration_seconds for sample in dataset.samples]
+        clip_seconds, window_seconds = max(durations), np.quantile(durations, _WINDOW_QUANTILE)
+    head = _build_head(spec, config, backbone, len(labels))
+    return ActivityClassifier(
+        backbone, head, spec=spec, labels=labels, clip_seconds=clip_seconds, window_seconds=window_seconds
+    )
+
+
+def _build_head(spec: ClipSpec, config: TrainConfig, backbone: keras.Model, num_labels: int) -> keras.Model:
+    return build_head(
+        config.head,
+        num_features=backbone.output_shape[-1],
+        num_streams=len(spec.streams),
+        num_labels=num_labels,
+        units=config.units,
+        dropout=config.dropout,
+        layers=config.layers,
+        merge_mode=config.merge_mode,
+        members=config.members,
+    )
+
+
+def unfreeze(backbone: keras.Model, num_layers: int) -> None:
+    """Make the last `num_layers` layers that can learn trainable, all others not, BatchNormalization never.
+
+    Batch statistics of a few clips would destroy what ImageNet taught, and only `trainable=False` keeps the moving
+    averages still in `fit` (Keras issue 20285). Compile again after this.
+    """
+    backbone.trainable = True
+    able = [x for x in backbone.layers if x.weights and not isinstance(x, keras.layers.BatchNormalization)]
+    taught = able[max(0, len(able) - num_layers) :]
+    for layer in backbone.layers:
+        layer.trainable = layer in taught
+
+
+# === Stages ===
+
+
+def stage_names(config: TrainConfig) -> list[str]:
+    """The stages of a run, in their order; raises `ActivityError` for what cannot be fine-tuned."""
+    if (config.weights or default_weights(config.backbone)) == "none":
+        if config.fine_tune:
+            raise ActivityError(f"--fine-tune needs pretrained weights; without, all of {config.backbone} is taught")
+        return ["scratch"]
+    return ["head", "fine_tune"] if config.fine_tune else ["head"]
+
+
+def _teach_head(
+    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path, *, fresh: bool = True
+) -> Stage:
+    head = classifier.head
+    features = partial(extract_features, dataset, backbone=classifier.backbone, runtime=config.runtime)
+    if fresh:
+        standardize(head, features(dataset.split("train")))
+
+    def stacks(samples: Sequence[Sample]) -> list[np.ndarray]:
+        return standardized(head, features(samples))
+
+    return fit(
+        opinions_of_standardized(head),
+        partial(_batches, classifier, dataset, stacks, FeatureBatches, config),
+        config,
+        config.epochs,
+        keras.optimizers.AdamW,
+        config.learning_rate,
+        stage_dir,
+    )
+
+
+def _teach_last_layers(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
+    backbone = classifier.backbone
+    unfreeze(backbone, config.fine_tune)
+    taught = [layer for layer in backbone.layers if layer.trainable_variables]
+    rates = {v.path: _LAYER_DECAY**depth for depth, layer in enumerate(taught[::-1], 1) for v in layer.variables}
+    below, above = split_backbone(backbone)
+    stacks: Callable[[Sequence[Sample]], Stacks]
+    make: Callable[..., ClipBatches]
+    if below:  # it stays as it is, so once is enough for all epochs; nothing is left to shift or to mirror then
+        stacks, make = partial(cache_activations, dataset, model=below, runtime=config.runtime), FrameBatches
+    else:
+        stacks, make = partial(_frames, dataset), partial(FrameBatches, augment=dataset.spec.streams, flip=config.flip)
+    stage = _teach_end_to_end(
+        classifier.opinions(above),
+        partial(_batches, classifier, dataset, stacks, make),
+        config,
+        config.fine_tune_epochs,
+        partial(LayerwiseAdamW, rates=rates),
+        config.learning_rate * _FINE_TUNE_LEARNING_RATE,
+        stage_dir,
+    )
+    backbone.trainable = False
+    return stage
+
+
+def _teach_everything(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
+    make = partial(FrameBatches, augment=dataset.spec.streams, flip=config.flip)
+    return _teach_end_to_end(
+        classifier.opinions(classifier.backbone),
+        partial(_batches, classifier, dataset, partial(_frames, dataset), make),
+        config,
+        config.epochs,
+        keras.optimizers.AdamW,
+        config.learning_rate,
+        stage_dir,
+    )
+
+
+def _teach_end_to_end(
+    model: keras.Model,
+    batches: Callable[..., ClipBatches | None],
+    config: TrainConfig,
+    num_epochs: int,
+    optimizer: Callable[..., keras.optimizers.Optimizer],
+    learning_rate: float,
+    stage_dir: Path,
+) -> Stage:
+    # A step's clips go through the backbone a few at a time and their gradients are added up: BatchNormalization is
+    # frozen or absent, so this gives the same step in less memory.
+    num_numbers = int(np.prod(model.input["frames"].shape[1:]))
+    parts = min(-(-config.batch_size * num_numbers // _NUMBERS_AT_ONCE), config.batch_size)
+    if parts > 1:
+        optimizer = partial(optimizer, gradient_accumulation_steps=parts)
+    config = dataclasses.replace(config, batch_size=-(-config.batch_size // parts))
+    return fit(model, partial(batches, config), config, num_epochs, optimizer, learning_rate, stage_dir)
+
+
+def _frames(dataset: Dataset, samples: Sequence[Sample]) -> Stacks:
+    return Stacks(dataset.frames, samples, dataset.spec.streams)
+
+
+_STAGES = {"head": _teach_head, "fine_tune": _teach_last_layers, "scratch": _teach_everything}
+
+
+def _batches(
+    classifier: ActivityClassifier,
+    dataset: Dataset,
+    stacks: Callable[[Sequence[Sample]], Sequence[Any]],
+    make: Callable[..., ClipBatches],
+    config: TrainConfig,
+    split: str,
+) -> ClipBatches | None:
+    """What a stage eats of one split, `None` if the split is empty."""
+    samples = [sample for sample in dataset.samples if sample.split == split]
+    if not samples:
+        return None
+    return make(
+        stacks(samples),
+        [classifier.labels.index(sample.label) for sample in samples],
+        num_frames=classifier.spec.num_frames,
+        batch_size=config.batch_size,
+        training=split == "train",
+        seed=config.seed,
+    )
+
+
+# === Before and after ===
+
+
+def check_labels(dataset: Dataset) -> None:
+    """Raise `DatasetError` unless there are two labels, each with training videos."""
+    taught = {sample.label for sample in dataset.split("train")}
+    absent = sorted(set(dataset.labels) - taught)
+    if absent:
+        raise DatasetError(
+            f"{dataset.dataset_dir}: no training videos of {', '.join(absent)}; add videos of them, or leave them out"
+        )
+    if len(taught) < 2:
+        raise DatasetError(f"{dataset.dataset_dir}: expected two or more labels, received only {', '.join(taught)}")
+
+
+def _warn_of_flip(dataset: Dataset, config: TrainConfig) -> None:
+    if not config.flip:
+        return
+    if stage_names(config) == ["head"]:
+        _logger.warning("--flip does nothing here: it needs --fine-tune, or a backbone taught from scratch")
+    sided = [
+        x
+        for x in dataset.labels
+        if set(re.split(r"[^a-z]+", x.lower())) & {"left", "right", "clockwise", "links", "rechts"}
+    ]
+    if sided:
+        _logger.warning("--flip mirrors videos, which makes one of the other out of: %s", ", ".join(sided))
+
+
+def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resume: bool) -> None:
+    """Make the folder that of this run, or check that it is."""
+    note = work_dir / "config.json"
+    rows = [(sample.sample_id, sample.label, sample.split) for sample in dataset.samples]
+    digest = hashlib.blake2b(json.dumps([as_dict(dataset.spec), rows]).encode(), digest_size=8).hexdigest()
+    settings = {**as_dict(config), "dataset": digest}
+    try:
+        previous = json.loads(note.read_text(encoding="utf-8")) if resume else None
+    except (OSError, ValueError):
+        previous = None
+        _logger.info("nothing to resume in %s, training starts anew", work_dir)
+    if previous is not None:
+        changed = [
+            f"{name} was {previous.get(name)}, now {value}"
+            for name, value in settings.items()
+            if previous.get(name) != value
+        ]
+        if changed:
+            raise ActivityError(f"{work_dir}: cannot resume with other settings: {'; '.join(changed)}")
+        return
+    for stage in _STAGES:
+        shutil.rmtree(work_dir / stage, ignore_errors=True)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with atomic_file(note, "w") as file:
+        json.dump(settings, file, indent=2)
+
+
+@contextlib.contextmanager
+def _precision(mixed: bool) -> Iterator[None]:
+    if mixed and not gpu_names():
+        _logger.warning("mixed precision gains nothing on a CPU, training in float32")
+        mixed = False
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16" if mixed else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _in_float32(taught: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> ActivityClassifier:
+    """The taught weights in a float32 model: nothing of the training's precision."""
+    fresh = build_classifier(dataset, dataclasses.replace(config, weights="none"))
+    fresh.set_weights(taught.get_weights())
+    return fresh
+
+
+def _calibrate(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> Calibration | None:
+    samples = [sample for sample in dataset.samples if sample.split == "val"]
+    if not samples:
+        return None
+    keep = stage_names(config) == ["head"]
+    features = extract_features(dataset, samples, classifier.backbone, keep=keep, runtime=config.runtime)
+    label_ids = np.asarray([classifier.labels.index(sample.label) for sample in samples])
+    return calibrate(classifier, features, label_ids, precision=config.precision)

@@ -1,0 +1,1 @@
+"""A file or a camera to sampled, padded, masked frames."""

@@ -1,0 +1,263 @@
+"""Streams: the pictures that are made of a video's frames, one of each stream for every sampled frame.
+
+    rgb      the frame itself
+    motion   what changed since 80 ms ago (at the start: in the first 80 ms), in colour: 127.5 + 2 (after - before)
+    closeup  three consecutive differences of 80 ms in grey, as the three channels, cut out around what moves
+
+A backbone that learned photographs reads all three: grey is no motion, edges are moving contours. In `closeup` the
+movement of the camera is taken out first (sparse optical flow, Lucas & Kanade 1981; a similarity transform by RANSAC,
+Fischler & Bolles 1981), so a small figure that a shaking camera follows fills the picture. The idea that differences of
+frames carry the activity is that of two-stream networks (Simonyan & Zisserman 2014, with optical flow) and of temporal
+segment networks (Wang et al. 2016, with RGB differences).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from activity.config import ClipSpec
+
+GAP_SECONDS = 0.08  # between two frames that are compared; 0.12 is worse on tennis strokes, and no better on Weizmann
+
+_GAIN = 2.0  # a change of 64 grey levels or more saturates
+
+_WORKING_SIZE = 640  # pixels, the longer side of what closeups are cut from
+
+_TRACKING_SIZE = 160  # pixels, the longer side of what is looked at to find where something moves
+
+
+def compared_frames(index: int, gap: int, last: int | None = None) -> list[int]:
+    """The four frames whose three differences make the closeup of a frame: two before it, itself, one after.
+
+    Near the first and the last frame of a video they are the nearest four that lie within it.
+
+    Args:
+        index: of the frame.
+        gap: see `gap_frames`.
+        last: index of the last frame of the video, if it is known.
+    """
+    first = max(0, index - 2 * gap if last is None else min(index - 2 * gap, last - 3 * gap))
+    return [first + k * gap for k in range(4)]
+
+
+def gap_frames(spec: ClipSpec, frames_per_second: float) -> int:
+    """How many frames apart two frames are that are compared; 0 if the streams of `spec` compare none."""
+    return 0 if spec.streams == ("rgb",) else max(1, round(GAP_SECONDS * frames_per_second))
+
+
+@dataclass
+class Seen:
+    """A frame, in the sizes that the streams need."""
+
+    picture: np.ndarray  # (H, W, 3) uint8 RGB
+    grey: np.ndarray | None  # (h, w) uint8
+
+
+@dataclass
+class _Moving:
+    """A sampled frame whose closeup waits for the rest of its block."""
+
+    pictures: dict[str, np.ndarray]  # of the other streams
+    differences: np.ndarray  # (h, w, 3) float32
+
+
+class StreamMaker:
+    """Makes the pictures of all streams while a video is decoded; memory does not grow with its length.
+
+    Args:
+        spec: which streams, at what size.
+        gap: see `gap_frames`.
+        resize: brings a frame to the size of `spec`.
+        take: receives each sampled frame, `(S, H, W, 3)` uint8 in the order of `spec.streams`.
+        block: closeups are handed over so many at a time, by default a clip; the square follows what moves in the
+            clip that ends there.
+    """
+
+    def __init__(
+        self,
+        spec: ClipSpec,
+        gap: int,
+        resize: Callable[[np.ndarray], np.ndarray],
+        take: Callable[[np.ndarray], object],
+        *,
+        block: int | None = None,
+    ) -> None:
+        self._spec, self._gap, self._resize, self._take = spec, gap, resize, take
+        self._block = block or spec.num_frames
+        self._closeup = "closeup" in spec.streams
+        self._seen: dict[int, Seen] = {}  # by index, the last few
+        self._due: list[int] = []  # sampled frames that wait for the frame after them
+        self._waiting: list[_Moving] = []
+        self._energies: list[np.ndarray] = []  # of those that wait, and before them of the rest of a clip
+
+    def shrink(self, frame: np.ndarray) -> Seen:
+        """What is needed of a decoded frame, `(h, w, 3)` uint8 BGR."""
+        picture = cv2.cvtColor(self._resize(frame), cv2.COLOR_BGR2RGB)
+        return Seen(picture, _working_grey(frame) if self._closeup else None)
+
+    def see(self, index: int, seen: Seen, copies: int) -> None:
+        """The next frame that was decoded, and how often it is sampled (0: only compared)."""
+        self._seen[index] = seen
+        self._due += [index] * copies
+        while self._due and self._newest(self._due[0]) <= index:
+            self._make(self._due.pop(0), None)
+        oldest = min(self._due[:1] + [index]) - 3 * self._gap
+        for known in [i for i in self._seen if i < oldest]:
+            del self._seen[known]
+
+    def finish(self) -> None:
+        """Hand over what still waits."""
+        for index in self._due:
+            self._make(index, max(self._seen))
+        self._due = []
+        self._hand_over_block()
+
+    def _newest(self, index: int) -> int:
+        """The last frame that the pictures of a frame need."""
+        return compared_frames(index, self._gap)[-1] if self._closeup else max(index, self._gap)
+
+    def _make(self, index: int, last: int | None) -> None:
+        pictures = {"rgb": self._at(index).picture}
+        if "motion" in self._spec.streams:
+            before = max(0, index - self._gap)
+            change = self._at(before + self._gap).picture.astype(np.float32) - self._at(before).picture
+            pictures["motion"] = as_picture(change)
+        if not self._closeup:
+            self._hand_over(pictures)
+            return
+        steps = [self._at(i).grey for i in compared_frames(index, self._gap, last)]
+        differences = [aligned_difference(a, b) for a, b in zip(steps[:-1], steps[1:], strict=True)]  # type: ignore[arg-type]
+        self._waiting.append(_Moving(pictures, np.stack(differences, axis=-1)))
+        self._energies.append(motion_energy(differences[1]))
+        if len(self._waiting) == self._block:
+            self._hand_over_block()
+
+    def _at(self, index: int) -> Seen:
+        """The frame of an index, or the nearest: there is none before the first, nor between those of a live stream."""
+        return self._seen[min(self._seen, key=lambda known: abs(known - index))]
+
+    def _hand_over_block(self) -> None:
+        if not self._waiting:
+            return
+        scale = self._waiting[0].differences.shape[0] / self._energies[0].shape[0]
+        squares = track_motion(self._energies, scale)[-len(self._waiting) :]
+        for moving, square in zip(self._waiting, squares, strict=True):
+            closeup = cut_square(moving.differences, square, self._spec.height, self._spec.width)
+            self._hand_over({**moving.pictures, "closeup": as_picture(closeup)})
+        self._waiting = []
+        self._energies = self._energies[max(0, len(self._energies) - self._spec.num_frames + self._block) :]
+
+    def _hand_over(self, pictures: dict[str, np.ndarray]) -> None:
+        self._take(np.stack([pictures[stream] for stream in self._spec.streams]))
+
+
+def as_picture(difference: np.ndarray) -> np.ndarray:
+    """Signed differences of grey levels, any shape, as uint8: 127.5 + 2 d, saturated."""
+    return np.clip(np.rint(127.5 + _GAIN * difference), 0, 255).astype(np.uint8)
+
+
+def aligned_difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """`after - before` once the movement of the camera is taken out; `(h, w)` uint8 twice to `(h, w)` float32.
+
+    Where no movement of the whole picture can be told, the plain difference; 0 where `before` does not reach.
+    """
+    transform = _camera_movement(before, after)
+    if transform is None:
+        return after.astype(np.float32) - before
+    size = (before.shape[1], before.shape[0])
+    moved = cv2.warpAffine(before.astype(np.float32), transform, size, flags=cv2.INTER_LINEAR)
+    reached = cv2.warpAffine(np.ones_like(moved), transform, size, flags=cv2.INTER_LINEAR)
+    reached = cv2.erode((reached > 0.99).astype(np.float32), np.ones((3, 3)))
+    return (after - moved) * reached
+
+
+def _camera_movement(before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
+    """The `(2, 3)` similarity transform from one grey frame to the next, `None` if too few points agree on one."""
+    corners = cv2.goodFeaturesToTrack(before, maxCorners=200, qualityLevel=0.01, minDistance=6)
+    if corners is None or len(corners) < 12:
+        return None
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, winSize=(15, 15), maxLevel=3)  # type: ignore[call-overload]
+    good = found.ravel() == 1
+    if good.sum() < 12:
+        return None
+    transform, agree = cv2.estimateAffinePartial2D(
+        corners[good], moved[good], method=cv2.RANSAC, ransacReprojThreshold=1.5, maxIters=500
+    )
+    if transform is None or agree.sum() < max(10, 0.35 * good.sum()):
+        return None
+    return transform if 0.8 < np.hypot(transform[0, 0], transform[1, 0]) < 1.25 else None
+
+
+def motion_energy(difference: np.ndarray) -> np.ndarray:
+    """How much moves where: `(h, w)` float32 differences to a small `(th, tw)` float32 map, 0 where little moves.
+
+    One flash must not outweigh a figure, so strong changes are capped; noise and a restless background lie below the
+    85th percentile; what the film is about stands rather in the middle.
+    """
+    height, width = difference.shape
+    scale = _TRACKING_SIZE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = np.abs(cv2.resize(difference, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
+    small = cv2.GaussianBlur(np.minimum(small, 40), (0, 0), 2)
+    x, y = (np.arange(n) / n - 0.5 for n in size)
+    middle = np.exp(-0.5 * ((x / 0.35)[None] ** 2 + (y / 0.455)[:, None] ** 2))
+    return (np.maximum(small - max(np.percentile(small, 85), 3), 0) * middle).astype(np.float32)
+
+
+def track_motion(energies: Sequence[np.ndarray], scale: float) -> list[tuple[float, float, float]]:
+    """The square around what moves, in each frame of a clip: `(x, y, side)`, its centre and size in pixels.
+
+    The square follows smoothly and keeps its size through the clip, so that coming nearer and going away show.
+
+    Args:
+        energies: of the frames of the clip, see `motion_energy`.
+        scale: pixels of the frame to one of the energies.
+    """
+    num, (height, width) = len(energies), energies[0].shape
+    smooth = np.stack([np.mean(energies[max(0, i - 2) : i + 3], axis=0) for i in range(num)])  # (n, th, tw)
+    totals = smooth.sum(axis=(1, 2))
+    if totals.sum() < 1e-3:
+        return [(width * scale / 2, height * scale / 2, min(height, width) * scale)] * num
+    moving = np.flatnonzero(totals >= 0.05 * totals.max())
+    columns, rows = smooth[moving].sum(axis=1), smooth[moving].sum(axis=2)  # (m, tw), (m, th)
+    frames = np.arange(num)
+    x, y = (
+        _smooth(np.interp(frames, moving, [(_quantile(v, 0.1) + _quantile(v, 0.9)) / 2 for v in profile]))
+        for profile in (columns, rows)
+    )
+    spreads = [max(_quantile(v, 0.95) - _quantile(v, 0.05) for v in pair) for pair in zip(columns, rows, strict=True)]
+    side = float(np.clip(1.25 * np.median(spreads), 0.3 * height, 1.1 * height))
+    return [(scale * cx, scale * cy, scale * side) for cx, cy in zip(x.tolist(), y.tolist(), strict=True)]
+
+
+def _quantile(profile: np.ndarray, share: float) -> int:
+    """The position below which this share of a profile lies."""
+    return int(np.searchsorted(np.cumsum(profile) / profile.sum(), share))
+
+
+def _smooth(track: np.ndarray) -> np.ndarray:
+    """A running median against jumps, then a running mean."""
+    reach = max(2, len(track) // 6)
+    median = np.array([np.median(track[max(0, i - reach) : i + reach + 1]) for i in range(len(track))])
+    half = reach // 2
+    return np.array([median[max(0, i - half) : i + half + 1].mean() for i in range(len(track))])
+
+
+def cut_square(picture: np.ndarray, square: tuple[float, float, float], height: int, width: int) -> np.ndarray:
+    """The square `(x, y, side)` of a picture `(h, w, 3)`, as `(height, width, 3)`; its rim fills what lies out."""
+    x, y, side = square
+    fx, fy = width / side, height / side
+    transform = np.array([[fx, 0, width / 2 - fx * x], [0, fy, height / 2 - fy * y]])
+    return cv2.warpAffine(picture, transform, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _working_grey(frame: np.ndarray) -> np.ndarray:
+    grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    scale = _WORKING_SIZE / max(grey.shape)
+    if scale >= 1:
+        return grey
+    return cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

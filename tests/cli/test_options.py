@@ -1,0 +1,89 @@
+"""Whether what the help promises can be typed. What commands do with it: test_cli.py."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from activity.cli.commands import COMMANDS
+from activity.cli.main import main
+from activity.cli.options import _EXAMPLES, parser
+
+EXAMPLES = [f"{name} {words}" for name, examples in _EXAMPLES.items() for words in examples]
+
+
+def test_every_command_has_examples_and_a_function():
+    assert set(_EXAMPLES) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_are_taken(example):
+    words = shlex.split(example.partition(" (")[0].partition(" > ")[0])
+    arguments = parser().parse_args(words)
+    assert arguments.command == words[0]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_the_examples(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert all(f"\n  activity {name} {words}".rstrip() in shown for words in _EXAMPLES[name])
+
+
+def test_help_tells_the_exit_statuses(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "exit status: 0 done, 1 an error" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("no_color", [{}, {"NO_COLOR": "1"}], ids=["colour", "no colour"])
+def test_nothing_is_coloured(no_color):
+    environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color", **no_color}
+    command = [sys.executable, "-m", "activity", "train", "no-such-folder", "--out", "m.keras"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("activity: no-such-folder: ")
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+class TestCompletion:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def complete(tmp_path_factory):
+        """What bash offers for a line that was begun."""
+        if not shutil.which("bash"):
+            pytest.skip("there is no bash")
+        folder = tmp_path_factory.mktemp("completion")
+        (folder / "clip one.mp4").touch()
+        (folder / "model.keras").touch()
+        script = subprocess.run(
+            [sys.executable, "-m", "activity", "completion", "bash"], capture_output=True, text=True, check=True
+        ).stdout
+
+        def offer(line):
+            words = line.split(" ")
+            program = (
+                f"{script}\nCOMP_WORDS=({' '.join(shlex.quote(word) for word in words)})\nCOMP_CWORD={len(words) - 1}\n"
+                '_shtab_activity\nprintf "%s\\n" "${COMPREPLY[@]}"'
+            )
+            done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, cwd=folder, check=True)
+            return done.stdout.splitlines()
+
+        return offer
+
+    def test_of_commands(self, complete):
+        assert complete("activity cl") == ["classify"]
+
+    def test_of_options(self, complete):
+        assert complete("activity classify --ann") == ["--annotate"]
+
+    def test_of_choices(self, complete):
+        assert complete("activity train --head bi") == ["bidirectional"] or complete("activity train --resize s") == [
+            ""
+        ]
+
+    def test_of_files(self, complete):
+        assert complete("activity classify mod") == ["model.keras"]

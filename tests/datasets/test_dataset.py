@@ -1,0 +1,217 @@
+import csv
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import NOISE_SPEC
+
+from activity.config import ClipSpec, as_dict
+from activity.datasets.dataset import (
+    MANIFEST_COLUMNS,
+    Stacks,
+    load_dataset,
+    map_array,
+    stack_path,
+    stream_dir,
+    write_stacks,
+)
+from activity.datasets.samples import Sample
+from activity.errors import DatasetError, VideoError
+from activity.files import atomic_file, read_csv, write_csv
+
+# === Files that appear whole or not at all ===
+
+
+def test_a_file_is_replaced_only_when_the_block_ends_well(tmp_path):
+    path = tmp_path / "a.txt"
+    with atomic_file(path, "w") as file:
+        file.write("old")
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), atomic_file(path, "w") as file:
+        file.write("new")
+        file.flush()
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_csv_there_and_back(tmp_path):
+    rows = [{"path": 'бег "fast", far\nnew line.avi', "reason": ""}, {"path": "b"}]
+    write_csv(tmp_path / "a.csv", ["path", "reason"], rows)
+    assert read_csv(tmp_path / "a.csv") == [rows[0], {"path": "b", "reason": ""}]
+    assert read_csv(tmp_path / "none.csv") == []
+
+
+# === Frame stacks ===
+
+
+@pytest.mark.parametrize(("rate", "length"), [(None, 4), (10, 200)])
+def test_a_stack_is_an_ordinary_npy_file(write_counting_video, tmp_path, rate, length):
+    spec = ClipSpec(num_frames=4, height=20, width=31, frames_per_second=rate)
+    for stream in spec.streams:
+        stream_dir(tmp_path, stream).mkdir()
+    sampled = write_stacks(write_counting_video("a.avi", 200), spec, tmp_path, "a-1")
+    stacks = [np.load(tmp_path / folder / "a-1.npy") for folder in ("frames", "motion", "closeup")]
+    for stack in stacks:
+        assert stack.shape == (length, 20, 31, 3) and stack.dtype == np.uint8
+    assert (stacks[0][:, 0, 0, 0] / 10).tolist() == pytest.approx(sampled.timestamps_seconds)
+    assert (stacks[1][1:, 0, 0, 0] == 130).all()  # 127.5 + 2 * 1, to the nearest even
+
+
+def test_no_stack_of_what_is_no_video(tmp_path):
+    (tmp_path / "a.avi").write_bytes(b"text")
+    (tmp_path / "frames").mkdir()
+    with pytest.raises(VideoError, match="this is a text file"):
+        write_stacks(tmp_path / "a.avi", dataclasses.replace(NOISE_SPEC, streams=("rgb",)), tmp_path, "a-1")
+    assert os.listdir(tmp_path / "frames") == []
+
+
+def test_frames_of_a_sample(dataset):
+    frames = dataset.frames(dataset.samples[1])
+    assert frames.shape == (40, 16, 16, 3) and isinstance(frames, np.memmap)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"a.npy: cannot be read \(.*No such file.*\); run the same preprocess command again"),
+        (b"\x93NUMPY", "a.npy: cannot be read .* run the same preprocess command again"),
+        (b"", "a.npy: cannot be read .* run the same preprocess command again"),
+        (np.zeros((2, 16, 17, 3), np.uint8), r"expected \(N, \(16, 16, 3\)\) uint8 .* received \(2, 16, 17, 3\)"),
+        (np.zeros((0, 16, 16, 3), np.uint8), r"with N >= 1, received \(0, 16, 16, 3\)"),
+        (np.zeros((2, 16, 16, 3), np.float32), "expected .* uint8"),
+    ],
+)
+def test_stacks_that_are_damaged(dataset, content, message):
+    path = stack_path(dataset.dataset_dir, "a")
+    path.unlink()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    with pytest.raises(DatasetError, match=message):
+        dataset.frames(dataset.samples[0])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.int64])
+@pytest.mark.parametrize("shape", [(5,), (2, 3), (3, 2, 2, 3)])
+def test_an_array_is_mapped_as_numpy_does_without_parsing_python(tmp_path, monkeypatch, dtype, shape):
+    expected = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    np.save(tmp_path / "a.npy", expected)
+    monkeypatch.setattr("ast.literal_eval", None)  # it fails now and then in several threads
+    mapped = map_array(tmp_path / "a.npy")
+    assert mapped.dtype == expected.dtype and not mapped.flags.writeable
+    np.testing.assert_array_equal(mapped, expected)
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 3), order="F"), np.zeros(2, [("a", "u1")])], ids=["order", "fields"])
+def test_other_arrays_are_not_mapped(tmp_path, array):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ValueError, match="expected the header of an array in C order, received"):
+        map_array(tmp_path / "a.npy")
+
+
+def test_all_streams_of_a_sample_side_by_side(dataset):
+    stack = Stacks(dataset.frames, dataset.samples, NOISE_SPEC.streams)[1]
+    assert len(stack) == 40
+    part = stack[5:9]
+    assert part.shape == (4, 2, 16, 16, 3)
+    for s, stream in enumerate(NOISE_SPEC.streams):
+        np.testing.assert_array_equal(part[:, s], dataset.frames(dataset.samples[1], stream)[5:9])
+
+
+def test_a_stream_that_was_not_made_is_named(dataset):
+    with pytest.raises(DatasetError, match="has no stream closeup; it was made with rgb, motion"):
+        dataset.with_streams(("rgb", "closeup"))
+
+
+# === Opening a folder ===
+
+
+def write_folder(folder, about=None, rows=None):
+    about = about or {"format_version": 2, "spec": as_dict(NOISE_SPEC), "videos_dir": "/videos"}
+    (folder / "dataset.json").write_text(json.dumps(about))
+    row = dict(zip(MANIFEST_COLUMNS, ["a-1", "run/a.avi", "run", "anna", "train", "7", "0.7"], strict=True))
+    rows = [{**row, "fold": "2"}] if rows is None else rows
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    write_csv(folder / "problems.csv", ["path", "reason"], [{"path": "b.avi", "reason": "empty"}])
+
+
+def test_load_dataset(tmp_path):
+    write_folder(tmp_path)
+    dataset = load_dataset(tmp_path)
+    assert dataset.spec == NOISE_SPEC and dataset.videos_dir == Path("/videos") and dataset.labels == ["run"]
+    assert dataset.samples == [
+        Sample(
+            sample_id="a-1",
+            path="run/a.avi",
+            label="run",
+            group="anna",
+            split="train",
+            num_frames=7,
+            duration_seconds=0.7,
+            extra={"fold": "2"},
+        )
+    ]
+    assert dataset.problems == [{"path": "b.avi", "reason": "empty"}]
+    assert dataset.split("train") == dataset.samples
+    with pytest.raises(DatasetError, match="manifest.csv has no samples in the split 'test'"):
+        dataset.split("test")
+
+
+def test_a_manifest_that_went_through_excel(tmp_path):
+    write_folder(tmp_path)
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_dataset(tmp_path).samples[0].sample_id == "a-1"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"path": "run/a.avi", "label": "run"},
+        dict(zip(MANIFEST_COLUMNS, ["a-1", "run/a.avi", "run", "anna", "train", "seven", "0.7"], strict=True)),
+    ],
+)
+def test_a_manifest_that_is_damaged(tmp_path, row):
+    write_folder(tmp_path, rows=[row])
+    with pytest.raises(DatasetError, match="manifest.csv: damaged .*; delete it and run the same preprocess command"):
+        load_dataset(tmp_path)
+
+
+def test_a_folder_that_is_no_data_set(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(DatasetError, match="not a data set folder .* activity preprocess VIDEOS --out"):
+            load_dataset(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3"])
+def test_a_description_that_is_not_ours(tmp_path, text):
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(DatasetError, match="dataset.json: not a data set description of ours"):
+        load_dataset(tmp_path)
+
+
+def test_a_folder_of_a_newer_version(tmp_path):
+    write_folder(tmp_path, about={"format_version": 99})
+    with pytest.raises(DatasetError, match=r"made by a newer activity \(format 99, this program reads 2\)"):
+        load_dataset(tmp_path)
+
+
+def test_a_folder_that_is_unfinished(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "manifest.csv").unlink()
+    with pytest.raises(DatasetError, match="unfinished; run the same preprocess command again"):
+        load_dataset(tmp_path)
+
+
+def test_a_data_set_from_before_there_were_streams_has_one(tmp_path):
+    spec = {name: value for name, value in as_dict(NOISE_SPEC).items() if name != "streams"}
+    write_folder(tmp_path, about={"format_version": 1, "spec": spec, "videos_dir": "/videos"})
+    assert load_dataset(tmp_path).spec.streams == ("rgb",)

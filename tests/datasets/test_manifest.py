@@ -1,0 +1,447 @@
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from activity.datasets.manifest import is_passed_over, list_videos, read_manifest, read_split_files, scan_folder
+from activity.datasets.samples import Sample
+from activity.errors import DatasetError
+from activity.predictor.sources import check_apart, expand_sources
+
+
+def make_files(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"video")
+    return folder
+
+
+def paths_of(listed):
+    return [sample.path for sample in listed.samples]
+
+
+# === A folder per class ===
+
+
+def test_every_file_counts_but_hidden_ones_pictures_and_sidecars(tmp_path):
+    videos = ["run/LOUD.AVI", "run/no_extension", "run/day 1/cam/a.mp4", "walk/b.webm", "walk/not-video.bin"]
+    passed_over = ["run/.hidden.mp4", "run/.cache/c.mp4", "run/._LOUD.AVI", "walk/b.JPG", "walk/b.srt", "walk/R.md"]
+    make_files(tmp_path, *videos, *passed_over, ".git/config", "cover.png", "about.json")
+    listed = scan_folder(tmp_path)
+    assert paths_of(listed) == sorted(videos)
+    assert listed.num_skipped == len(passed_over)
+    assert {sample.path: sample.label for sample in listed.samples}["run/day 1/cam/a.mp4"] == "run"
+    assert listed.videos_dir == tmp_path and not listed.missing
+
+
+@pytest.mark.parametrize("suffix", "csv json txt md srt xml jpg jpeg png bmp tif tiff webp".split())
+def test_what_a_search_passes_over(suffix):
+    assert is_passed_over(Path(f"run/a.{suffix}")) and is_passed_over(Path(f"run/a.{suffix.upper()}"))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a", "b.jpg/a.mp4", "a.b.AVI"])
+def test_what_a_search_takes(name):
+    assert not is_passed_over(Path(name))
+
+
+def test_groups_are_read_from_ucf_names_only(tmp_path):
+    make_files(
+        tmp_path,
+        *("Archery/v_Archery_g01_c01.avi", "Archery/v_Archery_g01_c02.avi", "Archery/v_Archery_g12_c01.avi"),
+        *("Biking/v_Biking_g01_c01.avi", "Biking/v_Biking_g03.avi", "Biking/bag_1.avi", "Biking/cam/bag_1.avi"),
+    )
+    groups = {sample.path.partition("/")[2]: sample.group for sample in scan_folder(tmp_path).samples}
+    assert groups == {
+        "v_Archery_g01_c01.avi": "v_Archery_g01",
+        "v_Archery_g01_c02.avi": "v_Archery_g01",
+        "v_Archery_g12_c01.avi": "v_Archery_g12",
+        "v_Biking_g01_c01.avi": "v_Biking_g01",  # not the group 01 of another class
+        "v_Biking_g03.avi": "v_Biking_g03",
+        "bag_1.avi": "Biking/bag_1.avi",
+        "cam/bag_1.avi": "Biking/cam/bag_1.avi",
+    }
+
+
+def test_videos_beside_the_class_folders_are_named(tmp_path, caplog):
+    make_files(tmp_path, "run/a.avi", "walk/b.avi", "stray.avi", "notes.txt")
+    assert len(scan_folder(tmp_path).samples) == 2
+    assert "not in a class folder, left out: stray.avi" in caplog.text and "notes.txt" not in caplog.text
+
+
+def test_a_folder_without_classes(tmp_path):
+    videos = make_files(tmp_path / "videos", "a.avi", ".hidden/b.avi")
+    with pytest.raises(DatasetError, match="no class folders and no manifest.csv; expected videos/<label>/<video>"):
+        scan_folder(videos)
+
+
+def test_class_folders_without_videos(tmp_path):
+    make_files(tmp_path, "run/a.txt", "walk/b.png")
+    with pytest.raises(DatasetError, match=r"its class folders hold no videos \(2 other files skipped\)"):
+        scan_folder(tmp_path)
+
+
+def test_our_own_data_set_folder_among_the_classes_is_no_class(tmp_path):
+    make_files(tmp_path, "run/a.avi", "walk/b.avi", "dataset/dataset.json", "dataset/frames/a.npy")
+    assert paths_of(scan_folder(tmp_path)) == ["run/a.avi", "walk/b.avi"]
+
+
+def test_a_name_that_is_not_utf8_is_missing(tmp_path, caplog):
+    make_files(tmp_path, "run/a.avi", "walk/b.avi")
+    try:
+        (tmp_path / "walk/b.avi").rename(tmp_path / os.fsdecode(b"walk/caf\xe9.avi"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    listed = scan_folder(tmp_path)
+    assert paths_of(listed) == ["run/a.avi"]
+    assert listed.missing == {"walk/caf\\xe9.avi": "its name is not valid UTF-8, which OpenCV cannot open; rename it"}
+    assert "no videos are there of: walk" in caplog.text
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    make_files(tmp_path, "disk/day 1/a.avi", "disk/day 1/cam/b.avi", "videos/walk/c.avi", "videos/run/d.avi")
+    (tmp_path / "videos/run/recorded").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/day 1/back").symlink_to(tmp_path / "disk")
+    (tmp_path / "videos/run/up").symlink_to(tmp_path / "videos")
+    found = ["run/d.avi", "run/recorded/day 1/a.avi", "run/recorded/day 1/cam/b.avi"]
+    assert paths_of(scan_folder(tmp_path / "videos")) == [*found, "walk/c.avi"]
+    assert expand_sources([str(tmp_path / "videos/run")]) == [str(tmp_path / "videos" / path) for path in found]
+
+
+def test_results_have_a_folder_of_their_own(tmp_path, monkeypatch):
+    make_files(tmp_path, "clips/a.mp4")
+    monkeypatch.chdir(tmp_path)
+    check_apart(Path("results"), ["clips/a.mp4"])
+    check_apart(Path("clips/results"), ["clips/a.mp4"])
+    (tmp_path / "link").symlink_to("clips")
+    for folder in ("clips", "results/../clips", "link"):
+        with pytest.raises(DatasetError, match="holds the video clips/a.mp4; expected a folder of its own"):
+            check_apart(Path(folder), ["clips/a.mp4"])
+
+
+def test_labels_that_look_alike_are_named(tmp_path, caplog):
+    make_files(tmp_path, "run/a.avi", "walk/b.avi", "Walk /c.avi", "walk on/d.avi")
+    list_videos(tmp_path)
+    assert "labels differ only by case or spaces: Walk , walk; are they one activity?" in caplog.text
+
+
+def test_one_label_is_not_enough(tmp_path):
+    make_files(tmp_path, "run/a.avi", "run/b.avi")
+    (tmp_path / "walk").mkdir()
+    with pytest.raises(DatasetError, match="expected videos of two or more activities, found run"):
+        list_videos(tmp_path)
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(DatasetError, match="none: no such file or folder; expected a folder of videos or a manifest"):
+        list_videos(tmp_path / "none")
+
+
+# === A manifest ===
+
+FILES = ("a.avi", "b.avi", "sub/c.avi")
+
+
+def manifest(folder, text, name="manifest.csv"):
+    make_files(folder, *FILES)
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_manifest(tmp_path):
+    text = "path,label,group,split,fold,camera\nb.avi, wave ,anna,val,2,\na.avi,run,bob,train,1,left\n"
+    manifest(tmp_path, text)
+    listed = list_videos(tmp_path)
+    assert listed.samples == [
+        Sample(path="a.avi", label="run", group="bob", split="train", extra={"fold": "1", "camera": "left"}),
+        Sample(path="b.avi", label="wave", group="anna", split="val", extra={"fold": "2", "camera": ""}),
+    ]
+
+
+@pytest.mark.parametrize("text", ["path,label\na.avi,run\nb.avi,wave\n", 'label,path\r\n"run","a.avi"\r\nwave,b.avi'])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])  # Excel begins UTF-8 with a byte order mark
+def test_manifest_of_two_columns(tmp_path, text, mark):
+    manifest(tmp_path, mark + text.encode())
+    assert list_videos(tmp_path).samples == [
+        Sample(path="a.avi", label="run", group="a.avi"),
+        Sample(path="b.avi", label="wave", group="b.avi"),
+    ]
+
+
+def test_the_csv_itself_may_be_given_and_have_any_name(tmp_path):
+    path = manifest(tmp_path, "path,label\na.avi,run\nsub/c.avi,wave\n", "fold1.csv")
+    listed = list_videos(path)
+    assert listed.videos_dir == tmp_path and paths_of(listed) == ["a.avi", "sub/c.avi"]
+
+
+def test_a_manifest_wins_over_the_folders(tmp_path):
+    manifest(tmp_path, "path,label\na.avi,run\nsub/c.avi,wave\n")
+    assert {sample.label for sample in list_videos(tmp_path).samples} == {"run", "wave"}
+
+
+def test_paths_of_a_manifest_are_brought_to_one_form(tmp_path):
+    manifest(tmp_path, "path,label\n./a.avi,run\nsub\\c.avi,wave\n")
+    assert paths_of(list_videos(tmp_path)) == ["a.avi", "sub/c.avi"]
+
+
+def test_files_that_a_manifest_names_but_are_not_there(tmp_path):
+    manifest(tmp_path, "path,label\na.avi,run\ngone.avi,run\nb.avi,wave\nsub,wave\n")
+    listed = list_videos(tmp_path)
+    assert paths_of(listed) == ["a.avi", "b.avi"]
+    assert listed.missing == {
+        "gone.avi": "named in manifest.csv line 3, but there is no such file",
+        "sub": "named in manifest.csv line 5, but there is no such file",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"expected columns path,label\[,group\]\[,split\], missing label, path; received: $"),
+        ("file,label\na.avi,run\n", "missing path; received: file,label"),
+        ("path;label\na.avi;run\n", "missing label, path; received: path;label"),
+        ("path;label\na.avi;run\n", r"path;label \(columns must be separated by commas\)"),
+        ("Path, Label\na.avi,run\n", r"Path, Label \(column names must be in small letters, without spaces\)"),
+        ("path,label\n", "none of its 0 rows names a file that exists in"),
+        ("path,label\nx.avi,run\ny.avi,run\n", "none of its 2 rows names a file that exists in"),
+        ("path,label\na.avi,run\nb.avi,run\n./a.avi,wave\n", "lines 2 and 4 both name a.avi"),
+        ("path,label\ngone.avi,run\ngone.avi,run\n", "lines 2 and 3 both name gone.avi"),
+        ("path,label\n/a.avi,run\n", "line 2: a path must stay inside the folder of the manifest, received /a.avi"),
+        ("path,label\nsub/../../a.avi,run\n", "must stay inside the folder of the manifest, received sub/../../a.avi"),
+        ("path,label\nC:\\a.avi,run\n", r"must stay inside the folder of the manifest, received C:\\a.avi"),
+        ("path,label\na.avi,\n", "line 2: path and label must not be empty, received path='a.avi' label=''"),
+        ("path,label\n  ,run\n", "line 2: path and label must not be empty, received path='' label='run'"),
+        ("path,label,split\na.avi,run,dev\n", "line 2: split must be one of train, val, test or empty, received dev"),
+        ("path,label,group\na.avi,run,\n", "line 2: group must not be empty where the column exists"),
+        ("path,label\na.avi,run\nb.avi\n", "line 3: expected 2 fields, received another number"),
+        ("path,label\na.avi,run,fast\n", "line 2: expected 2 fields, received another number"),
+        (b"path,label\na.avi,caf\xe9\n", "manifest.csv: not a CSV file in UTF-8: 'utf-8' codec can't decode"),
+        ('path,label\na.avi,"run\n', "manifest.csv: not a CSV file in UTF-8: unexpected end of data"),
+    ],
+)
+def test_faults_of_a_manifest(tmp_path, text, message):
+    with pytest.raises(DatasetError, match=message):
+        read_manifest(manifest(tmp_path, text))
+
+
+def test_segments_of_a_manifest(tmp_path, caplog):
+    text = "path,label,start_seconds,end_seconds,camera\na.avi,wave,12.5, 15 ,l\nb.avi,run,,,r\na.avi,run,0,12.5,l\n"
+    manifest(tmp_path, text + "a.avi,wave,20.0000004,,l\nsub/c.avi,run,0,,l\n")
+    listed = list_videos(tmp_path)
+    assert listed.samples == [
+        Sample(path="a.avi", label="run", group="a.avi", end_seconds=12.5, extra={"camera": "l"}),
+        Sample(path="a.avi", label="wave", group="a.avi", start_seconds=12.5, end_seconds=15.0, extra={"camera": "l"}),
+        Sample(path="a.avi", label="wave", group="a.avi", start_seconds=20.0, extra={"camera": "l"}),
+        Sample(path="b.avi", label="run", group="b.avi", extra={"camera": "r"}),
+        Sample(path="sub/c.avi", label="run", group="sub/c.avi", extra={"camera": "l"}),
+    ]
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a.avi,run,x,5", "line 2: start_seconds must be a number of seconds, 0 or more, or empty, received x"),
+        (
+            "a.avi,run,0:10,0:12",
+            "line 2: start_seconds must be a number of seconds, 0 or more, or empty, received 0:10",
+        ),
+        ("a.avi,run,-1,5", "start_seconds must be a number of seconds, 0 or more, or empty, received -1"),
+        ("a.avi,run,1,inf", "end_seconds must be a number of seconds, 0 or more, or empty, received inf"),
+        ("a.avi,run,nan,3", "start_seconds must be a number of seconds, 0 or more, or empty, received nan"),
+        ("b.avi,run,,\na.avi,run,5,5", "line 3: end_seconds must be above start_seconds, received 5.0 to 5.0"),
+        ("a.avi,run,7,5", "end_seconds must be above start_seconds, received 7.0 to 5.0"),
+        ("a.avi,run,,0", "end_seconds must be above start_seconds, received 0.0 to 0.0"),
+        ("a.avi,run,1,2\nb.avi,run,1,2\n./a.avi,jump,1.0,2.0", r"lines 2 and 4 both name a.avi \[1.0-2.0 s\]"),
+        ("a.avi,run,,2\na.avi,run,0,2.0000001", r"lines 2 and 3 both name a.avi \[0.0-2.0 s\]"),
+        ("a.avi,run,0,\na.avi,run,,", "lines 2 and 3 both name a.avi$"),
+    ],
+)
+def test_faults_of_segments(tmp_path, rows, message):
+    with pytest.raises(DatasetError, match=message):
+        read_manifest(manifest(tmp_path, f"path,label,start_seconds,end_seconds\n{rows}\n"))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("group", "anna ben anna", "lines 2 and 3 give segments of a.avi different groups, anna and ben; all segments"),
+        ("group", "anna anna ben", "lines 2 and 4 give segments of a.avi different groups, anna and ben"),
+        ("split", "train test train", "lines 2 and 3 give segments of a.avi different splits, train and test; all seg"),
+        ("split", "val val -", "lines 2 and 4 .* of a file must keep to one split"),
+    ],
+)
+def test_segments_of_a_file_are_never_torn(tmp_path, column, values, message):
+    rows = [f"a.avi,run,{i},{i + 1},{value.strip('-')}" for i, value in enumerate(values.split())]
+    text = "\n".join([f"path,label,start_seconds,end_seconds,{column}", *rows, "b.avi,run,1,2,train"])
+    with pytest.raises(DatasetError, match=message):
+        read_manifest(manifest(tmp_path, text))
+
+
+def test_the_problem_of_a_file_that_is_not_there_is_one(tmp_path):
+    rows = "gone.avi,run,0,1\ngone.avi,run,1,2\na.avi,run,0,1\nb.avi,wave,0,1\n"
+    listed = read_manifest(manifest(tmp_path, "path,label,start_seconds,end_seconds\n" + rows))
+    assert listed.missing == {"gone.avi": "named in manifest.csv line 2, but there is no such file"}
+
+
+def test_segments_that_overlap_under_different_labels_are_named(tmp_path, caplog):
+    rows = "a.avi,run,0,10\na.avi,run,5,12\na.avi,wave,9.5,11\na.avi,jump,12,13\nb.avi,wave,0,9\n"
+    read_manifest(manifest(tmp_path, "path,label,start_seconds,end_seconds\n" + rows))
+    assert (
+        "2 pairs of segments overlap under different labels: a.avi [0.0-10.0 s] (run) and a.avi [9.5-11.0 s] (wave), "
+        "a.avi [5.0-12.0 s] (run) and a.avi [9.5-11.0 s] (wave)"
+    ) in caplog.text
+
+
+def test_a_video_is_not_a_manifest(write_counting_video):
+    with pytest.raises(DatasetError, match="a.avi: (not a CSV file in UTF-8|expected columns path,label)"):
+        list_videos(write_counting_video("a.avi", 2))
+
+
+# === Official split lists ===
+
+HMDB_NAMES = {
+    "brush_hair": ["April_09_brush_hair_u_nm_np1_ba_goo_0.avi", "#20_Rhythm_clap_u_nm_np1_fr_goo_0.avi", "old_0.avi"],
+    "fall_floor": ["Kampf(2)_fall_floor_f_cm_np1_ri_med_3.avi", "21_fall!_floor_l_cm_np1_le_med_1.avi"],
+}
+
+
+@pytest.fixture
+def ucf(tmp_path):
+    """A corner of UCF101 and its lists, in their published form."""
+    names = [f"{c}/v_{c}_g{g:02d}_c01.avi" for c in ("ApplyEyeMakeup", "Archery") for g in (1, 2, 8, 9)]
+    make_files(tmp_path / "UCF-101", *names)
+    lists = tmp_path / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_bytes(b"1 ApplyEyeMakeup\r\n2 Archery\r\n")
+    (lists / "trainlist01.txt").write_bytes(
+        "".join(f"{n} {1 + ('Archery' in n)}\r\n" for n in names if "g01" not in n).encode()
+    )
+    (lists / "testlist01.txt").write_bytes("".join(f"{n}\r\n" for n in names if "g01" in n).encode())
+    return tmp_path
+
+
+@pytest.fixture
+def hmdb(tmp_path):
+    """A corner of HMDB51 and its lists, in their published form: a space ends each line."""
+    lists = tmp_path / "testTrainMulti_7030_splits"
+    lists.mkdir()
+    for label, names in HMDB_NAMES.items():
+        make_files(tmp_path / "hmdb51", *(f"{label}/{name}" for name in names))
+        rows = [f"{name} {number} \n" for name, number in zip(names, (1, 2, 0), strict=False)]
+        (lists / f"{label}_test_split1.txt").write_text("".join(rows))
+    return tmp_path
+
+
+def test_ucf101_lists(ucf):
+    listed = list_videos(ucf / "UCF-101", split_files=sorted((ucf / "ucfTrainTestlist").glob("*.txt")))
+    splits = {sample.path: sample.split for sample in listed.samples}
+    assert Counter(splits.values()) == {"train": 6, "test": 2}
+    assert all((split == "test") == ("_g01_" in path) for path, split in splits.items())
+    assert not listed.missing
+
+
+def test_videos_that_no_list_names_are_left_out(ucf, caplog):
+    list_path = ucf / "ucfTrainTestlist" / "testlist01.txt"
+    listed = list_videos(ucf / "UCF-101", split_files=[list_path])
+    assert {sample.split for sample in listed.samples} == {"test"} and len(listed.samples) == 2
+    assert "6 of 8 videos are not used by the split lists, left out" in caplog.text
+
+
+def test_videos_that_only_a_list_names_are_missing(ucf):
+    (ucf / "UCF-101/Archery/v_Archery_g02_c01.avi").unlink()
+    listed = list_videos(ucf / "UCF-101", split_files=(ucf / "ucfTrainTestlist").glob("t*list01.txt"))
+    assert listed.missing == {"Archery/v_Archery_g02_c01.avi": "named in the split lists, but there is no such file"}
+
+
+def test_lists_also_apply_below_the_class_folder_and_to_a_manifest(ucf):
+    inner = ucf / "UCF-101/Archery/cam"
+    inner.mkdir()
+    (ucf / "UCF-101/Archery/v_Archery_g02_c01.avi").rename(inner / "v_Archery_g02_c01.avi")
+    listed = list_videos(ucf / "UCF-101", split_files=(ucf / "ucfTrainTestlist").glob("t*list01.txt"))
+    assert len(listed.samples) == 8 and not listed.missing
+
+
+def test_hmdb51_lists(hmdb):
+    listed = list_videos(hmdb / "hmdb51", split_files=sorted((hmdb / "testTrainMulti_7030_splits").iterdir()))
+    brush, fall = HMDB_NAMES["brush_hair"], HMDB_NAMES["fall_floor"]
+    assert {sample.path: sample.split for sample in listed.samples} == {
+        f"brush_hair/{brush[0]}": "train",
+        f"brush_hair/{brush[1]}": "test",
+        f"fall_floor/{fall[0]}": "train",
+        f"fall_floor/{fall[1]}": "test",
+    }
+    assert not listed.missing
+
+
+def test_a_video_that_is_unused_and_not_there_is_not_missed(hmdb):
+    (hmdb / "hmdb51/brush_hair/old_0.avi").unlink()
+    listed = list_videos(hmdb / "hmdb51", split_files=sorted((hmdb / "testTrainMulti_7030_splits").iterdir()))
+    assert len(listed.samples) == 4 and not listed.missing
+
+
+def test_lists_of_two_splits_contradict_each_other(ucf):
+    lists = ucf / "ucfTrainTestlist"
+    (lists / "testlist02.txt").write_text("Archery/v_Archery_g08_c01.avi\n")
+    message = "testlist02.txt: Archery/v_Archery_g08_c01.avi is test here but train in another list; give the lists of"
+    with pytest.raises(DatasetError, match=message):
+        read_split_files([lists / "trainlist01.txt", lists / "testlist02.txt"])
+
+
+def test_an_unused_video_of_one_hmdb51_list_is_used_by_another(hmdb):
+    lists = hmdb / "testTrainMulti_7030_splits"
+    (lists / "brush_hair_test_split2.txt").write_text("old_0.avi 1 \n")
+    with pytest.raises(DatasetError, match="brush_hair/old_0.avi is train here but unused in another list"):
+        read_split_files(sorted(lists.iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("brush_hair_test_split1.txt", "a.avi 3 \n", "expected lines 'NAME.avi 0|1|2' as HMDB51 publishes them"),
+        ("brush_hair_test_split1.txt", "a.avi\n", "expected lines 'NAME.avi 0|1|2' as HMDB51 publishes them"),
+        ("trainlist01.txt", "v_Archery_g01_c01.avi 1\n", "expected UCF101's trainlistNN.txt / testlistNN.txt"),
+        ("mylist.txt", "Archery/a.avi\n", "or HMDB51's LABEL_test_splitN.txt"),
+    ],
+)
+def test_lists_of_another_form(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DatasetError, match=message.replace("|", r"\|")):
+        read_split_files([tmp_path / name])
+
+
+def test_a_list_that_is_not_utf8(tmp_path):
+    (tmp_path / "trainlist01.txt").write_bytes(b"Caf\xe9/v_Caf\xe9_g01_c01.avi 1\n")
+    with pytest.raises(DatasetError, match="trainlist01.txt: not a split list in UTF-8: 'utf-8' codec can't decode"):
+        read_split_files([tmp_path / "trainlist01.txt"])
+
+
+def test_no_such_list(tmp_path):
+    with pytest.raises(DatasetError, match="trainlist01.txt: no such split list"):
+        read_split_files([tmp_path / "trainlist01.txt"])
+
+
+def test_lists_cannot_tell_files_of_one_label_and_name_apart(ucf):
+    make_files(ucf / "UCF-101", "Archery/again/v_Archery_g01_c01.avi", "Archery/more/v_Archery_g01_c01.avi")
+    with pytest.raises(DatasetError, match="split lists name files only by label and name, which .* share"):
+        list_videos(ucf / "UCF-101", split_files=[ucf / "ucfTrainTestlist" / "trainlist01.txt"])
+
+
+def test_a_list_names_all_segments_of_a_file(ucf, caplog):
+    names = [path.relative_to(ucf / "UCF-101").as_posix() for path in sorted((ucf / "UCF-101").rglob("*.avi"))]
+    rows = [f"{name},{name.partition('/')[0]},{start},{start + 1}" for name in names for start in (0, 3)]
+    rows.append(f"{names[0]},Other,5,6")  # no list names the file under this label
+    (ucf / "UCF-101/manifest.csv").write_text("\n".join(["path,label,start_seconds,end_seconds", *rows]))
+    listed = list_videos(ucf / "UCF-101", split_files=(ucf / "ucfTrainTestlist").glob("t*list01.txt"))
+    assert Counter(sample.split for sample in listed.samples) == {"train": 12, "test": 4}
+    assert all((sample.split == "test") == ("_g01_" in sample.path) for sample in listed.samples)
+    assert [sample.name for sample in listed.samples[:2]] == [f"{names[0]} [0.0-1.0 s]", f"{names[0]} [3.0-4.0 s]"]
+    assert "1 of 17 videos are not used by the split lists, left out" in caplog.text and not listed.missing
+
+
+def test_lists_of_another_data_set(ucf):
+    path = ucf / "trainlist01.txt"
+    path.write_text("Biking/v_Biking_g01_c01.avi 11\n")
+    with pytest.raises(DatasetError, match="none of the 1 videos in the split lists is there"):
+        list_videos(ucf / "UCF-101", split_files=[path])

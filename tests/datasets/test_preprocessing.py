@@ -1,0 +1,674 @@
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from activity.config import ClipSpec, as_dict
+from activity.datasets import preprocessing
+from activity.datasets.dataset import load_dataset, stack_path
+from activity.datasets.preprocessing import preprocess
+from activity.errors import DatasetError
+from activity.video.sampling import read_stack
+
+SPEC = ClipSpec(num_frames=4, height=16, width=16)
+
+
+@pytest.fixture
+def videos(write_counting_video, tmp_path):
+    """Twelve videos of two labels, each of another length, so that no two are the same."""
+    for length in range(3, 15):
+        write_counting_video(f"videos/{'run' if length % 2 else 'wave'}/{length:02d}.avi", length)
+    return tmp_path / "videos"
+
+
+@pytest.fixture
+def decode_here(monkeypatch):
+    """Decode in this process, which is faster than starting others; the names of what was decoded."""
+    decoded = []
+
+    def one_by_one(todo, dataset_dir, spec, num_workers, seconds_per_video):
+        for id_, (path, span) in todo.items():
+            decoded.append(path.name)
+            yield preprocessing._decode_one(id_, path, span, spec, dataset_dir), True
+
+    monkeypatch.setattr(preprocessing, "_decode_all", one_by_one)
+    return decoded
+
+
+def content_of(dataset_dir):
+    """Every file of a data set folder; the notes without their order, since workers finish in any."""
+    files = {str(p.relative_to(dataset_dir)): p.read_bytes() for p in dataset_dir.rglob("*") if p.is_file()}
+    files["decoded.csv"] = b"\n".join(sorted(set(files["decoded.csv"].splitlines())))
+    return files
+
+
+def notes_of(dataset_dir):
+    lines = (dataset_dir / "decoded.csv").read_text(encoding="utf-8").splitlines()
+    return {row[0]: row[1:] for row in csv.reader(lines)}
+
+
+def splits_of(dataset):
+    return {sample.path: sample.split for sample in dataset.samples}
+
+
+def reasons_of(dataset):
+    return {row["path"]: row["reason"] for row in dataset.problems}
+
+
+def write_manifest(videos_dir, rows):
+    with (videos_dir / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+# === The first run ===
+
+
+def test_whole_run(videos, tmp_path):
+    (videos / "run" / "broken.mp4").write_bytes(b"")
+    (videos / "wave" / "cover.jpg").write_bytes(b"picture")
+    whole = (videos / "run" / "13.avi").read_bytes()
+    (videos / "run" / "cut.avi").write_bytes(whole[: (whole.index(b"movi") + whole.rindex(b"idx1")) // 2])
+    dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=2, seed=5)
+
+    assert dataset == load_dataset(tmp_path / "out")
+    assert len(dataset.samples) == 13 and dataset.labels == ["run", "wave"]
+    assert [sample.path for sample in dataset.samples] == sorted(sample.path for sample in dataset.samples)
+    for sample in dataset.samples:
+        stack, sampled = read_stack(videos / sample.path, SPEC)
+        for s, stream in enumerate(SPEC.streams):
+            np.testing.assert_array_equal(dataset.frames(sample, stream), stack[:, s])
+        assert (sample.num_frames, sample.duration_seconds) == (sampled.num_frames, sampled.num_frames / 10)
+        assert sample.label == sample.path.partition("/")[0] and sample.split in ("train", "val", "test")
+
+    broken, cut = dataset.problems
+    assert broken == {
+        "path": "run/broken.mp4",
+        "reason": "the file is empty (0 bytes)",
+        "frames_read": "0",
+        "frames_claimed": "0",
+    }
+    assert cut["path"] == "run/cut.avi" and cut["frames_claimed"] == "13"
+    assert re.match(rf"ends after {cut['frames_read']} frames .* the frames before that are used", cut["reason"])
+
+    about = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert about["format_version"] == 2 and ClipSpec(**about["spec"]) == SPEC and about["seed"] == 5
+    assert about["labels"] == ["run", "wave"] and about["num_skipped"] == 1
+    assert about["videos_dir"] == str(videos.resolve())
+    assert set(about["versions"]) == {"activity", "opencv"}
+    counts = defaultdict(dict)
+    for sample in dataset.samples:
+        counts[sample.label][sample.split] = counts[sample.label].get(sample.split, 0) + 1
+    assert about["counts"] == counts
+
+    notes = notes_of(tmp_path / "out")
+    assert len(notes) == 14
+    assert {notes[sample.sample_id][0] for sample in dataset.samples} == {str(s.num_frames) for s in dataset.samples}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "frames", "motion", "closeup"}
+    for folder in ("frames", "motion", "closeup"):
+        assert {p.stem for p in (tmp_path / "out" / folder).iterdir()} == {s.sample_id for s in dataset.samples}
+
+
+def test_at_a_rate_a_stack_is_as_long_as_its_video(videos, tmp_path, decode_here):
+    spec = ClipSpec(num_frames=4, height=16, width=16, frames_per_second=10)
+    dataset = preprocess(videos, tmp_path / "out", spec)
+    assert all(len(dataset.frames(sample)) == sample.num_frames for sample in dataset.samples)
+
+
+def test_columns_of_the_user_are_carried_through(videos, tmp_path, decode_here):
+    paths = sorted(path.relative_to(videos).as_posix() for path in videos.rglob("*.avi"))
+    rows = [(path, path[:3], f"g{i}", i % 5, "01:30") for i, path in enumerate(paths)]
+    write_manifest(videos, [("path", "label", "group", "fold", "num_frames"), *rows])
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    with (tmp_path / "out" / "manifest.csv").open() as file:
+        header = file.readline().strip()
+    assert header == "sample_id,path,label,group,split,num_frames,duration_seconds,fold"
+    loaded = load_dataset(tmp_path / "out")
+    assert [sample.extra for sample in loaded.samples] == [{"fold": str(i % 5)} for i in range(12)]
+    assert dataset == loaded
+    assert [sample.num_frames for sample in loaded.samples] == [int(Path(path).stem) for path in paths]
+
+
+def test_what_a_manifest_misses_is_a_problem(videos, tmp_path, decode_here):
+    names = ["run/03.avi", "run/05.avi", "run/07.avi", "wave/04.avi", "wave/06.avi", "wave/gone.avi"]
+    write_manifest(videos, [("path", "label"), *((name, name.partition("/")[0]) for name in names)])
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    assert len(dataset.samples) == 5
+    assert reasons_of(dataset) == {"wave/gone.avi": "named in manifest.csv line 7, but there is no such file"}
+
+
+def test_a_file_that_may_not_be_opened_is_a_problem(videos, tmp_path, decode_here, monkeypatch):
+    open_ = Path.open
+
+    def refuse(path, *arguments, **options):
+        if path.name == "03.avi":
+            raise PermissionError(13, "Permission denied")
+        return open_(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    dataset = preprocess(videos, tmp_path / "dataset", SPEC)
+    assert reasons_of(dataset) == {"run/03.avi": "cannot be opened: Permission denied"}
+    assert len(dataset.samples) == 11
+
+
+def test_no_video_can_be_read(tmp_path, decode_here):
+    for name in ("run/a.mp4", "wave/b.mp4"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True)
+        (tmp_path / "videos" / name).write_bytes(b"")
+    with pytest.raises(
+        DatasetError, match=r"none of 2 videos can be read; first problem: run/a.mp4: the file is empty \(0 bytes\)"
+    ):
+        preprocess(tmp_path / "videos", tmp_path / "out", SPEC)
+
+
+def test_a_name_that_is_not_utf8_is_a_problem(videos, tmp_path, decode_here):
+    try:
+        (videos / "run/03.avi").rename(videos / os.fsdecode(b"run/\xe9.avi"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    assert list(reasons_of(dataset)) == ["run/\\xe9.avi"] and len(dataset.samples) == 11
+
+
+def test_a_label_without_readable_videos_is_named(videos, tmp_path, decode_here, caplog):
+    (videos / "fall").mkdir()
+    (videos / "fall/a.mp4").write_bytes(b"")
+    assert preprocess(videos, tmp_path / "out", SPEC).labels == ["run", "wave"]
+    assert "no readable video of: fall" in caplog.text
+
+
+def test_one_readable_label_is_not_enough(videos, tmp_path, decode_here):
+    for path in (videos / "wave").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(
+        DatasetError, match=r"videos: no readable video of: wave; first problem: wave/04.avi: the file is empty"
+    ):
+        preprocess(videos, tmp_path / "out", SPEC)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"seconds_per_video": 0}, "seconds_per_video must be above 0, received 0"),
+        ({"seconds_per_video": float("nan")}, "seconds_per_video must be above 0, received nan"),
+        ({"seed": -1}, "seed must be 0 or more, received -1"),
+    ],
+)
+def test_options_out_of_range(videos, tmp_path, option, message):
+    with pytest.raises(DatasetError, match=message):
+        preprocess(videos, tmp_path / "out", SPEC, **option)
+    assert not (tmp_path / "out").exists()
+
+
+def test_copies_share_a_group(videos, tmp_path, decode_here, caplog):
+    for i in range(4):
+        shutil.copy(videos / "run" / "05.avi", videos / "run" / f"copy{i}.avi")
+    shutil.copy(videos / "run" / "07.avi", videos / "wave" / "07.avi")
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    groups = {sample.path: sample.group for sample in dataset.samples}
+    assert {groups[f"run/copy{i}.avi"] for i in range(4)} == {groups["run/05.avi"]} == {"run/05.avi"}
+    assert groups["wave/07.avi"] == groups["run/07.avi"]
+    assert "run/copy0.avi has the same content as run/05.avi" in caplog.text
+    assert "wave/07.avi has the same content as run/07.avi under another label (run, wave)" in caplog.text
+
+
+def test_labels_that_a_split_lacks_are_named(videos, tmp_path, decode_here, write_counting_video, caplog):
+    write_counting_video("videos/fall/once.avi", 20)
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert "no val videos of: fall" in caplog.text and "no test videos of: fall" in caplog.text
+    assert "no train videos" not in caplog.text
+
+
+# === Segments of long videos ===
+
+SEGMENTS = [
+    (f"{name}.avi", label, start, start + 1.5) for name in "abcdef" for start, label in ((0, "run"), (4, "wave"))
+]
+
+
+@pytest.fixture
+def long_videos(write_counting_video, tmp_path):
+    """Six videos of 10 seconds, of which two segments each are labelled."""
+    for i, name in enumerate("abcdef"):
+        write_counting_video(f"long/{name}.avi", 100 + i)
+    write_segments(tmp_path / "long", SEGMENTS)
+    return tmp_path / "long"
+
+
+def write_segments(videos_dir, rows):
+    write_manifest(videos_dir, [("path", "label", "start_seconds", "end_seconds"), *rows])
+
+
+def test_segments_are_samples_that_keep_together(long_videos, tmp_path):
+    dataset = preprocess(long_videos, tmp_path / "out", SPEC, num_workers=2)
+    assert dataset == load_dataset(tmp_path / "out") and not dataset.problems
+    assert [(s.path, s.label, s.span[0], s.end_seconds) for s in dataset.samples] == SEGMENTS
+    for sample in dataset.samples:
+        assert (sample.num_frames, sample.duration_seconds, sample.group) == (15, 1.5, sample.path)
+        expected = 10 * sample.span[0] + np.array([1, 5, 9, 13])
+        np.testing.assert_array_equal(dataset.frames(sample)[:, 0, 0, 0], expected)
+    splits = defaultdict(set)
+    for sample in dataset.samples:
+        splits[sample.path].add(sample.split)
+    assert all(len(found) == 1 for found in splits.values()) and set.union(*splits.values()) == {"train", "val", "test"}
+    assert "12 segments of 6 videos, 6 groups" in dataset.as_text()
+    header = (tmp_path / "out" / "manifest.csv").read_text().splitlines()[0]
+    assert header == "sample_id,path,label,group,split,num_frames,duration_seconds,start_seconds,end_seconds"
+
+
+def test_only_segments_that_changed_are_decoded_again(long_videos, tmp_path, decode_here, caplog):
+    first = preprocess(long_videos, tmp_path / "out", SPEC)
+    assert len(decode_here) == 12
+    decode_here.clear()
+    changed = [
+        ("b.avi", "run", 0, 2),
+        *(row for row in SEGMENTS if row[:3] != ("b.avi", "run", 0)),
+        ("c.avi", "run", 8, ""),
+    ]
+    write_segments(long_videos, changed)
+    second = preprocess(long_videos, tmp_path / "out", SPEC)
+    assert decode_here == ["b.avi", "c.avi"] and "gone" not in caplog.text
+    assert {s.name: s.num_frames for s in second.samples if s not in first.samples} == {
+        "b.avi [0.0-2.0 s]": 20,
+        "c.avi [8.0 s to the end]": 22,
+    }
+    assert {s.path: s.split for s in second.samples} == splits_of(first)  # what is new goes where its file is
+    assert {p.stem for p in (tmp_path / "out/frames").iterdir()} == {s.sample_id for s in second.samples}
+
+    write_segments(long_videos, SEGMENTS[1:])
+    preprocess(long_videos, tmp_path / "out", SPEC)
+    assert "2 videos are gone, dropped from the data set" in caplog.text  # one of a and one of c
+
+
+def test_segments_that_a_video_does_not_hold_are_problems(long_videos, tmp_path, decode_here):
+    write_segments(long_videos, [*SEGMENTS, ("a.avi", "run", 12, 15), ("b.avi", "wave", 9, 11), ("x.avi", "run", 1, 2)])
+    dataset = preprocess(long_videos, tmp_path / "out", SPEC)
+    assert dataset.problems == [
+        {
+            "path": "a.avi [12.0-15.0 s]",
+            "reason": "the segment starts at 12.0 s, but the video ends at 10.0 s",
+            "frames_read": "0",
+            "frames_claimed": "100",
+        },
+        {
+            "path": "b.avi [9.0-11.0 s]",
+            "reason": "the segment ends at 11.0 s, but the video ends at 10.10 s; the frames before that are used",
+            "frames_read": "11",
+            "frames_claimed": "11",
+        },
+        {
+            "path": "x.avi",
+            "reason": "named in manifest.csv line 16, but there is no such file",
+            "frames_read": "",
+            "frames_claimed": "",
+        },
+    ]
+    assert len(dataset.samples) == 13
+
+
+def test_segments_of_a_copy_share_the_group_of_its_original(long_videos, tmp_path, decode_here, caplog):
+    shutil.copy(long_videos / "a.avi", long_videos / "copy.avi")
+    write_segments(long_videos, [*SEGMENTS, ("copy.avi", "wave", 0, 1.5), ("copy.avi", "run", 7, 8)])
+    groups = {sample.name: sample.group for sample in preprocess(long_videos, tmp_path / "out", SPEC).samples}
+    assert groups["copy.avi [0.0-1.5 s]"] == groups["copy.avi [7.0-8.0 s]"] == groups["a.avi [4.0-5.5 s]"] == "a.avi"
+    assert "copy.avi [0.0-1.5 s] has the same content as a.avi under another label (run, wave)" in caplog.text
+    assert "copy.avi [7.0-8.0 s] has the same content as a.avi\n" in caplog.text
+
+
+def test_a_file_of_segments_may_be_renamed(long_videos, tmp_path, decode_here, caplog):
+    first = splits_of(preprocess(long_videos, tmp_path / "out", SPEC))
+    renamed = next(path for path, split in first.items() if split == "test")
+    (long_videos / renamed).rename(long_videos / "z.avi")
+    rows = [("z.avi" if path == renamed else path, label, start, end + 0.5) for path, label, start, end in SEGMENTS]
+    write_segments(long_videos, rows)  # and other times
+    second = splits_of(preprocess(long_videos, tmp_path / "out", SPEC))
+    assert second.pop("z.avi") == first.pop(renamed) == "test" and second == first
+
+
+# === The folder that is there already ===
+
+
+def test_a_second_run_decodes_nothing(videos, tmp_path, decode_here):
+    (videos / "run" / "broken.mp4").write_bytes(b"")
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "frames").iterdir()}
+    decode_here.clear()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert decode_here == []
+    assert content_of(tmp_path / "out") == before
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_videos_are_added_changed_removed_and_renamed(videos, tmp_path, decode_here, write_counting_video):
+    first = preprocess(videos, tmp_path / "out", SPEC)
+    features = tmp_path / "out" / "features" / "tiny-0123" / f"{first.samples[0].sample_id}.npy"
+    features.parent.mkdir(parents=True)
+    features.touch()
+    decode_here.clear()
+
+    write_counting_video("videos/run/new.avi", 30)
+    write_counting_video("videos/run/09.avi", 31)
+    (videos / "run" / "03.avi").unlink()
+    (videos / "wave" / "04.avi").rename(videos / "wave" / "other name.avi")
+    second = preprocess(videos, tmp_path / "out", SPEC)
+
+    assert sorted(decode_here) == ["09.avi", "new.avi", "other name.avi"]
+    assert {sample.path: sample.num_frames for sample in second.samples} == {
+        **{s.path: s.num_frames for s in first.samples if s.path not in ("run/03.avi", "wave/04.avi")},
+        **{"run/09.avi": 31, "run/new.avi": 30, "wave/other name.avi": 4},
+    }
+    stacks = {path.stem for path in (tmp_path / "out" / "frames").iterdir()}
+    assert stacks == {sample.sample_id for sample in second.samples}
+    assert first.samples[0].path == "run/03.avi" and not features.exists()
+
+
+def test_how_many_videos_are_gone_is_said(videos, tmp_path, decode_here, caplog):
+    preprocess(videos, tmp_path / "out", SPEC)
+    (videos / "wave/04.avi").rename(videos / "wave/other name.avi")
+    (videos / "wave/06.avi").unlink()
+    (videos / "wave/08.avi").unlink()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert "2 videos are gone, dropped from the data set" in caplog.text
+
+
+def test_a_data_set_of_other_videos_is_not_replaced(videos, tmp_path, decode_here, write_counting_video):
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    for length in range(20, 26):
+        write_counting_video(f"others/{'run' if length % 2 else 'wave'}/{length}.avi", length)
+    message = "out: was made from .*videos, and none of its 12 videos is in .*others; choose another --out, or delete"
+    with pytest.raises(DatasetError, match=message):
+        preprocess(tmp_path / "others", tmp_path / "out", SPEC)
+    assert content_of(tmp_path / "out") == before
+
+
+def test_videos_may_be_moved(videos, tmp_path, decode_here):
+    first = preprocess(videos, tmp_path / "out", SPEC)
+    videos.rename(tmp_path / "moved")
+    decode_here.clear()
+    assert preprocess(tmp_path / "moved", tmp_path / "out", SPEC).samples == first.samples
+    assert decode_here == []
+
+
+def test_what_is_known_keeps_its_split(videos, tmp_path, decode_here, write_counting_video, caplog):
+    first = splits_of(preprocess(videos, tmp_path / "out", SPEC))
+    held_out = next(path for path, split in first.items() if split == "val")
+    tested = next(path for path, split in first.items() if split == "test")
+    (videos / held_out).rename((videos / held_out).with_name("renamed.avi"))
+    shutil.copy(videos / tested, (videos / tested).with_name("00 a copy that comes first.avi"))
+    write_counting_video("videos/run/new.avi", 30)
+    second = splits_of(preprocess(videos, tmp_path / "out", SPEC))
+    assert second.pop("run/new.avi") == "train"
+    assert "1 new groups were added to train; too few to divide among the splits" in caplog.text
+    assert second.pop(f"{Path(held_out).parent}/renamed.avi") == first.pop(held_out) == "val"
+    assert second.pop(f"{Path(tested).parent}/00 a copy that comes first.avi") == "test"
+    assert second == first
+
+
+def test_many_new_groups_are_divided(videos, tmp_path, decode_here, write_counting_video):
+    first = splits_of(preprocess(videos, tmp_path / "out", SPEC))
+    for length in range(20, 32):
+        write_counting_video(f"videos/{'run' if length % 2 else 'wave'}/{length}.avi", length)
+    second = splits_of(preprocess(videos, tmp_path / "out", SPEC))
+    new = {split for path, split in second.items() if path not in first}
+    assert new == {"train", "val", "test"}
+    assert {path: second[path] for path in first} == first
+
+
+def test_another_seed_splits_anew(videos, tmp_path, decode_here):
+    splits = [splits_of(preprocess(videos, tmp_path / "out", SPEC, seed=seed)) for seed in (0, 1, 0)]
+    assert splits[0] == splits[2] != splits[1]
+    assert len(decode_here) == 12
+
+
+def test_a_folder_of_another_spec_is_refused(videos, tmp_path, decode_here):
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    message = "was made with 4 frames evenly, 16x16, .*; received 8 frames evenly, 16x16, .*; choose another"
+    with pytest.raises(DatasetError, match=message):
+        preprocess(videos, tmp_path / "out", ClipSpec(num_frames=8, height=16, width=16))
+    assert content_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", ".hidden", "frames/a.npy"])
+def test_a_folder_of_something_else_is_refused(videos, tmp_path, name):
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
+    (tmp_path / "out" / name).touch()
+    with pytest.raises(DatasetError, match="out: exists and is not a data set folder; choose another --out"):
+        preprocess(videos, tmp_path / "out", SPEC)
+    with pytest.raises(DatasetError, match="exists and is not a data set folder"):
+        preprocess(videos, tmp_path / "out" / name, SPEC)
+    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [tmp_path / "out" / name]
+
+
+@pytest.mark.parametrize("left", [(), ("frames/",), (".dataset.json.123.tmp",), ("frames/", ".dataset.json.123.tmp")])
+def test_an_empty_folder_is_taken(videos, tmp_path, decode_here, left):
+    (tmp_path / "out").mkdir()
+    for name in left:
+        (tmp_path / "out" / name).mkdir() if name.endswith("/") else (tmp_path / "out" / name).touch()
+    assert len(preprocess(videos, tmp_path / "out", SPEC).samples) == 12
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "problems.csv", "decoded.csv", "frames", "closeup"])
+def test_what_is_lost_is_made_again(videos, tmp_path, decode_here, name):
+    (videos / "run" / "broken.mp4").write_bytes(b"")
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    lost = tmp_path / "out" / name
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert content_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "empty", "rubbish", "shape"])
+@pytest.mark.parametrize("stream", ["rgb", "motion"])
+def test_a_damaged_stack_is_made_again(videos, tmp_path, decode_here, damage, stream):
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    path = stack_path(tmp_path / "out", dataset.samples[0].sample_id, stream)
+    whole = path.read_bytes()
+    contents = {"cut": whole[:-1], "longer": whole + b"0", "empty": b"", "rubbish": bytes(len(whole))}
+    path.write_bytes(contents.get(damage, whole))
+    if damage == "shape":
+        np.save(path, np.zeros((4, 8, 32, 3), np.uint8))
+    decode_here.clear()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert decode_here == ["03.avi"]
+    assert content_of(tmp_path / "out") == before
+
+
+def test_another_opencv_tries_again_what_failed(videos, tmp_path, decode_here):
+    (videos / "run/broken.mp4").write_bytes(b"")
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    about = json.loads(before["dataset.json"])
+    about["versions"]["opencv"] = "4.0.0"
+    (tmp_path / "out/dataset.json").write_text(json.dumps(about))
+    decode_here.clear()
+    for _ in range(2):
+        preprocess(videos, tmp_path / "out", SPEC)
+        assert decode_here == ["broken.mp4"]
+        assert content_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("num_bytes", range(1, 60, 4))
+def test_a_note_that_was_cut_costs_one_decoding(videos, tmp_path, decode_here, num_bytes):
+    (videos / "run" / "бег.mp4").write_bytes("рисунок, ".encode() * 9 + b"\xff\0")  # its reason is quoted
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    notes = tmp_path / "out" / "decoded.csv"
+    lines = sorted(notes.read_bytes().splitlines(keepends=True), key=lambda line: b'"' in line)
+    notes.write_bytes(b"".join(lines)[:-num_bytes])
+    decode_here.clear()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert decode_here == ["бег.mp4"]
+    assert content_of(tmp_path / "out") == before
+
+
+def test_a_damaged_manifest_is_not_passed_over(videos, tmp_path, decode_here):
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    manifest = tmp_path / "out" / "manifest.csv"
+    manifest.write_text("path,label\nrun/03.avi,run\n")
+    with pytest.raises(DatasetError, match="manifest.csv: damaged .*; delete it and run the same preprocess command"):
+        preprocess(videos, tmp_path / "out", SPEC)
+    manifest.unlink()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert content_of(tmp_path / "out") == before
+
+
+# === When things go wrong on the way ===
+
+
+def run_script(tmp_path, videos, line):
+    """Run `preprocess` in a program of its own, with one line of sabotage; `num_done` counts finished videos."""
+    script = tmp_path / "script.py"
+    script.write_text(f"""\
+import os, resource, signal, sys
+from pathlib import Path
+from activity import preprocessing
+from activity.config import ClipSpec
+
+num_done = 0
+outcome = preprocessing._outcome
+
+def count(*arguments):
+    global num_done
+    num_done += 1
+    {line}
+    return outcome(*arguments)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with it ignored
+    count.__globals__["preprocessing"]._outcome = count
+    {line}
+    preprocessing.preprocess(Path(sys.argv[1]), Path(sys.argv[2]), ClipSpec(**{as_dict(SPEC)!r}), num_workers=2)
+""")
+    return subprocess.run(
+        [sys.executable, str(script), str(videos), str(tmp_path / "out")],
+        env={**os.environ, "PYTHONPATH": str(Path(preprocessing.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("num_done == 5 and os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("num_done == 5 and os.killpg(0, signal.SIGINT)", -signal.SIGINT),  # Ctrl-C reaches the workers too
+    ],
+)
+def test_a_run_that_was_killed_goes_on_where_it_was(videos, tmp_path, decode_here, line, status):
+    (videos / "run" / "broken.mp4").write_bytes(b"")
+    run = run_script(tmp_path, videos, line)
+    assert run.returncode == status, run.stderr
+    with pytest.raises(DatasetError, match="unfinished; run the same preprocess command again to complete it"):
+        load_dataset(tmp_path / "out")
+    assert len(notes_of(tmp_path / "out")) == 4
+
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    assert len(decode_here) == 13 - 4 and len(dataset.samples) == 12
+    preprocess(videos, tmp_path / "clean", SPEC)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "clean")
+
+
+def test_stacks_are_dropped_only_after_the_tables_are_written(videos, tmp_path, decode_here, monkeypatch):
+    first = preprocess(videos, tmp_path / "out", SPEC)
+    (videos / "run/03.avi").unlink()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(preprocessing, "write_csv", fail)
+    with pytest.raises(OSError, match="No space left"):
+        preprocess(videos, tmp_path / "out", SPEC)
+    assert all(len(first.frames(sample)) for sample in load_dataset(tmp_path / "out").samples)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_a_full_disk_is_no_fault_of_a_video(videos, tmp_path, decode_here):
+    run = run_script(tmp_path, videos, "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))")
+    assert run.returncode == 1 and re.search(r"^OSError: .*File too large", run.stderr, re.MULTILINE)
+    assert notes_of(tmp_path / "out") == {}
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    assert len(dataset.samples) == 12 and dataset.problems == []
+
+
+def misbehave(sample_id, video_path, span, spec, path):
+    """Stands for `_decode_one` in the workers."""
+    if video_path.name == "03.avi":
+        time.sleep(60)
+    if video_path.name == "04.avi":
+        os._exit(3)
+    if video_path.name == "05.avi":
+        raise MemoryError("Unable to allocate 9 GiB")
+    return decode_one(sample_id, video_path, span, spec, path)
+
+
+decode_one = preprocessing._decode_one
+
+
+def test_a_stuck_a_crashing_and_a_huge_video_are_given_up_and_tried_again(videos, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocessing, "_decode_one", misbehave)
+        dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=2, seconds_per_video=3)
+    assert reasons_of(dataset) == {
+        "run/03.avi": "decoding took longer than 3 s and was stopped; allow more with --time-limit",
+        "wave/04.avi": "decoding crashed the worker process (exit code 3)",
+        "run/05.avi": "there was not enough memory to decode it (Unable to allocate 9 GiB)",
+    }
+    assert len(dataset.samples) == 9
+    again = preprocess(videos, tmp_path / "out", SPEC, num_workers=1)
+    assert len(again.samples) == 12 and again.problems == []
+
+
+@pytest.mark.real
+def test_what_workers_log_is_seen(real_data, videos, tmp_path, capfd, caplog):
+    shutil.copy(real_data / "videos" / "torture" / "syn_trunc_half.flv", videos / "run")
+    spec = ClipSpec(num_frames=2, height=16, width=16, streams=("rgb",))
+    with caplog.at_level("INFO"):
+        preprocess(videos, tmp_path / "out", spec, num_workers=1)
+    assert "syn_trunc_half.flv: frame 33 is not where the container says" in capfd.readouterr().err
+
+
+@pytest.mark.real
+def test_odd_and_broken_files(real_data, tmp_path):
+    torture = real_data / "videos" / "torture"
+    with (torture / "expected.csv").open() as file:
+        expected = {row["path"]: row["opencv_4_14"].partition("|")[0] for row in csv.DictReader(file)}
+    for i, name in enumerate(sorted(expected)):
+        link = tmp_path / "videos" / ("even", "odd")[i % 2] / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(torture / name)
+    dataset = preprocess(tmp_path / "videos", tmp_path / "out", SPEC, num_workers=2)
+
+    num_frames = {Path(sample.path).name: sample.num_frames for sample in dataset.samples}
+    reasons = {Path(path).name: reason for path, reason in reasons_of(dataset).items()}
+    for name, text in expected.items():
+        count = int(text) if text.isdigit() else 0
+        if name == "syn_av1.mp4" and name not in num_frames:  # not every OpenCV decodes AV1
+            assert "codec av01" in reasons[name]
+        elif count:
+            assert num_frames[name] == count, name
+        else:
+            assert name not in num_frames and reasons[name]
+    for name in ("syn_bitrot.avi", "syn_trunc_half.avi", "dc_corrupted.mp4"):
+        assert reasons[name].startswith(f"ends after {num_frames[name]} frames")
+    assert "Traceback" not in " ".join(reasons.values())
+    twins = {s.group for s in dataset.samples if Path(s.path).name in ("syn_UPPER.AVI", "syn_no_extension")}
+    assert len(twins) == 1

@@ -1,0 +1,168 @@
+import dataclasses
+import logging
+from collections import Counter, defaultdict
+
+import pytest
+
+from activity.datasets.samples import Sample, labels_without
+from activity.datasets.splits import assign_folds, assign_splits, check_leaks
+from activity.errors import DatasetError
+
+
+def make_samples(num_groups, labels=("jump", "run", "wave"), takes=2):
+    return [
+        Sample(path=f"{label}/p{group}_{take}.avi", label=label, group=f"p{group}")
+        for label in labels
+        for group in range(num_groups)
+        for take in range(takes)
+    ]
+
+
+def splits_by_group(samples):
+    splits = defaultdict(set)
+    for sample in samples:
+        splits[sample.group].add(sample.split)
+    return splits
+
+
+@pytest.mark.parametrize("num_groups", [3, 4, 5, 9, 25])
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_keep_together_and_no_label_is_left_out(num_groups, seed):
+    samples = assign_splits(make_samples(num_groups), seed=seed)
+    assert all(len(splits) == 1 for splits in splits_by_group(samples).values())
+    for split in ("train", "val", "test"):
+        assert labels_without(samples, split) == []
+    assert [sample.path for sample in samples] == [sample.path for sample in make_samples(num_groups)]
+
+
+def test_shares_of_the_splits():
+    counts = Counter(sample.split for sample in assign_splits(make_samples(25)))
+    assert counts == {"test": 30, "val": 24, "train": 96}  # of 150: 20, 16 and 64 %
+
+
+def test_splits_depend_on_the_seed_only():
+    samples = make_samples(12)
+    assert assign_splits(samples, seed=3) == assign_splits(samples, seed=3)
+    assert assign_splits(samples, seed=3) != assign_splits(samples, seed=4)
+
+
+def test_a_label_of_a_single_video_is_trained_on():
+    lonely = Sample(path="fall/a.avi", label="fall", group="fall/a.avi")
+    for seed in range(10):
+        samples = assign_splits([*make_samples(6), lonely], seed=seed)
+        assert samples[-1].split == "train"
+        assert labels_without(samples, "test") == ["fall"]
+
+
+def test_groups_of_one_label_each():
+    samples = [
+        Sample(path=f"{label}/{i}.avi", label=label, group=f"{label}{i // 2}") for label in "abcd" for i in range(10)
+    ]
+    samples = assign_splits(samples)
+    assert all(len(splits) == 1 for splits in splits_by_group(samples).values())
+    assert [labels_without(samples, split) for split in ("train", "val", "test")] == [[], [], []]
+
+
+def with_split(samples, split_of):
+    return [Sample(path=s.path, label=s.label, group=s.group, split=split_of(s)) for s in samples]
+
+
+def test_val_is_taken_from_train_where_the_data_have_none():
+    given = with_split(make_samples(8), lambda s: "test" if s.group in ("p0", "p1") else "train")
+    samples = assign_splits(given)
+    assert {s.group for s in samples if s.split == "test"} == {"p0", "p1"}
+    assert len({s.group for s in samples if s.split == "val"}) in (1, 2)
+    check_leaks(samples)
+
+
+def test_splits_of_the_data_are_kept():
+    given = with_split(make_samples(6), lambda s: {"p0": "val", "p1": "test"}.get(s.group, "train"))
+    assert assign_splits(given, seed=7) == given
+
+
+def test_a_leak_is_named_before_val_is_held_out():
+    given = with_split(make_samples(2), lambda s: "test" if s.path.endswith("p0_1.avi") or s.group == "p1" else "train")
+    with pytest.raises(DatasetError, match="1 group stands in more than one split"):
+        assign_splits(given)
+
+
+def test_nothing_to_train_on():
+    given = with_split(make_samples(3), lambda s: "test")
+    with pytest.raises(DatasetError, match="there are no train videos: expected some in train, received 18 in test"):
+        assign_splits(given)
+
+
+def test_some_have_a_split_and_some_have_none():
+    given = with_split(make_samples(3), lambda s: "train" if s.group == "p0" else "")
+    with pytest.raises(DatasetError, match="12 of 18 videos have no split, first: jump/p1_0.avi"):
+        assign_splits(given)
+
+
+@pytest.mark.parametrize("num_groups", [1, 2])
+def test_too_few_groups(num_groups):
+    message = r"too few groups to hold out a \w+ part: expected at least 3 groups .* received 1 groups, 6 videos"
+    with pytest.raises(DatasetError, match=message):
+        assign_splits(make_samples(num_groups))
+
+
+def test_one_video_of_each_label():
+    with pytest.raises(DatasetError, match="and 3 videos of some label"):
+        assign_splits([Sample(path=label, label=label, group=label) for label in "abcdef"])
+
+
+def test_unknown_groups_are_spoken_of(caplog):
+    caplog.set_level(logging.WARNING)
+    assign_splits(make_samples(5))
+    assert not caplog.text
+    assign_splits([Sample(path=f"{i}.avi", label="ab"[i % 2], group=f"{i}.avi") for i in range(10)])
+    assert "no groups known: each video counts as its own" in caplog.text
+
+
+def test_leaks_are_named():
+    samples = with_split(make_samples(7), lambda s: "test" if s.path.endswith("_1.avi") else "train")
+    message = (
+        r"7 groups stand in more than one split, so the score would flatter: p0, p1, p2, p3, p4 and 2 more "
+        r"\(p0: test, train\); every group must keep to one split"
+    )
+    with pytest.raises(DatasetError, match=message):
+        check_leaks(samples)
+    with pytest.raises(DatasetError, match="stand in more than one split"):
+        assign_splits([*samples, Sample(path="v", label="run", group="v", split="val")])
+
+
+# === Folds ===
+
+
+def folds_by_group(samples, folds):
+    found = defaultdict(set)
+    for sample, fold in zip(samples, folds, strict=True):
+        found[sample.group].add(fold)
+    return found
+
+
+def test_numbered_folds_keep_groups_together():
+    samples = make_samples(7)
+    folds = assign_folds(samples, "3", seed=0)
+    assert set(folds) == {"0", "1", "2"}
+    assert all(len(found) == 1 for found in folds_by_group(samples, folds).values())
+    assert folds == assign_folds(samples, "3", seed=0)
+
+
+def test_each_group_may_be_a_fold():
+    samples = make_samples(4)
+    assert assign_folds(samples, "groups") == [sample.group for sample in samples]
+
+
+def test_a_column_of_the_manifest_may_name_the_folds():
+    samples = [dataclasses.replace(s, extra={"camera": s.group[-1], "take": s.path[-5]}) for s in make_samples(2)]
+    assert assign_folds(samples, "camera") == [sample.group[-1] for sample in samples]
+    with pytest.raises(DatasetError, match="2 groups stand in more than one split"):
+        assign_folds(samples, "take")  # takes of one person would stand on both sides
+    with pytest.raises(DatasetError, match="no column 'place'; expected a number, groups, or one of: camera, take"):
+        assign_folds(samples, "place")
+
+
+@pytest.mark.parametrize("folds", ["1", "5"])
+def test_more_folds_than_groups_or_only_one(folds):
+    with pytest.raises(DatasetError, match=f"expected 2 to 4 folds .* received {folds}"):
+        assign_folds(make_samples(4), folds)

@@ -1,0 +1,104 @@
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+
+from activity.evaluation.calibration import calibrate, threshold_for
+from activity.models.classifier import load_classifier
+from activity.training.trainer import train
+
+
+class StubClassifier:
+    """Opinions that are given, at a temperature; one window a video."""
+
+    labels = ("a", "b")
+
+    def __init__(self, probabilities):
+        self._logs, self.temperature, self.threshold = np.log(probabilities), 1.0, 0.0
+
+    def judge_windows_of(self, stacks):
+        return self.judge_stacks(stacks), np.arange(len(stacks))
+
+    def judge_stacks(self, stacks):
+        powers = np.exp(self._logs[: len(stacks)] / self.temperature)
+        return powers / powers.sum(axis=1, keepdims=True)
+
+
+def overconfident(num_videos, share_right=0.7, confidence=0.99):
+    """Answers that are 99 % sure and right in 70 % of the cases."""
+    right = np.arange(num_videos) < share_right * num_videos
+    label_ids = np.arange(num_videos) % 2
+    answers = np.where(right, label_ids, 1 - label_ids)
+    return StubClassifier(np.where(np.eye(2)[answers] == 1, confidence, 1 - confidence)), label_ids
+
+
+def test_an_overconfident_model_becomes_as_sure_as_it_is_right():
+    classifier, label_ids = overconfident(2000)
+    calibration = calibrate(classifier, [None] * 2000, label_ids)
+    assert calibration.temperature == classifier.temperature > 1
+    np.testing.assert_allclose(calibration.after.probabilities.max(axis=1), 0.7, atol=5e-3)
+    before, after = calibration.errors
+    assert before == pytest.approx(0.29, abs=1e-6) and after < 0.01
+    assert calibration.after.accuracy == calibration.before.accuracy == 0.7
+    assert calibration.threshold == 0 and calibration.coverage == 1
+    assert "by 2000 validation videos; expected calibration error 0.290, then 0.00" in calibration.as_text()
+
+
+def test_a_model_that_is_always_right_does_not_become_sure_of_everything():
+    temperatures = []
+    for num_videos in (10, 50, 1000):
+        classifier, label_ids = overconfident(num_videos, share_right=1, confidence=0.95)
+        temperatures.append(calibrate(classifier, [None] * num_videos, label_ids).temperature)
+    assert 0.7 < temperatures[0] < 1  # ten videos are no reason to be much surer, a thousand are one
+    assert temperatures == sorted(temperatures, reverse=True) and temperatures[-1] < 0.5
+
+
+def test_too_few_videos_change_nothing(caplog):
+    classifier, label_ids = overconfident(9)
+    assert calibrate(classifier, [None] * 9, label_ids) is None
+    assert classifier.temperature == 1
+    assert "9 validation videos are too few" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("confidences", "right", "precision", "threshold"),
+    [
+        ([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1], 0.9, 0.8),
+        ([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1], 0.75, 0.6),
+        ([0.6, 0.9, 0.7, 0.8], [1, 1, 0, 1], 0.75, 0.6),
+        ([0.9, 0.8, 0.8, 0.6], [1, 1, 0, 0], 0.9, 0.9),  # of two that are as sure, both are answered or none
+        ([0.9, 0.8], [1, 1], 0.99, 0.8),
+    ],
+)
+def test_the_threshold_is_the_lowest_that_keeps_the_precision(confidences, right, precision, threshold):
+    assert threshold_for(np.array(confidences), np.array(right, bool), precision) == threshold
+
+
+def test_where_no_threshold_will_do_nothing_is_answered_and_it_says_so(caplog):
+    assert threshold_for(np.array([0.9, 0.8]), np.array([False, True]), 0.9) > 1
+    assert "no threshold gives a precision of 0.9" in caplog.text
+
+
+def test_both_travel_in_the_model_file(ramp_run, tmp_path):
+    classifier = ramp_run.classifier
+    temperature, threshold = classifier.temperature, classifier.threshold
+    try:
+        classifier.temperature, classifier.threshold = 2.5, 0.75
+        classifier.save(tmp_path / "m.keras")
+        loaded = load_classifier(tmp_path / "m.keras")
+        assert (loaded.temperature, loaded.threshold) == (2.5, 0.75)
+    finally:
+        classifier.temperature, classifier.threshold = temperature, threshold
+
+
+def test_train_calibrates_by_the_validation_split_and_notes_it(ramp_dataset, frozen_config, tmp_path, caplog):
+    samples = [dataclasses.replace(s, split="val" if s.split == "test" else s.split) for s in ramp_dataset.samples]
+    config = dataclasses.replace(frozen_config, epochs=3, precision=0.6)
+    with caplog.at_level(logging.INFO):
+        run = train(dataclasses.replace(ramp_dataset, samples=samples), config, work_dir=tmp_path)
+    num_val = sum(sample.split == "val" for sample in samples)
+    assert num_val >= 10 and run.classifier.record["calibration"]["num_videos"] == num_val
+    assert run.classifier.temperature != 1
+    assert run.classifier.threshold == run.calibration.threshold > 0
+    assert f"by {num_val} validation videos" in run.as_text()

@@ -1,0 +1,150 @@
+import json
+
+import numpy as np
+import pytest
+
+from activity.datasets.samples import Segment
+from activity.evaluation.metrics import Scores, expected_calibration_error, frame_accuracy, reliability_bins, segment_f1
+
+# True 0 0 0 1 1 2, predicted 0 0 1 1 2 2
+PROBABILITIES = np.array(
+    [[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.4, 0.5, 0.1], [0.1, 0.8, 0.1], [0.3, 0.2, 0.5], [0.2, 0.2, 0.6]]
+)
+SCORES = Scores(PROBABILITIES, np.array([0, 0, 0, 1, 1, 2]), ["jump", "run", "wave"])
+
+
+def test_numbers_by_hand():
+    assert SCORES.predicted_ids.tolist() == [0, 0, 1, 1, 2, 2]
+    assert SCORES.accuracy == pytest.approx(4 / 6)
+    assert SCORES.confusion.tolist() == [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
+    assert SCORES.per_class["jump"] == pytest.approx({"precision": 1, "recall": 2 / 3, "f1": 4 / 5, "support": 3})
+    assert SCORES.per_class["run"] == pytest.approx({"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "support": 2})
+    assert SCORES.per_class["wave"] == pytest.approx({"precision": 1 / 2, "recall": 1, "f1": 2 / 3, "support": 1})
+    assert SCORES.macro_f1 == pytest.approx((4 / 5 + 1 / 2 + 2 / 3) / 3)
+
+
+def test_confidence_and_truth_of_each():
+    assert SCORES.confidences == pytest.approx([0.7, 0.5, 0.5, 0.8, 0.5, 0.6])
+    assert SCORES.right.tolist() == [True, True, False, True, False, True]
+
+
+def test_top_k_by_hand():
+    assert SCORES.top_k_accuracy(1) == pytest.approx(4 / 6)
+    assert SCORES.top_k_accuracy(2) == pytest.approx(5 / 6)  # the fifth has run last
+    assert SCORES.top_k_accuracy(3) == SCORES.top_k_accuracy(9) == 1
+
+
+def test_two_labels():
+    scores = Scores(np.array([[0.9, 0.1], [0.4, 0.6], [0.6, 0.4]]), np.array([0, 1, 1]), ["run", "wave"])
+    assert scores.accuracy == scores.top_k_accuracy(1) == pytest.approx(2 / 3)
+    assert scores.top_k_accuracy(2) == 1
+    assert scores.confusion.tolist() == [[1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("num_labels", [2, 3, 6])
+def test_top_1_is_the_accuracy_also_where_labels_tie(num_labels):
+    alike = np.full((4, num_labels), 1 / num_labels)
+    scores = Scores(alike, np.array([0, 0, 1, num_labels - 1]), "abcdef"[:num_labels])
+    assert scores.top_k_accuracy(1) == scores.accuracy == scores.as_dict()["top_k"]["1"]
+
+
+def test_labels_that_do_not_occur():
+    scores = Scores(np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0]]), np.array([0, 0]), ["a", "b", "c"])
+    assert scores.per_class["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+    assert scores.confusion.shape == (3, 3)
+    assert scores.macro_f1 == 1  # a alone; b and c are neither true nor predicted
+    predicted = Scores(np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]), np.array([0, 0]), ["a", "b", "c"])
+    assert predicted.macro_f1 == pytest.approx((2 / 3 + 0) / 2)  # b was predicted, wrongly
+
+
+@pytest.mark.parametrize(("num_labels", "keys"), [(2, ["1"]), (4, ["1", "3"]), (6, ["1", "3", "5"])])
+def test_as_dict_is_json(num_labels, keys):
+    labels = [f"l{i}" for i in range(num_labels)]
+    about = Scores(np.eye(num_labels, dtype=np.float32), np.arange(num_labels), labels).as_dict()
+    assert json.loads(json.dumps(about)) == about
+    assert list(about) == ["accuracy", "top_k", "macro_f1", "per_class", "labels", "confusion"]
+    assert about["top_k"] == dict.fromkeys(keys, 1.0) and about["labels"] == labels
+
+
+def test_as_text():
+    assert SCORES.as_text().splitlines() == [
+        "accuracy 0.667   macro-F1 0.656   (6 videos)",
+        "",
+        "label  precision  recall     f1  videos",
+        "jump       1.000   0.667  0.800       3",
+        "run        0.500   0.500  0.500       2",
+        "wave       0.500   1.000  0.667       1",
+        "",
+        "confusion (rows true, columns predicted)",
+        "        0   1   2",
+        "jump    2   1   .   0",
+        "run     .   1   1   1",
+        "wave    .   .   1   2",
+    ]
+
+
+@pytest.mark.parametrize(("shape", "num_samples"), [((2, 3), 1), ((1, 2), 1), ((0, 3), 0)])
+def test_shapes_that_do_not_fit(shape, num_samples):
+    with pytest.raises(ValueError, match=rf"expected probabilities \({num_samples}, 3\) with N >= 1, received"):
+        Scores(np.zeros(shape), np.zeros(num_samples, int), ["a", "b", "c"])
+
+
+# Two bins: (0, 0.5] holds 0.3 (wrong) and 0.5 (right), (0.5, 1] holds 0.6 (wrong), 0.8 and 1.0 (right).
+CONFIDENCES, RIGHT = np.array([0.3, 0.6, 0.5, 0.8, 1.0]), np.array([False, False, True, True, True])
+
+
+def test_reliability_by_hand():
+    low, high = reliability_bins(CONFIDENCES, RIGHT, num_bins=2)
+    assert [(b.low, b.high, b.num_samples) for b in (low, high)] == [(0, 0.5, 2), (0.5, 1, 3)]
+    assert (low.confidence, low.accuracy) == pytest.approx((0.4, 1 / 2))
+    assert (high.confidence, high.accuracy) == pytest.approx((0.8, 2 / 3))
+    error = expected_calibration_error(CONFIDENCES, RIGHT, num_bins=2)
+    assert error == pytest.approx(2 / 5 * 0.1 + 3 / 5 * (0.8 - 2 / 3))
+
+
+def test_an_upper_limit_belongs_to_its_bin_and_empty_bins_are_left_out():
+    edges = np.arange(1, 11) / 10  # 0.7 * 10 is above 7 in floating point
+    assert [b.high for b in reliability_bins(edges, np.ones(10))] == edges.tolist()
+    assert [b.high for b in reliability_bins(np.array([0.0, 0.95]), np.ones(2))] == [0.1, 1.0]
+
+
+def test_calibrated_answers_have_no_error():
+    assert expected_calibration_error(np.full(10, 0.7), np.arange(10) < 7) == pytest.approx(0)
+    assert expected_calibration_error(np.ones(4, np.float32), np.zeros(4)) == 1
+
+
+@pytest.mark.parametrize(
+    ("confidences", "right", "message"),
+    [
+        ([0.5], [True, False], r"expected two \(N,\) arrays with N >= 1, received \(1,\) and \(2,\)"),
+        ([], [], r"received \(0,\)"),
+        ([1.5], [True], "confidences must be 0 to 1, received 1.5 to 1.5"),
+        ([np.nan], [True], "must be 0 to 1"),
+    ],
+)
+def test_confidences_that_are_none(confidences, right, message):
+    with pytest.raises(ValueError, match=message):
+        reliability_bins(np.array(confidences), np.array(right))
+
+
+def segments(*rows):
+    return [Segment(start, end, label, 1.0) for start, end, label in rows]
+
+
+TRUTH = segments((0, 4, "run"), (4, 8, "walk"), (8, 10, "run"))
+
+
+@pytest.mark.parametrize(
+    ("found", "accuracy", "f1"),
+    [
+        (TRUTH, 1.0, 1.0),
+        (segments((0, 10, "run")), 0.6, 0.0),  # 4 of 10 seconds are not half
+        (segments((0, 5, "run"), (5, 8, "walk"), (8, 10, "run")), 0.9, 1.0),
+        (segments((0, 3, "run"), (3, 3.5, "walk"), (3.5, 4, "run"), (4, 8, "walk"), (8, 10, "run")), 0.95, 6 / 8),
+        (segments((0, 2, "run"), (2, 4, "run"), (4, 8, "walk"), (8, 10, "run")), 1.0, 6 / 7),  # one in two pieces
+        (segments((0, 10, "unknown")), 0.0, 0.0),
+    ],
+)
+def test_segments_are_compared_by_time_and_as_wholes(found, accuracy, f1):
+    assert frame_accuracy(TRUTH, found) == pytest.approx(accuracy)
+    assert segment_f1(TRUTH, found, overlap=0.5) == pytest.approx(f1)

@@ -1,0 +1,187 @@
+import json
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from activity.datasets.dataset import Stacks
+from activity.errors import ModelFileError
+from activity.models.classifier import FORMAT_VERSION, load_classifier, predict, save_classifier
+from activity.video.clips import pad_right
+
+
+def clip_of(dataset, index):
+    return pad_right(Stacks(dataset.frames, dataset.samples, dataset.spec.streams)[index][:], dataset.spec.num_frames)
+
+
+def test_end_to_end_equals_backbone_then_head(ramp_run, ramp_dataset):
+    classifier = ramp_run.classifier
+    for index in range(4):
+        frames, mask = clip_of(ramp_dataset, index)
+        whole = predict(classifier, {"frames": frames[None], "mask": mask[None]})
+        features, mask = pad_right(classifier.extract(frames[mask]), len(mask))
+        np.testing.assert_allclose(classifier.judge(features[None], mask[None]), whole, atol=1e-5)
+
+
+def test_what_stands_in_padded_frames_never_matters(ramp_run, ramp_dataset):
+    shorter = next(i for i, sample in enumerate(ramp_dataset.samples) if sample.num_frames == 4)
+    frames, mask = clip_of(ramp_dataset, shorter)
+    noisy = np.where(
+        mask[:, None, None, None, None], frames, np.random.default_rng(0).integers(0, 256, frames.shape, np.uint8)
+    )
+    assert not np.array_equal(frames, noisy)
+    inputs = [{"frames": pixels[None], "mask": mask[None]} for pixels in (frames, noisy)]
+    np.testing.assert_array_equal(*(predict(ramp_run.classifier, each) for each in inputs))
+
+
+def test_a_model_file_gives_the_same_probabilities(ramp_run, ramp_model, ramp_dataset):
+    loaded = load_classifier(ramp_model)
+    frames, mask = clip_of(ramp_dataset, 0)
+    inputs = {"frames": frames[None], "mask": mask[None]}
+    np.testing.assert_array_equal(predict(loaded, inputs), predict(ramp_run.classifier, inputs))
+    assert loaded.spec == ramp_dataset.spec
+    assert loaded.labels == ("brightens", "darkens")
+    assert loaded.clip_seconds == pytest.approx(ramp_run.classifier.clip_seconds)
+    assert loaded.record["training"]["backbone"] == "small_cnn"
+    assert loaded.record["versions"]["keras"] == keras.__version__
+
+
+def test_a_fresh_process_needs_nothing_but_the_file(ramp_run, ramp_model, ramp_dataset, tmp_path):
+    frames, mask = clip_of(ramp_dataset, 1)
+    moved = tmp_path / "elsewhere.keras"
+    moved.write_bytes(ramp_model.read_bytes())
+    np.savez(tmp_path / "clip.npz", frames=frames[None], mask=mask[None])
+    code = (
+        "import json, numpy as np; from pathlib import Path; "
+        "from activity.models.classifier import load_classifier, predict; "
+        "clip = dict(np.load('clip.npz')); model = load_classifier(Path('elsewhere.keras')); "
+        "print(json.dumps(predict(model, clip).tolist()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    here = predict(ramp_run.classifier, {"frames": frames[None], "mask": mask[None]})
+    np.testing.assert_allclose(json.loads(done.stdout), here, atol=1e-6)
+
+
+def test_a_model_file_holds_no_optimizer(ramp_model):
+    with zipfile.ZipFile(ramp_model) as file:
+        weights = file.read("model.weights.h5")
+    assert b"optimizer" not in weights
+
+
+def test_saving_replaces_the_old_file_only_when_the_new_one_is_whole(ramp_run, tmp_path, monkeypatch):
+    path = tmp_path / "m.keras"
+    path.write_text("the old model")
+
+    def fail(self, target):
+        target.write_text("half a")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(type(ramp_run.classifier), "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_classifier(ramp_run.classifier, path)
+    assert path.read_text() == "the old model"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_without_keras_is_refused(ramp_run, tmp_path):
+    with pytest.raises(ModelFileError, match=r"m.h5: the name of a model file must end in .keras"):
+        save_classifier(ramp_run.classifier, tmp_path / "m.h5")
+
+
+def test_a_folder_is_not_replaced_by_a_model(ramp_run, tmp_path):
+    (tmp_path / "m.keras").mkdir()
+    with pytest.raises(ModelFileError, match="m.keras: a folder has this name"):
+        save_classifier(ramp_run.classifier, tmp_path / "m.keras")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ModelFileError, match="no such model file"):
+        load_classifier(tmp_path / "none.keras")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_cut_off_file(ramp_model, tmp_path, share):
+    content = ramp_model.read_bytes()
+    path = tmp_path / "cut.keras"
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ModelFileError, match="not a model file, or cut off"):
+        load_classifier(path)
+
+
+def test_flipped_bits_are_noticed(ramp_model, tmp_path):
+    content = bytearray(ramp_model.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path = tmp_path / "bits.keras"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match="damaged|not a model file"):
+        load_classifier(path)
+
+
+def test_a_keras_model_that_is_not_ours(tmp_path):
+    inputs = keras.Input((3,))
+    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(tmp_path / "other.keras")
+    with pytest.raises(ModelFileError, match="not one of ours; .*, received Functional"):
+        load_classifier(tmp_path / "other.keras")
+
+
+@pytest.fixture
+def with_part(ramp_model, tmp_path):
+    """A function that copies the model file with another content of one of its parts."""
+
+    def write(part, change):
+        path = tmp_path / "changed.keras"
+        with zipfile.ZipFile(ramp_model) as old, zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist():
+                new.writestr(name, change(old.read(name)) if name == part else old.read(name))
+        return path
+
+    return write
+
+
+def change_of_config(change):
+    def changed(content):
+        config = json.loads(content)
+        change(config["config"])
+        return json.dumps(config)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config.update(format_version=FORMAT_VERSION + 1), "made by a newer activity"),
+        (lambda config: config.pop("format_version"), "damaged, it does not say which model format"),
+        (lambda config: config.update(format_version="1"), "damaged, it does not say which model format"),
+        (lambda config: config["spec"].update(stride=2), "another version .* unexpected keyword argument 'stride'"),
+        (lambda config: config.pop("labels"), "another version .* 'labels'"),
+        (lambda config: config["head"].update(config=[]), "damaged, or made by another version"),
+    ],
+)
+def test_a_config_of_another_program_is_told_in_one_line(with_part, change, message):
+    with pytest.raises(ModelFileError, match=message) as caught:
+        load_classifier(with_part("config.json", change_of_config(change)))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("part", "content", "message"),
+    [
+        ("config.json", b"[]", r"expected an object in its config.json, received \[\]"),
+        ("config.json", b"\xff", "not a model file, or cut off"),
+        ("config.json", b'{"registered_name": "activity>ActivityClassifier", "config": 3}', "does not say which model"),
+        ("metadata.json", b"no JSON", None),
+        ("model.weights.h5", b"no HDF5", "damaged, or made by another version"),
+    ],
+)
+def test_damaged_parts_are_told_in_one_line(with_part, part, content, message):
+    path = with_part(part, lambda _: content)
+    if message is None:  # nothing is read from it
+        assert load_classifier(path).labels == ("brightens", "darkens")
+        return
+    with pytest.raises(ModelFileError, match=message) as caught:
+        load_classifier(path)
+    assert "\n" not in str(caught.value)

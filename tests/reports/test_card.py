@@ -1,0 +1,165 @@
+import dataclasses
+import json
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from activity.cli.main import parser
+from activity.errors import ModelFileError
+from activity.models.classifier import load_classifier, save_classifier
+from activity.reports.card import model_card
+from activity.training.trainer import train
+
+
+@pytest.fixture
+def card_of(ramp_model, tmp_path):
+    """A function that gives the card of the model with another record."""
+
+    def card(**changes):
+        model = load_classifier(ramp_model)
+        model.threshold = changes.pop("threshold", 0.0)
+        model.record = {k: v for k, v in {**model.record, **changes}.items() if v is not None}
+        return model_card(save_classifier(model, tmp_path / "changed.keras"))
+
+    return card
+
+
+def test_it_tells_what_the_file_knows(ramp_model, ramp_run, ramp_dataset):
+    card = model_card(ramp_model)
+    about = card.as_dict()
+    assert set(json.loads(json.dumps(about))) == set(about)
+    assert about["labels"] == ["brightens", "darkens"] and card.spec == ramp_dataset.spec
+    assert about["num_bytes"] == ramp_model.stat().st_size
+    assert about["num_parameters"] == ramp_run.classifier.count_params()
+    for label, numbers in about["counts"].items():
+        for split, number in numbers.items():
+            assert number == sum((s.label, s.split) == (label, split) for s in ramp_dataset.samples)
+    assert sum(about["num_groups"].values()) == 8 and about["num_torn_groups"] == 0
+    last = ramp_run.history[-1]
+    assert about["scores"] == {name: last[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+    assert set(about["changed"]) == {
+        "backbone", "weights", "head", "units", "members", "dropout", "epochs", "learning_rate"
+    }  # fmt: skip
+    assert about["seconds"] == pytest.approx(sum(stage.seconds for stage in ramp_run.stages), abs=0.1)
+    assert about["date"][:2] == "20" and about["date"].endswith("+00:00")
+    assert not {"taught", "held_out", "history"} & set(about)
+
+
+def test_of_a_model_taught_from_python_it_gives_a_command_that_would(ramp_model, ramp_dataset, frozen_config):
+    card = model_card(ramp_model)
+    assert not card.as_dict()["command_recorded"]
+    program, *words = shlex.split(card.command)
+    arguments = parser().parse_args(words)
+    assert program == "activity" and str(arguments.dataset) == str(ramp_dataset.dataset_dir)
+    assert arguments.streams == ramp_dataset.spec.streams
+    for name, value in dataclasses.asdict(frozen_config).items():
+        assert getattr(arguments, name) == value
+    assert "\n  as a command         activity train" in card.as_text()
+
+
+def test_the_same_is_told_in_a_terminal_and_on_a_page(card_of):
+    error = {"before": 0.2, "after": 0.125}
+    calibration = {"temperature": 1.5, "num_videos": 8, "expected_calibration_error": error}
+    command = "activity train 'my data' --out a|b.keras"
+    card = card_of(command=command, threshold=0.5, calibration=calibration)
+    text, page = card.as_text(), card.as_markdown()
+    assert "\n  command              activity train 'my data' --out a|b.keras\n" in text
+    assert "| command | activity train 'my data' --out a\\|b.keras |" in page
+    for words in (
+        "2: brightens, darkens",
+        "6 frames, spread evenly over the video",
+        "32 x 32 pixels",
+        'below a probability of 0.500 the answer is "unknown"',
+        "rgb, motion",
+        "Its splits share no group",
+        "temperature 1.50, by 8 validation videos; expected calibration error 0.200, then 0.125",
+        "The validation score is that of 8 videos, which calibrated it too",
+    ):
+        assert words in text and words in page
+    assert page.splitlines()[0] == "# changed.keras" and "## Limits" in page
+
+
+def test_updates_are_told(card_of):
+    one = {"num_videos": 4, "split": "test", "before": 1.0, "after": 0.75}
+    none = {"num_videos": 0, "reason": "none"}
+    update = {"scheme": "replay", "added": ["waves"], "num_new": 3, "num_old": 2, "old": one, "new": none}
+    text = card_of(updates=[{**update, "command": "activity update a b --out c"}]).as_text()
+    assert "update 1\n  scheme               replay: 3 new training videos, 2 old ones\n" in text
+    assert (
+        "  new labels           waves\n  old videos           4 of test, accuracy 1.000 before, 0.750 after\n" in text
+    )
+    assert "new videos" not in text and "activity update a b --out c" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [
+        ({"num_groups": {"train": 5, "val": 2, "test": 1}, "num_torn_groups": 2}, "2 groups .* in more than one split"),
+        (
+            {"num_groups": {"train": 9, "val": 4, "test": 3}, "num_videos": {"train": 9, "val": 4, "test": 3}},
+            "No groups",
+        ),
+        ({"num_groups": None}, "is not recorded"),
+        ({"num_videos": {"train": 9, "val": 0, "test": 3}}, "It has no score on videos it was not taught with"),
+        ({"threshold": 0.4}, "Something quite different"),
+        ({}, "whatever a video shows"),
+    ],
+)
+def test_it_names_the_limits(card_of, changes, limit):
+    card = card_of(**changes)
+    assert re.search(limit, "\n".join(card.limits))
+    assert all(line in card.as_text() for line in card.limits)
+
+
+def test_a_model_without_a_record_has_a_card(ramp_model, tmp_path):
+    model = load_classifier(ramp_model)
+    model.record = {}
+    card = model_card(save_classifier(model, tmp_path / "m.keras"))
+    assert (card.scores, card.changed, card.command) == ({}, {}, "")
+    assert "date                 not recorded" in card.as_text() and "## Training" in card.as_markdown()
+
+
+def test_what_was_trained_before_groups_and_dates_were_recorded(card_of):
+    old = dict.fromkeys(("counts", "num_groups", "num_torn_groups", "date", "seconds", "dataset"))
+    text = card_of(**old).as_text()
+    assert "date                 not recorded" in text and "activity train DATASET --out" in text
+
+
+def test_without_a_val_split_there_is_no_such_score(ramp_dataset, frozen_config, tmp_path):
+    samples = [dataclasses.replace(s, split="test") if s.split == "val" else s for s in ramp_dataset.samples]
+    dataset = dataclasses.replace(ramp_dataset, samples=samples)
+    run = train(dataset, dataclasses.replace(frozen_config, epochs=1), work_dir=tmp_path / "run")
+    card = model_card(save_classifier(run.classifier, tmp_path / "m.keras"))
+    assert set(card.scores) == {"loss", "accuracy"} and "validation  " not in card.as_text()
+    assert "It has no score on videos it was not taught with: see `activity evaluate`." in card.limits
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    with pytest.raises(ModelFileError, match="no such model file"):
+        model_card(tmp_path / "none.keras")
+
+
+def test_a_config_of_another_program_is_told_in_one_line(ramp_model, tmp_path):
+    def changed(content):
+        config = json.loads(content)
+        del config["config"]["labels"]
+        return json.dumps(config)
+
+    with zipfile.ZipFile(ramp_model) as old, zipfile.ZipFile(tmp_path / "m.keras", "w") as new:
+        new.writestr("config.json", changed(old.read("config.json")))
+    with pytest.raises(ModelFileError, match=r"m.keras: damaged, or made by another version of activity: .*labels"):
+        model_card(tmp_path / "m.keras")
+
+
+def test_neither_keras_nor_numpy_is_imported(ramp_model):
+    heavy = {"keras", "tensorflow", "numpy", "cv2", "h5py"}
+    program = (
+        f"import sys; from activity.reports.card import model_card; model_card({str(ramp_model)!r}).as_markdown(); "
+        f"print(*sorted({heavy} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "\n", "")

@@ -1,0 +1,252 @@
+import csv
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from activity.datasets.samples import Segment
+from activity.errors import VideoError
+from activity.predictor.prediction import Prediction
+from activity.predictor.timeline import Timeline
+from activity.reports.annotation import annotate
+from activity.reports.style import label_colour
+from activity.reports.timeline import as_srt, save_timeline, timeline_figure
+from activity.video.decoder import VideoReader, probe, read_frames
+from activity.video.writer import write_video
+
+LABELS = ("run", "walk")
+
+
+def prediction_of(source, segments=((0.0, 1.0, "run"), (1.0, 2.0, "unknown"), (2.0, 3.0, "walk")), labels=LABELS):
+    edges = np.array([segments[0][0], *(end for _, end, _ in segments)])
+    probabilities = np.tile([0.75, 0.25], (len(segments), 1))
+    made = tuple(Segment(start, end, label, 0.75) for start, end, label in segments)
+    return Prediction(
+        str(source), labels, probabilities[0], float(edges[-1]), (), 0.8, Timeline(edges, probabilities, made)
+    )
+
+
+@pytest.fixture
+def grey_video(tmp_path):
+    path = tmp_path / "grey.avi"
+    write_video(path, (np.full((144, 180, 3), 120, np.uint8) for _ in range(30)), frames_per_second=10)
+    return path
+
+
+def texts(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+class TestAnnotate:
+    @pytest.fixture(scope="class", autouse=True)
+    @staticmethod
+    def needs_av():
+        pytest.importorskip("av", reason="PyAV is not installed")
+
+    def test_same_frames_times_and_size(self, grey_video, tmp_path):
+        path = annotate(grey_video, prediction_of(grey_video), tmp_path / "out" / "a.mp4")
+        assert path == tmp_path / "out" / "a.mp4"
+        info = probe(path)
+        assert (info.height, info.width, info.num_frames_claimed, info.fourcc) == (144, 180, 30, "h264")
+        assert info.frames_per_second == 10
+
+    def test_only_panel_and_strip_differ_from_the_source(self, grey_video, tmp_path):
+        frames = read_frames(annotate(grey_video, prediction_of(grey_video), tmp_path / "a.mp4")).astype(int)
+        changed = np.abs(frames - 120).max(axis=3) > 30  # (N, H, W); lossy near the edges
+        assert changed[:, -8:].mean() > 0.6  # the strip, at least its text and colours
+        assert changed[:, 6:60, 6:80].mean() > 0.8  # the panel
+        assert changed[:, 75:120].mean() < 0.001 and changed[:, :120, 120:].mean() < 0.001
+
+    def test_the_cursor_runs_from_left_to_right(self, grey_video, tmp_path):
+        frames = read_frames(annotate(grey_video, prediction_of(grey_video), tmp_path / "a.mp4"))
+        places = [frame[-3].min(axis=1).argmax() for frame in frames]  # white is the row's lightest
+        np.testing.assert_allclose(places, np.arange(30) * 6, atol=4)
+
+    def test_a_source_whose_clock_does_not_begin_at_zero(self, tmp_path):
+        import av
+
+        with av.open(str(tmp_path / "late.ts"), "w") as container:  # MPEG-TS begins at 1.4 seconds
+            stream = container.add_stream("mpeg2video", rate=25)
+            stream.height, stream.width, stream.pix_fmt = 144, 180, "yuv420p"
+            for _ in range(25):
+                picture = av.VideoFrame.from_ndarray(np.full((144, 180, 3), 90, np.uint8), format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+        prediction = prediction_of(tmp_path / "late.ts", ((0.0, 1.0, "run"),))
+        path = annotate(tmp_path / "late.ts", prediction, tmp_path / "a.mp4")
+        with VideoReader(path) as reader:
+            np.testing.assert_allclose([seconds for _, seconds in reader], np.arange(25) / 25, atol=1e-3)
+
+    def test_the_source_is_never_replaced(self, grey_video):
+        movie = grey_video.rename(grey_video.with_suffix(".mp4"))
+        before = movie.read_bytes()
+        with pytest.raises(VideoError, match="this is the video to annotate; expected another name"):
+            annotate(movie, prediction_of(movie), movie)
+        assert movie.read_bytes() == before
+
+    def test_no_video_no_file(self, tmp_path):
+        (tmp_path / "text.mp4").write_text("text")
+        with pytest.raises(VideoError, match="this is a text file"):
+            annotate(tmp_path / "text.mp4", prediction_of("text.mp4"), tmp_path / "out" / "a.mp4")
+        assert not list(tmp_path.glob("out/*"))
+
+    @pytest.mark.real
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("dc_video_0.mov", "dc_video_90.mov", "dc_video_180.mov", "dc_video_270.mov", "syn_rot90.mp4"),
+            *("syn_ntsc_23976.mp4", "syn_vfr.mp4", "syn_vfr.mkv", "syn_240fps.mp4", "syn_1fps.mp4"),
+            *("syn_odd_181x143.mkv", "syn_tiny_16x16.mp4", "syn_2x2.avi", "syn_tall_64x720.mp4", "syn_mpegts.ts"),
+            *("syn_reschange.ts", "syn_bitrot.mp4", "dc_corrupted.mp4", "syn_trunc_half.flv", "syn_animated.gif"),
+            *("syn_fragmented.mp4", "syn_open_gop_bframes.mp4", "syn_mpeg2.mpg", "dc_unordered.mov"),
+            "syn_one_frame.mp4",
+        ],
+    )
+    def test_odd_and_broken_files(self, real_data, tmp_path, name):
+        source = real_data / "videos" / "torture" / name
+        with VideoReader(source) as reader:
+            times, frames = [], []
+            for _, seconds in reader:
+                times.append(seconds)
+                frames.append(reader.retrieve())
+        duration = times[-1] - times[0] + 1 / probe(source).frames_per_second
+        prediction = prediction_of(source, ((0.0, duration, "run"),))
+        path = annotate(source, prediction, tmp_path / "a.mp4")
+        with VideoReader(path) as reader:
+            written = [(seconds, reader.retrieve()) for _, seconds in reader]
+        height, width = frames[0].shape[:2]
+        np.testing.assert_allclose([seconds for seconds, _ in written], np.subtract(times, times[0]), atol=2e-3)
+        assert written[0][1].shape == (height + height % 2, width + width % 2, 3)
+        if min(height, width) >= 64:  # the same way up: outside panel and strip, it looks like the source
+            low, high = round(0.55 * height), round(0.8 * height)
+            shown, expected = (cv2.blur(frame, (9, 9))[low:high, :width] for frame in (written[0][1], frames[0]))
+            assert np.abs(shown.astype(int) - expected).mean() < 6
+
+
+class TestSaveTimeline:
+    def test_four_files(self, grey_video, tmp_path):
+        prediction = prediction_of(grey_video)
+        paths = save_timeline(prediction, tmp_path / "out", "a.b", top_k=1)
+        assert [path.name for path in paths] == ["a.b.json", "a.b.csv", "a.b.srt", "a.b.png"]
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
+        assert json.loads(paths[0].read_text()) == prediction.as_dict(top_k=1)
+        with paths[1].open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert rows[0] == {"start_seconds": "0.0", "end_seconds": "1.0", "label": "run", "probability": "0.75"}
+        assert [row["label"] for row in rows] == ["run", "unknown", "walk"]
+        assert paths[2].read_bytes().decode() == as_srt(prediction.timeline.segments)
+        assert paths[3].read_bytes().startswith(b"\x89PNG")
+
+    def test_a_prediction_without_a_timeline_is_a_mistake(self, grey_video, tmp_path):
+        prediction = dataclasses.replace(prediction_of(grey_video), timeline=None)
+        for function in (lambda: save_timeline(prediction, tmp_path, "a"), lambda: timeline_figure(prediction)):
+            with pytest.raises(ValueError, match="timeline=True"):
+                function()
+        with pytest.raises(ValueError, match="timeline=True"):
+            annotate(grey_video, prediction, tmp_path / "a.mp4")
+
+
+class TestSubtitles:
+    def test_the_format(self):
+        segments = (
+            Segment(0.0, 1.5, "run", 0.9),
+            Segment(1.5, 2.0, "unknown", 0.3),
+            Segment(2.0, 3723.0006, "бег  na\n\n x", 0.8),
+        )
+        assert as_srt(segments) == (
+            "1\r\n00:00:00,000 --> 00:00:01,500\r\nrun\r\n\r\n2\r\n00:00:02,000 --> 01:02:03,001\r\nбег na x\r\n\r\n"
+        )
+
+    def test_nothing_known_is_no_subtitle(self):
+        assert as_srt((Segment(0.0, 1.0, "unknown", 0.2),)) == ""
+
+    def test_another_program_reads_it(self, tmp_path):
+        av = pytest.importorskip("av", reason="PyAV is not installed")
+        segments = tuple(Segment(i, i + 1.0, f"label {i}", 0.9) for i in range(5))
+        (tmp_path / "a.srt").write_bytes(as_srt(segments).encode())
+        with av.open(str(tmp_path / "a.srt")) as container:
+            cues = [packet for packet in container.demux() if packet.dts is not None]
+        assert [(float(c.pts * c.time_base), bytes(c)) for c in cues] == [(i, b"label %d" % i) for i in range(5)]
+
+
+class TestFigure:
+    def test_segments_with_room_carry_their_names_others_are_in_the_legend(self, grey_video):
+        prediction = prediction_of(grey_video, ((0.0, 2.9, "run"), (2.9, 2.95, "walk"), (2.95, 3.0, "unknown")))
+        figure = timeline_figure(prediction)
+        assert texts(figure) == ["run"]
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == ["walk", "unknown"]
+        assert not timeline_figure(prediction_of(grey_video)).legends
+
+    def test_colours_and_places_of_the_segments(self, grey_video):
+        bars = timeline_figure(prediction_of(grey_video)).axes[0].patches
+        assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(0, 1), (1, 1), (2, 1)]
+        from matplotlib.colors import to_hex
+
+        assert [to_hex(bar.get_facecolor()) for bar in bars] == [
+            label_colour(label, LABELS) for label in ("run", "unknown", "walk")
+        ]
+
+    @pytest.mark.parametrize("size", [(144, 180), (64, 640), (320, 48)])
+    def test_thumbnails_keep_their_proportions_and_their_time(self, tmp_path, size):
+        height, width = size
+        levels = np.linspace(10, 250, 60).astype(np.uint8)
+        path = tmp_path / "a.avi"
+        write_video(path, (np.full((height, width, 3), level, np.uint8) for level in levels), frames_per_second=20)
+        figure = timeline_figure(prediction_of(path))
+        (axes,) = (axes for axes in figure.axes if axes.images)
+        place = axes.get_position() * figure.get_size_inches()
+        for image in axes.images:
+            left, right, _, _ = image.get_extent()
+            seen = (right - left) / 3 * (place[1, 0] - place[0, 0]) / (place[1, 1] - place[0, 1])
+            assert seen == pytest.approx(width / height)
+            level = image.get_array().mean()
+            assert level == pytest.approx(np.interp((left + right) / 2, [0, 3], [10, 250]), abs=8)
+        extents = [image.get_extent() for image in axes.images]
+        assert all(a[1] <= b[0] + 1e-9 for a, b in zip(extents, extents[1:], strict=False))
+
+    def test_long_videos_have_a_clock(self, grey_video):
+        long = prediction_of(grey_video, ((0.0, 3000.0, "run"), (3000.0, 3600.0, "walk")))
+        axes = timeline_figure(long).axes[0]
+        axes.figure.draw_without_rendering()
+        shown = [label.get_text() for label in axes.get_xticklabels()]
+        assert axes.get_xlabel() == "minutes:seconds" and "5:00" in shown
+        assert all(re.fullmatch(r"\d+:\d\d", text) for text in shown)
+
+    def test_odd_names(self, grey_video, tmp_path):
+        odd = grey_video.rename(tmp_path / "$бег 走.avi")
+        labels = ("$a_b^", "走る бег")
+        prediction = prediction_of(odd, ((0.0, 1.0, labels[0]), (1.0, 3.0, labels[1])), labels)
+        save_timeline(prediction, tmp_path, "a")  # also where no font has the characters
+        figure = timeline_figure(prediction)
+        assert texts(figure) == list(labels)
+
+    def test_many_and_long_names_stay_inside_the_picture(self, grey_video):
+        labels = (*(f"activity {i}" for i in range(30)), "a very long name " * 9)
+        segments = [(i / 10, (i + 1) / 10, label) for i, label in enumerate(labels)]
+        figure = timeline_figure(prediction_of(grey_video, segments, labels))
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box, strip = legend.get_window_extent(), figure.axes[0].get_tightbbox()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 and box.y1 <= strip.y0 + 1
+
+    @pytest.mark.real
+    def test_thumbnails_are_upright(self, real_data):
+        source = real_data / "videos" / "torture" / "dc_video_90.mov"
+        image = timeline_figure(prediction_of(source, ((0.0, 0.1, "run"),))).axes[1].images[0]
+        thumbnail = np.asarray(image.get_array()).astype(int)
+        frame = read_frames(source)[0]
+        expected = cv2.resize(frame, thumbnail.shape[1::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(thumbnail - expected).mean() < 6
+
+
+def test_nothing_heavy_is_imported_to_annotate():
+    heavy = {"keras", "matplotlib", "sklearn", "av"}
+    program = f"import sys, activity.reports.timeline; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")

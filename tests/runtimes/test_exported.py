@@ -1,0 +1,202 @@
+import dataclasses
+import importlib.util
+import json
+import logging
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from activity.errors import ActivityError, ModelFileError
+from activity.models.backbones import build_backbone
+from activity.models.classifier import load_classifier, save_classifier
+from activity.predictor.predictor import Predictor
+from activity.runtimes import exported as runtimes
+from activity.runtimes.exported import ExportedNetwork, choose, load_network, open_encoder
+from activity.runtimes.features import _cache_dirs, extract_features
+
+HERE = [name for name, package in (("openvino", "openvino"), ("onnx", "tf2onnx")) if importlib.util.find_spec(package)]
+needs_openvino = pytest.mark.skipif("openvino" not in HERE, reason="openvino is not installed")
+
+
+@pytest.fixture(scope="module", params=HERE)
+def exported(request, ramp_model, tmp_path_factory):
+    """A runtime and a model file with its exported network beside it."""
+    model = tmp_path_factory.mktemp(request.param) / "ramps.keras"
+    shutil.copy(ramp_model, model)
+    load_network(model, runtime=request.param)
+    return request.param, model
+
+
+@pytest.fixture
+def openvino_model(ramp_model, tmp_path):
+    """A model file that nothing was exported of."""
+    return shutil.copy(ramp_model, tmp_path / "ramps.keras")
+
+
+@pytest.fixture
+def log(caplog):
+    runtimes._say_once.cache_clear()
+    runtimes._last_encoder.clear()
+    caplog.set_level(logging.INFO, logger="activity.runtimes.exported")
+    return caplog
+
+
+def about(model):
+    return json.loads((model.parent / "ramps.exported" / "openvino" / "network.json").read_text())
+
+
+# === Exported networks ===
+
+
+def test_every_runtime_gives_the_probabilities_of_keras(exported, ramp_videos, log):
+    runtime, model = exported
+    videos = sorted(ramp_videos.glob("*/*.avi"))[::5]
+    network = load_network(model, runtime=runtime)
+    assert isinstance(network, ExportedNetwork)
+    assert f"computed by {runtime} " in log.text and "float32" in log.text and "exporting" not in log.text
+    keras = load_network(model, runtime="keras")
+    for name in ("spec", "labels", "clip_seconds", "threshold"):
+        assert getattr(network, name) == getattr(keras, name)
+    for one, other in zip(Predictor(network).predict_many(videos), Predictor(keras).predict_many(videos), strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+
+
+def test_neither_keras_nor_other_heavy_libraries_are_imported(exported, ramp_videos):
+    runtime, model = exported
+    video = next(ramp_videos.glob("darkens/*.avi"))
+    heavy = {"keras", "tensorflow", "sklearn", "matplotlib", "h5py", "scipy"}
+    program = (
+        f"import sys; from activity.cli.main import main; status = main({['classify', str(model), str(video)]!r} "
+        f"+ ['--runtime', {runtime!r}]); print(status, *sorted({heavy} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert run.stdout.splitlines()[-1] == "0", run.stdout + run.stderr
+
+
+@needs_openvino
+class TestExportedFolder:
+    def test_it_follows_the_model_file(self, openvino_model, log):
+        load_network(openvino_model, runtime="openvino")
+        source = about(openvino_model)["source"]
+        other = load_classifier(openvino_model)
+        other.threshold = 0.75
+        save_classifier(other, openvino_model)
+        assert load_network(openvino_model, runtime="openvino").threshold == 0.75
+        assert about(openvino_model)["source"] != source
+        assert log.text.count("exporting for openvino, once") == 2
+        assert sorted(path.name for path in (openvino_model.parent / "ramps.exported").iterdir()) == ["openvino"]
+
+    def test_it_is_made_anew_when_damaged(self, openvino_model, log):
+        load_network(openvino_model, runtime="openvino")
+        (openvino_model.parent / "ramps.exported" / "openvino" / "head.xml").write_text("nonsense")
+        assert isinstance(load_network(openvino_model, runtime="openvino"), ExportedNetwork)
+        assert "damaged" in log.text and log.text.count("exporting for openvino, once") == 2
+
+    def test_where_it_cannot_be_kept_it_serves_this_run(self, openvino_model, ramp_videos, log):
+        (openvino_model.parent / "ramps.exported").write_text("a file has the name")
+        predictor = Predictor.load(openvino_model, runtime="openvino")
+        assert "cannot be written" in log.text and "for this run only" in log.text
+        assert predictor.predict(next(ramp_videos.glob("darkens/*.avi"))).label == "darkens"
+
+    def test_one_that_computes_something_else_is_refused(self, openvino_model, monkeypatch, log):
+        monkeypatch.setattr(runtimes, "_TOLERANCE", -1.0)
+        with pytest.raises(ActivityError, match="openvino cannot compute .* features differ from those of Keras"):
+            load_network(openvino_model, runtime="openvino")
+        assert load_network(openvino_model, runtime="auto").name  # a Keras model has one
+        assert "openvino is not used: its features differ" in log.text and "computed by keras" in log.text
+        assert not list((openvino_model.parent / "ramps.exported").iterdir())
+
+    def test_bfloat16_is_near_and_is_asked_for(self, openvino_model, ramp_videos):
+        try:
+            rough = Predictor.load(openvino_model, runtime="openvino-bf16")
+        except ActivityError as error:
+            pytest.skip(str(error))
+        exact = Predictor.load(openvino_model, runtime="openvino")
+        videos = sorted(ramp_videos.glob("*/p0_*.avi"))
+        pairs = list(zip(rough.predict_many(videos), exact.predict_many(videos), strict=True))
+        assert all(one.label == other.label for one, other in pairs)
+        assert any((one.probabilities != other.probabilities).any() for one, other in pairs)
+
+
+def test_a_file_that_is_no_model_is_told_as_ever(tmp_path):
+    with pytest.raises(ModelFileError, match="none.keras: no such model file"):
+        load_network(tmp_path / "none.keras")
+    (tmp_path / "text.keras").write_text("hello")
+    with pytest.raises(ModelFileError, match="not a model file, or cut off"):
+        load_network(tmp_path / "text.keras")
+
+
+# === Choice ===
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpu", "expected"),
+    [
+        ({"openvino", "onnxruntime"}, False, "openvino"),
+        ({"onnxruntime"}, False, "onnx"),
+        ({}, False, "keras"),
+        ({"openvino"}, True, "keras"),
+    ],
+)
+def test_auto_takes_what_is_there(installed, gpu, expected, monkeypatch):
+    monkeypatch.setattr(runtimes, "_installed", lambda name: runtimes._PACKAGES[name] in installed)
+    monkeypatch.setattr(runtimes, "_has_gpu", lambda: gpu)
+    assert choose("auto") == expected
+
+
+def test_what_cannot_be_had_by_name_is_an_error(monkeypatch):
+    with pytest.raises(ActivityError, match="runtime must be one of auto, keras, .*, received: torch"):
+        choose("torch")
+    monkeypatch.setattr(runtimes, "_installed", lambda name: False)
+    with pytest.raises(ActivityError, match="onnx needs onnxruntime, which is not installed: pip install onnxruntime"):
+        choose("onnx")
+
+
+@needs_openvino
+def test_a_cpu_without_bfloat16_says_so(monkeypatch):
+    import openvino
+
+    monkeypatch.setattr(openvino.Core, "get_property", lambda self, *names: ["FP32"])
+    with pytest.raises(ActivityError, match="this CPU does not compute in bfloat16"):
+        choose("openvino-bf16")
+
+
+def test_without_an_exporter_keras_computes(openvino_model, monkeypatch, log):
+    monkeypatch.setattr(runtimes, "_has_gpu", lambda: False)
+    monkeypatch.setattr(runtimes, "_installed", lambda name: name == "onnx")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ActivityError, match="onnx cannot compute this network: to export, it needs tf2onnx"):
+        load_network(openvino_model, runtime="onnx")
+    monkeypatch.setattr(runtimes, "_check_exporter", lambda runtime: 1 / 0)
+    assert load_network(openvino_model).name
+    assert "onnx is not used: division by zero" in log.text and "computed by keras" in log.text
+
+
+# === Features ===
+
+
+@needs_openvino
+def test_features_by_openvino_share_the_cache_with_keras_but_not_in_bfloat16(ramp_dataset, cnn_weights, log, tmp_path):
+    backbone = build_backbone("small_cnn", height=32, width=32, weights=str(cnn_weights))
+    shutil.copytree(ramp_dataset.dataset_dir, tmp_path, ignore=lambda *_: ["features"], dirs_exist_ok=True)
+    dataset = dataclasses.replace(ramp_dataset, dataset_dir=tmp_path)
+    expected, received = (
+        extract_features(dataset, dataset.samples[:3], backbone, keep=False, runtime=runtime)
+        for runtime in ("keras", "openvino")
+    )
+    for one, other in zip(received, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert log.text.count("exporting for openvino") == 1  # for both streams
+    assert not (tmp_path / "features").exists()
+    exact, rough = (_cache_dirs(dataset, backbone, runtime) for runtime in ("openvino", "openvino-bf16"))
+    assert exact == _cache_dirs(dataset, backbone, "keras") and not set(exact.values()) & set(rough.values())
+
+
+def test_a_few_pictures_are_not_worth_an_export(cnn_weights, log, tmp_path):
+    backbone = build_backbone("small_cnn", height=32, width=32, weights=str(cnn_weights))
+    encode = open_encoder(backbone, "auto", num_pictures=8, cache_dir=tmp_path)
+    assert encode(np.zeros((8, 32, 32, 3), np.uint8)).shape == (8, 128)
+    assert "computed by keras" in log.text and not list(tmp_path.iterdir())

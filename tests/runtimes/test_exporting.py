@@ -1,0 +1,263 @@
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from activity.config import EXPORT_FORMATS, ClipSpec
+from activity.datasets.synthetic import draw_frames
+from activity.errors import ActivityError, ModelFileError, VideoError
+from activity.models.backbones import build_backbone
+from activity.models.classifier import ActivityClassifier, load_classifier, save_classifier
+from activity.models.heads import HEADS, build_head
+from activity.predictor.predictor import Predictor
+from activity.runtimes import exporting
+from activity.runtimes.exporting import export_classifier
+from activity.video.writer import write_video
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("only models on TensorFlow are exported", allow_module_level=True)
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NAMES = {"savedmodel": "saved", "onnx": "m.onnx", "openvino": "m.xml", "litert": "m.tflite"}
+LABELS = ("jump", "sit", "wave")
+
+
+def needs(format):
+    for module in exporting._MODULES[format]:
+        pytest.importorskip(module)
+
+
+def write_model(path, *, head="segments", streams=("rgb", "motion"), size=32, backbone="small_cnn", members=1):
+    keras.utils.set_random_seed(3)
+    spec = ClipSpec(num_frames=5, height=size, width=size, streams=streams)
+    encoder = build_backbone(backbone, height=size, width=size, weights="none")
+    options = {"units": 6, "dropout": 0.1, "num_streams": len(streams), "members": members}
+    judge = build_head(head, num_features=encoder.output_shape[-1], num_labels=len(LABELS), **options)
+    classifier = ActivityClassifier(
+        encoder, judge, spec=spec, labels=LABELS, clip_seconds=2.0, window_seconds=1.5, threshold=0.25
+    )
+    return save_classifier(classifier, path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "m.keras")
+
+
+@pytest.fixture(scope="module")
+def rgb_model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("rgb") / "m.keras", head="gru", streams=("rgb",))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """A video of 13 frames, larger than those of the models."""
+    path = tmp_path_factory.mktemp("video") / "wave.avi"
+    frames = draw_frames("wave", performer=5, take=1, num_frames=13, height=48, width=40)
+    write_video(path, frames, frames_per_second=12)
+    return path
+
+
+def fewer_clips(monkeypatch):
+    """Noise alone: of one frame, of half of the frames, of all."""
+    monkeypatch.setattr(exporting, "_drawn_clips", lambda spec: iter(()))
+
+
+# === Parity ===
+
+
+# those that take long are `slow`; the examples below compute a recurrent head in every format
+SLOW = [pytest.param(head, marks=pytest.mark.slow) for head in HEADS if head != "segments"]
+
+
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
+@pytest.mark.parametrize("head", ["segments", *SLOW])
+def test_every_head_is_the_same_in_every_format(format, head, tmp_path, monkeypatch):
+    needs(format)
+    fewer_clips(monkeypatch)
+    made = export_classifier(write_model(tmp_path / "m.keras", head=head), format, tmp_path / NAMES[format])
+    assert made.difference < 1e-5 and made.clips == {"drawn clips": 0, "of noise": 3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+@pytest.mark.parametrize("backbone", ["efficientnet_v2_b0", "convnext_tiny"])
+def test_difficult_backbones_are_the_same(format, backbone, tmp_path, monkeypatch):
+    """EfficientNet has constants that TensorFlow hands to its graph, ConvNeXt what Keras leaves to XLA."""
+    needs(format)
+    fewer_clips(monkeypatch)
+    path = write_model(tmp_path / "m.keras", backbone=backbone, streams=("rgb",))
+    assert export_classifier(path, format, tmp_path / NAMES[format]).difference < 1e-5
+
+
+def test_drawn_clips_and_noise_are_compared_and_the_line_says_so(model, tmp_path):
+    made = export_classifier(model, "savedmodel", tmp_path / "saved")
+    assert made.clips == {"drawn clips": 8, "of noise": 3}
+    line = made.as_text()
+    assert line.startswith(f"{tmp_path / 'saved'}: ") and "on 8 drawn clips and 3 of noise" in line and "\n" not in line
+
+
+def test_given_videos_are_compared(model, video, tmp_path):
+    made = export_classifier(model, "savedmodel", tmp_path / "saved", clips=[video, video])
+    assert made.clips == {"clips of 2 videos": 2} and "on 2 clips of 2 videos" in made.as_text()
+    with pytest.raises(VideoError):
+        export_classifier(model, "savedmodel", tmp_path / "none", clips=[tmp_path / "none.avi"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p + np.float32(0.002), "gives other probabilities than Keras: they differ by 2.0e-03"),
+        (lambda p: p * np.float32(np.nan), "gives other probabilities than Keras: they differ by nan"),
+    ],
+)
+def test_one_that_computes_something_else_leaves_nothing_behind(change, message, model, tmp_path, monkeypatch):
+    fewer_clips(monkeypatch)
+    opened = exporting._open_savedmodel
+
+    def open_changed(path):
+        run = opened(path)
+        return lambda *clip: change(run(*clip))
+
+    monkeypatch.setitem(exporting._OPEN, "savedmodel", open_changed)
+    with pytest.raises(ActivityError, match=message):
+        export_classifier(model, "savedmodel", tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_label_is_refused_however_small_the_difference(model, tmp_path, monkeypatch):
+    fewer_clips(monkeypatch)
+    even = np.full((1, 3), 1 / 3, np.float32) + np.float32([0, 1e-4, 0])
+    monkeypatch.setattr(exporting, "predict", lambda *_: even)
+    monkeypatch.setitem(exporting._OPEN, "savedmodel", lambda path: lambda *_: even[:, ::-1] * [1, 1, 1.001])
+    with pytest.raises(ActivityError, match="the export to savedmodel gives another label than Keras"):
+        export_classifier(model, "savedmodel", tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_litert_has_builtin_operators_only(rgb_model, tmp_path, monkeypatch):
+    needs("litert")
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    fewer_clips(monkeypatch)
+    out = tmp_path / "m.tflite"
+    export_classifier(rgb_model, "litert", out)
+    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(out.read_bytes(), 0))
+    assert len(graph.operatorCodes) > 10
+    for operator in graph.operatorCodes:
+        assert operator.customCode is None and operator.builtinCode != schema.BuiltinOperator.CUSTOM
+
+
+# === Files ===
+
+
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
+def test_what_a_program_must_know_stands_beside_it(format, model, tmp_path, monkeypatch):
+    needs(format)
+    fewer_clips(monkeypatch)
+    out = tmp_path / NAMES[format]
+    made = export_classifier(model, format, out)
+    note = out / "network.json" if format == "savedmodel" else tmp_path / f"{out.name}.json"
+    about, classifier = json.loads(note.read_text(encoding="utf-8")), load_classifier(model)
+    assert ClipSpec(**about["spec"]) == classifier.spec and tuple(about["labels"]) == LABELS
+    assert (about["clip_seconds"], about["window_seconds"], about["threshold"]) == (2.0, 1.5, 0.25)
+    batch = 1 if format == "litert" else None
+    assert about["inputs"]["frames"] == {
+        "dtype": "uint8",
+        "shape": [batch, 5, 2, 32, 32, 3],
+        "axes": "batch time streams height width rgb",
+    }
+    assert about["inputs"]["mask"]["shape"] == [batch, 5] and about["outputs"]["probabilities"]["shape"] == [batch, 3]
+    assert list(about["streams"]) == ["rgb", "motion"] and about["format"] == format
+    assert set(about["versions"]) == {"activity", "keras", "backend", "runtime"}
+    assert made.files[0] == out and set(made.files) == set(tmp_path.iterdir())
+    assert made.num_bytes == sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("format", ["savedmodel", "openvino"])
+def test_an_earlier_export_is_replaced(format, model, rgb_model, tmp_path, monkeypatch):
+    needs(format)
+    fewer_clips(monkeypatch)
+    out = tmp_path / NAMES[format]
+    for path in (model, rgb_model):
+        files = export_classifier(path, format, out).files
+    note = out / "network.json" if format == "savedmodel" else files[-1]
+    assert json.loads(note.read_text())["spec"]["streams"] == ["rgb"]
+    assert set(files) == set(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "message"),
+    [
+        ("torch", "m.pt", "format must be one of savedmodel, onnx, openvino, litert, received: torch"),
+        ("savedmodel", "m.onnx", "m.onnx: a SavedModel is a folder, whose name must not end in .onnx"),
+        ("savedmodel", "folder", "folder: holds something else than a SavedModel of ours; name a new folder"),
+        ("savedmodel", "file", "file: holds something else"),
+        ("onnx", "m.tflite", "m.tflite: the name of a file for onnx must end in .onnx"),
+        ("openvino", "folder.xml", "folder.xml: a folder has this name"),
+    ],
+)
+def test_a_name_it_cannot_have_is_told_before_the_work(format, name, message, tmp_path, monkeypatch):
+    for module in ("openvino", "onnx"):
+        monkeypatch.setitem(exporting._MODULES, module, ())
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").touch()
+    (tmp_path / "folder.xml").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ActivityError, match=message):
+        export_classifier(tmp_path / "none.keras", format, tmp_path / name)
+
+
+def test_a_missing_package_is_told_with_the_way_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ActivityError, match=r"onnx, tf2onnx must be installed; pip install '\.\[onnx\]' in the project"
+    ):
+        export_classifier(tmp_path / "m.keras", "onnx", tmp_path / "m.onnx")
+
+
+def test_a_network_that_a_format_cannot_express_is_one_line(model, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("No Op\n registered")
+
+    monkeypatch.setattr(exporting, "export_graph", fail)
+    with pytest.raises(ActivityError, match="this network cannot be exported to savedmodel: No Op registered"):
+        export_classifier(model, "savedmodel", tmp_path / "saved")
+    with pytest.raises(ModelFileError, match="no such model file"):
+        export_classifier(tmp_path / "none.keras", "savedmodel", tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+# === Programs of others ===
+
+
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
+def test_an_example_labels_a_video_without_this_package(format, rgb_model, video, tmp_path, monkeypatch):
+    needs(format)
+    fewer_clips(monkeypatch)
+    export_classifier(rgb_model, format, tmp_path / NAMES[format])
+    absent = ["activity", "keras"] + (["tensorflow"] if format != "savedmodel" else [])
+    example = shutil.copy(EXAMPLES / f"classify_{format}.py", tmp_path)
+    program = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({absent})); "
+        "sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program, example, NAMES[format], video]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    label, probability = run.stdout.split()
+    expected = Predictor.load(rgb_model, runtime="keras").predict(video)
+    assert label == expected.label and float(probability) == pytest.approx(expected.probability, abs=1e-3)
+
+
+@pytest.mark.parametrize("format", EXPORT_FORMATS)
+def test_an_example_is_short(format):
+    code = (EXAMPLES / f"classify_{format}.py").read_text().rpartition('"""')[2].splitlines()
+    assert len([line for line in code if line and not line.startswith(("import ", "from "))]) <= 15

@@ -1,0 +1,97 @@
+import keras
+import numpy as np
+import pytest
+from conftest import NOISE_LENGTHS, NOISE_SPEC
+
+from activity.models import classifier
+from activity.models.backbones import build_backbone
+from activity.runtimes.features import extract_features
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    keras.utils.set_random_seed(0)
+    return build_backbone("small_cnn", height=16, width=16, weights="none")
+
+
+def cached(dataset):
+    return sorted(path.relative_to(dataset.dataset_dir) for path in dataset.dataset_dir.glob("features/*/*"))
+
+
+def assert_equal(features, expected):
+    for one, other in zip(features, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_every_frame_gets_its_own_features(dataset, backbone):
+    features = extract_features(dataset, dataset.samples, backbone)
+    assert [f.shape for f in features] == [(length, 2, 128) for length in NOISE_LENGTHS.values()]
+    assert all(f.dtype == np.float32 for f in features)
+    for s, stream in enumerate(NOISE_SPEC.streams):
+        frames = (dataset.frames(sample, stream) for sample in dataset.samples)
+        expected = [backbone.predict(np.array(stack), verbose=0) for stack in frames]
+        assert_equal([stack[:, s] for stack in features], expected)
+
+
+def test_a_stream_has_a_cache_of_its_own(dataset, backbone):
+    both = extract_features(dataset, dataset.samples, backbone)
+    assert len({path.parent for path in cached(dataset)}) == 2
+    motion = extract_features(dataset.with_streams(["motion"]), dataset.samples, backbone)
+    for one, other in zip(motion, both, strict=True):
+        np.testing.assert_array_equal(one[:, 0], other[:, 1])
+
+
+def test_features_follow_the_samples_asked_for(dataset, backbone):
+    features = extract_features(dataset, dataset.samples, backbone, keep=False)
+    picked = [dataset.samples[i] for i in (3, 0, 3)]
+    assert_equal(extract_features(dataset, picked, backbone), [features[i] for i in (3, 0, 3)])
+
+
+def test_what_is_cached_is_not_computed(dataset, backbone, monkeypatch):
+    some = extract_features(dataset, dataset.samples[:3], backbone)
+    assert sorted(path.name for path in cached(dataset)) == ["a.npy", "a.npy", "b.npy", "b.npy", "c.npy", "c.npy"]
+    num_frames = []
+    monkeypatch.setattr(
+        classifier, "predict", lambda model, batch: num_frames.append(len(batch)) or np.zeros((len(batch), 128))
+    )
+    again = extract_features(dataset, dataset.samples, backbone)
+    assert sum(num_frames) == 2 * (1 + 70)  # d and e only, of both streams
+    for one, other in zip(again, some, strict=False):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_cache_that_is_lost_is_made_again(dataset, backbone):
+    before = extract_features(dataset, dataset.samples, backbone)
+    for path in cached(dataset):
+        (dataset.dataset_dir / path).unlink()
+    assert_equal(extract_features(dataset, dataset.samples, backbone), before)
+    assert len(cached(dataset)) == 2 * len(NOISE_LENGTHS)
+
+
+def test_features_need_not_be_kept(dataset, backbone):
+    extract_features(dataset, dataset.samples, backbone, keep=False)
+    assert not (dataset.dataset_dir / "features").exists()
+
+
+def test_other_weights_have_another_cache(dataset, backbone):
+    other = build_backbone("small_cnn", height=16, width=16, weights="none")
+    first, second = (extract_features(dataset, dataset.samples[:1], model)[0] for model in (backbone, other))
+    assert not np.allclose(first, second)
+    folders = {path.parent.name for path in cached(dataset)}
+    assert len(folders) == 4 and all(name.startswith("small_cnn-") for name in folders)
+    np.testing.assert_array_equal(extract_features(dataset, dataset.samples[:1], backbone)[0], first)
+
+
+def test_what_was_computed_before_a_stop_is_kept(dataset, backbone, monkeypatch):
+    calls = []
+
+    def stop(model, batch):
+        calls.append(len(batch))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return np.zeros((len(batch), 128), np.float32)
+
+    monkeypatch.setattr(classifier, "predict", stop)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(dataset, dataset.samples, backbone)
+    assert [path.name for path in cached(dataset)] == ["a.npy", "b.npy"]  # of 64 frames, 45 were whole stacks

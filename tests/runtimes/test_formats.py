@@ -1,0 +1,76 @@
+import logging
+
+import keras
+import numpy as np
+import pytest
+
+from activity.config import MERGE_MODES
+from activity.errors import ActivityError
+from activity.models.heads import HEADS, build_head
+from activity.runtimes.formats import export_graph, with_plain_loops
+
+LENGTHS = np.array([1, 3, 6, 6, 2])  # of the clips, padded to 6 frames
+
+
+@pytest.fixture(scope="module")
+def clips():
+    rng = np.random.default_rng(0)
+    mask = np.arange(6) < LENGTHS[:, None]
+    return {"features": rng.normal(size=(5, 6, 2, 8)).astype(np.float32), "mask": mask}
+
+
+def small_head(name, **options):
+    return build_head(name, num_features=8, num_labels=3, units=4, dropout=0.5, num_streams=2, members=1, **options)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_openvino_computes_every_head_with_padding(name, clips, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    head = small_head(name)
+    export_graph(with_plain_loops(head, 6), tmp_path / "head.xml")
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(tmp_path / "head.xml", "CPU", settings)
+    assert [value.any_name for value in compiled.inputs] == ["features", "mask"] and len(compiled.outputs) == 1
+    expected = head.predict_on_batch(clips)
+    for batch in (5, 2):
+        received = compiled([clips["features"][:batch], clips["mask"][:batch]])[0]
+        np.testing.assert_allclose(received, expected[:batch], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["attention", "gru", "segments"])
+def test_onnx_runtime_computes_a_head_with_padding(name, clips, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    head = small_head(name)
+    export_graph(with_plain_loops(head, 6), tmp_path / "head.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "head.onnx", providers=["CPUExecutionProvider"])
+    expected = head.predict_on_batch(clips)
+    for batch in (5, 2):
+        part = {name: values[:batch] for name, values in clips.items()}
+        np.testing.assert_allclose(session.run(None, part)[0], expected[:batch], atol=1e-6)
+
+
+@pytest.mark.parametrize("merge_mode", MERGE_MODES)
+def test_plain_loops_change_nothing_in_either_direction(merge_mode, clips):
+    head = small_head("bidirectional", merge_mode=merge_mode)
+    plain = with_plain_loops(head, 6)
+    np.testing.assert_allclose(plain.predict_on_batch(clips), head.predict_on_batch(clips), atol=1e-6)
+    assert [weight.path for weight in plain.weights] == [weight.path for weight in head.weights]
+
+
+@pytest.mark.parametrize("name", ["head.xml", "head.onnx"])
+def test_nothing_is_said_and_loggers_are_left_as_they_were(name, tmp_path, capfd, caplog):
+    pytest.importorskip("openvino" if name.endswith(".xml") else "tf2onnx")
+    head = build_head("pooled", num_features=4, num_labels=2, units=4, dropout=0.0)
+    with caplog.at_level("INFO", logger="tensorflow"):
+        export_graph(with_plain_loops(head, 3), tmp_path / name)
+        assert logging.getLogger("tensorflow").level == logging.INFO
+    said = capfd.readouterr()
+    assert said.out == "" and "INFO" not in said.err
+    assert not [record for record in caplog.records if record.name.startswith(("tensorflow", "tf2onnx"))]
+
+
+def test_only_models_on_tensorflow_are_exported(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ActivityError, match="only models on TensorFlow can be exported, here Keras uses jax"):
+        export_graph(None, tmp_path / "head.xml")

@@ -1,0 +1,296 @@
+import dataclasses
+import logging
+import re
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from activity.config import ClipSpec, TrainConfig
+from activity.datasets.preprocessing import preprocess
+from activity.datasets.samples import content_of
+from activity.datasets.synthetic import draw_frames
+from activity.errors import ActivityError, DatasetError
+from activity.evaluation.evaluator import evaluate
+from activity.files import read_csv
+from activity.models.backbones import build_backbone
+from activity.models.heads import opinions_of
+from activity.training import checkpoint, fitting
+from activity.training.batches import ClipBatches
+from activity.training.checkpoint import Checkpoint
+from activity.training.trainer import build_classifier, train, unfreeze
+from activity.video.writer import write_video
+
+
+class TestFrozenBackbone:
+    def test_learns_the_order_of_frames(self, ramp_run, ramp_dataset):
+        last = ramp_run.history[-1]
+        assert last["val_accuracy"] == 1
+        assert {row["stage"] for row in ramp_run.history} == {"head"}
+        assert f"validation loss {last['val_loss']:.3f}, accuracy 1.000" in ramp_run.as_text()
+
+    def test_the_backbone_keeps_its_weights_and_features_are_cached(self, ramp_run, ramp_dataset, cnn_weights):
+        fresh = build_backbone("small_cnn", height=32, width=32, weights=str(cnn_weights))
+        for before, after in zip(fresh.get_weights(), ramp_run.classifier.backbone.get_weights(), strict=True):
+            np.testing.assert_array_equal(before, after)
+        cached = list((ramp_dataset.dataset_dir / "features").glob("small_cnn-*/*.npy"))
+        taught = [sample for sample in ramp_dataset.samples if sample.split != "test"]
+        assert len(cached) >= len(taught)
+
+    def test_the_same_seed_gives_the_same_weights(self, ramp_dataset, frozen_config, tmp_path):
+        def weights(seed, name):
+            config = dataclasses.replace(frozen_config, epochs=2, seed=seed)
+            return train(ramp_dataset, config, work_dir=tmp_path / name).classifier.head.get_weights()
+
+        first, again, other = weights(3, "a"), weights(3, "b"), weights(4, "c")
+        assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+        assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+    def test_nothing_is_chosen_by_the_validation_split(self, ramp_dataset, frozen_config, tmp_path):
+        config = dataclasses.replace(frozen_config, epochs=3)
+        rng = np.random.default_rng(0)
+        wrong = [
+            dataclasses.replace(sample, label=str(rng.choice(ramp_dataset.labels))) if sample.split == "val" else sample
+            for sample in ramp_dataset.samples
+        ]
+        runs = [
+            train(dataclasses.replace(ramp_dataset, samples=samples), config, work_dir=tmp_path / str(number))
+            for number, samples in enumerate((ramp_dataset.samples, wrong))
+        ]
+        assert runs[0].history[-1]["val_loss"] != runs[1].history[-1]["val_loss"]
+        for a, b in zip(*(opinions_of(run.classifier.head).get_weights() for run in runs), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_the_step_is_traced_once_also_where_the_last_batch_is_not_full(
+        self, ramp_dataset, frozen_config, tmp_path, monkeypatch
+    ):
+        if keras.backend.backend() != "tensorflow":
+            pytest.skip("counts the graphs of TensorFlow")
+        traced, loss = [], fitting.loss_of_members
+
+        def spy(label_ids, opinions):
+            if not isinstance(opinions, np.ndarray):  # those of validation are
+                traced.append(opinions.shape)
+            return loss(label_ids, opinions)
+
+        monkeypatch.setattr(fitting, "loss_of_members", spy)
+        assert len(ramp_dataset.split("train")) % 5
+        train(ramp_dataset, dataclasses.replace(frozen_config, epochs=2, batch_size=5), work_dir=tmp_path)
+        assert len(traced) == 1
+
+    def test_the_log_tells_how_long_was_waited(self, ramp_run):
+        for row in ramp_run.stages[0].rows:
+            assert 0 <= row["waiting_seconds"] <= row["seconds"]
+        assert re.search(r"; \d+\.\d s, \d+% of it waiting for data", ramp_run.as_text())
+
+    def test_the_learning_rate_rises_and_falls_once(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
+        rates = []
+        begin = Checkpoint.begin
+
+        def spy(self, model):
+            schedule = model.optimizer._learning_rate
+            rates.extend(float(schedule(step)) for step in range(schedule.decay_steps + schedule.warmup_steps + 1))
+            return begin(self, model)
+
+        monkeypatch.setattr(Checkpoint, "begin", spy)
+        train(ramp_dataset, dataclasses.replace(frozen_config, epochs=20), work_dir=tmp_path)
+        top = int(np.argmax(rates))
+        assert rates[0] == 0 and rates[top] == pytest.approx(frozen_config.learning_rate) and rates[-1] < 1e-6
+        assert 0 < top < 0.1 * len(rates)
+
+    def test_a_killed_run_resumes_to_the_same_weights(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
+        config = dataclasses.replace(frozen_config, epochs=6, dropout=0.0)
+        whole = train(ramp_dataset, config, work_dir=tmp_path / "whole")
+        epoch = ClipBatches.epoch
+
+        def killed(self, number):
+            if number == 3:
+                raise KeyboardInterrupt
+            return epoch(self, number)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "SECONDS_BETWEEN_SAVES", 0)
+            patch.setattr(ClipBatches, "epoch", killed)
+            with pytest.raises(KeyboardInterrupt):
+                train(ramp_dataset, config, work_dir=tmp_path / "killed")
+        assert len(read_csv(tmp_path / "killed" / "head" / "log.csv")) == 3
+        resumed = train(ramp_dataset, config, work_dir=tmp_path / "killed", resume=True)
+        assert [row["epoch"] for row in resumed.history] == [0, 1, 2, 3, 4, 5]
+        for a, b in zip(whole.classifier.get_weights(), resumed.classifier.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+    def test_a_finished_run_is_not_taught_again_on_resume(self, ramp_dataset, frozen_config, tmp_path, caplog):
+        config = dataclasses.replace(frozen_config, epochs=2)
+        first = train(ramp_dataset, config, work_dir=tmp_path)
+        with caplog.at_level(logging.INFO):
+            again = train(ramp_dataset, config, work_dir=tmp_path, resume=True)
+        assert "finished earlier" in caplog.text
+        assert len(again.history) == 2
+        for a, b in zip(first.classifier.get_weights(), again.classifier.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_resuming_with_other_settings_is_refused(self, ramp_dataset, frozen_config, tmp_path):
+        config = dataclasses.replace(frozen_config, epochs=1)
+        train(ramp_dataset, config, work_dir=tmp_path)
+        with pytest.raises(ActivityError, match="cannot resume with other settings: units was 16, now 8"):
+            train(ramp_dataset, dataclasses.replace(config, units=8), work_dir=tmp_path, resume=True)
+
+    def test_resuming_on_other_data_is_refused(self, ramp_dataset, frozen_config, tmp_path):
+        config = dataclasses.replace(frozen_config, epochs=1)
+        train(ramp_dataset, config, work_dir=tmp_path)
+        fewer = dataclasses.replace(ramp_dataset, samples=ramp_dataset.samples[:-1])
+        with pytest.raises(ActivityError, match="cannot resume with other settings: dataset was"):
+            train(fewer, config, work_dir=tmp_path, resume=True)
+
+    def test_what_cannot_run_does_not_replace_what_did(self, ramp_dataset, frozen_config, tmp_path):
+        train(ramp_dataset, dataclasses.replace(frozen_config, epochs=1), work_dir=tmp_path)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        for mistake in ({"backbone": "mobilenetv2"}, {"head": "gpt"}, {"weights": "nowhere.h5"}):
+            with pytest.raises(ActivityError):
+                train(ramp_dataset, dataclasses.replace(frozen_config, **mistake), work_dir=tmp_path)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="no rlimit")
+    def test_thousands_of_videos_need_not_be_open_at_once(self, ramp_dataset, tmp_path):
+        import resource
+
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = len(list(Path("/dev/fd").iterdir()))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 32, limits[1]))  # of 64 stacks
+        config = TrainConfig(backbone="small_cnn", units=4, epochs=1, batch_size=4)
+        try:
+            train(ramp_dataset, config, work_dir=tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    def test_without_resume_an_old_run_is_replaced(self, ramp_dataset, frozen_config, tmp_path):
+        config = dataclasses.replace(frozen_config, epochs=1)
+        train(ramp_dataset, config, work_dir=tmp_path)
+        assert len(train(ramp_dataset, config, work_dir=tmp_path).history) == 1
+
+    def test_rare_classes_weigh_more_when_balanced(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
+        seen = {}
+        step = keras.Model.train_on_batch
+        monkeypatch.setattr(keras.Model, "train_on_batch", lambda self, *a, **k: seen.update(k) or step(self, *a, **k))
+        rows = [s for s in ramp_dataset.samples if s.split != "train" or s.label == "darkens" or "_0" in s.path]
+        uneven = dataclasses.replace(ramp_dataset, samples=rows)
+        train(uneven, dataclasses.replace(frozen_config, epochs=1, class_weight="balanced"), work_dir=tmp_path)
+        assert seen["class_weight"][0] == pytest.approx(2 * seen["class_weight"][1])
+
+
+class TestOtherStages:
+    def test_fine_tuning_moves_the_last_layers_and_never_batch_normalization(self, ramp_dataset, tmp_path):
+        weights = tmp_path / "w.weights.h5"
+        build_backbone("mobilenet_v2_035", height=32, width=32, weights="none").save_weights(weights)
+        config = TrainConfig(
+            backbone="mobilenet_v2_035",
+            weights=str(weights),
+            fine_tune=12,
+            fine_tune_epochs=2,
+            epochs=1,
+            learning_rate=1e-2,
+        )
+        run = train(ramp_dataset, config, work_dir=tmp_path / "run")
+        assert [row["stage"] for row in run.history] == ["head", "fine_tune", "fine_tune"]
+        before = build_backbone("mobilenet_v2_035", height=32, width=32, weights=str(weights))
+        changed = [
+            any(not np.array_equal(a, b) for a, b in zip(old.get_weights(), new.get_weights(), strict=True))
+            for old, new in zip(before.layers, run.classifier.backbone.layers, strict=True)
+        ]
+        is_norm = [isinstance(layer, keras.layers.BatchNormalization) for layer in before.layers]
+        able = [i for i, x in enumerate(before.layers) if x.weights and not is_norm[i]]
+        assert {i for i, moved in enumerate(changed) if moved} == set(able[-12:])
+        assert not any(moved for moved, norm in zip(changed, is_norm, strict=True) if norm)
+
+    def test_without_pretrained_weights_all_is_taught_together(self, ramp_dataset, tmp_path):
+        config = TrainConfig(backbone="small_cnn", units=8, epochs=1)
+        run = train(ramp_dataset, config, work_dir=tmp_path)
+        assert [row["stage"] for row in run.history] == ["scratch"]
+        keras.utils.set_random_seed(config.seed)
+        untaught = build_classifier(ramp_dataset, config)
+        for a, b in zip(untaught.backbone.get_weights(), run.classifier.backbone.get_weights(), strict=True):
+            assert not np.array_equal(a, b)
+
+    def test_fine_tuning_nothing_pretrained_is_refused(self, ramp_dataset, tmp_path):
+        with pytest.raises(ActivityError, match="--fine-tune needs pretrained weights"):
+            train(ramp_dataset, TrainConfig(backbone="small_cnn", fine_tune=3), work_dir=tmp_path)
+
+    def test_unfreeze_counts_layers_that_can_learn_from_the_end(self):
+        backbone = build_backbone("mobilenet_v2_035", height=32, width=32, weights="none")
+        unfreeze(backbone, 3)
+        able = [x for x in backbone.layers if x.weights and not isinstance(x, keras.layers.BatchNormalization)]
+        assert [layer for layer in backbone.layers if layer.trainable] == able[-3:]
+        assert len(backbone.trainable_weights) >= 3
+        unfreeze(backbone, 0)
+        assert not backbone.trainable_weights
+
+    def test_mixed_precision_on_a_cpu_says_so_and_leaves_float32(self, ramp_dataset, frozen_config, tmp_path, caplog):
+        from activity.models.devices import gpu_names
+
+        if gpu_names():
+            pytest.skip("there is a GPU here")
+        config = dataclasses.replace(frozen_config, epochs=1, mixed_precision=True)
+        run = train(ramp_dataset, config, work_dir=tmp_path)
+        assert "mixed precision gains nothing on a CPU" in caplog.text
+        assert run.classifier.head.layers[-1].dtype_policy.name == "float32"
+
+
+def test_a_label_without_training_videos_is_named(ramp_dataset, frozen_config, tmp_path):
+    rows = [sample for sample in ramp_dataset.samples if sample.split != "train" or sample.label == "darkens"]
+    with pytest.raises(DatasetError, match="no training videos of brightens"):
+        train(dataclasses.replace(ramp_dataset, samples=rows), frozen_config, work_dir=tmp_path)
+
+
+def test_without_validation_videos_it_teaches_but_does_not_calibrate(ramp_dataset, frozen_config, tmp_path):
+    rows = [sample for sample in ramp_dataset.samples if sample.split != "val"]
+    config = dataclasses.replace(frozen_config, epochs=1)
+    run = train(dataclasses.replace(ramp_dataset, samples=rows), config, work_dir=tmp_path)
+    assert run.calibration is None and run.classifier.temperature == 1
+    assert "val_loss" not in run.history[0]
+    assert "validation" not in run.as_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels", "message"),
+    [
+        ({}, ("wave", "jump"), "--flip does nothing here"),
+        ({"weights": None}, ("turn-Left", "jump"), "--flip mirrors videos, .*: turn-Left"),
+    ],
+)
+def test_a_flip_that_is_no_use_or_does_harm_is_spoken_of(
+    ramp_dataset, frozen_config, tmp_path, caplog, settings, labels, message
+):
+    names = dict(zip(ramp_dataset.labels, labels, strict=True))
+    samples = [dataclasses.replace(sample, label=names[sample.label]) for sample in ramp_dataset.samples]
+    config = dataclasses.replace(frozen_config, epochs=1, flip=True, **settings)
+    train(dataclasses.replace(ramp_dataset, samples=samples), config, work_dir=tmp_path)
+    assert re.search(message, caplog.text)
+
+
+class TestSegments:
+    def test_long_annotated_videos_are_learned_from(self, tmp_path):
+        """Each performer is one film: three activities, in an order of their own, with idle time between."""
+        labels, rows = ("jump", "wave", "walk_right"), ["path,label,start_seconds,end_seconds"]
+        for performer in range(8):
+            film = []
+            for i in range(3):
+                label = labels[(performer + i) % 3]
+                film += [np.full((10 + performer, 32, 32, 3), 90, np.uint8)]  # nobody there
+                start = sum(map(len, film)) / 10
+                film += [draw_frames(label, performer=performer, take=0, num_frames=18 + i, height=32, width=32)]
+                rows.append(f"{performer}.mp4,{label},{start},{start + (18 + i) / 10:.1f}")
+            write_video(tmp_path / f"{performer}.mp4", np.concatenate(film), frames_per_second=10)
+        (tmp_path / "manifest.csv").write_text("\n".join(rows))
+        spec = ClipSpec(num_frames=8, height=32, width=32, streams=("motion",))
+        dataset = preprocess(tmp_path, tmp_path / "dataset", spec, num_workers=1)
+        assert len(dataset.samples) == 24 and not dataset.problems
+        few = {"units": 16, "members": 1, "dropout": 0.1, "epochs": 20}
+        config = TrainConfig(backbone="small_cnn", weights="none", head="lstm", learning_rate=5e-3, **few)
+        run = train(dataset, config, work_dir=tmp_path / "run")
+        assert run.classifier.clip_seconds == 2.0  # the longest segment, not the film
+        known = {name: run.classifier.record[name] for name in ("taught", "held_out")}
+        assert sorted(known["taught"] + known["held_out"]) == sorted(map(content_of, dataset.samples))  # one by one
+        taught = evaluate(run.classifier, dataset, split="train", runtime="keras")
+        assert taught.scores.accuracy > 0.8
