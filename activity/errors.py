@@ -1,11 +1,13 @@
 """What can go wrong for a user.
 
     ActivityError
+      SettingError      an option or a field of a configuration is out of range
       VideoError        one video cannot be read, or not as asked
       DatasetError      the videos, manifest, split or data set folder do not fit together
       ModelFileError    a model or weights file is missing, damaged or not ours
 
-Each carries one line: what happened, what was expected, what was received. Anything else that is raised is a bug.
+Each says in one line what happened, what was expected, what was received; its parts are fields, so that nobody needs to
+parse the line. Anything else that is raised is a bug.
 """
 
 from __future__ import annotations
@@ -14,8 +16,42 @@ import os
 from pathlib import Path
 
 
+def printable(path: str | Path) -> str:
+    """A path as text that any terminal and file takes: bytes that are not UTF-8 are spelled out in hexadecimal."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 class ActivityError(Exception):
-    """Base class of everything the command line answers with one line and exit status 1."""
+    """Base class of everything the command line answers with one line and exit status 1.
+
+    Args:
+        reason: what happened, what was expected, what was received.
+        path: the file, folder or source that it concerns.
+        hint: what to do about it.
+    """
+
+    def __init__(self, reason: str, *, path: Path | str | None = None, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.path, self.hint = reason, path, hint
+
+    def __str__(self) -> str:
+        where = "" if self.path is None else f"{printable(self.path)}: "
+        return f"{where}{self.reason}{self.hint and f'; {self.hint}'}"
+
+
+class SettingError(ActivityError):
+    """A setting is out of range.
+
+    Args:
+        name: of the setting, as in Python.
+        expected: the values that it may have.
+        received: the value that it was given.
+    """
+
+    def __init__(self, name: str, expected: str, received: object) -> None:
+        super().__init__(f"{name} must be {expected}, received: {received}")
+        self.name, self.expected, self.received = name, expected, received
+        self.args = (name, expected, received)  # what a copy in another process is made of
 
 
 class VideoError(ActivityError):
@@ -28,8 +64,3 @@ class DatasetError(ActivityError):
 
 class ModelFileError(ActivityError):
     """A model or weights file is missing, damaged, of another version, or not ours."""
-
-
-def printable(path: str | Path) -> str:
-    """A path as text that any terminal and file takes: bytes that are not UTF-8 are spelled out in hexadecimal."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

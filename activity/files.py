@@ -30,7 +30,7 @@ def check_folder(folder: Path | None) -> None:
         return
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
-        raise ActivityError(f"{existing}: a file has this name; expected a folder, or a new name for one")
+        raise ActivityError("a file has this name; expected a folder, or a new name for one", path=existing)
 
 
 def of_system(error: OSError) -> str:

@@ -84,8 +84,8 @@ def _jpeg_server(*connections, seconds_per_frame=0.02, level=lambda index: 10 + 
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
             self.end_headers()
             for index in range(num_frames):
-                picture = np.full((48, 64, 3), level(index), np.uint8)
-                jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+                image = np.full((48, 64, 3), level(index), np.uint8)
+                jpeg = cv2.imencode(".jpg", image)[1].tobytes()
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 try:
                     self.wfile.write(head.encode() + jpeg + b"\r\n")

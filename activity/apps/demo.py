@@ -88,10 +88,10 @@ def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
 
 def pair_accuracy(scores: Scores) -> float:
     """Accuracy on the activities of `ORDER_PAIRS` when only the two of a pair compete: 0.5 is chance."""
-    right = []
+    correct = []
     for pair in ORDER_PAIRS:
         ids = [list(scores.labels).index(label) for label in pair]
         rows = np.isin(scores.label_ids, ids)
         chosen = scores.probabilities[rows][:, ids].argmax(axis=1)  # (rows, 2) -> (rows,)
-        right += (np.asarray(ids)[chosen] == scores.label_ids[rows]).tolist()
-    return float(np.mean(right))
+        correct += (np.asarray(ids)[chosen] == scores.label_ids[rows]).tolist()
+    return float(np.mean(correct))

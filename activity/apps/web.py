@@ -45,7 +45,7 @@ footer { display: none !important; }
 """
 
 
-class Desk:
+class PageSession:
     """What the page does with one video after the other; it knows nothing of the page.
 
     Args:
@@ -194,11 +194,13 @@ def _is_inside(path: Path, folder: Path) -> bool:
     return folder in path.resolve().parents
 
 
-def build_page(desk: Desk, work_dir: Path, *, max_megabytes: int, examples: Sequence[Path] = ()) -> "gradio.Blocks":
+def build_page(
+    page_session: PageSession, work_dir: Path, *, max_megabytes: int, examples: Sequence[Path] = ()
+) -> "gradio.Blocks":
     """The page, not yet served.
 
     Args:
-        desk: does the work.
+        page_session: does the work.
         work_dir: for what is made, one folder a visitor; lies in that of Gradio's uploads.
         max_megabytes: largest file that is taken; `serve` sees to it.
         examples: videos to try.
@@ -216,11 +218,11 @@ def build_page(desk: Desk, work_dir: Path, *, max_megabytes: int, examples: Sequ
         with _errors_in_page():
             upload, folder = visitors.enter(str(request.session_hash), Path(video_path))
             try:
-                prediction = desk.predict(upload)
+                prediction = page_session.predict(upload)
             except Exception:
                 forget(request)  # what is refused quickly must not fill the page with visitors
                 raise
-            *tables, strip = desk.files(prediction, folder)
+            *tables, strip = page_session.files(prediction, folder)
             yield {
                 answer: _answer(prediction),
                 bars: dict(prediction.top(_MOST_BARS)),
@@ -228,20 +230,20 @@ def build_page(desk: Desk, work_dir: Path, *, max_megabytes: int, examples: Sequ
                 downloads: [str(path) for path in tables],
                 beside: gr.Column(visible=True),
             }
-            yield {annotated: str(desk.annotated(prediction, folder))}
-            yield {why: str(desk.explained(prediction, folder)), below: gr.Column(visible=True)}
+            yield {annotated: str(page_session.annotated(prediction, folder))}
+            yield {why: str(page_session.explained(prediction, folder)), below: gr.Column(visible=True)}
 
-    card = model_card(desk.model_path)
-    picture: dict[str, Any] = {"show_label": False, "interactive": False, "buttons": ["fullscreen"]}
+    card = model_card(page_session.model_path)
+    image: dict[str, Any] = {"show_label": False, "interactive": False, "buttons": ["fullscreen"]}
     shown_video: dict[str, Any] = {"show_label": False, "interactive": False, "include_audio": True, "height": 400}
     with gr.Blocks(
-        title=f"activity: {desk.model_path.name}", analytics_enabled=False, delete_cache=(600, _STALE_SECONDS)
+        title=f"activity: {page_session.model_path.name}", analytics_enabled=False, delete_cache=(600, _STALE_SECONDS)
     ) as page:
-        gr.Markdown(f"# What does this video show?\n{_known(desk)}")
+        gr.Markdown(f"# What does this video show?\n{_known(page_session)}")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 video = gr.Video(label="Drop a video, or record one", include_audio=True, height=320, elem_id="video")
-                limits = f"Up to {desk.max_seconds:g} seconds and {max_megabytes} MB, of any kind."
+                limits = f"Up to {page_session.max_seconds:g} seconds and {max_megabytes} MB, of any kind."
                 gr.Markdown(f"{limits} What a browser cannot play is labelled all the same.")
                 if examples:
                     gr.Examples([[str(path)] for path in examples], video, label="Or try one of these")
@@ -251,13 +253,13 @@ def build_page(desk: Desk, work_dir: Path, *, max_megabytes: int, examples: Sequ
                 answer = gr.Markdown(elem_id="answer")
                 bars = gr.Label(show_label=False, show_heading=False, elem_id="bars")
                 gr.Markdown("### When")
-                when = gr.Image(**picture, elem_id="when")
+                when = gr.Image(**image, elem_id="when")
                 downloads = gr.File(label="To keep: JSON, a table, subtitles", interactive=False, elem_id="downloads")
                 gr.Markdown("### The video, labelled")
                 annotated = gr.Video(**shown_video, elem_id="annotated")
         with gr.Column(visible=False) as below:
             gr.Markdown("### Which frames mattered, and where")
-            why = gr.Image(**picture, elem_id="why")
+            why = gr.Image(**image, elem_id="why")
         results = (answer, bars, when, downloads, annotated, why)
         # One at a time: the network needs all processors. The others wait in the queue and see their place in it.
         video.change(label, video, [*results, beside, below], concurrency_limit=1, show_progress_on=video)
@@ -304,8 +306,8 @@ def serve(
         except ImportError as error:
             install = "pip install '.[web]' in the project's folder brings it"
             raise ActivityError(f"the web page needs Gradio; {install}") from error
-        desk = Desk(model_path, runtime=runtime, max_seconds=max_seconds)
-        page = build_page(desk, Path(folder, "made"), max_megabytes=max_megabytes, examples=examples)
+        page_session = PageSession(model_path, runtime=runtime, max_seconds=max_seconds)
+        page = build_page(page_session, Path(folder, "made"), max_megabytes=max_megabytes, examples=examples)
         try:
             page.launch(
                 server_name=host,
@@ -352,6 +354,6 @@ def _answer(prediction: Prediction) -> str:
     )
 
 
-def _known(desk: Desk) -> str:
-    names = ", ".join(f"**{label}**" for label in desk.predictor.network.labels)
+def _known(page_session: PageSession) -> str:
+    names = ", ".join(f"**{label}**" for label in page_session.predictor.model.labels)
     return f"This model tells apart {names}. It has never heard of anything else."

@@ -148,10 +148,10 @@ def _tune(arguments: argparse.Namespace) -> None:
     if arguments.out:
         from activity.reports.figures import save_figure, search_figure
 
-        picture = save_figure(search_figure(search), arguments.out / "search.png")
+        image = save_figure(search_figure(search), arguments.out / "search.png")
         rows = [trial.as_dict() for trial in search.trials]
         write_csv(arguments.out / "trials.csv", list(dict.fromkeys(name for row in rows for name in row)), rows)
-        _say_written([picture, arguments.out / "trials.csv"])
+        _say_written([image, arguments.out / "trials.csv"])
 
 
 def _classify(arguments: argparse.Namespace) -> int:
@@ -163,7 +163,7 @@ def _classify(arguments: argparse.Namespace) -> int:
     if live and (arguments.explain or arguments.timeline or arguments.out or arguments.annotate):
         arguments.usage_error("--explain, --timeline, --out and --annotate need a whole file, not what is still coming")
     if arguments.csv and not arguments.csv.parent.is_dir():
-        raise ActivityError(f"{arguments.csv}: there is no folder {arguments.csv.parent}")
+        raise ActivityError(f"there is no folder {arguments.csv.parent}", path=arguments.csv)
     _check_result_folders(arguments, sources)
     if live:
         return _watch(arguments, live)
@@ -198,9 +198,9 @@ def _classify(arguments: argparse.Namespace) -> int:
 
 def _watch(arguments: argparse.Namespace, source: str) -> int:
     from activity.predictor.live import watch
-    from activity.runtimes.exported import load_network
+    from activity.runtimes.exported import load_inference_model
 
-    decisions = watch(load_network(arguments.model, runtime=arguments.runtime), source)
+    decisions = watch(load_inference_model(arguments.model, runtime=arguments.runtime), source)
     with contextlib.closing(decisions), csv_rows(arguments.csv, "time,time_seconds,label,probability") as write_row:
         for decision in decisions:
             write_row(decision.as_dict())
@@ -338,8 +338,8 @@ def _explaining(arguments: argparse.Namespace, predictor: Predictor) -> Callable
     from activity.reports.explanation import explanation_figure
     from activity.reports.figures import save_figure
 
-    if isinstance(predictor.network, ActivityClassifier):
-        explainer = Explainer(predictor.network)
+    if isinstance(predictor.model, ActivityClassifier):
+        explainer = Explainer(predictor.model)
     else:
         _logger.info("%s: explained by keras, which knows gradients", arguments.model)
         explainer = Explainer.load(arguments.model)
@@ -360,7 +360,7 @@ def _check_result_folders(arguments: argparse.Namespace, sources: Sequence[str])
     for folder in filter(None, (arguments.out, arguments.annotate)):
         check_apart(folder, sources)
     if arguments.out and arguments.explain and arguments.out.resolve() == arguments.explain.resolve():
-        raise ActivityError(f"{arguments.out}: --out and --explain both write NAME.png; expected two folders")
+        raise ActivityError("--out and --explain both write NAME.png; expected two folders", path=arguments.out)
 
 
 def say_error(text: str) -> None:

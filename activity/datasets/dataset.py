@@ -85,7 +85,7 @@ class Dataset:
         """The samples of one split; raises `DatasetError` if there are none."""
         samples = [sample for sample in self.samples if sample.split == name]
         if not samples:
-            raise DatasetError(f"{self.dataset_dir}: its manifest.csv has no samples in the split '{name}'")
+            raise DatasetError(f"its manifest.csv has no samples in the split '{name}'", path=self.dataset_dir)
         return samples
 
     def with_streams(self, streams: Sequence[str]) -> Dataset:
@@ -93,7 +93,8 @@ class Dataset:
         lacks = [stream for stream in streams if stream not in self.spec.streams]
         if lacks:
             raise DatasetError(
-                f"{self.dataset_dir}: has no stream {', '.join(lacks)}; it was made with {', '.join(self.spec.streams)}"
+                f"has no stream {', '.join(lacks)}; it was made with {', '.join(self.spec.streams)}",
+                path=self.dataset_dir,
             )
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, streams=tuple(streams)))
 
@@ -103,10 +104,10 @@ class Dataset:
         try:
             frames = map_array(path)
         except (OSError, EOFError, ValueError) as error:
-            raise DatasetError(f"{path}: cannot be read ({error}); run the same preprocess command again") from error
+            raise DatasetError(f"cannot be read ({error}); run the same preprocess command again", path=path) from error
         expected = (self.spec.height, self.spec.width, 3)
         if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8 or not len(frames):
-            raise DatasetError(f"{path}: expected (N, {expected}) uint8 with N >= 1, received {frames.shape}")
+            raise DatasetError(f"expected (N, {expected}) uint8 with N >= 1, received {frames.shape}", path=path)
         return frames
 
 
@@ -154,16 +155,19 @@ def load_dataset(dataset_dir: Path) -> Dataset:
     about = read_about(dataset_dir)
     if about is None:
         raise DatasetError(
-            f"{dataset_dir}: not a data set folder (no dataset.json in it); make one with: "
-            f"activity preprocess VIDEOS --out {dataset_dir}"
+            f"not a data set folder (no dataset.json in it); make one with: "
+            f"activity preprocess VIDEOS --out {dataset_dir}",
+            path=dataset_dir,
         )
     manifest = dataset_dir / "manifest.csv"
     if not manifest.is_file():
-        raise DatasetError(f"{dataset_dir}: unfinished; run the same preprocess command again to complete it")
+        raise DatasetError("unfinished; run the same preprocess command again to complete it", path=dataset_dir)
     try:
         samples = [_sample_from_row(row) for row in read_csv(manifest)]
     except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"{manifest}: damaged ({error!r}); delete it and run the same preprocess command") from error
+        raise DatasetError(
+            f"damaged ({error!r}); delete it and run the same preprocess command", path=manifest
+        ) from error
     return Dataset(
         dataset_dir,
         Path(about["videos_dir"]),
@@ -191,8 +195,8 @@ def read_about(dataset_dir: Path) -> dict[str, Any] | None:
             ClipSpec(**about["spec"]), Path(about["videos_dir"])  # raise here, if at all
             return about
     except (ValueError, KeyError, TypeError, ActivityError) as error:
-        raise DatasetError(f"{path}: not a data set description of ours ({error!r})") from error
-    raise DatasetError(f"{path}: made by a newer activity (format {version}, this program reads {FORMAT_VERSION})")
+        raise DatasetError(f"not a data set description of ours ({error!r})", path=path) from error
+    raise DatasetError(f"made by a newer activity (format {version}, this program reads {FORMAT_VERSION})", path=path)
 
 
 def _sample_from_row(row: dict[str, str]) -> Sample:
@@ -247,8 +251,8 @@ def write_stacks(
         start = files[0].tell()
 
         def take(frame: np.ndarray) -> None:
-            for file, picture in zip(files, frame, strict=True):  # (S, H, W, 3)
-                file.write(picture.data)
+            for file, image in zip(files, frame, strict=True):  # (S, H, W, 3)
+                file.write(image.data)
 
         sampled = sample_video(video_path, spec, take, span=span)
         for file in files:

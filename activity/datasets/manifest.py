@@ -18,7 +18,7 @@ from activity.video.decoder import NOT_UTF8
 
 _SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml"}
 
-_PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 _UCF_GROUP = re.compile(r"^(?P<group>.+_g\d+)_")  # v_ApplyEyeMakeup_g08_c01.avi: take 1 of the eighth recording
 
@@ -44,7 +44,7 @@ def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
     """
     videos = Path(videos)
     if not videos.exists():
-        raise DatasetError(f"{videos}: no such file or folder; expected a folder of videos or a manifest .csv")
+        raise DatasetError("no such file or folder; expected a folder of videos or a manifest .csv", path=videos)
     manifest = videos / "manifest.csv" if videos.is_dir() else videos
     if manifest.is_file():
         listed = read_manifest(manifest)
@@ -54,7 +54,9 @@ def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
         listed = _apply_split_files(listed, [Path(file) for file in split_files])
     labels = {sample.label for sample in listed.samples}
     if len(labels) < 2:
-        raise DatasetError(f"{videos}: expected videos of two or more activities, found {name_some(labels) or 'none'}")
+        raise DatasetError(
+            f"expected videos of two or more activities, found {name_some(labels) or 'none'}", path=videos
+        )
     _warn_of_twin_labels(labels)
     return listed
 
@@ -77,7 +79,7 @@ def scan_folder(videos_dir: Path) -> VideoList:
     class_dirs = [p for p in class_dirs if not (p / "dataset.json").is_file()]  # what preprocess made of them
     if not class_dirs:
         raise DatasetError(
-            f"{videos_dir}: no class folders and no manifest.csv; expected {videos_dir.name}/<label>/<video>"
+            f"no class folders and no manifest.csv; expected {videos_dir.name}/<label>/<video>", path=videos_dir
         )
     samples, num_skipped, missing = [], 0, {}
     for class_dir in class_dirs:
@@ -95,7 +97,7 @@ def scan_folder(videos_dir: Path) -> VideoList:
         _logger.warning("%s: not in a class folder, left out: %s", videos_dir, name_some(stray))
     if not samples:
         num_others = num_skipped + len(missing)
-        raise DatasetError(f"{videos_dir}: its class folders hold no videos ({num_others} other files skipped)")
+        raise DatasetError(f"its class folders hold no videos ({num_others} other files skipped)", path=videos_dir)
     _warn_of_labels_without_videos([p.name for p in class_dirs], samples)
     return VideoList(videos_dir, samples, num_skipped, missing)
 
@@ -124,7 +126,7 @@ def _warn_of_labels_without_videos(labels: Iterable[str], samples: Iterable[Samp
 def is_passed_over(relative_path: Path) -> bool:
     """Whether a search through folders passes a file over: hidden, a picture, or a sidecar such as subtitles."""
     hidden = any(part.startswith(".") for part in relative_path.parts)
-    return hidden or relative_path.suffix.lower() in _SIDECARS | _PICTURES
+    return hidden or relative_path.suffix.lower() in _SIDECARS | _IMAGES
 
 
 # === A manifest ===
@@ -146,12 +148,13 @@ def read_manifest(manifest_path: Path) -> VideoList:
             absent = {"path", "label"} - set(columns)
             if absent:
                 raise DatasetError(
-                    f"{manifest_path}: expected columns path,label[,group][,split], missing {name_some(absent)}; "
-                    f"received: {','.join(columns)}{_hint_on_columns(columns)}"
+                    f"expected columns path,label[,group][,split], missing {name_some(absent)}; "
+                    f"received: {','.join(columns)}{_hint_on_columns(columns)}",
+                    path=manifest_path,
                 )
             rows = [(reader.line_num, row) for row in reader]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DatasetError(f"{manifest_path}: not a CSV file in UTF-8: {error}") from error
+        raise DatasetError(f"not a CSV file in UTF-8: {error}", path=manifest_path) from error
     samples = [_sample_from_row(row, f"{manifest_path} line {line}") for line, row in rows]
     lines = [line for line, _ in rows]
     _check_segments(samples, lines, manifest_path)
@@ -163,7 +166,7 @@ def read_manifest(manifest_path: Path) -> VideoList:
     }
     there = in_order(sample for sample in samples if sample.path in found)
     if not there:
-        raise DatasetError(f"{manifest_path}: none of its {len(rows)} rows names a file that exists in {videos_dir}")
+        raise DatasetError(f"none of its {len(rows)} rows names a file that exists in {videos_dir}", path=manifest_path)
     _warn_of_labels_without_videos({sample.label for sample in samples}, there)
     _warn_of_overlaps(there)
     return VideoList(videos_dir, there, missing=missing)
@@ -175,14 +178,15 @@ def _check_segments(samples: Sequence[Sample], lines: Sequence[int], manifest_pa
     first: dict[str, tuple[Sample, int]] = {}
     for sample, line in zip(samples, lines, strict=True):
         if names.setdefault(sample.name, line) != line:
-            raise DatasetError(f"{manifest_path}: lines {names[sample.name]} and {line} both name {sample.name}")
+            raise DatasetError(f"lines {names[sample.name]} and {line} both name {sample.name}", path=manifest_path)
         other, other_line = first.setdefault(sample.path, (sample, line))
         for column in ("group", "split"):
             values = [getattr(one, column) or "none" for one in (other, sample)]
             if values[0] != values[1]:
                 raise DatasetError(
-                    f"{manifest_path}: lines {other_line} and {line} give segments of {sample.path} different "
-                    f"{column}s, {' and '.join(values)}; all segments of a file must keep to one {column}"
+                    f"lines {other_line} and {line} give segments of {sample.path} different "
+                    f"{column}s, {' and '.join(values)}; all segments of a file must keep to one {column}",
+                    path=manifest_path,
                 )
 
 
@@ -210,22 +214,22 @@ def _hint_on_columns(columns: Sequence[str]) -> str:
 
 def _sample_from_row(row: dict[str, str], where: str) -> Sample:
     if None in row or None in row.values():
-        raise DatasetError(f"{where}: expected {len([k for k in row if k])} fields, received another number")
+        raise DatasetError(f"expected {len([k for k in row if k])} fields, received another number", path=where)
     values = {name: value.strip() for name, value in row.items()}
     path, label, split = values.pop("path"), values.pop("label"), values.pop("split", "")
     parts = PurePosixPath(path.replace("\\", "/"))
     if not path or not label:
-        raise DatasetError(f"{where}: path and label must not be empty, received path={path!r} label={label!r}")
+        raise DatasetError(f"path and label must not be empty, received path={path!r} label={label!r}", path=where)
     if parts.is_absolute() or ".." in parts.parts or re.match(r"^[A-Za-z]:", path):
-        raise DatasetError(f"{where}: a path must stay inside the folder of the manifest, received {path}")
+        raise DatasetError(f"a path must stay inside the folder of the manifest, received {path}", path=where)
     if split not in ("", *SPLITS):
-        raise DatasetError(f"{where}: split must be one of {', '.join(SPLITS)} or empty, received {split}")
+        raise DatasetError(f"split must be one of {', '.join(SPLITS)} or empty, received {split}", path=where)
     group = values.pop("group", None)
     if group == "":
-        raise DatasetError(f"{where}: group must not be empty where the column exists")
+        raise DatasetError("group must not be empty where the column exists", path=where)
     start, end = (_seconds(values, column, where) for column in TIME_COLUMNS)
     if end is not None and end <= (start or 0.0):
-        raise DatasetError(f"{where}: end_seconds must be above start_seconds, received {start or 0.0} to {end}")
+        raise DatasetError(f"end_seconds must be above start_seconds, received {start or 0.0} to {end}", path=where)
     return Sample(
         path=str(parts),
         label=label,
@@ -244,7 +248,7 @@ def _seconds(values: dict[str, str], column: str, where: str) -> float | None:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise DatasetError(f"{where}: {column} must be a number of seconds, 0 or more, or empty, received {text}")
+        raise DatasetError(f"{column} must be a number of seconds, 0 or more, or empty, received {text}", path=where)
     return round(seconds, 6) if text else None
 
 
@@ -267,12 +271,13 @@ def read_split_files(split_files: Iterable[Path]) -> dict[str, str]:
         if file.name == "classInd.txt":  # UCF101 ships the label ids beside the lists
             continue
         if not file.is_file():
-            raise DatasetError(f"{file}: no such split list")
+            raise DatasetError("no such split list", path=file)
         for path, split in _read_split_file(file):
             if splits.setdefault(path, split) != split:
                 raise DatasetError(
-                    f"{file}: {path} is {split or 'unused'} here but {splits[path] or 'unused'} in another list; "
-                    "give the lists of one split only"
+                    f"{path} is {split or 'unused'} here but {splits[path] or 'unused'} in another list; "
+                    "give the lists of one split only",
+                    path=file,
                 )
     return splits
 
@@ -281,18 +286,19 @@ def _read_split_file(file: Path) -> list[tuple[str, str]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{file}: not a split list in UTF-8: {error}") from error
+        raise DatasetError(f"not a split list in UTF-8: {error}", path=file) from error
     rows = [line.split() for line in text.splitlines() if line.strip()]
     hmdb = _HMDB_LIST.match(file.name)
     if hmdb:
         if any(len(row) != 2 or row[1] not in _HMDB_SPLITS for row in rows):
-            raise DatasetError(f"{file}: expected lines 'NAME.avi 0|1|2' as HMDB51 publishes them")
+            raise DatasetError("expected lines 'NAME.avi 0|1|2' as HMDB51 publishes them", path=file)
         return [(f"{hmdb['label']}/{name}", _HMDB_SPLITS[number]) for name, number in rows]
     split = next((split for split in SPLITS if file.name.startswith(split)), None)
     if split is None or any("/" not in row[0] for row in rows):
         raise DatasetError(
-            f"{file}: expected UCF101's trainlistNN.txt / testlistNN.txt with lines 'Label/v_Label_g01_c01.avi', "
-            "or HMDB51's LABEL_test_splitN.txt"
+            "expected UCF101's trainlistNN.txt / testlistNN.txt with lines 'Label/v_Label_g01_c01.avi', "
+            "or HMDB51's LABEL_test_splitN.txt",
+            path=file,
         )
     return [(row[0], split) for row in rows]
 
@@ -310,7 +316,7 @@ def _apply_split_files(listed: VideoList, split_files: list[Path]) -> VideoList:
     used = {key: split for key, split in splits.items() if split}
     kept = [dataclasses.replace(sample, split=split) for key, split in used.items() for sample in keys.get(key, ())]
     if not kept:
-        raise DatasetError(f"{listed.videos_dir}: none of the {len(splits)} videos in the split lists is there")
+        raise DatasetError(f"none of the {len(splits)} videos in the split lists is there", path=listed.videos_dir)
     num, num_unused = len(listed.samples), len(listed.samples) - len(kept)
     if num_unused:
         _logger.warning("%d of %d videos are not used by the split lists, left out", num_unused, num)

@@ -132,13 +132,13 @@ def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int
     about = read_about(dataset_dir) if dataset_dir.is_dir() else None
     if about is None:
         if dataset_dir.exists() and not (dataset_dir.is_dir() and _is_vacant(dataset_dir)):
-            raise DatasetError(f"{dataset_dir}: exists and is not a data set folder; choose another --out")
+            raise DatasetError("exists and is not a data set folder; choose another --out", path=dataset_dir)
         dataset_dir.mkdir(parents=True, exist_ok=True)
         about = _write_about(dataset_dir, spec, videos_dir, seed)
     elif ClipSpec(**about["spec"]) != spec:
         raise DatasetError(
-            f"{dataset_dir}: was made with {ClipSpec(**about['spec'])}; received {spec}; choose another --out, or "
-            "delete that folder"
+            f"was made with {ClipSpec(**about['spec'])}; received {spec}; choose another --out, or delete that folder",
+            path=dataset_dir,
         )
     for stream in spec.streams:
         stream_dir(dataset_dir, stream).mkdir(exist_ok=True)
@@ -174,8 +174,9 @@ def _check_what_is_gone(known: list[Sample], listed: VideoList, videos_dir: str,
     here = str(listed.videos_dir.resolve())
     if known and here != videos_dir and {*map(file_of, new)}.isdisjoint(map(file_of, old)):
         raise DatasetError(
-            f"{dataset_dir}: was made from {videos_dir}, and none of its {len(known)} videos is in {here}; choose "
-            "another --out, or delete that folder"
+            f"was made from {videos_dir}, and none of its {len(known)} videos is in {here}; choose "
+            "another --out, or delete that folder",
+            path=dataset_dir,
         )
     lost = Counter(sample.path for sample in known if content_of(sample) not in new)
     changed = Counter(sample.path for sample in listed.samples if content_of(sample) not in old)
@@ -354,7 +355,7 @@ def _check_labels(
     if len(left) < 2:
         count = f"none of {len(problems)} videos can be read" if not left else f"no readable video of: {lost}"
         first = next(row for row in problems if not row.get("frames_read"))
-        raise DatasetError(f"{videos_dir}: {count}; first problem: {first['path']}: {first['reason']}")
+        raise DatasetError(f"{count}; first problem: {first['path']}: {first['reason']}", path=videos_dir)
     if lost:
         _logger.warning("no readable video of: %s", lost)
 

@@ -43,7 +43,7 @@ class Calibration:
     def errors(self) -> tuple[float, float]:
         """Expected calibration error before and after."""
         before, after = (
-            expected_calibration_error(scores.confidences, scores.right) for scores in (self.before, self.after)
+            expected_calibration_error(scores.confidences, scores.correct) for scores in (self.before, self.after)
         )
         return before, after
 
@@ -100,10 +100,10 @@ def calibrate(
         _logger.warning("%d validation videos are too few to calibrate the probabilities", len(stacks))
         return None
     classifier.temperature = 1.0
-    before = Scores(classifier.judge_stacks(stacks), label_ids, classifier.labels)
+    before = Scores(classifier.predict_stacks(stacks), label_ids, classifier.labels)
     classifier.temperature = _best_temperature(classifier, stacks, label_ids)
-    after = Scores(classifier.judge_stacks(stacks), label_ids, classifier.labels)
-    classifier.threshold = threshold_for(after.confidences, after.right, precision) if precision else 0.0
+    after = Scores(classifier.predict_stacks(stacks), label_ids, classifier.labels)
+    classifier.threshold = threshold_for(after.confidences, after.correct, precision) if precision else 0.0
     return Calibration(classifier.temperature, classifier.threshold, before, after)
 
 
@@ -111,8 +111,8 @@ def _best_temperature(classifier: ActivityClassifier, stacks: Sequence[np.ndarra
     """The most probable temperature: the likelihood of the true labels, times a prior around 1."""
     from scipy.optimize import minimize_scalar
 
-    opinions, owners = classifier.judge_windows_of(stacks)  # at temperature 1
-    logs = np.log(np.maximum(opinions, 1e-12))
+    member_predictions, owners = classifier.predict_windows_of(stacks)  # at temperature 1
+    logs = np.log(np.maximum(member_predictions, 1e-12))
 
     def loss(log_temperature: float) -> float:
         scaled = logs / np.exp(log_temperature)
@@ -125,22 +125,22 @@ def _best_temperature(classifier: ActivityClassifier, stacks: Sequence[np.ndarra
     return float(np.exp(minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded").x))
 
 
-def threshold_for(confidences: np.ndarray, right: np.ndarray, precision: float) -> float:
+def threshold_for(confidences: np.ndarray, correct: np.ndarray, precision: float) -> float:
     """The lowest confidence from which on at least this share of the answers is right.
 
     Args:
         confidences: `(V,)` probability of each answer.
-        right: `(V,)` bool, whether it was.
+        correct: `(V,)` bool, whether it was.
         precision: 0 to 1.
 
     Returns:
         A probability; above 1, so that nothing is answered, if no confidence will do.
     """
     order = np.argsort(-confidences, kind="stable")
-    shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    fractions = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
     sorted_confidences = confidences[order]
     last_of_equals = np.append(sorted_confidences[1:] < sorted_confidences[:-1], True)
-    good = np.flatnonzero((shares >= precision) & last_of_equals)
+    good = np.flatnonzero((fractions >= precision) & last_of_equals)
     if not len(good):
         _logger.warning("no threshold gives a precision of %g: this model will answer nothing but unknown", precision)
         return 1.01

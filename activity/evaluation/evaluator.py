@@ -44,11 +44,11 @@ class Evaluation:
     def above(self, threshold: float) -> tuple[float, float]:
         """Of the answers at least so sure: their share of all, and the share of them that is right (`nan` of none)."""
         given = self.scores.confidences >= threshold
-        return float(given.mean()), float(self.scores.right[given].mean()) if given.any() else float("nan")
+        return float(given.mean()), float(self.scores.correct[given].mean()) if given.any() else float("nan")
 
     def worst_mistakes(self, most: int = 12) -> list[int]:
         """Indices of wrong answers, the most confident first."""
-        wrong = np.flatnonzero(~self.scores.right)
+        wrong = np.flatnonzero(~self.scores.correct)
         return wrong[np.argsort(-self.scores.confidences[wrong], kind="stable")][:most].tolist()
 
 
@@ -75,19 +75,19 @@ def evaluate(
     check_fits(classifier, dataset)
     dataset = dataset.with_streams(classifier.spec.streams)
     samples = dataset.split(split)
-    _warn_of_flattery(classifier, dataset, samples)
+    _warn_of_bias(classifier, dataset, samples)
     features = extract_features(dataset, samples, classifier.backbone, keep=False, runtime=runtime)
     if shuffle_seed is not None:
         rng = np.random.default_rng(shuffle_seed)
         features = [stack[rng.permutation(len(stack))] for stack in features]
-    probabilities = classifier.judge_stacks(features)
+    probabilities = classifier.predict_stacks(features)
     label_ids = [classifier.labels.index(sample.label) for sample in samples]
     return Evaluation(samples, Scores(probabilities, np.asarray(label_ids), classifier.labels))
 
 
-def _warn_of_flattery(classifier: ActivityClassifier, dataset: Dataset, samples: Sequence[Sample]) -> None:
-    taught = set(map(file_of, classifier.record.get("taught", ())))
-    known = [sample for sample in samples if file_of(content_of(sample)) in taught]
+def _warn_of_bias(classifier: ActivityClassifier, dataset: Dataset, samples: Sequence[Sample]) -> None:
+    trained = set(map(file_of, classifier.record.get("taught", ())))
+    known = [sample for sample in samples if file_of(content_of(sample)) in trained]
     if known:
         _logger.warning("%d of these %d videos were taught to this model: the score flatters", len(known), len(samples))
     longest = LONG_CLIPS * classifier.clip_seconds
@@ -108,8 +108,8 @@ def check_fits(classifier: ActivityClassifier, dataset: Dataset) -> None:
     unknown = sorted(set(dataset.labels) - set(classifier.labels))
     if unknown:
         raise DatasetError(
-            f"{dataset.dataset_dir}: has labels the model does not know: {', '.join(unknown)}; it knows "
-            f"{', '.join(classifier.labels)}"
+            f"has labels the model does not know: {', '.join(unknown)}; it knows {', '.join(classifier.labels)}",
+            path=dataset.dataset_dir,
         )
 
 
@@ -118,6 +118,7 @@ def check_spec(classifier: ActivityClassifier, dataset: Dataset) -> None:
     lacks = set(classifier.spec.streams) - set(dataset.spec.streams)
     if lacks or dataclasses.replace(dataset.spec, streams=classifier.spec.streams) != classifier.spec:
         raise DatasetError(
-            f"{dataset.dataset_dir}: does not fit this model, which expects {classifier.spec}; the data set holds "
-            f"{dataset.spec}; run preprocess with the model's settings"
+            f"does not fit this model, which expects {classifier.spec}; the data set holds "
+            f"{dataset.spec}; run preprocess with the model's settings",
+            path=dataset.dataset_dir,
         )

@@ -42,14 +42,14 @@ class Scores:
         return self.probabilities.max(axis=1)
 
     @cached_property
-    def right(self) -> np.ndarray:
+    def correct(self) -> np.ndarray:
         """`(N,)` bool: the most probable label is the true one."""
         return self.predicted_ids == self.label_ids
 
     @property
     def accuracy(self) -> float:
         """Share of samples whose most probable label is right (top-1)."""
-        return float(np.mean(self.right))
+        return float(np.mean(self.correct))
 
     def top_k_accuracy(self, k: int) -> float:
         """Share of samples whose true label is among the `k` most probable; of equal ones the first counts first."""
@@ -140,20 +140,20 @@ class ReliabilityBin:
     accuracy: float
 
 
-def reliability_bins(confidences: np.ndarray, right: np.ndarray, *, num_bins: int = 10) -> list[ReliabilityBin]:
+def reliability_bins(confidences: np.ndarray, correct: np.ndarray, *, num_bins: int = 10) -> list[ReliabilityBin]:
     """Bins of equal width that hold samples, from the least confident (Guo et al. 2017, arxiv.org/abs/1706.04599).
 
     Args:
         confidences: `(N,)` probabilities of the predicted labels, 0 to 1.
-        right: `(N,)` bool, whether the predictions were right.
+        correct: `(N,)` bool, whether the predictions were right.
         num_bins: that divide 0 to 1.
 
     Raises:
         ValueError: the shapes differ, there are no samples, or a confidence is outside of 0 to 1.
     """
-    confidences, right = np.asarray(confidences, float), np.asarray(right, bool)
-    if confidences.ndim != 1 or confidences.shape != right.shape or not len(confidences):
-        raise ValueError(f"expected two (N,) arrays with N >= 1, received {confidences.shape} and {right.shape}")
+    confidences, correct = np.asarray(confidences, float), np.asarray(correct, bool)
+    if confidences.ndim != 1 or confidences.shape != correct.shape or not len(confidences):
+        raise ValueError(f"expected two (N,) arrays with N >= 1, received {confidences.shape} and {correct.shape}")
     if not (confidences.min() >= 0 and confidences.max() <= 1 + 1e-5):  # a float32 softmax may pass 1 by a hair
         raise ValueError(f"confidences must be 0 to 1, received {confidences.min()} to {confidences.max()}")
     edges = np.arange(num_bins + 1) / num_bins
@@ -164,19 +164,19 @@ def reliability_bins(confidences: np.ndarray, right: np.ndarray, *, num_bins: in
             float(edges[i + 1]),
             int(np.sum(bin_ids == i)),
             float(confidences[bin_ids == i].mean()),
-            float(right[bin_ids == i].mean()),
+            float(correct[bin_ids == i].mean()),
         )
         for i in np.unique(bin_ids)
     ]
 
 
-def expected_calibration_error(confidences: np.ndarray, right: np.ndarray, *, num_bins: int = 10) -> float:
+def expected_calibration_error(confidences: np.ndarray, correct: np.ndarray, *, num_bins: int = 10) -> float:
     """Mean gap between confidence and accuracy over the bins, weighted by their samples; 0 is calibrated.
 
     It depends on the number of bins, and few samples in a bin make it larger than it is: compare like with like. See
     `reliability_bins` for the arguments and errors.
     """
-    bins = reliability_bins(confidences, right, num_bins=num_bins)
+    bins = reliability_bins(confidences, correct, num_bins=num_bins)
     return sum(b.num_samples * abs(b.accuracy - b.confidence) for b in bins) / len(confidences)
 
 
@@ -190,8 +190,8 @@ def frame_accuracy(truth: Sequence[Segment], found: Sequence[Segment]) -> float:
         truth: segments that do not overlap each other.
         found: likewise.
     """
-    right = sum(_overlap_seconds(true, segment) for true in truth for segment in found if true.label == segment.label)
-    return right / sum(true.end_seconds - true.start_seconds for true in truth)
+    correct = sum(_overlap_seconds(true, segment) for true in truth for segment in found if true.label == segment.label)
+    return correct / sum(true.end_seconds - true.start_seconds for true in truth)
 
 
 def segment_f1(truth: Sequence[Segment], found: Sequence[Segment], *, overlap: float = 0.5) -> float:
@@ -205,14 +205,14 @@ def segment_f1(truth: Sequence[Segment], found: Sequence[Segment], *, overlap: f
         found: likewise.
         overlap: intersection over union that counts, above 0 up to 1.
     """
-    missing, num_right = list(truth), 0
+    missing, num_correct = list(truth), 0
     for segment in found:
         matches = [true for true in missing if true.label == segment.label]
         best = max(matches, key=lambda true: _intersection_over_union(true, segment), default=None)
         if best is not None and _intersection_over_union(best, segment) >= overlap:
             missing.remove(best)
-            num_right += 1
-    return 2 * num_right / (len(truth) + len(found))
+            num_correct += 1
+    return 2 * num_correct / (len(truth) + len(found))
 
 
 def _overlap_seconds(a: Segment, b: Segment) -> float:

@@ -136,8 +136,8 @@ def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", w
     probabilities, baseline = np.zeros((2, len(samples), len(labels)))
     label_ids = np.asarray([labels.index(sample.label) for sample in samples])
     assigned = [""] * len(samples)
-    judged = judge_folds(parts, config, work_dir=work_dir)
-    for fold in progress_bar(judged, total=len(parts), desc="cross-validation", unit="fold"):
+    predicted = evaluate_folds(parts, config, work_dir=work_dir)
+    for fold in progress_bar(predicted, total=len(parts), desc="cross-validation", unit="fold"):
         probabilities[fold.test] = fold.probabilities
         baseline[fold.test] = _baseline(fold.features, label_ids, fold.test, len(labels))
         for index in np.flatnonzero(fold.test):
@@ -148,7 +148,7 @@ def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", w
 
 
 @dataclass(frozen=True)
-class JudgedFold:
+class FoldResult:
     """One fold of a cross-validation, judged by a classifier that was taught all the others.
 
     Attributes:
@@ -185,9 +185,9 @@ def divide_folds(dataset: Dataset, folds: str, *, seed: int = 0) -> dict[str, Da
     return parts
 
 
-def judge_folds(
+def evaluate_folds(
     parts: Mapping[str, Dataset], config: TrainConfig, *, work_dir: Path, backbone: keras.Model | None = None
-) -> Iterator[JudgedFold]:
+) -> Iterator[FoldResult]:
     """Teach and judge one fold after the other; who has seen enough may stop asking.
 
     Args:
@@ -208,9 +208,9 @@ def judge_folds(
                 part, part.samples, classifier.backbone, keep=False, runtime=config.runtime
             )
             test = np.asarray([sample.split == "test" for sample in part.samples])
-            probabilities = classifier.judge_stacks([stacks[i] for i in np.flatnonzero(test)])
+            probabilities = classifier.predict_stacks([stacks[i] for i in np.flatnonzero(test)])
             del classifier
-        yield JudgedFold(fold, test, probabilities, stacks)
+        yield FoldResult(fold, test, probabilities, stacks)
 
 
 def _custom_gradients() -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _load(optuna: Any, path: Path, about: Mapping[str, Any]) -> Any:
         if known is None and trials:
             raise ValueError("expected a study of ours")
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # text of another kind
-        raise ActivityError(f"{path}: not a study of ours; name another file with --study") from error
+        raise ActivityError("not a study of ours; name another file with --study", path=path) from error
     if known is None:
         study.set_user_attr(_ABOUT, dict(about))
     else:
@@ -78,11 +78,11 @@ def _check_same(path: Path, known: Mapping[str, Any], about: Mapping[str, Any]) 
     names = [name for name in about if known.get(name) != about[name]]
     if "dataset" in names:
         raise ActivityError(
-            f"{path}: the study of another data set, or of this one before it changed; name another file with --study"
+            "the study of another data set, or of this one before it changed; name another file with --study", path=path
         )
     if names:
         changed = "; ".join(f"{name} was {known.get(name)}, now {about[name]}" for name in names)
-        raise ActivityError(f"{path}: cannot go on with other settings: {changed}; name another file with --study")
+        raise ActivityError(f"cannot go on with other settings: {changed}; name another file with --study", path=path)
 
 
 @contextlib.contextmanager
@@ -95,7 +95,7 @@ def _alone(path: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however that ends
             except BlockingIOError:
-                raise ActivityError(f"{path}: another search is writing it; wait, or name another --study") from None
+                raise ActivityError("another search is writing it; wait, or name another --study", path=path) from None
             path.with_name(f"{path.name}.lock").unlink(missing_ok=True)  # Optuna's, of a process that was killed
         yield
 

@@ -25,7 +25,7 @@ import numpy as np
 from activity.config import MERGE_MODES, TrainConfig, as_dict
 from activity.datasets.dataset import Dataset
 from activity.errors import ActivityError
-from activity.model_selection.cross_validation import divide_folds, judge_folds, mean_and_error
+from activity.model_selection.cross_validation import divide_folds, evaluate_folds, mean_and_error
 from activity.model_selection.study import finished_trials, import_optuna, open_study
 from activity.models.heads import HEADS
 from activity.progress import progress_bar
@@ -178,8 +178,8 @@ class Search:
             "",
         ]
         if self.importance:
-            shares = ", ".join(f"{name} {share:.2f}" for name, share in self.importance.items())
-            lines.append(f"share of the spread of the scores: {shares}")
+            fractions = ", ".join(f"{name} {fraction:.2f}" for name, fraction in self.importance.items())
+            lines.append(f"share of the spread of the scores: {fractions}")
         return "\n".join([*lines, self.verdict()])
 
 
@@ -228,17 +228,17 @@ def tune(
         return Search(trials, _importance(study, config.seed), list(parts), len(samples), study_path)
 
 
-def score_of(right: np.ndarray, losses: np.ndarray) -> float:
-    """Accuracy, of equal ones the higher for a lower log-loss L: `(number right - L / (1 + L)) / N`.
+def score_of(correct: np.ndarray, losses: np.ndarray) -> float:
+    """Accuracy, of equal ones the higher for a lower log-loss L: `(number correct - L / (1 + L)) / N`.
 
     L / (1 + L) is below 1, so one right answer more always counts for more than any log-loss.
 
     Args:
-        right: `(N,)` bool.
+        correct: `(N,)` bool.
         losses: `(N,)` negative logarithms of the probability of the true label; L is their mean.
     """
     loss = float(losses.mean())
-    return (float(right.sum()) - loss / (1 + loss)) / len(right)
+    return (float(correct.sum()) - loss / (1 + loss)) / len(correct)
 
 
 def _check_recipe(config: TrainConfig) -> None:
@@ -300,15 +300,15 @@ def _attempt(
     config, streams = _recipe(given, settings)
     narrowed = {fold: part.with_streams(streams) for fold, part in parts.items()}
     label_ids = np.asarray([dataset.labels.index(sample.label) for sample in dataset.samples])
-    right, losses, accuracies, score = np.zeros(0, bool), np.zeros(0), {}, 0.0
-    for step, fold in enumerate(judge_folds(narrowed, config, work_dir=work_dir, backbone=backbone)):
+    correct, losses, accuracies, score = np.zeros(0, bool), np.zeros(0), {}, 0.0
+    for step, fold in enumerate(evaluate_folds(narrowed, config, work_dir=work_dir, backbone=backbone)):
         probabilities, truth = np.nan_to_num(fold.probabilities), label_ids[fold.test]  # a diverged head gives nan
         hits = probabilities.argmax(axis=1) == truth
         accuracies[fold.name] = float(hits.mean())
-        right = np.append(right, hits)
+        correct = np.append(correct, hits)
         losses = np.append(losses, -np.log(np.maximum(probabilities[np.arange(len(truth)), truth], 1e-7)))
-        score = score_of(right, losses)
-        scores = {"accuracy": float(right.mean()), "log_loss": float(losses.mean()), "score": score}
+        score = score_of(correct, losses)
+        scores = {"accuracy": float(correct.mean()), "log_loss": float(losses.mean()), "score": score}
         trial.set_user_attr("scores", {**scores, "fold_accuracies": accuracies})
         trial.report(score, step)
         if step + 1 < len(parts) and trial.should_prune():

@@ -45,7 +45,7 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
     if weights == "imagenet" and name in FROM_SCRATCH:
         raise ModelFileError(f"{name} has no ImageNet weights; use --weights none or a path")
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
-        raise ModelFileError(f"{weights}: no such weights file; expected a path, imagenet or none")
+        raise ModelFileError("no such weights file; expected a path, imagenet or none", path=weights)
     prepare_gpus()
     frames = keras.Input((height, width, 3), dtype="uint8", name="frames")
     try:
@@ -57,9 +57,9 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
     except (ValueError, UserWarning) as error:
         if weights in ("imagenet", "none"):
             raise ActivityError(f"{name} cannot take frames of {height}x{width}: {_first_line(error)}") from error
-        raise ModelFileError(f"{weights}: these weights do not fit {name}: {_first_line(error)}") from error
+        raise ModelFileError(f"these weights do not fit {name}: {_first_line(error)}", path=weights) from error
     except OSError as error:
-        raise ModelFileError(f"{weights}: not a weights file that Keras can read: {_first_line(error)}") from error
+        raise ModelFileError(f"not a weights file that Keras can read: {_first_line(error)}", path=weights) from error
     except Exception as error:
         if "fetch failure" not in str(error):  # how keras.utils.get_file says that a download failed
             raise
@@ -104,15 +104,16 @@ def split_at_maps(backbone: keras.Model) -> tuple[keras.Model, keras.Model]:
     """A backbone that also gives its last feature maps, and what it makes of them. They share its weights.
 
     Returns:
-        `(looker, reader)`: frames `(B, H, W, 3)` uint8 -> `[maps (B, h, w, c), features (B, D)]`, and maps -> features.
+        `(feature_map_model, pooling_model)`: frames `(B, H, W, 3)` uint8 -> `[maps (B, h, w, c), features (B, D)]`,
+        and maps -> features.
     """
     # What is pooled or flattened last. Not the output of the layer before: if that is a model, it is of another graph.
     single = [layer for layer in backbone.layers if not isinstance(layer.input, list)]
     maps = next(x.input for x in reversed(single) if len(x.input.shape) == 4 and len(x.output.shape) < 4)
-    looker = keras.Model(backbone.input, [maps, backbone.output], name=f"{backbone.name}_looker")
-    reader = keras.Model(maps, backbone.output, name=f"{backbone.name}_reader")
-    looker.jit_compile = reader.jit_compile = uses_jit()
-    return looker, reader
+    feature_map_model = keras.Model(backbone.input, [maps, backbone.output], name=f"{backbone.name}_looker")
+    pooling_model = keras.Model(maps, backbone.output, name=f"{backbone.name}_reader")
+    feature_map_model.jit_compile = pooling_model.jit_compile = uses_jit()
+    return feature_map_model, pooling_model
 
 
 def default_weights(name: str) -> str:

@@ -14,14 +14,14 @@ from activity._version import __version__
 from activity.config import ClipSpec, as_dict
 from activity.errors import ModelFileError
 from activity.models.devices import prepare_gpus
-from activity.models.heads import FUSE, opinions_of
+from activity.models.heads import FUSE, member_predictions_of
 from activity.models.info import FORMAT_VERSION, read_config
 from activity.models.layers import TimeDistributed, uses_jit
-from activity.models.network import Network
+from activity.models.network import InferenceModel
 
 
 @keras.saving.register_keras_serializable(package="activity")
-class ActivityClassifier(Network, keras.Model):
+class ActivityClassifier(InferenceModel, keras.Model):
     """Clips to probabilities: `{"frames": (batch, T, S, H, W, 3) uint8, "mask": (batch, T) bool}` -> `(batch, C)`.
 
     The two parts can be called on their own, which gives the same probabilities: `backbone` on real frames only, then
@@ -57,7 +57,7 @@ class ActivityClassifier(Network, keras.Model):
         frames = keras.Input(shape, dtype="uint8", name="frames")
         mask = keras.Input((spec.num_frames,), dtype="bool", name="mask")
         # === Functional model ===
-        features = _encode(backbone, frames)  # (B, T, S, H, W, 3) -> (B, T, S, D)
+        features = _extract_features(backbone, frames)  # (B, T, S, H, W, 3) -> (B, T, S, D)
         probabilities = head({"features": features, "mask": mask})  # (B, T, S, D) -> (B, C)
         super().__init__(inputs={"frames": frames, "mask": mask}, outputs=probabilities, **kwargs)
         # === Config ===
@@ -106,7 +106,7 @@ class ActivityClassifier(Network, keras.Model):
     def temperature(self, value: float) -> None:
         self.head.get_layer(FUSE).temperature.assign(value)
 
-    def opinions(self, encoder: keras.Model) -> keras.Model:
+    def member_predictions(self, encoder: keras.Model) -> keras.Model:
         """The network from an encoder up to the opinions `(B, M, C)` of the members of its head, to be taught.
 
         Args:
@@ -115,19 +115,21 @@ class ActivityClassifier(Network, keras.Model):
         time, streams, item = self.spec.num_frames, len(self.spec.streams), encoder.input_shape[1:]
         frames = keras.Input((time, streams, *item), dtype=encoder.input.dtype, name="frames")
         mask = keras.Input((time,), dtype="bool", name="mask")
-        opinions = opinions_of(self.head)({"features": _encode(encoder, frames), "mask": mask})
-        return keras.Model({"frames": frames, "mask": mask}, opinions)
+        member_predictions = member_predictions_of(self.head)(
+            {"features": _extract_features(encoder, frames), "mask": mask}
+        )
+        return keras.Model({"frames": frames, "mask": mask}, member_predictions)
 
-    def encode(self, pictures: np.ndarray) -> np.ndarray:
+    def extract_features(self, images: np.ndarray) -> np.ndarray:
         """Features `(N, D)` float32 of pictures `(N, H, W, 3)` uint8 RGB."""
-        return predict(self.backbone, pictures)
+        return predict(self.backbone, images)
 
-    def judge(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Probabilities `(B, C)` float32 of padded features `(B, T, S, D)` and their mask `(B, T)` bool."""
         return predict(self.head, {"features": features, "mask": mask})
 
 
-def _encode(encoder: keras.Model, frames: keras.KerasTensor) -> keras.KerasTensor:
+def _extract_features(encoder: keras.Model, frames: keras.KerasTensor) -> keras.KerasTensor:
     """An encoder of single pictures on all frames of all streams: `(B, T, S, ...)` -> `(B, T, S, D)`."""
     time, streams, *item = frames.shape[1:]
     x = keras.layers.Reshape((time * streams, *item))(frames)  # (B, T, S, ...) -> (B, T*S, ...)
@@ -166,9 +168,9 @@ def save_classifier(classifier: ActivityClassifier, path: Path) -> Path:
 def check_model_path(path: Path) -> None:
     """Raise `ModelFileError` if a model could not be written under this name; asked before hours of training."""
     if path.suffix != ".keras":
-        raise ModelFileError(f"{path}: the name of a model file must end in .keras")
+        raise ModelFileError("the name of a model file must end in .keras", path=path)
     if path.is_dir():
-        raise ModelFileError(f"{path}: a folder has this name; give the model file another")
+        raise ModelFileError("a folder has this name; give the model file another", path=path)
 
 
 def load_classifier(path: Path) -> ActivityClassifier:
@@ -185,4 +187,6 @@ def load_classifier(path: Path) -> ActivityClassifier:
     except Exception as error:  # Keras fails in any way on a file whose parts do not fit together
         text = f"{type(error).__name__}: {error}".rpartition("Exception encountered: ")[2]  # Keras puts it last
         reason = " ".join(text.split())[:300]
-        raise ModelFileError(f"{path}: damaged, or made by another version of activity or Keras: {reason}") from error
+        raise ModelFileError(
+            f"damaged, or made by another version of activity or Keras: {reason}", path=path
+        ) from error

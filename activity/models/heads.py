@@ -27,7 +27,7 @@ from activity.models.layers import (
     HidePadding,
     MaskedMax,
     MaskedSoftmax,
-    Opinions,
+    MemberPredictions,
     ReverseTime,
     SegmentMeans,
     Standardize,
@@ -36,7 +36,7 @@ from activity.models.layers import (
 
 NUM_SEGMENTS = 4  # of the head `segments`
 
-FUSE, _STANDARDIZE, _OPINIONS = "fuse", "standardize", "opinions"  # names of layers
+FUSE, _STANDARDIZE, _MEMBER_PREDICTIONS = "fuse", "standardize", "opinions"  # names of layers
 
 
 Tensor: TypeAlias = keras.KerasTensor
@@ -103,32 +103,32 @@ def build_head(
     features = keras.Input((None, num_streams, num_features), name="features")
     mask = keras.Input((None,), dtype="bool", name="mask")
     standard = Standardize(name=_STANDARDIZE)(features)  # (B, T, S, D)
-    opinions = []
+    member_predictions = []
     for x in ops.unstack(standard, num_streams, axis=2):  # S x (B, T, D)
         for _ in range(members):
             sequence, state = HEADS[name](x, mask, options)  # (B, T, U), (B, U')
             read = keras.layers.Dropout(dropout)(sequence if per_frame else state)
             # float32 also under mixed precision: a float16 softmax loses small probabilities
-            opinions.append(keras.layers.Dense(num_labels, activation="softmax", dtype="float32")(read))
-    stacked = Opinions(name=_OPINIONS)(opinions)  # S*M x (B, [T,] C) -> (B, M, [T,] C)
+            member_predictions.append(keras.layers.Dense(num_labels, activation="softmax", dtype="float32")(read))
+    stacked = MemberPredictions(name=_MEMBER_PREDICTIONS)(member_predictions)  # S*M x (B, [T,] C) -> (B, M, [T,] C)
     probabilities = Fuse(name=FUSE, dtype="float32")(stacked)  # (B, M, [T,] C) -> (B, [T,] C)
     head = keras.Model({"features": features, "mask": mask}, probabilities, name=name)
     head.jit_compile = uses_jit()
     return head
 
 
-def opinions_of(head: keras.Model) -> keras.Model:
+def member_predictions_of(head: keras.Model) -> keras.Model:
     """The same head up to the opinions `(B, M, C)` of its members, before they are fused; it shares all weights."""
-    return keras.Model(head.input, head.get_layer(_OPINIONS).output)
+    return keras.Model(head.input, head.get_layer(_MEMBER_PREDICTIONS).output)
 
 
-def opinions_of_standardized(head: keras.Model) -> keras.Model:
+def member_predictions_of_standardized(head: keras.Model) -> keras.Model:
     """The same of features that `standardized` made: what does not learn is done once, not in each step."""
 
     def same_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
         return keras.layers.Identity() if layer.name == _STANDARDIZE else layer
 
-    return keras.models.clone_model(opinions_of(head), clone_function=same_layer)
+    return keras.models.clone_model(member_predictions_of(head), clone_function=same_layer)
 
 
 def standardized(head: keras.Model, stacks: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -21,39 +21,40 @@ def read_config(path: Path) -> dict[str, Any]:
     config = _read(path)
     if config.get("registered_name") != "activity>ActivityClassifier":
         raise ModelFileError(
-            f"{path}: a Keras model, but not one of ours; expected activity>ActivityClassifier, received "
-            f"{config.get('registered_name') or config.get('class_name')}"
+            f"a Keras model, but not one of ours; expected activity>ActivityClassifier, received "
+            f"{config.get('registered_name') or config.get('class_name')}",
+            path=path,
         )
     fields = config.get("config")
     version = fields.get("format_version") if isinstance(fields, dict) else None
     if not isinstance(version, int):
-        raise ModelFileError(f"{path}: damaged, it does not say which model format it has")
+        raise ModelFileError("damaged, it does not say which model format it has", path=path)
     if version < FORMAT_VERSION:
         raise ModelFileError(
-            f"{path}: made by an older activity (model format {version}, this program reads {FORMAT_VERSION}); train "
-            "it again"
+            f"made by an older activity (model format {version}, this program reads {FORMAT_VERSION}); train it again",
+            path=path,
         )
     if version > FORMAT_VERSION:
         raise ModelFileError(
-            f"{path}: made by a newer activity (model format {version}, this program reads {FORMAT_VERSION}); "
-            "upgrade activity"
+            f"made by a newer activity (model format {version}, this program reads {FORMAT_VERSION}); upgrade activity",
+            path=path,
         )
     return config["config"]
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ModelFileError(f"{path}: no such model file")
+        raise ModelFileError("no such model file", path=path)
     try:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
             config = json.loads(file.read("config.json"))
     except Exception as error:  # BadZipFile, KeyError, ValueError, zlib.error: damage shows in any way
-        raise ModelFileError(f"{path}: not a model file, or cut off; expected a .keras file ({error})") from error
+        raise ModelFileError(f"not a model file, or cut off; expected a .keras file ({error})", path=path) from error
     if damaged:
-        raise ModelFileError(f"{path}: damaged, the checksum of {damaged} inside it is wrong")
+        raise ModelFileError(f"damaged, the checksum of {damaged} inside it is wrong", path=path)
     if not isinstance(config, dict):
         raise ModelFileError(
-            f"{path}: not a model file; expected an object in its config.json, received {config!r:.40}"
+            f"not a model file; expected an object in its config.json, received {config!r:.40}", path=path
         )
     return config

@@ -224,7 +224,7 @@ def _signed_root(x: Any, root_of: float) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="activity")
-class Opinions(_EndsMask):
+class MemberPredictions(_EndsMask):
     """The probabilities of M members, each `(batch, ..., C)`, as one `(batch, M, ..., C)`."""
 
     def call(self, inputs: Any) -> Any:

@@ -18,8 +18,10 @@ _WINDOWS_PER_BATCH = 64
 _STEPS_PER_WINDOW = 8
 
 
-class Network:
-    """Pictures to features, features of a clip to probabilities. A subclass gives the attributes, `encode` and `judge`.
+class InferenceModel:
+    """A model that is ready to predict: images to features, and features of clips to probabilities.
+
+    A subclass gives the attributes, `extract_features` and `predict_features`.
 
     Attributes:
         spec: what a clip is.
@@ -46,39 +48,41 @@ class Network:
         """Frames from one window to the next where it matters what happens when."""
         return max(1, self.spec.num_frames // _STEPS_PER_WINDOW)
 
-    def encode(self, pictures: np.ndarray) -> np.ndarray:
+    def extract_features(self, images: np.ndarray) -> np.ndarray:
         """Features `(N, D)` float32 of pictures `(N, H, W, 3)` uint8 RGB."""
         raise NotImplementedError
 
-    def judge(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Probabilities `(B, C)` float32 of padded features `(B, T, S, D)` and their mask `(B, T)` bool."""
         raise NotImplementedError
 
-    def extract(self, frames: np.ndarray) -> np.ndarray:
+    def extract_stack_features(self, frames: np.ndarray) -> np.ndarray:
         """Features `(N, S, D)` float32 of real frames `(N, S, H, W, 3)` uint8 RGB."""
-        features = self.encode(frames.reshape(-1, *frames.shape[2:]))  # (N*S, D)
+        features = self.extract_features(frames.reshape(-1, *frames.shape[2:]))  # (N*S, D)
         return features.reshape(*frames.shape[:2], -1)
 
-    def judge_windows(self, windows: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
+    def predict_windows(self, windows: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
         """Probabilities `(len(windows), C)` of windows, each a feature stack `(N, S, D)` and its first frame."""
-        judged = []
+        predicted = []
         length = self.spec.num_frames
         for first in range(0, len(windows), _WINDOWS_PER_BATCH):
             clips = [
                 pad_right(stack[start : start + length], length)
                 for stack, start in windows[first : first + _WINDOWS_PER_BATCH]
             ]
-            judged.append(self.judge(np.stack([clip for clip, _ in clips]), np.stack([mask for _, mask in clips])))
-        return np.concatenate(judged)
+            predicted.append(
+                self.predict_features(np.stack([clip for clip, _ in clips]), np.stack([mask for _, mask in clips]))
+            )
+        return np.concatenate(predicted)
 
-    def judge_windows_of(self, stacks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def predict_windows_of(self, stacks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities `(W, C)` of the windows that cover feature stacks `(N, S, D)`, and `(W,)` whose each is."""
         length = self.spec.num_frames
         windows = [(i, start) for i, stack in enumerate(stacks) for start in window_starts(len(stack), length)]
-        judged = self.judge_windows([(stacks[i], start) for i, start in windows])
-        return judged, np.asarray([i for i, _ in windows])
+        predicted = self.predict_windows([(stacks[i], start) for i, start in windows])
+        return predicted, np.asarray([i for i, _ in windows])
 
-    def judge_stacks(self, stacks: Sequence[np.ndarray]) -> np.ndarray:
+    def predict_stacks(self, stacks: Sequence[np.ndarray]) -> np.ndarray:
         """Probabilities `(len(stacks), C)` of feature stacks `(N, S, D)`: the mean over the windows that cover each."""
-        judged, owners = self.judge_windows_of(stacks)
-        return np.stack([judged[owners == i].mean(axis=0) for i in range(len(stacks))])
+        predicted, owners = self.predict_windows_of(stacks)
+        return np.stack([predicted[owners == i].mean(axis=0) for i in range(len(stacks))])

@@ -38,7 +38,7 @@ from activity.predictor.windows import read_window
 from activity.video.clips import pad_right
 from activity.video.decoder import probe
 
-_PICTURES_PER_BATCH = 64
+_IMAGES_PER_BATCH = 64
 
 _CLIPS_PER_BATCH = 16
 
@@ -54,7 +54,7 @@ class Explanation:
         label: what is explained.
         probability: of the label in these frames, computed by Keras, 0 to 1.
         timestamps_seconds: `(N,)`, from the first frame of the video.
-        pictures: `(N, S, H, W, 3)` uint8 RGB: what the model saw.
+        images: `(N, S, H, W, 3)` uint8 RGB: what the model saw.
         streams: names of the S streams.
         importance: `(N,)` float32. Of `attention` weights with sum 1; of `occlusion` by how much the log-odds of the
             label drop without the frame, below 0 where the frame speaks against it.
@@ -68,7 +68,7 @@ class Explanation:
     label: str
     probability: float
     timestamps_seconds: np.ndarray
-    pictures: np.ndarray
+    images: np.ndarray
     streams: tuple[str, ...]
     importance: np.ndarray
     importance_kind: str
@@ -85,7 +85,7 @@ class Explainer:
 
     def __init__(self, classifier: ActivityClassifier) -> None:
         self.classifier = classifier
-        self._looker, self._reader = split_at_maps(classifier.backbone)
+        self._feature_map_model, self._pooling_model = split_at_maps(classifier.backbone)
 
     @classmethod
     def load(cls, model_path: Path | str) -> Explainer:
@@ -106,16 +106,16 @@ class Explainer:
         label = prediction.top(1)[0][0] if label is None else label
         label_id = self._label_id(label)
         window = max(prediction.windows, key=lambda window: window.probabilities[label_id])
-        pictures, timestamps = read_window(self.classifier, prediction.source, window)
+        images, timestamps = read_window(self.classifier, prediction.source, window)
         info = probe(Path(prediction.source))
         aspect = info.width / info.height
         return self.explain_frames(
-            pictures, label=label, source=prediction.source, timestamps_seconds=timestamps, aspect=aspect
+            images, label=label, source=prediction.source, timestamps_seconds=timestamps, aspect=aspect
         )
 
     def explain_frames(
         self,
-        pictures: np.ndarray,
+        images: np.ndarray,
         *,
         label: str,
         source: str,
@@ -125,7 +125,7 @@ class Explainer:
         """The same of the frames of one clip.
 
         Args:
-            pictures: `(N, S, H, W, 3)` uint8 RGB, N from 1 to `spec.num_frames`.
+            images: `(N, S, H, W, 3)` uint8 RGB, N from 1 to `spec.num_frames`.
             label: what is explained.
             source: their video.
             timestamps_seconds: `(N,)`, from the first frame of the video.
@@ -135,7 +135,7 @@ class Explainer:
             ActivityError: the model has no such label.
         """
         spec, label_id = self.classifier.spec, self._label_id(label)
-        maps, features = self._look(pictures)  # (N*S, h, w, c), (N, S, D)
+        maps, features = self._feature_maps(images)  # (N*S, h, w, c), (N, S, D)
         clip, mask = pad_right(features, spec.num_frames)  # (T, S, D), (T,)
         real = ops.convert_to_tensor(mask[None])
 
@@ -143,13 +143,13 @@ class Explainer:
             return _log_odds(self.classifier.head({"features": clip, "mask": real}, training=False), label_id)[0]
 
         slope = gradient(log_odds, clip[None])[0, : len(features)]  # (N, S, D)
-        probability = self.classifier.judge(clip[None], mask[None])[0, label_id]
+        probability = self.classifier.predict_features(clip[None], mask[None])[0, label_id]
         return Explanation(
             source=source,
             label=label,
             probability=float(probability),
             timestamps_seconds=np.asarray(timestamps_seconds),
-            pictures=pictures,
+            images=images,
             streams=spec.streams,
             importance=self._importance(features, label_id),
             importance_kind="attention" if has_attention(self.classifier.head) else "occlusion",
@@ -163,12 +163,12 @@ class Explainer:
             raise ActivityError(f"no label '{label}'; expected one of {', '.join(labels)}")
         return labels.index(label)
 
-    def _look(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _feature_maps(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Maps `(N*S, h, w, c)` and features `(N, S, D)`."""
-        folded = pictures.reshape(-1, *pictures.shape[2:])  # (N, S, H, W, 3) -> (N*S, H, W, 3)
-        looked = [self._looker.predict_on_batch(part) for part in _parts(folded, _PICTURES_PER_BATCH)]
+        folded = images.reshape(-1, *images.shape[2:])  # (N, S, H, W, 3) -> (N*S, H, W, 3)
+        looked = [self._feature_map_model.predict_on_batch(part) for part in _parts(folded, _IMAGES_PER_BATCH)]
         maps, features = (np.concatenate(arrays).astype(np.float32) for arrays in zip(*looked, strict=True))
-        return maps, features.reshape(*pictures.shape[:2], -1)  # (N*S, D) -> (N, S, D)
+        return maps, features.reshape(*images.shape[:2], -1)  # (N*S, D) -> (N, S, D)
 
     def _importance(self, features: np.ndarray, label_id: int) -> np.ndarray:
         """`(N,)` of features `(N, S, D)`."""
@@ -179,12 +179,14 @@ class Explainer:
         if num_frames == 1:
             return np.zeros(1, np.float32)  # there is nothing that could stand for it
         others = (features.sum(axis=0) - features) / (num_frames - 1)  # (N, S, D): the mean without each frame
-        judged = [self.classifier.judge(clip[None], mask[None])]
+        predicted = [self.classifier.predict_features(clip[None], mask[None])]
         for hidden in _parts(np.arange(num_frames), _CLIPS_PER_BATCH):
             clips = np.repeat(clip[None], len(hidden), axis=0)  # (B, T, S, D)
             clips[np.arange(len(hidden)), hidden] = others[hidden]
-            judged.append(self.classifier.judge(clips, np.repeat(mask[None], len(hidden), axis=0)))
-        log_odds = ops.convert_to_numpy(_log_odds(ops.convert_to_tensor(np.concatenate(judged)), label_id))  # (1 + N,)
+            predicted.append(self.classifier.predict_features(clips, np.repeat(mask[None], len(hidden), axis=0)))
+        log_odds = ops.convert_to_numpy(
+            _log_odds(ops.convert_to_tensor(np.concatenate(predicted)), label_id)
+        )  # (1 + N,)
         return log_odds[0] - log_odds[1:]
 
     def _heat(self, maps: np.ndarray, slope: np.ndarray) -> np.ndarray:
@@ -193,10 +195,10 @@ class Explainer:
         slopes = slope.reshape(num_frames * num_streams, -1)  # (N, S, D) -> (N*S, D)
         slopes = slopes / (np.abs(slopes).max() or 1)  # float16 has no numbers as small as slopes are
         heatmaps = np.zeros(maps.shape[:3], np.float32)  # (N*S, h, w)
-        for part in _parts(np.arange(len(maps)), _PICTURES_PER_BATCH):
+        for part in _parts(np.arange(len(maps)), _IMAGES_PER_BATCH):
 
             def along(x: Any, part: np.ndarray = part) -> Any:
-                return ops.sum(ops.multiply(ops.cast(self._reader(x, training=False), "float32"), slopes[part]))
+                return ops.sum(ops.multiply(ops.cast(self._pooling_model(x, training=False), "float32"), slopes[part]))
 
             heatmaps[part] = np.maximum((maps[part] * gradient(along, maps[part])).sum(axis=-1), 0)
         heatmaps /= heatmaps.max() or 1

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from activity.models.network import UNKNOWN, Network
+from activity.models.network import UNKNOWN, InferenceModel
 from activity.predictor.prediction import best_first
 from activity.predictor.timeline import LiveLabels
 from activity.video.capture import Capture, Frame, stream_maker, ticks
@@ -73,29 +73,29 @@ class Decision:
 
 
 def watch(
-    network: Network, source: str, *, timeout_seconds: float = TIMEOUT_SECONDS
+    model: InferenceModel, source: str, *, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> Generator[Decision, None, None]:
     """Label a stream while it comes.
 
     Args:
-        network: from `activity.runtimes.exported.load_network`.
+        model: from `activity.runtimes.exported.load_inference_model`.
         source: the number of a camera, a URL, or a file, which may still grow.
         timeout_seconds: without a frame, after which a stream is lost (and opened again) and a file at its end.
 
     Raises:
         VideoError: there never was a frame.
     """
-    names, shown = (*network.labels, UNKNOWN), None
-    _warm_up(network)
-    with Capture(source, network.spec, network.window_rate, timeout_seconds) as capture:
-        for window in _windows(network, capture.frames()):
+    names, shown = (*model.labels, UNKNOWN), None
+    _warm_up(model)
+    with Capture(source, model.spec, model.window_rate, timeout_seconds) as capture:
+        for window in _windows(model, capture.frames()):
             if window.starts:
-                live_labels = LiveLabels(network.threshold)
+                live_labels = LiveLabels(model.threshold)
             label_id, probabilities = live_labels.next(window.probabilities)
             label, late = names[label_id], time.monotonic() - window.arrived
             yield Decision(
                 source=capture.name,
-                labels=network.labels,
+                labels=model.labels,
                 label=label,
                 probabilities=probabilities,
                 time_seconds=round(window.seconds, 3),
@@ -106,14 +106,14 @@ def watch(
             shown = label
 
 
-def _warm_up(network: Network) -> None:
+def _warm_up(model: InferenceModel) -> None:
     """The first call compiles, which must not make a stream wait."""
-    spec = network.spec
-    pictures = np.zeros((1, len(spec.streams), spec.height, spec.width, 3), np.uint8)
-    network.judge_windows([(network.extract(pictures), 0)])
+    spec = model.spec
+    images = np.zeros((1, len(spec.streams), spec.height, spec.width, 3), np.uint8)
+    model.predict_windows([(model.extract_stack_features(images), 0)])
 
 
-class _Judged(NamedTuple):
+class _WindowPrediction(NamedTuple):
     """A window: `seconds` and `arrived` of its newest frame, whether it is the first of a stretch, and `(C,)`."""
 
     seconds: float
@@ -122,11 +122,11 @@ class _Judged(NamedTuple):
     probabilities: np.ndarray
 
 
-def _windows(network: Network, frames: Iterable[Frame]) -> Iterator[_Judged]:
+def _windows(model: InferenceModel, frames: Iterable[Frame]) -> Iterator[_WindowPrediction]:
     stretch = None
     for frame in frames:
         if frame.starts or stretch is None:
-            stretch = _Stretch(network, frame.seconds)
+            stretch = _Stretch(model, frame.seconds)
         yield from stretch.see(frame)
     if stretch:
         yield from stretch.finish()
@@ -135,38 +135,38 @@ def _windows(network: Network, frames: Iterable[Frame]) -> Iterator[_Judged]:
 class _Stretch:
     """The windows of a stretch of a stream without a gap, as its frames come."""
 
-    def __init__(self, network: Network, start_seconds: float) -> None:
-        self._network, self._start = network, start_seconds
+    def __init__(self, model: InferenceModel, start_seconds: float) -> None:
+        self._model, self._start = model, start_seconds
         self._ready: deque[np.ndarray] = deque()  # sampled frames, (S, H, W, 3) each
         self._times: deque[tuple[float, float]] = deque()  # of these and of what the maker holds: seconds, arrived
-        self._features: deque[np.ndarray] = deque(maxlen=network.spec.num_frames)  # (S, D) each
+        self._features: deque[np.ndarray] = deque(maxlen=model.spec.num_frames)  # (S, D) each
         self._num_new = 0  # features since the last window
-        self._num_judged = 0
-        self._maker = stream_maker(network.spec, self._ready.append)
+        self._num_predicted = 0
+        self._maker = stream_maker(model.spec, self._ready.append)
 
-    def see(self, frame: Frame) -> Iterator[_Judged]:
+    def see(self, frame: Frame) -> Iterator[_WindowPrediction]:
         """The windows that are complete with this frame."""
         self._times.extend([(frame.seconds, frame.arrived)] * frame.copies)
         self._maker.see(ticks(frame.seconds - self._start), frame.seen, frame.copies)
         yield from self._windows()
 
-    def finish(self) -> Iterator[_Judged]:
+    def finish(self) -> Iterator[_WindowPrediction]:
         """The last windows; the very last ends with the stretch, and may be shorter if it is the only one."""
         self._maker.finish()
         yield from self._windows()
         if self._num_new:
-            yield self._judge()
+            yield self._predict()
 
-    def _windows(self) -> Iterator[_Judged]:
+    def _windows(self) -> Iterator[_WindowPrediction]:
         while self._ready:
-            self._features.append(self._network.extract(self._ready.popleft()[None])[0])
+            self._features.append(self._model.extract_stack_features(self._ready.popleft()[None])[0])
             self._newest = self._times.popleft()
             self._num_new += 1
-            if len(self._features) == self._features.maxlen and self._num_new >= self._network.stride:
-                yield self._judge()
+            if len(self._features) == self._features.maxlen and self._num_new >= self._model.stride:
+                yield self._predict()
 
-    def _judge(self) -> _Judged:
-        probabilities = self._network.judge_windows([(np.stack(self._features), 0)])[0]  # (C,)
+    def _predict(self) -> _WindowPrediction:
+        probabilities = self._model.predict_windows([(np.stack(self._features), 0)])[0]  # (C,)
         self._num_new = 0
-        self._num_judged += 1
-        return _Judged(*self._newest, self._num_judged == 1, probabilities)
+        self._num_predicted += 1
+        return _WindowPrediction(*self._newest, self._num_predicted == 1, probabilities)

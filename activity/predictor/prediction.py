@@ -69,7 +69,7 @@ class Prediction:
     def as_text(self, *, top_k: int = 5) -> str:
         """One line: the source and its most probable activities; with a timeline one more for each segment."""
         answer = [UNKNOWN] if self.label == UNKNOWN else []
-        line = "  ".join([self.source, *answer, *(f"{name} {share:.3f}" for name, share in self.top(top_k))])
+        line = "  ".join([self.source, *answer, *(f"{name} {fraction:.3f}" for name, fraction in self.top(top_k))])
         segments = self.timeline.segments if self.timeline else ()
         return "\n".join([line, *(segment.as_text() for segment in segments)])
 

@@ -19,12 +19,12 @@ from threading import Event
 import numpy as np
 
 from activity.errors import VideoError
-from activity.models.network import Network
+from activity.models.network import InferenceModel
 from activity.predictor.prediction import Failure, Prediction
 from activity.predictor.sources import AT_RATE, EVENLY, FrameStream
 from activity.predictor.timeline import make_timeline
-from activity.predictor.windows import WindowJudge, edges_of
-from activity.runtimes.exported import load_network
+from activity.predictor.windows import WindowPredictor, edges_of
+from activity.runtimes.exported import load_inference_model
 from activity.video.prefetch import decoders
 
 _logger = logging.getLogger(__name__)
@@ -39,13 +39,13 @@ class Predictor:
         print(predictor.predict("clip.mp4").label)
 
     Args:
-        network: from `activity.runtimes.exported.load_network`, `activity.models.classifier.load_classifier` or a
+        model: from `activity.runtimes.exported.load_inference_model`, `activity.models.classifier.load_classifier` or a
             training run.
         num_threads: videos decoded at a time, by default one per processor.
     """
 
-    def __init__(self, network: Network, *, num_threads: int | None = None) -> None:
-        self.network = network
+    def __init__(self, model: InferenceModel, *, num_threads: int | None = None) -> None:
+        self.model = model
         self.num_threads = num_threads or min(os.cpu_count() or 1, _MOST_THREADS)
 
     @classmethod
@@ -56,13 +56,13 @@ class Predictor:
             ModelFileError: it is missing, damaged or not ours.
             ActivityError: the runtime that was asked for by name cannot be had.
         """
-        return cls(load_network(Path(model_path), runtime=runtime), num_threads=num_threads)
+        return cls(load_inference_model(Path(model_path), runtime=runtime), num_threads=num_threads)
 
     def predict(self, source: Path | str, *, timeline: bool = False) -> Prediction:
         """Label one video file; raises `VideoError` if not one frame of it can be decoded."""
         (result,) = self.predict_many([source], timeline=timeline)
         if isinstance(result, Failure):
-            raise VideoError(f"{source}: {result.error}")
+            raise VideoError(f"{result.error}", path=source)
         return result
 
     def predict_many(
@@ -88,7 +88,7 @@ class Predictor:
         threads_each = 1 if len(names) >= self.num_threads > 1 else 0
         stop = Event()
         limits = (stop, max_seconds, timeout_seconds)
-        coming = (FrameStream(name, self.network, timeline, threads_each, *limits) for name in names)
+        coming = (FrameStream(name, self.model, timeline, threads_each, *limits) for name in names)
         ahead: deque[FrameStream] = deque()
         with decoders(min(self.num_threads, len(names)), stop) as decode:
 
@@ -103,13 +103,15 @@ class Predictor:
                 decode_next(1)
 
     def _finish(self, stream: FrameStream, timeline: bool) -> Prediction | Failure:
-        judges: dict[str, list[WindowJudge]] = {}
-        half = max(1, self.network.spec.num_frames // 2)  # as where features come from a data set
-        strides = [half, self.network.stride] if timeline else [half]
+        window_predictors: dict[str, list[WindowPredictor]] = {}
+        half = max(1, self.model.spec.num_frames // 2)  # as where features come from a data set
+        strides = [half, self.model.stride] if timeline else [half]
         for how, chunk in stream.items():
-            features = self.network.extract(chunk)  # (n, S, D)
-            for judge in judges.setdefault(how, [WindowJudge(self.network, stride) for stride in strides]):
-                judge.see(features)
+            features = self.model.extract_stack_features(chunk)  # (n, S, D)
+            for predict_features in window_predictors.setdefault(
+                how, [WindowPredictor(self.model, stride) for stride in strides]
+            ):
+                predict_features.see(features)
         if failure := stream.failure():
             return failure
         sampled = next(iter(stream.sampled.values()))
@@ -117,18 +119,18 @@ class Predictor:
             _logger.warning("%s: %s", stream.source, sampled.problem)
         whole = EVENLY if EVENLY in stream.sampled else AT_RATE
         moving = AT_RATE if AT_RATE in stream.sampled else EVENLY
-        windows = judges[whole][0].finish(edges_of(stream.sampled[whole]))
+        windows = window_predictors[whole][0].finish(edges_of(stream.sampled[whole]))
         prediction = Prediction(
             stream.source,
-            self.network.labels,
+            self.model.labels,
             np.mean([window.probabilities for window in windows], axis=0),
             sampled.duration_seconds,
             windows,
-            self.network.threshold,
+            self.model.threshold,
         )
         if not timeline:
             return prediction
         edges = edges_of(stream.sampled[moving])
-        steps = judges[moving][1].finish(edges)
-        found = make_timeline(steps, edges, self.network.labels, threshold=self.network.threshold)
+        steps = window_predictors[moving][1].finish(edges)
+        found = make_timeline(steps, edges, self.model.labels, threshold=self.model.threshold)
         return dataclasses.replace(prediction, timeline=found)

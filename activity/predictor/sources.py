@@ -13,7 +13,7 @@ import numpy as np
 from activity.config import ClipSpec
 from activity.datasets.manifest import files_below, is_passed_over
 from activity.errors import DatasetError, VideoError, printable
-from activity.models.network import LONG_CLIPS, Network
+from activity.models.network import LONG_CLIPS, InferenceModel
 from activity.predictor.prediction import Failure
 from activity.video.decoder import probe
 from activity.video.prefetch import Decoding, TooLongError
@@ -43,7 +43,7 @@ def check_apart(folder: Path, sources: Iterable[str]) -> None:
     """Raise `DatasetError` if results written into a folder could replace a video or what belongs to it."""
     for source in sources:
         if Path(source).resolve().parent == folder.resolve():
-            raise DatasetError(f"{folder}: holds the video {source}; expected a folder of its own for the results")
+            raise DatasetError(f"holds the video {source}; expected a folder of its own for the results", path=folder)
 
 
 _FRAMES_PER_CHUNK = 32  # of which a few wait for each video: 4 x 32 frames of 224x224 are 20 MB a stream
@@ -85,11 +85,11 @@ class FrameStream(Decoding[tuple[str, np.ndarray]]):
         sampled: what was read, by how it was; complete after the last chunk.
     """
 
-    def __init__(self, source: str, network: Network, timeline: bool, num_threads: int, *limits: Any) -> None:
+    def __init__(self, source: str, model: InferenceModel, timeline: bool, num_threads: int, *limits: Any) -> None:
         super().__init__(*limits)
         self.source = source
         self.sampled: dict[str, SampledVideo] = {}
-        self._network, self._timeline, self._num_threads = network, timeline, num_threads
+        self._model, self._timeline, self._num_threads = model, timeline, num_threads
 
     def failure(self) -> Failure | None:
         """Why nothing could be read, if so; asked after the last chunk."""
@@ -101,18 +101,18 @@ class FrameStream(Decoding[tuple[str, np.ndarray]]):
 
     def read(self) -> None:
         """Evenly, unless the video is much longer than the clips of training: then at the rate of their windows."""
-        spec, network, path = self._network.spec, self._network, Path(self.source)
+        spec, model, path = self._model.spec, self._model, Path(self.source)
         if spec.frames_per_second is not None:
             self._read(AT_RATE, spec)
             return
-        at_rate = dataclasses.replace(spec, frames_per_second=network.window_rate)
-        long_seconds = LONG_CLIPS * network.clip_seconds
+        at_rate = dataclasses.replace(spec, frames_per_second=model.window_rate)
+        long_seconds = LONG_CLIPS * model.clip_seconds
         if probe(path).duration_seconds_claimed <= long_seconds:
             seconds = self._read(EVENLY, spec)
             if seconds > long_seconds:
                 del self.sampled[EVENLY]
                 self._read(AT_RATE, at_rate)
-            elif self._timeline and seconds > network.window_seconds:
+            elif self._timeline and seconds > model.window_seconds:
                 self._read(AT_RATE, at_rate)
         elif self._read(AT_RATE, at_rate) <= long_seconds:  # the header claimed more than there is
             if not self._timeline:

@@ -83,9 +83,9 @@ class Overlay:
 
     def _blend_panel(self, frame: np.ndarray, moment: int) -> None:
         if moment != self._panel_moment:  # changes a few times a second only
-            picture = np.asarray(self._draw_panel(moment))  # (h, w, 4)
-            opacity = picture[..., 3].astype(np.float32) / 255
-            self._panel = np.ascontiguousarray(picture[..., :3]), opacity, 1 - opacity
+            image = np.asarray(self._draw_panel(moment))  # (h, w, 4)
+            opacity = image[..., 3].astype(np.float32) / 255
+            self._panel = np.ascontiguousarray(image[..., :3]), opacity, 1 - opacity
             self._panel_moment = moment
         colours, opacity, transparency = self._panel
         margin = self._row_size // 2
@@ -190,7 +190,7 @@ def annotate(source: Path | str, prediction: Prediction, out_path: Path | str) -
     """
     source, out_path, timeline = Path(source), Path(out_path), timeline_of(prediction)
     if out_path.exists() and out_path.samefile(source):
-        raise VideoError(f"{out_path}: this is the video to annotate; expected another name for the annotated one")
+        raise VideoError("this is the video to annotate; expected another name for the annotated one", path=out_path)
     with VideoReader(source, num_threads=0) as reader:
         frames = _annotated_frames(reader, prediction.labels, timeline)
         return write_playable(out_path, frames, frames_per_second=reader.info.frames_per_second, source=source)
@@ -212,7 +212,7 @@ def _annotated_frames(reader: VideoReader, labels: tuple[str, ...], timeline: Ti
         overlay.draw(frame, timestamp - start)
         yield timestamp - start, frame
     if overlay is None:
-        raise VideoError(f"{reader.path}: {why_unreadable(reader.path)}")
+        raise VideoError(f"{why_unreadable(reader.path)}", path=reader.path)
 
 
 def timeline_of(prediction: Prediction) -> Timeline:

@@ -59,9 +59,9 @@ class ModelCard:
     @property
     def changed(self) -> dict[str, Any]:
         """The settings of the recipe that are not the defaults."""
-        taught = self.record.get("training", {})
+        trained = self.record.get("training", {})
         return {
-            name: taught[name] for name, value in as_dict(TrainConfig()).items() if taught.get(name, value) != value
+            name: trained[name] for name, value in as_dict(TrainConfig()).items() if trained.get(name, value) != value
         }
 
     @property
@@ -148,7 +148,7 @@ def model_card(path: Path) -> ModelCard:
             config["record"],
         )
     except (KeyError, TypeError, ActivityError) as error:
-        raise ModelFileError(f"{path}: damaged, or made by another version of activity: {error!r}") from error
+        raise ModelFileError(f"damaged, or made by another version of activity: {error!r}", path=path) from error
 
 
 # === Rows ===
@@ -202,8 +202,8 @@ def _rows_of_scores(card: ModelCard) -> list[Row]:
 def _rows_of_training(card: ModelCard) -> list[Row]:
     record, rows = card.record, []
     if "training" in record:
-        taught = record["training"]
-        rows.append(("network", f"backbone {taught['backbone']}, head {taught['head']}"))
+        trained = record["training"]
+        rows.append(("network", f"backbone {trained['backbone']}, head {trained['head']}"))
         changed = ", ".join(f"{name} {value}" for name, value in card.changed.items())
         rows.append(("not the default", changed or "nothing"))
     rows.append(("date", record.get("date", _NOT_RECORDED)))

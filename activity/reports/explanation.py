@@ -44,15 +44,15 @@ def explanation_figure(explanation: Explanation) -> Figure:
     e = explanation
     aspect = float(np.clip(e.aspect, 0.4, 2.5))  # a film strip would leave no room for anything
     most = _MOST_COLUMNS if aspect > 0.8 else _MOST_PORTRAITS
-    each = -(-len(e.pictures) // most)  # frames to a column
-    shown = [start + int(e.importance[start : start + each].argmax()) for start in range(0, len(e.pictures), each)]
-    rows = [("frames", aspect, list(e.pictures[shown, 0]))] if e.streams[0] == "rgb" else []
+    each = -(-len(e.images) // most)  # frames to a column
+    shown = [start + int(e.importance[start : start + each].argmax()) for start in range(0, len(e.images), each)]
+    rows = [("frames", aspect, list(e.images[shown, 0]))] if e.streams[0] == "rgb" else []
     for number, stream in enumerate(e.streams):
-        own = e.pictures.shape[3] / e.pictures.shape[2] if stream == "closeup" else aspect
-        rows.append((stream, own, [_heated(e.pictures[i, number], e.heatmaps[i, number]) for i in shown]))
+        own = e.images.shape[3] / e.images.shape[2] if stream == "closeup" else aspect
+        rows.append((stream, own, [_heated(e.images[i, number], e.heatmaps[i, number]) for i in shown]))
     # Placed by hand, in inches: bars and pictures must share their left and right edge.
     column = min(_WIDEST / len(shown), _TALLEST * aspect)
-    inner = column * len(e.pictures) / each
+    inner = column * len(e.images) / each
     width = max(_LEFT + column * len(shown) + _RIGHT, _LEAST_WIDTH)
     height = _HEAD + _BARS + sum(column / own + _GAP for _, own, _ in rows) + _FOOT
     figure = Figure(figsize=(width, height))
@@ -70,9 +70,9 @@ def explanation_figure(explanation: Explanation) -> Figure:
     write(_LEFT, 0.6, f"{_ABOUT[e.importance_kind]}\n{_ABOUT_HEAT}", color=_GREY, size=9, linespacing=1.4)
     _draw_importance(panel(_HEAD, inner, _BARS), e, shown)
     top = _HEAD + _BARS
-    for name, own, pictures in rows:
+    for name, own, images in rows:
         axes = panel(top + _GAP, column * len(shown), column / own)
-        _draw_row(axes, name, pictures)
+        _draw_row(axes, name, images)
         top += column / own + _GAP
     axes.set_xticks(np.arange(len(shown)) + 0.5, [f"{e.timestamps_seconds[i]:.2f} s" for i in shown])
     return figure
@@ -87,19 +87,19 @@ def _draw_importance(axes: Axes, explanation: Explanation, shown: Sequence[int])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
 
 
-def _draw_row(axes: Axes, name: str, pictures: Sequence[np.ndarray]) -> None:
-    for column, picture in enumerate(pictures):
-        axes.imshow(picture, extent=(column + 0.02, column + 0.98, 0, 1), aspect="auto", interpolation="antialiased")
-    axes.set(xlim=(0, len(pictures)), ylim=(0, 1), xticks=[], yticks=[], ylabel=name)
+def _draw_row(axes: Axes, name: str, images: Sequence[np.ndarray]) -> None:
+    for column, image in enumerate(images):
+        axes.imshow(image, extent=(column + 0.02, column + 0.98, 0, 1), aspect="auto", interpolation="antialiased")
+    axes.set(xlim=(0, len(images)), ylim=(0, 1), xticks=[], yticks=[], ylabel=name)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
-def _heated(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """A picture `(H, W, 3)` uint8 in grey, under its heat `(h, w)`, 0 to 1."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     smooth = np.clip(cv2.resize(heat, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)  # (h, w) -> (H, W)
-    grey = np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2) / 255
+    grey = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2) / 255
     strength = np.minimum(1.6 * smooth, 0.75)[..., None]
     colour = colormaps["inferno"](0.3 + 0.7 * smooth)[..., :3]
     return np.rint(255 * (grey * (1 - strength) + colour * strength)).astype(np.uint8)

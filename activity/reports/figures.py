@@ -22,7 +22,7 @@ from activity.files import atomic_file
 from activity.model_selection.tuning import SETTINGS, Search, Trial
 
 # Okabe and Ito's colours, which the colour-blind tell apart (jfly.uni-koeln.de/color)
-_RIGHT, _WRONG, _OTHER, _GREY = "#0072b2", "#d55e00", "#e69f00", "#777777"
+_CORRECT, _INCORRECT, _OTHER, _GREY = "#0072b2", "#d55e00", "#e69f00", "#777777"
 
 _PANELS = 4  # in a row
 
@@ -56,9 +56,9 @@ def confusion_figure(scores: Scores) -> Figure:
     size = max(4.5, (0.5 if few else 0.16) * len(scores.labels) + 2.5)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # Where no numbers are written, a few confusions must show too.
-    axes.imshow(shares, cmap="Blues", norm=PowerNorm(1 if few else 0.5, 0, 1))
+    axes.imshow(fractions, cmap="Blues", norm=PowerNorm(1 if few else 0.5, 0, 1))
     ticks = np.arange(len(scores.labels))
     names = [shortened(label) for label in scores.labels]
     text_size = "medium" if few else 7
@@ -71,7 +71,7 @@ def confusion_figure(scores: Scores) -> Figure:
     axes.set_title(f"accuracy {scores.accuracy:.3f}, macro-F1 {scores.macro_f1:.3f}, {len(scores.label_ids)} videos")
     if few:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            shade = "white" if shares[row, column] > 0.6 else "black"
+            shade = "white" if fractions[row, column] > 0.6 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade)
     return figure
 
@@ -86,8 +86,8 @@ def per_class_figure(scores: Scores) -> Figure:
     values = {name: [row[name] for _, row in rows] for name in ("precision", "recall", "f1")}
     axes.barh(places, values["f1"], color="#a6cee3", height=0.75, label="F1")
     axes.hlines(places, values["precision"], values["recall"], color=_GREY, linewidth=1, zorder=2)
-    axes.scatter(values["precision"], places, color=_RIGHT, marker="D", s=42, label="precision", zorder=3)
-    axes.scatter(values["recall"], places, color=_WRONG, marker="o", s=18, label="recall", zorder=4)
+    axes.scatter(values["precision"], places, color=_CORRECT, marker="D", s=42, label="precision", zorder=3)
+    axes.scatter(values["recall"], places, color=_INCORRECT, marker="o", s=18, label="recall", zorder=4)
     for place, (_, row) in zip(places, rows, strict=True):
         axes.annotate(
             f"{row['support']}",
@@ -112,7 +112,7 @@ def per_class_figure(scores: Scores) -> Figure:
 @plain_text
 def reliability_figure(
     confidences: np.ndarray,
-    right: np.ndarray,
+    correct: np.ndarray,
     *,
     title: str = "",
     before: tuple[np.ndarray, np.ndarray] | None = None,
@@ -124,7 +124,7 @@ def reliability_figure(
 
     Args:
         confidences: `(N,)` probabilities of the predicted labels.
-        right: `(N,)` bool, whether the predictions were right.
+        correct: `(N,)` bool, whether the predictions were right.
         title: of the figure.
         before: the same two arrays before calibration (temperature scaling), drawn beside.
         num_bins: of equal width.
@@ -135,7 +135,7 @@ def reliability_figure(
     figure = Figure(figsize=(5.6, 6.2), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="calibrated")
-    series = [("after" if before else "model", _RIGHT, "o", confidences, right)]
+    series = [("after" if before else "model", _CORRECT, "o", confidences, correct)]
     if before:
         series.insert(0, ("before", _OTHER, "s", *before))
     for number, (name, colour, marker, confidence, correct) in enumerate(series):
@@ -157,12 +157,12 @@ def reliability_figure(
     return figure
 
 
-def _wilson(share: np.ndarray, count: np.ndarray) -> np.ndarray:
+def _wilson(fraction: np.ndarray, count: np.ndarray) -> np.ndarray:
     """The 95 % interval of shares `(B,)` of counts: `(2, B)`. Unlike the plain one it has a width at 0 and 1."""
     z2 = 1.96**2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = 1.96 / (1 + z2 / count) * np.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return np.stack([np.minimum(middle - half, share), np.maximum(middle + half, share)])
+    middle = (fraction + z2 / (2 * count)) / (1 + z2 / count)
+    half = 1.96 / (1 + z2 / count) * np.sqrt(fraction * (1 - fraction) / count + z2 / (4 * count**2))
+    return np.stack([np.minimum(middle - half, fraction), np.maximum(middle + half, fraction)])
 
 
 @plain_text
@@ -184,10 +184,10 @@ def ablation_figure(rows: Sequence[tuple[str, Mapping[str, tuple[float, float]]]
         for place, (_, scores) in enumerate(rows):
             if dataset in scores:
                 mean, error = scores[dataset]
-                colour = _WRONG if place == 0 else _RIGHT
+                colour = _INCORRECT if place == 0 else _CORRECT
                 axes.errorbar(mean, place, xerr=error, fmt="o", color=colour, capsize=3)
         if dataset in rows[0][1]:
-            axes.axvline(rows[0][1][dataset][0], color=_WRONG, linestyle="--", linewidth=1, zorder=0)
+            axes.axvline(rows[0][1][dataset][0], color=_INCORRECT, linestyle="--", linewidth=1, zorder=0)
         axes.set_title(shortened(dataset), fontsize="medium")
         axes.grid(axis="x", alpha=0.3)
         axes.set_xlabel("accuracy \N{PLUS-MINUS SIGN} standard error", fontsize="small")
@@ -210,7 +210,7 @@ def folds_figure(accuracies: Mapping[str, float], baseline: Mapping[str, float])
     axes = figure.subplots()
     ours, theirs = list(accuracies.values()), [baseline[fold] for fold in accuracies]
     axes.hlines(places, ours, theirs, color="#bbbbbb", linewidth=2, zorder=1)
-    for name, values, colour, marker in (("baseline", theirs, _OTHER, "s"), ("model", ours, _RIGHT, "o")):
+    for name, values, colour, marker in (("baseline", theirs, _OTHER, "s"), ("model", ours, _CORRECT, "o")):
         mean = float(np.mean(values))
         axes.scatter(values, places, color=colour, marker=marker, s=36, zorder=3, label=f"{name}, mean {mean:.3f}")
         axes.axvline(mean, color=colour, linestyle="--", linewidth=1.2, zorder=2)
@@ -230,7 +230,7 @@ def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         axes.plot(epochs, [row[name] for row in history], color=_GREY, label="train")
         if f"val_{name}" in history[0]:
-            axes.plot(epochs, [row[f"val_{name}"] for row in history], color=_RIGHT, label="validation")
+            axes.plot(epochs, [row[f"val_{name}"] for row in history], color=_CORRECT, label="validation")
         axes.set_xlabel("epoch")
         axes.set_title(name)
         axes.grid(alpha=0.3)
@@ -264,7 +264,7 @@ def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10,
     figure.suptitle(title)
     for i, strip, axes in zip(chosen, strips, np.ravel(figure.subplots(len(chosen), 1, squeeze=False)), strict=True):
         sample, predicted = evaluation.samples[i], scores.predicted_ids[i]
-        wrong = not scores.right[i]
+        wrong = not scores.correct[i]
         axes.imshow(strip)
         axes.set_axis_off()
         axes.set_title(
@@ -272,11 +272,11 @@ def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10,
             if wrong
             else f"{shortened(sample.label)} ",
             loc="left",
-            color=_WRONG if wrong else _RIGHT,
+            color=_INCORRECT if wrong else _CORRECT,
             fontsize="medium",
         )
-        judged = f"{scores.confidences[i]:.2f}   {shortened(sample.name, 40)}"
-        axes.set_title(judged, loc="right", color=_GREY, fontsize="small")
+        predicted = f"{scores.confidences[i]:.2f}   {shortened(sample.name, 40)}"
+        axes.set_title(predicted, loc="right", color=_GREY, fontsize="small")
     return figure
 
 
@@ -295,8 +295,8 @@ def search_figure(search: Search) -> Figure:
     _draw_trials(upper, trials, [trial.number for trial in trials])
     ranked = [max((t for t in search.ranking if t.number <= trial.number), key=lambda t: t.score) for trial in trials]
     numbers = [trial.number for trial in trials]
-    upper.step(numbers, [t.accuracy for t in ranked], where="post", color=_RIGHT, label="best so far", zorder=1)
-    upper.axhline(search.first.accuracy, color=_WRONG, linestyle="--", linewidth=1, label="given recipe", zorder=0)
+    upper.step(numbers, [t.accuracy for t in ranked], where="post", color=_CORRECT, label="best so far", zorder=1)
+    upper.axhline(search.first.accuracy, color=_INCORRECT, linestyle="--", linewidth=1, label="given recipe", zorder=0)
     upper.set(xlabel="trial", ylabel="accuracy")
     upper.xaxis.set_major_locator(MaxNLocator(integer=True))
     upper.grid(alpha=0.3)
@@ -326,7 +326,7 @@ def search_figure(search: Search) -> Figure:
 
 
 def _draw_trials(axes: Axes, trials: Sequence[Trial], x: Sequence[Any]) -> None:
-    for pruned, marker, colour, name in ((False, "o", _RIGHT, "trial"), (True, "x", _GREY, "stopped early")):
+    for pruned, marker, colour, name in ((False, "o", _CORRECT, "trial"), (True, "x", _GREY, "stopped early")):
         some = [i for i, trial in enumerate(trials) if trial.pruned is pruned]
         accuracies = [trials[i].accuracy for i in some]
         axes.scatter([x[i] for i in some], accuracies, s=24, color=colour, marker=marker, label=name, alpha=0.8)

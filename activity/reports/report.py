@@ -74,11 +74,11 @@ def save_report(
     drawn = {"Classes": plots.per_class_figure(scores), "Confusion": plots.confusion_figure(scores)}
     if isinstance(evaluation, CrossValidation):
         drawn["Folds"] = plots.folds_figure(evaluation.fold_accuracies, evaluation.baseline_fold_accuracies)
-    drawn["Confidence"] = plots.reliability_figure(scores.confidences, scores.right)
+    drawn["Confidence"] = plots.reliability_figure(scores.confidences, scores.correct)
     drawn["Mistakes"] = plots.mistakes_figure(evaluation, dataset)
-    pictures = [(title, plots.save_figure(figure, out / f"{title.lower()}.png")) for title, figure in drawn.items()]
+    images = [(title, plots.save_figure(figure, out / f"{title.lower()}.png")) for title, figure in drawn.items()]
     for number, (title, figure) in enumerate((figures or {}).items(), start=1):  # a title may not do for a file name
-        pictures.append((title, plots.save_figure(figure, out / f"figure_{number}.png")))
+        images.append((title, plots.save_figure(figure, out / f"figure_{number}.png")))
     with atomic_file(out / "scores.json", "w") as file:
         json.dump(evaluation.as_dict(), file, indent=2)
     with atomic_file(out / "report.txt", "w") as file:
@@ -94,9 +94,9 @@ def save_report(
     ]
     write_csv(out / "predictions.csv", (*columns, "predicted", "probability"), rows)
     with atomic_file(out / "report.html", "w") as file:
-        file.write(_page(evaluation, dataset, about or {}, pictures))
+        file.write(_page(evaluation, dataset, about or {}, images))
     files = [out / name for name in ("report.html", "scores.json", "report.txt", "predictions.csv")]
-    return files + [path for _, path in pictures]
+    return files + [path for _, path in images]
 
 
 def figures_of_model(classifier: ActivityClassifier, evaluation: Evaluation, dataset: Dataset) -> dict[str, Figure]:
@@ -108,10 +108,10 @@ def figures_of_model(classifier: ActivityClassifier, evaluation: Evaluation, dat
     if history := classifier.record.get("history"):
         figures["Learning"] = plots.curves_figure(history)
     scores, explainer = evaluation.scores, Explainer(classifier)
-    surest = np.argsort(-np.where(scores.right, scores.confidences, 0), kind="stable")[:2].tolist()
-    for number, i in enumerate(dict.fromkeys([*evaluation.worst_mistakes(2), *surest]), start=1):
+    most_confident = np.argsort(-np.where(scores.correct, scores.confidences, 0), kind="stable")[:2].tolist()
+    for number, i in enumerate(dict.fromkeys([*evaluation.worst_mistakes(2), *most_confident]), start=1):
         sample, answer = evaluation.samples[i], scores.labels[scores.predicted_ids[i]]
-        title = f"Why {number}: {answer}" + ("" if scores.right[i] else f", which is wrong; it is {sample.label}")
+        title = f"Why {number}: {answer}" + ("" if scores.correct[i] else f", which is wrong; it is {sample.label}")
         figures[title] = explanation_figure(_explain_sample(explainer, dataset, sample, answer))
     return figures
 
@@ -131,18 +131,18 @@ def save_training_report(run: TrainingRun, out: Path) -> list[Path]:
     """Write the learning curves and, of a calibrated model, the reliability before and after, as PNG into a folder."""
     paths = [plots.save_figure(plots.curves_figure(run.history), out / "learning_curves.png")]
     if run.calibration:
-        before, after = ((s.confidences, s.right) for s in (run.calibration.before, run.calibration.after))
+        before, after = ((s.confidences, s.correct) for s in (run.calibration.before, run.calibration.after))
         figure = plots.reliability_figure(*after, before=before, title="validation videos")
         paths.append(plots.save_figure(figure, out / "reliability.png"))
     return paths
 
 
 def _page(
-    evaluation: Evaluation, dataset: Dataset, about: Mapping[str, object], pictures: Sequence[tuple[str, Path]]
+    evaluation: Evaluation, dataset: Dataset, about: Mapping[str, object], images: Sequence[tuple[str, Path]]
 ) -> str:
     sections = [
-        (title, _picture(title, path) + (_classes(evaluation) if path.name == "classes.png" else ""))
-        for title, path in pictures
+        (title, _image(title, path) + (_classes(evaluation) if path.name == "classes.png" else ""))
+        for title, path in images
     ]
     sections.append(("All videos", _videos(evaluation)))
     if about:
@@ -162,7 +162,7 @@ def _page(
 def _numbers(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     """The headline: name, value, and a word on it."""
     scores = evaluation.scores
-    rows = [("accuracy", f"{scores.accuracy:.3f}", f"{scores.right.sum()} of {len(scores.right)} videos")]
+    rows = [("accuracy", f"{scores.accuracy:.3f}", f"{scores.correct.sum()} of {len(scores.correct)} videos")]
     rows.append(("macro-F1", f"{scores.macro_f1:.3f}", f"{len(scores.labels)} labels"))
     rows += [(f"top-{k}", f"{scores.top_k_accuracy(k):.3f}", "") for k in (3, 5) if k < len(scores.labels)]
     if isinstance(evaluation, CrossValidation):
@@ -172,7 +172,7 @@ def _numbers(evaluation: Evaluation) -> list[tuple[str, str, str]]:
             rows.append((f"{name} over folds", spread, f"standard deviation, {len(values)} folds"))
         baseline = evaluation.baseline
         rows.append(("baseline accuracy", f"{baseline.accuracy:.3f}", f"macro-F1 {baseline.macro_f1:.3f}"))
-    error = expected_calibration_error(scores.confidences, scores.right)
+    error = expected_calibration_error(scores.confidences, scores.correct)
     return [*rows, ("calibration error", f"{error:.3f}", "0 is best")]
 
 
@@ -196,8 +196,8 @@ def _provenance(evaluation: Evaluation, dataset: Dataset, about: Mapping[str, ob
         lines.append("No groups are known: where several videos show one person or recording, the score flatters.")
     else:
         lines.append("Groups are disjoint: no person or recording, as the groups name them, stands in two parts.")
-    taught = about.get("taught")
-    files = {*map(file_of, taught)} if isinstance(taught, (list, tuple)) else set()
+    trained = about.get("taught")
+    files = {*map(file_of, trained)} if isinstance(trained, (list, tuple)) else set()
     known = sum(file_of(content_of(sample)) in files for sample in samples)
     if known:
         lines.append(f"WARNING: {known} of these videos were taught to this model: the score flatters.")
@@ -212,7 +212,7 @@ def _provenance(evaluation: Evaluation, dataset: Dataset, about: Mapping[str, ob
 # === Pieces of the page ===
 
 
-def _picture(title: str, path: Path) -> str:
+def _image(title: str, path: Path) -> str:
     note = f"<p>{_text(_NOTES[title])}</p>" if title in _NOTES else ""
     png = path.read_bytes()
     kind = "large" if int.from_bytes(png[16:20], "big") > _LARGE else ""  # its header says how wide it is
@@ -233,12 +233,12 @@ def _classes(evaluation: Evaluation) -> str:
 def _videos(evaluation: Evaluation) -> str:
     """All of them: the mistakes first, the most confident on top, then the right answers, the least certain on top."""
     scores, rows = evaluation.scores, []
-    for i in np.lexsort((np.where(scores.right, scores.confidences, -scores.confidences), scores.right)):
-        sample, right = evaluation.samples[i], bool(scores.right[i])
-        cells = ["" if right else "\N{MULTIPLICATION SIGN}", sample.name, sample.label]
+    for i in np.lexsort((np.where(scores.correct, scores.confidences, -scores.confidences), scores.correct)):
+        sample, correct = evaluation.samples[i], bool(scores.correct[i])
+        cells = ["" if correct else "\N{MULTIPLICATION SIGN}", sample.name, sample.label]
         cells += [scores.labels[scores.predicted_ids[i]], f"{scores.confidences[i]:.3f}"]
         cells += [evaluation.folds[i]] if isinstance(evaluation, CrossValidation) else []
-        rows.append((cells, "" if right else "wrong"))
+        rows.append((cells, "" if correct else "wrong"))
     columns = ["", "video", "true", "predicted", "probability"]
     return _table([*columns, "fold"] if isinstance(evaluation, CrossValidation) else columns, rows)
 

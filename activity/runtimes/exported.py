@@ -29,7 +29,7 @@ import numpy as np
 
 from activity.config import RUNTIMES, ClipSpec
 from activity.errors import ActivityError, ModelFileError
-from activity.models.network import Network
+from activity.models.network import InferenceModel
 
 if TYPE_CHECKING:
     import keras
@@ -54,7 +54,7 @@ _TOLERANCE = 1e-3  # of probabilities, and of features relative to the largest; 
 _logger = logging.getLogger(__name__)
 
 
-def load_network(model_path: Path, *, runtime: str = "auto") -> Network:
+def load_inference_model(model_path: Path, *, runtime: str = "auto") -> InferenceModel:
     """The network of a model file, computed by a runtime.
 
     Args:
@@ -67,13 +67,13 @@ def load_network(model_path: Path, *, runtime: str = "auto") -> Network:
     """
     model_path = Path(model_path)
     if not model_path.is_file():
-        raise ModelFileError(f"{model_path}: no such model file")
+        raise ModelFileError("no such model file", path=model_path)
     chosen = choose(runtime)
     with _falling_back(runtime, chosen):
         if chosen != "keras":
-            network = _kept_network(model_path, chosen) or _export_network(model_path, chosen)
+            model = _kept_model(model_path, chosen) or _export_model(model_path, chosen)
             _say_once(f"{model_path}: computed by {describe(chosen)}")
-            return network
+            return model
     from activity.models.classifier import load_classifier
 
     classifier = load_classifier(model_path)
@@ -81,13 +81,13 @@ def load_network(model_path: Path, *, runtime: str = "auto") -> Network:
     return classifier
 
 
-def open_encoder(backbone: keras.Model, runtime: str, *, num_pictures: int, cache_dir: Path | None) -> Graph:
+def open_extractor(backbone: keras.Model, runtime: str, *, num_images: int, cache_dir: Path | None) -> Graph:
     """What makes features `(N, D)` float32 of pictures `(N, H, W, 3)` uint8.
 
     Args:
         backbone: in Keras.
         runtime: one of `RUNTIMES`. `auto` leaves a few pictures to Keras rather than export for them.
-        num_pictures: to be computed.
+        num_images: to be computed.
         cache_dir: keeps the exported graph; `None` for a backbone that will not come again.
     """
     from activity.models.classifier import predict
@@ -96,21 +96,21 @@ def open_encoder(backbone: keras.Model, runtime: str, *, num_pictures: int, cach
     folder = cache_dir / f"{name}.{_kind(chosen)}" if cache_dir else None
     key = (name, chosen)
     worth = (
-        runtime != "auto" or num_pictures >= _WORTH_AN_EXPORT or key in _last_encoder or (folder and folder.is_dir())
+        runtime != "auto" or num_images >= _WORTH_AN_EXPORT or key in _last_extractor or (folder and folder.is_dir())
     )
     with _falling_back(runtime, chosen):
         if chosen != "keras" and worth:
-            if key not in _last_encoder:
-                encode = _opened_encoder(backbone, chosen, folder)
-                _last_encoder.clear()
-                _last_encoder[key] = encode
+            if key not in _last_extractor:
+                extract_features = _opened_extractor(backbone, chosen, folder)
+                _last_extractor.clear()
+                _last_extractor[key] = extract_features
                 _say_once(f"{backbone.name}: computed by {describe(chosen)}")
-            return _last_encoder[key]
+            return _last_extractor[key]
     _say_once(f"{backbone.name}: computed by {describe('keras')}")
     return functools.partial(predict, backbone)
 
 
-_last_encoder: dict[tuple[str, str], Graph] = {}  # a backbone computes one stream after the other
+_last_extractor: dict[tuple[str, str], Graph] = {}  # a backbone computes one stream after the other
 
 
 def digest_of(model: keras.Model) -> str:
@@ -197,11 +197,11 @@ def _say_once(line: str) -> None:
 # === Exported networks ===
 
 
-class ExportedNetwork(Network):
+class ExportedModel(InferenceModel):
     """The network in an exported folder.
 
     Args:
-        folder: holds `network.json` and the graphs.
+        folder: holds `model.json` and the graphs.
         runtime: computes them; the head, which costs next to nothing, always in float32.
     """
 
@@ -214,22 +214,22 @@ class ExportedNetwork(Network):
         self._backbone = _open_graph(folder / "backbone", runtime)
         self._head = _open_graph(folder / "head", _kind(runtime))
 
-    def encode(self, pictures: np.ndarray) -> np.ndarray:
+    def extract_features(self, images: np.ndarray) -> np.ndarray:
         """Features `(N, D)` float32 of pictures `(N, H, W, 3)` uint8 RGB."""
-        return self._backbone(pictures)
+        return self._backbone(images)
 
-    def judge(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Probabilities `(B, C)` float32 of padded features `(B, T, S, D)` and their mask `(B, T)` bool."""
         return self._head(features, mask)
 
 
-def _kept_network(model_path: Path, runtime: str) -> Network | None:
+def _kept_model(model_path: Path, runtime: str) -> InferenceModel | None:
     """What was exported earlier of just this model file, if that can be read."""
     folder = _export_dir(model_path, runtime)
     try:
         about = json.loads((folder / "network.json").read_text(encoding="utf-8"))
         if about["source"] == _source(model_path) and about["format_version"] == FORMAT_VERSION:
-            return ExportedNetwork(folder, runtime)
+            return ExportedModel(folder, runtime)
     except FileNotFoundError:
         return None
     except Exception as error:  # damage shows in any way
@@ -237,9 +237,9 @@ def _kept_network(model_path: Path, runtime: str) -> Network | None:
     return None
 
 
-def _export_network(model_path: Path, runtime: str) -> Network:
+def _export_model(model_path: Path, runtime: str) -> InferenceModel:
     from activity.models.classifier import load_classifier
-    from activity.runtimes.formats import about_network, export_graph, with_plain_loops
+    from activity.runtimes.formats import about_model, export_graph, with_plain_loops
 
     _check_exporter(runtime)
     classifier = load_classifier(model_path)
@@ -247,15 +247,15 @@ def _export_network(model_path: Path, runtime: str) -> Network:
     about = {
         "format_version": FORMAT_VERSION,
         "source": _source(model_path),
-        **about_network(classifier, describe(_kind(runtime))),
+        **about_model(classifier, describe(_kind(runtime))),
     }
     with _kept_folder(_export_dir(model_path, runtime)) as folder:
         export_graph(classifier.backbone, _graph_path(folder / "backbone", runtime))
         head = with_plain_loops(classifier.head, classifier.spec.num_frames)
         export_graph(head, _graph_path(folder / "head", runtime))
         (folder / "network.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
-        _check_network(classifier, ExportedNetwork(folder, _kind(runtime)))
-        return ExportedNetwork(folder, runtime)
+        _check_model(classifier, ExportedModel(folder, _kind(runtime)))
+        return ExportedModel(folder, runtime)
 
 
 def _export_dir(model_path: Path, runtime: str) -> Path:
@@ -272,7 +272,7 @@ def _source(model_path: Path) -> str:
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
-def _opened_encoder(backbone: keras.Model, runtime: str, folder: Path | None) -> Graph:
+def _opened_extractor(backbone: keras.Model, runtime: str, folder: Path | None) -> Graph:
     if folder and folder.is_dir():
         with contextlib.suppress(Exception):  # damaged: it is made anew
             return _open_graph(folder / "backbone", runtime)
@@ -283,8 +283,8 @@ def _opened_encoder(backbone: keras.Model, runtime: str, folder: Path | None) ->
     _logger.info("%s: exporting for %s", backbone.name, _kind(runtime))
     with _kept_folder(folder) as made:
         export_graph(backbone, _graph_path(made / "backbone", runtime))
-        pictures = _random_pictures(backbone.input_shape[1:])
-        _check_features(predict(backbone, pictures), _open_graph(made / "backbone", _kind(runtime))(pictures))
+        images = _random_images(backbone.input_shape[1:])
+        _check_features(predict(backbone, images), _open_graph(made / "backbone", _kind(runtime))(images))
         return _open_graph(made / "backbone", runtime)
 
 
@@ -318,17 +318,17 @@ def _kept_folder(folder: Path | None) -> Iterator[Path]:
 # === Do they compute the same? ===
 
 
-def _check_network(classifier: Network, exported: Network) -> None:
+def _check_model(classifier: InferenceModel, exported: InferenceModel) -> None:
     """Raise `ActivityError` unless features and probabilities agree, also of padded clips."""
     spec, rng = classifier.spec, np.random.default_rng(0)
-    pictures = _random_pictures((spec.height, spec.width, 3))
-    features = classifier.encode(pictures)  # (N, D)
-    _check_features(features, exported.encode(pictures))
+    images = _random_images((spec.height, spec.width, 3))
+    features = classifier.extract_features(images)  # (N, D)
+    _check_features(features, exported.extract_features(images))
     lengths = sorted({1, -(-spec.num_frames // 2), spec.num_frames})
     shape = (len(lengths), spec.num_frames, len(spec.streams))
     mask = np.arange(spec.num_frames) < np.array(lengths)[:, None]  # (B, T)
     clips = features[rng.integers(0, len(features), shape)] * mask[:, :, None, None]  # (B, T, S, D)
-    difference = float(np.abs(classifier.judge(clips, mask) - exported.judge(clips, mask)).max())
+    difference = float(np.abs(classifier.predict_features(clips, mask) - exported.predict_features(clips, mask)).max())
     _logger.debug("probabilities differ by at most %.1e", difference)
     if not difference <= _TOLERANCE:
         raise ActivityError(f"its probabilities differ from those of Keras by {difference:.1e}")
@@ -341,7 +341,7 @@ def _check_features(expected: np.ndarray, received: np.ndarray) -> None:
         raise ActivityError(f"its features differ from those of Keras by {difference:.1e} of the largest")
 
 
-def _random_pictures(shape: tuple[int, ...]) -> np.ndarray:
+def _random_images(shape: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (_ONNX_BATCH + 1, *shape), np.uint8)  # an odd batch too
 
 

@@ -10,7 +10,7 @@
     openvino    .xml and .bin               OpenVINO
     litert      .tflite, batch size 1       LiteRT (TensorFlow Lite), with its builtin operators only
 
-What a program must know stands beside it in JSON: `<file>.json`, in a SavedModel `network.json`. It names the labels,
+What a program must know stands beside it in JSON: `<file>.json`, in a SavedModel `model.json`. It names the labels,
 how a video becomes frames (`spec`), and the shapes. The scripts `tests/examples/classify_*.py` do that in a few lines,
 with NumPy, OpenCV and the runtime alone, for a model whose one stream is `rgb`. The pictures of `motion` and `closeup`
 are made outside the graph, by `activity.video.streams`: for a model with these streams, a program needs this package
@@ -37,7 +37,7 @@ from activity.config import EXPORT_FORMATS, ClipSpec
 from activity.datasets.synthetic import write_videos
 from activity.errors import ActivityError
 from activity.models.classifier import ActivityClassifier, load_classifier, predict
-from activity.runtimes.formats import about_network, export_graph, with_plain_loops
+from activity.runtimes.formats import about_model, export_graph, with_plain_loops
 from activity.video.clips import pad_right, window_starts
 from activity.video.sampling import read_stack
 
@@ -145,13 +145,13 @@ def _check_request(format: str, out: Path) -> None:
             )
     suffix = _SUFFIXES[format]
     if suffix and out.suffix != suffix:
-        raise ActivityError(f"{out}: the name of a file for {format} must end in {suffix}")
+        raise ActivityError(f"the name of a file for {format} must end in {suffix}", path=out)
     if suffix and out.is_dir():
-        raise ActivityError(f"{out}: a folder has this name; give the file another")
+        raise ActivityError("a folder has this name; give the file another", path=out)
     if not suffix and out.suffix in _SUFFIXES.values() and out.suffix:
-        raise ActivityError(f"{out}: a SavedModel is a folder, whose name must not end in {out.suffix}")
+        raise ActivityError(f"a SavedModel is a folder, whose name must not end in {out.suffix}", path=out)
     if not suffix and out.exists() and not _is_replaceable(out):
-        raise ActivityError(f"{out}: holds something else than a SavedModel of ours; name a new folder")
+        raise ActivityError("holds something else than a SavedModel of ours; name a new folder", path=out)
 
 
 def _is_replaceable(folder: Path) -> bool:
@@ -166,7 +166,7 @@ def _about(classifier: ActivityClassifier, format: str) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "format": format,
-        **about_network(classifier, f"{_READERS[format]} {reader.__version__.partition('-')[0]}"),
+        **about_model(classifier, f"{_READERS[format]} {reader.__version__.partition('-')[0]}"),
         "inputs": {
             "frames": {"dtype": "uint8", "shape": frames, "axes": "batch time streams height width rgb"},
             "mask": {"dtype": "bool", "shape": [batch, spec.num_frames], "axes": "batch time"},

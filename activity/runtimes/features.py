@@ -20,7 +20,7 @@ from activity.datasets.dataset import Dataset, Stacks, map_array
 from activity.datasets.samples import Sample
 from activity.files import atomic_file
 from activity.progress import progress_bar
-from activity.runtimes.exported import digest_of, is_bf16, open_encoder
+from activity.runtimes.exported import digest_of, is_bf16, open_extractor
 
 if TYPE_CHECKING:
     import keras
@@ -121,12 +121,12 @@ def _through_backbone(
     """`(sample_id, features)` of each stack, as soon as its last frame has been through."""
     lengths = {sample.sample_id: len(dataset.frames(sample, stream)) for sample in samples}
     rows: dict[str, list[np.ndarray]] = {id_: [] for id_ in lengths}
-    kept, num_pictures = dataset.dataset_dir / "features", sum(lengths.values()) * len(dataset.spec.streams)
-    encode = open_encoder(backbone, runtime, num_pictures=num_pictures, cache_dir=kept if keep else None)
+    kept, num_images = dataset.dataset_dir / "features", sum(lengths.values()) * len(dataset.spec.streams)
+    extract_features = open_extractor(backbone, runtime, num_images=num_images, cache_dir=kept if keep else None)
     frames = ((sample.sample_id, frame) for sample in samples for frame in dataset.frames(sample, stream))
     with progress_bar(total=sum(lengths.values()), desc=f"{backbone.name} {stream}", unit="frame") as progress:
         while batch := list(islice(frames, _FRAMES_PER_BATCH)):
-            outputs = encode(np.stack([frame for _, frame in batch]))
+            outputs = extract_features(np.stack([frame for _, frame in batch]))
             progress.update(len(batch))
             for (id_, _), output in zip(batch, outputs, strict=True):
                 rows[id_].append(output)

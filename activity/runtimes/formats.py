@@ -34,7 +34,7 @@ def export_graph(model: keras.Model, path: Path) -> None:
         {".xml": _write_openvino, ".onnx": _write_onnx, ".tflite": _write_litert}.get(path.suffix, _write)(model, path)
 
 
-def about_network(classifier: ActivityClassifier, runtime: str) -> dict[str, Any]:
+def about_model(classifier: ActivityClassifier, runtime: str) -> dict[str, Any]:
     """What stands beside an exported network, ready for JSON: all that prediction needs to know of the model.
 
     Args:
@@ -95,7 +95,7 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf2onnx was written for NumPy 1
         patch_tf2onnx()
-        _teach_erfc()
+        _register_erfc()
         tf2onnx.convert.from_graph_def(
             frozen.graph.as_graph_def(),
             input_names=inputs,
@@ -106,7 +106,7 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
 
 
 @functools.cache
-def _teach_erfc() -> None:
+def _register_erfc() -> None:
     """Show tf2onnx the complement of the error function, which `gelu` uses."""
     from tf2onnx.handler import tf_op
     from tf2onnx.utils import make_name

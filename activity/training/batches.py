@@ -147,7 +147,7 @@ class FrameBatches(ClipBatches):
         return clips
 
 
-class Ahead:
+class Prefetch:
     """What an iterator gives, each item made in a thread while the one before is in use.
 
     Attributes:

@@ -19,7 +19,7 @@ from activity.config import TrainConfig
 from activity.errors import ActivityError
 from activity.models.layers import uses_jit
 from activity.progress import progress_bar
-from activity.training.batches import Ahead, ClipBatches
+from activity.training.batches import ClipBatches, Prefetch
 from activity.training.checkpoint import Checkpoint
 
 TIMES = ("seconds", "waiting_seconds")  # of each row: all else is the same for the same seed
@@ -49,7 +49,7 @@ class Stage:
         return sum(row["seconds"] for row in self.rows)
 
     @property
-    def waiting_share(self) -> float:
+    def waiting_fraction(self) -> float:
         """Share of that time in which the network waited for data, 0 to 1."""
         return sum(row["waiting_seconds"] for row in self.rows) / max(self.seconds, 1e-9)
 
@@ -59,7 +59,7 @@ class Stage:
         scores = f"training loss {last['loss']:.3f}, accuracy {last['accuracy']:.3f}"
         if "val_loss" in last:
             scores += f"; validation loss {last['val_loss']:.3f}, accuracy {last['val_accuracy']:.3f}"
-        time_text = f"{self.seconds:.1f} s, {self.waiting_share:.0%} of it waiting for data"
+        time_text = f"{self.seconds:.1f} s, {self.waiting_fraction:.0%} of it waiting for data"
         return f"{self.name:16} {len(self.rows)} epochs; {scores}; {time_text}"
 
 
@@ -93,7 +93,7 @@ def fit(
     epochs = range(first_epoch, num_epochs)
     with _memory_in_words(), progress_bar(total=num_epochs, desc=f"training {stage_dir.name}", unit="epoch") as bar:
         bar.update(first_epoch)
-        for row in _teach(model, train_batches, val_batches, epochs, class_weight):
+        for row in _train_epochs(model, train_batches, val_batches, epochs, class_weight):
             checkpoint.end_epoch(model, row)
             scores = [f"{name} {row[key]:.3f}" for name, key in _SHOWN.items() if key in row]
             bar.set_postfix_str(", ".join(scores), refresh=False)
@@ -101,7 +101,7 @@ def fit(
     return Stage(stage_dir.name, checkpoint.rows)
 
 
-def _teach(
+def _train_epochs(
     model: keras.Model,
     train_batches: ClipBatches,
     val_batches: ClipBatches | None,
@@ -113,7 +113,7 @@ def _teach(
     Not `Model.fit`: it sets its feed up anew each epoch and copies each batch twice, which takes longer than the step
     of a head, and it cannot tell how long it waits.
     """
-    batches = Ahead(batch for epoch in epochs for batch in train_batches.epoch(epoch))
+    batches = Prefetch(batch for epoch in epochs for batch in train_batches.epoch(epoch))
     for epoch in epochs:
         start, waited = time.perf_counter(), batches.waiting_seconds
         model.reset_metrics()
@@ -122,36 +122,40 @@ def _teach(
         row = {"epoch": epoch, "loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])}
         waited = batches.waiting_seconds - waited
         if val_batches:
-            scores, waited_for_val = _judge(model, val_batches)
+            scores, waited_for_val = _validate(model, val_batches)
             row, waited = {**row, **scores}, waited + waited_for_val
         yield {**row, "seconds": time.perf_counter() - start, "waiting_seconds": waited}
 
 
-def _judge(model: keras.Model, val_batches: ClipBatches) -> tuple[dict[str, float], float]:
+def _validate(model: keras.Model, val_batches: ClipBatches) -> tuple[dict[str, float], float]:
     """Loss and accuracy on other clips, and seconds of waiting for them."""
-    batches = Ahead(val_batches.epoch(0))
-    judged = [(model.predict_on_batch(inputs), label_ids) for inputs, label_ids in batches]
+    batches = Prefetch(val_batches.epoch(0))
+    predicted = [(model.predict_on_batch(inputs), label_ids) for inputs, label_ids in batches]
     # what fills the last batch up is not judged
-    opinions, label_ids = (np.concatenate(parts)[: val_batches.num_windows] for parts in zip(*judged, strict=True))
-    losses, right = loss_of_members(label_ids, opinions), accuracy(label_ids, opinions)
-    scores = {"val_loss": float(ops.mean(losses)), "val_accuracy": float(ops.mean(right))}
+    member_predictions, label_ids = (
+        np.concatenate(parts)[: val_batches.num_windows] for parts in zip(*predicted, strict=True)
+    )
+    losses, correct = loss_of_members(label_ids, member_predictions), accuracy(label_ids, member_predictions)
+    scores = {"val_loss": float(ops.mean(losses)), "val_accuracy": float(ops.mean(correct))}
     return scores, batches.waiting_seconds
 
 
-def loss_of_members(label_ids: Any, opinions: Any) -> Any:
+def loss_of_members(label_ids: Any, member_predictions: Any) -> Any:
     """Mean cross-entropy of the members, each on its own: `(B,)` ids and `(B, M, C)` probabilities to `(B,)`.
 
     What is taught apart makes different mistakes, and its mean is better than that of members taught as one
     (Lakshminarayanan et al. 2017, deep ensembles).
     """
-    ids = ops.broadcast_to(ops.reshape(ops.cast(label_ids, "int32"), (-1, 1)), ops.shape(opinions)[:2])  # (B, M)
-    return ops.mean(keras.losses.sparse_categorical_crossentropy(ids, opinions), axis=1)
+    ids = ops.broadcast_to(
+        ops.reshape(ops.cast(label_ids, "int32"), (-1, 1)), ops.shape(member_predictions)[:2]
+    )  # (B, M)
+    return ops.mean(keras.losses.sparse_categorical_crossentropy(ids, member_predictions), axis=1)
 
 
-def accuracy(label_ids: Any, opinions: Any) -> Any:
+def accuracy(label_ids: Any, member_predictions: Any) -> Any:
     """Whether the fused opinions `(B, M, C)` are right: `(B,)` 0 or 1."""
     ids = ops.cast(ops.reshape(label_ids, (-1,)), "int32")
-    best = ops.argmax(ops.mean(ops.log(ops.maximum(opinions, 1e-7)), axis=1), axis=-1)
+    best = ops.argmax(ops.mean(ops.log(ops.maximum(member_predictions, 1e-7)), axis=1), axis=-1)
     return ops.cast(ops.equal(ids, ops.cast(best, "int32")), "float32")
 
 

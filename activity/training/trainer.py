@@ -30,7 +30,7 @@ from activity.files import atomic_file
 from activity.models.backbones import build_backbone, default_weights, split_backbone
 from activity.models.classifier import ActivityClassifier
 from activity.models.devices import gpu_names
-from activity.models.heads import build_head, opinions_of_standardized, standardize, standardized
+from activity.models.heads import build_head, member_predictions_of_standardized, standardize, standardized
 from activity.runtimes.features import cache_activations, extract_features
 from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
 from activity.training.fitting import TIMES, LayerwiseAdamW, Stage, fit
@@ -122,7 +122,7 @@ def train(
     return run
 
 
-def teach_on(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, *, work_dir: Path) -> TrainingRun:
+def train_on(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, *, work_dir: Path) -> TrainingRun:
     """Teach the head of a taught classifier on the train split of a data set, and calibrate it by the val split.
 
     Its backbone and the statistics of its features stay as they are, and so does its record.
@@ -135,7 +135,7 @@ def teach_on(classifier: ActivityClassifier, dataset: Dataset, config: TrainConf
     """
     keras.utils.set_random_seed(config.seed)
     _claim_work_dir(work_dir, dataset, config, resume=False)
-    stage = _teach_head(classifier, dataset, config, work_dir / "head", fresh=False)
+    stage = _train_head(classifier, dataset, config, work_dir / "head", fresh=False)
     return TrainingRun(classifier, [stage], _calibrate(classifier, dataset, config))
 
 
@@ -185,9 +185,9 @@ def unfreeze(backbone: keras.Model, num_layers: int) -> None:
     """
     backbone.trainable = True
     able = [x for x in backbone.layers if x.weights and not isinstance(x, keras.layers.BatchNormalization)]
-    taught = able[max(0, len(able) - num_layers) :]
+    trained = able[max(0, len(able) - num_layers) :]
     for layer in backbone.layers:
-        layer.trainable = layer in taught
+        layer.trainable = layer in trained
 
 
 # === Stages ===
@@ -202,7 +202,7 @@ def stage_names(config: TrainConfig) -> list[str]:
     return ["head", "fine_tune"] if config.fine_tune else ["head"]
 
 
-def _teach_head(
+def _train_head(
     classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path, *, fresh: bool = True
 ) -> Stage:
     head = classifier.head
@@ -214,7 +214,7 @@ def _teach_head(
         return standardized(head, features(samples))
 
     return fit(
-        opinions_of_standardized(head),
+        member_predictions_of_standardized(head),
         partial(_batches, classifier, dataset, stacks, FeatureBatches, config),
         config,
         config.epochs,
@@ -224,11 +224,11 @@ def _teach_head(
     )
 
 
-def _teach_last_layers(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
+def _fine_tune(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
     backbone = classifier.backbone
     unfreeze(backbone, config.fine_tune)
-    taught = [layer for layer in backbone.layers if layer.trainable_variables]
-    rates = {v.path: _LAYER_DECAY**depth for depth, layer in enumerate(taught[::-1], 1) for v in layer.variables}
+    trained = [layer for layer in backbone.layers if layer.trainable_variables]
+    rates = {v.path: _LAYER_DECAY**depth for depth, layer in enumerate(trained[::-1], 1) for v in layer.variables}
     below, above = split_backbone(backbone)
     stacks: Callable[[Sequence[Sample]], Stacks]
     make: Callable[..., ClipBatches]
@@ -236,8 +236,8 @@ def _teach_last_layers(classifier: ActivityClassifier, dataset: Dataset, config:
         stacks, make = partial(cache_activations, dataset, model=below, runtime=config.runtime), FrameBatches
     else:
         stacks, make = partial(_frames, dataset), partial(FrameBatches, augment=dataset.spec.streams, flip=config.flip)
-    stage = _teach_end_to_end(
-        classifier.opinions(above),
+    stage = _train_end_to_end(
+        classifier.member_predictions(above),
         partial(_batches, classifier, dataset, stacks, make),
         config,
         config.fine_tune_epochs,
@@ -249,10 +249,12 @@ def _teach_last_layers(classifier: ActivityClassifier, dataset: Dataset, config:
     return stage
 
 
-def _teach_everything(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
+def _train_from_scratch(
+    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path
+) -> Stage:
     make = partial(FrameBatches, augment=dataset.spec.streams, flip=config.flip)
-    return _teach_end_to_end(
-        classifier.opinions(classifier.backbone),
+    return _train_end_to_end(
+        classifier.member_predictions(classifier.backbone),
         partial(_batches, classifier, dataset, partial(_frames, dataset), make),
         config,
         config.epochs,
@@ -262,7 +264,7 @@ def _teach_everything(classifier: ActivityClassifier, dataset: Dataset, config: 
     )
 
 
-def _teach_end_to_end(
+def _train_end_to_end(
     model: keras.Model,
     batches: Callable[..., ClipBatches | None],
     config: TrainConfig,
@@ -285,7 +287,7 @@ def _frames(dataset: Dataset, samples: Sequence[Sample]) -> Stacks:
     return Stacks(dataset.frames, samples, dataset.spec.streams)
 
 
-_STAGES = {"head": _teach_head, "fine_tune": _teach_last_layers, "scratch": _teach_everything}
+_STAGES = {"head": _train_head, "fine_tune": _fine_tune, "scratch": _train_from_scratch}
 
 
 def _batches(
@@ -315,14 +317,15 @@ def _batches(
 
 def check_labels(dataset: Dataset) -> None:
     """Raise `DatasetError` unless there are two labels, each with training videos."""
-    taught = {sample.label for sample in dataset.split("train")}
-    absent = sorted(set(dataset.labels) - taught)
+    trained = {sample.label for sample in dataset.split("train")}
+    absent = sorted(set(dataset.labels) - trained)
     if absent:
         raise DatasetError(
-            f"{dataset.dataset_dir}: no training videos of {', '.join(absent)}; add videos of them, or leave them out"
+            f"no training videos of {', '.join(absent)}; add videos of them, or leave them out",
+            path=dataset.dataset_dir,
         )
-    if len(taught) < 2:
-        raise DatasetError(f"{dataset.dataset_dir}: expected two or more labels, received only {', '.join(taught)}")
+    if len(trained) < 2:
+        raise DatasetError(f"expected two or more labels, received only {', '.join(trained)}", path=dataset.dataset_dir)
 
 
 def _warn_of_flip(dataset: Dataset, config: TrainConfig) -> None:
@@ -357,7 +360,7 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
             if previous.get(name) != value
         ]
         if changed:
-            raise ActivityError(f"{work_dir}: cannot resume with other settings: {'; '.join(changed)}")
+            raise ActivityError(f"cannot resume with other settings: {'; '.join(changed)}", path=work_dir)
         return
     for stage in _STAGES:
         shutil.rmtree(work_dir / stage, ignore_errors=True)
@@ -379,10 +382,10 @@ def _precision(mixed: bool) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _in_float32(taught: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> ActivityClassifier:
+def _in_float32(trained: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> ActivityClassifier:
     """The taught weights in a float32 model: nothing of the training's precision."""
     fresh = build_classifier(dataset, dataclasses.replace(config, weights="none"))
-    fresh.set_weights(taught.get_weights())
+    fresh.set_weights(trained.get_weights())
     return fresh
 
 

@@ -25,7 +25,7 @@ from activity.evaluation.evaluator import check_spec
 from activity.models.classifier import ActivityClassifier
 from activity.runtimes.features import extract_features
 from activity.training.record import when
-from activity.training.trainer import TrainingRun, build_classifier, teach_on, train
+from activity.training.trainer import TrainingRun, build_classifier, train, train_on
 
 # Of the recipe's. Measured on drawn videos of other people, 3 seeds, new-only with two new labels: at 1 the accuracy on
 # old videos falls by 0.10; at 0.3 it stays, and of the new ones far more are learned than at 0.1.
@@ -57,8 +57,8 @@ class Comparison:
     @property
     def standard_error(self) -> float:
         """Binomial, of the accuracy: that of the mean of before and after, so that it is rarely 0."""
-        share = (self.before.mean() + self.after.mean()) / 2
-        return float(np.sqrt(share * (1 - share) / len(self.labels)))
+        fraction = (self.before.mean() + self.after.mean()) / 2
+        return float(np.sqrt(fraction * (1 - fraction) / len(self.labels)))
 
     @property
     def fell(self) -> bool:
@@ -192,18 +192,18 @@ def update(
     if replay is not None and (scheme != "replay" or replay < 1):
         raise ActivityError(f"replay must be 1 or more videos a label, with the scheme replay, received: {replay}")
     recipe = _recipe(classifier)
-    share = 1.0 if scheme == "retrain" else _LEARNING_RATE
+    fraction = 1.0 if scheme == "retrain" else _LEARNING_RATE
     config = dataclasses.replace(
         recipe,
         epochs=recipe.epochs if epochs is None else epochs,
-        learning_rate=recipe.learning_rate * share if learning_rate is None else learning_rate,
+        learning_rate=recipe.learning_rate * fraction if learning_rate is None else learning_rate,
         seed=recipe.seed if seed is None else seed,
         runtime=runtime,
     )
     check_spec(classifier, dataset)
     videos = _Videos(classifier, dataset.with_streams(classifier.spec.streams), runtime)
     added = sorted(set(dataset.labels) - set(classifier.labels))
-    new, old = videos.new("train"), videos.taught("train")
+    new, old = videos.new("train"), videos.trained("train")
     if scheme == "retrain":
         _check_old_labels(classifier, dataset)
         run = train(videos.dataset, config, work_dir=work_dir)
@@ -213,7 +213,7 @@ def update(
         old = _replayed(classifier, dataset, old, new, replay, config.seed) if scheme == "replay" else []
         part = dataclasses.replace(videos.dataset, samples=[*new, *old, *videos.of("val")])
         keras.utils.set_random_seed(config.seed)  # of the fresh columns
-        run = teach_on(widen(classifier, part, added), part, config, work_dir=work_dir)
+        run = train_on(expand_labels(classifier, part, added), part, config, work_dir=work_dir)
         record = videos.record_after(part.samples, run)
     update = Update(run.classifier, run, scheme, added, len(new), len(old), *videos.compare(run.classifier))
     told = {**update.as_dict(), **{name: getattr(config, name) for name in ("epochs", "learning_rate", "seed")}}
@@ -223,7 +223,7 @@ def update(
     return update
 
 
-def widen(classifier: ActivityClassifier, dataset: Dataset, added: Sequence[str]) -> ActivityClassifier:
+def expand_labels(classifier: ActivityClassifier, dataset: Dataset, added: Sequence[str]) -> ActivityClassifier:
     """A model that knows more labels: all weights of the old one, and fresh columns for the new labels.
 
     What the probabilities of the old labels are to each other does not change. The backbone is shared.
@@ -240,10 +240,10 @@ def widen(classifier: ActivityClassifier, dataset: Dataset, added: Sequence[str]
     wide = build_classifier(dataset, _recipe(classifier), classifier.backbone, labels)
     old, new = classifier.head.weights, wide.head.weights
 
-    def widened(shape: tuple[int, ...]) -> tuple[int, ...]:
+    def expanded(shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape[:-1], len(labels)) if shape[-1:] == (len(classifier.labels),) else shape
 
-    if len(old) != len(new) or any(b.shape not in (a.shape, widened(a.shape)) for a, b in zip(old, new, strict=True)):
+    if len(old) != len(new) or any(b.shape not in (a.shape, expanded(a.shape)) for a, b in zip(old, new, strict=True)):
         raise ModelFileError("the head of this model is not that of the recipe in its record; train it again")
     for source, target in zip(old, new, strict=True):
         values = np.array(target)
@@ -269,40 +269,40 @@ def _recipe(classifier: ActivityClassifier) -> TrainConfig:
 class _Videos:
     """The videos of a data set as a model knows them.
 
-    Those that it was taught with or calibrated by are `taught`; those that were in the test split then are held out.
+    Those that it was taught with or calibrated by are `trained`; those that were in the test split then are held out.
     """
 
     def __init__(self, classifier: ActivityClassifier, dataset: Dataset, runtime: str) -> None:
         self.classifier, self.dataset, self._runtime = classifier, dataset, runtime
-        self._taught, self._held_out = (set(classifier.record[name]) for name in ("taught", "held_out"))
+        self._trained, self._held_out = (set(classifier.record[name]) for name in ("taught", "held_out"))
 
     def of(self, split: str) -> list[Sample]:
         return [sample for sample in self.dataset.samples if sample.split == split]
 
-    def taught(self, split: str) -> list[Sample]:
-        return [sample for sample in self.of(split) if content_of(sample) in self._taught]
+    def trained(self, split: str) -> list[Sample]:
+        return [sample for sample in self.of(split) if content_of(sample) in self._trained]
 
     def held_out(self, split: str) -> list[Sample]:
         return [sample for sample in self.of(split) if content_of(sample) in self._held_out]
 
     def new(self, split: str) -> list[Sample]:
-        return [sample for sample in self.of(split) if content_of(sample) not in self._taught | self._held_out]
+        return [sample for sample in self.of(split) if content_of(sample) not in self._trained | self._held_out]
 
-    def record_after(self, taught: Sequence[Sample], run: TrainingRun) -> dict[str, Any]:
+    def record_after(self, trained: Sequence[Sample], run: TrainingRun) -> dict[str, Any]:
         """The record of a model that was taught some samples beside those it knew."""
-        all_taught = self._taught | {content_of(sample) for sample in taught}
+        all_trained = self._trained | {content_of(sample) for sample in trained}
         held_out = self._held_out | {content_of(sample) for sample in self.of("test")}
         return {
             **self.classifier.record,
-            "taught": sorted(all_taught),
-            "held_out": sorted(held_out - all_taught),
+            "taught": sorted(all_trained),
+            "held_out": sorted(held_out - all_trained),
             "calibration": run.calibration.as_dict() if run.calibration else None,
             "history": run.history,
         }
 
     def compare(self, after: ActivityClassifier) -> tuple[Comparison, Comparison]:
         """Both models on old and on new videos that neither was taught with."""
-        moved = self.taught("test") + self.held_out("train") + self.held_out("val")
+        moved = self.trained("test") + self.held_out("train") + self.held_out("val")
         if moved:
             _logger.warning(
                 "%s: %d videos are in other splits than when the model was taught; they are not used to judge it",
@@ -311,10 +311,10 @@ class _Videos:
             )
         nothing = "the data set has none in test or val"
         reason = "the data set is divided otherwise than that of the model" if moved else nothing
-        old = self._judge(after, self.held_out("test"), [] if moved else self.taught("val"), reason)
-        return old, self._judge(after, self.new("test"), self.new("val"), nothing)
+        old = self._compare(after, self.held_out("test"), [] if moved else self.trained("val"), reason)
+        return old, self._compare(after, self.new("test"), self.new("val"), nothing)
 
-    def _judge(
+    def _compare(
         self, after: ActivityClassifier, test: Sequence[Sample], val: Sequence[Sample], reason: str
     ) -> Comparison:
         samples = test or val
@@ -327,7 +327,7 @@ class _Videos:
     def _answers(self, classifier: ActivityClassifier, samples: Sequence[Sample]) -> np.ndarray:
         """`(V,)` the most probable label of each sample."""
         features = extract_features(self.dataset, samples, classifier.backbone, runtime=self._runtime)
-        return np.asarray(classifier.labels)[classifier.judge_stacks(features).argmax(axis=1)]
+        return np.asarray(classifier.labels)[classifier.predict_stacks(features).argmax(axis=1)]
 
 
 def _replayed(
@@ -341,8 +341,9 @@ def _replayed(
     """Some of the old samples of each label, drawn at random."""
     if not old:
         raise DatasetError(
-            f"{dataset.dataset_dir}: has none of the videos that the model was taught with, so none to replay; add new "
-            "videos to the old ones and run preprocess again, or use --scheme new-only"
+            "has none of the videos that the model was taught with, so none to replay; add new "
+            "videos to the old ones and run preprocess again, or use --scheme new-only",
+            path=dataset.dataset_dir,
         )
     lost = sorted(set(classifier.labels) - set(labels_of(old)))
     if lost:
@@ -356,16 +357,19 @@ def _replayed(
 
 def _check_new_videos(dataset: Dataset, new: Sequence[Sample], added: Sequence[str]) -> None:
     if not new:
-        raise DatasetError(f"{dataset.dataset_dir}: has no new training videos; the model knows all of its train split")
+        raise DatasetError(
+            "has no new training videos; the model knows all of its train split", path=dataset.dataset_dir
+        )
     absent = sorted(set(added) - set(labels_of(new)))
     if absent:
-        raise DatasetError(f"{dataset.dataset_dir}: has no new training videos of {', '.join(absent)}")
+        raise DatasetError(f"has no new training videos of {', '.join(absent)}", path=dataset.dataset_dir)
 
 
 def _check_old_labels(classifier: ActivityClassifier, dataset: Dataset) -> None:
     absent = sorted(set(classifier.labels) - set(dataset.labels))
     if absent:
         raise DatasetError(
-            f"{dataset.dataset_dir}: has no videos of {', '.join(absent)}, which the model knows; to retrain, all old "
-            "labels must be in the data set"
+            f"has no videos of {', '.join(absent)}, which the model knows; to retrain, all old "
+            "labels must be in the data set",
+            path=dataset.dataset_dir,
         )

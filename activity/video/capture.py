@@ -74,8 +74,8 @@ def live_source(sources: Sequence[str], *, follow: bool) -> str | None:
     live = [source for source in sources if follow or is_live(source)]
     if live and len(sources) > 1:
         raise VideoError(
-            f"{without_password(live[0])}: a camera, a stream or a file that is followed is labelled alone; "
-            f"received {len(sources)} sources"
+            f"a camera, a stream or a file that is followed is labelled alone; received {len(sources)} sources",
+            path=without_password(live[0]),
         )
     return live[0] if live else None
 
@@ -190,7 +190,7 @@ class Capture:
                 problem = str(error)
             failures = 0 if num_frames else failures + 1
             if self._first_arrival is None and (not is_url(self._source) or failures == _TRIES_AT_START):
-                raise VideoError(f"{self.name}: {problem}")
+                raise VideoError(f"{problem}", path=self.name)
             pause = min(2.0 ** max(0, failures - 1), _LONGEST_PAUSE_SECONDS)
             if not self._stopped:
                 _logger.warning("%s: %s; opened again in %.0f s", self.name, "lost" if num_frames else problem, pause)
@@ -212,7 +212,7 @@ class Capture:
         end = time.monotonic() + self._timeout_seconds
         while path.is_file() and not path.stat().st_size:
             if time.monotonic() > end or self._stopped:
-                raise VideoError(f"{path}: is empty")
+                raise VideoError("is empty", path=path)
             self._wait_for(lambda: False, 0.05)
 
     def _read(self, reader: VideoReader, is_file: bool) -> int:

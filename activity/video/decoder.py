@@ -117,7 +117,7 @@ class VideoReader:
         parameters = [cv2.CAP_PROP_N_THREADS, num_threads]
         self._capture = cv2.VideoCapture(name_for_decoder(self.path), cv2.CAP_FFMPEG, parameters)
         if not self._capture.isOpened():
-            raise VideoError(f"{self.path}: {why_unreadable(self.path)}")
+            raise VideoError(f"{why_unreadable(self.path)}", path=self.path)
         self._begin()
 
     def _begin(self) -> None:
@@ -176,7 +176,7 @@ class VideoReader:
                 milliseconds = self._capture.get(cv2.CAP_PROP_POS_MSEC)
                 here = int(np.searchsorted(clock, milliseconds)) if sought else coming
                 if not grabbed or here > index or clock[here] != milliseconds:
-                    raise SeekError(f"{self.path}: frame {index} is not where the container says")
+                    raise SeekError(f"frame {index} is not where the container says", path=self.path)
                 if self.check:
                     self.check(float(timestamps[here]))
                 sought, coming = False, here + 1
@@ -190,7 +190,7 @@ class VideoReader:
         """The same with its channels in OpenCV's order: to turn them round costs less once a frame is small."""
         ok, frame = self._capture.retrieve()
         if not ok:
-            raise VideoError(f"{self.path}: a frame was found but could not be decoded")
+            raise VideoError("a frame was found but could not be decoded", path=self.path)
         return frame
 
     def _read_info(self) -> VideoInfo:
@@ -231,7 +231,7 @@ class LiveReader(VideoReader):
             parameters = [value for limit in limits for value in (limit, round(1000 * timeout_seconds))]
             self._capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1, *parameters])
         if not self._capture.isOpened():
-            raise VideoError(f"{source}: does not open")
+            raise VideoError("does not open", path=source)
         self._begin()
 
 
@@ -287,7 +287,7 @@ def read_frames(path: Path) -> np.ndarray:
     with VideoReader(path) as reader:
         frames = [reader.retrieve() for _ in reader]
     if not frames:
-        raise VideoError(f"{path}: {why_unreadable(Path(path))}")
+        raise VideoError(f"{why_unreadable(Path(path))}", path=path)
     return np.stack(frames)
 
 
@@ -298,7 +298,7 @@ def name_for_opencv(path: Path) -> str:
     """The absolute path; raises `VideoError` where it is not UTF-8, because OpenCV crashes on that."""
     name = os.path.abspath(path)
     if printable(name) != name:
-        raise VideoError(f"{printable(path)}: {NOT_UTF8}")
+        raise VideoError(f"{NOT_UTF8}", path=path)
     return name
 
 
@@ -310,7 +310,7 @@ def name_for_decoder(path: Path, *, stream: bool = False) -> str:
     """
     name, reason = name_for_opencv(path), why_refused(path, stream=stream)
     if reason:
-        raise VideoError(f"{path}: {reason}")
+        raise VideoError(f"{reason}", path=path)
     return name
 
 

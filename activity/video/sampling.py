@@ -133,13 +133,13 @@ def _claimed_part(info: VideoInfo, span: Span) -> _Part:
 def _found_part(reader: VideoReader, seconds: np.ndarray, span: Span) -> _Part:
     """The frames of a span, of a video whose frames have these times; raises `VideoError` if there are none."""
     if not len(seconds):
-        raise VideoError(f"{reader.path}: {why_unreadable(reader.path)}")
+        raise VideoError(f"{why_unreadable(reader.path)}", path=reader.path)
     first, stop = np.searchsorted(seconds, _edges(span)).tolist()
     if first == len(seconds):
         ends = round(_end(seconds, reader.info), 2)
-        raise VideoError(f"{reader.path}: the segment starts at {span[0]} s, but the video ends at {ends} s")
+        raise VideoError(f"the segment starts at {span[0]} s, but the video ends at {ends} s", path=reader.path)
     if first == stop:
-        raise VideoError(f"{reader.path}: there is no frame from {span[0]} s to {span[1]} s")
+        raise VideoError(f"there is no frame from {span[0]} s to {span[1]} s", path=reader.path)
     return _Part(first, stop)
 
 
@@ -165,7 +165,7 @@ def _sample_by_index(
     hand_over = frames.append if spec.frames_per_second is None else take
     passed = _decode(reader, reader.visit(visited, frame_index), spec, span, hand_over, _by_plan(copies), needed)
     if len(passed.seconds) < len(visited):
-        raise SeekError(f"{reader.path}: frame {visited[len(passed.seconds)]} cannot be decoded")
+        raise SeekError(f"frame {visited[len(passed.seconds)]} cannot be decoded", path=reader.path)
     for frame in frames:
         take(frame)
     return _sampled(reader, _Passed(passed.taken, seconds), span)
@@ -279,7 +279,7 @@ def _decode(
             except (VideoError, cv2.error) as error:
                 if index:  # what came before is good, and what comes after would stand in its place
                     break
-                raise VideoError(f"{reader.path}: its first frame cannot be decoded") from error
+                raise VideoError("its first frame cannot be decoded", path=reader.path) from error
             taken += [seconds] * copies
         passed.append(seconds)
     streams.finish()

@@ -53,7 +53,7 @@ def gap_frames(spec: ClipSpec, frames_per_second: float) -> int:
 class Seen:
     """A frame, in the sizes that the streams need."""
 
-    picture: np.ndarray  # (H, W, 3) uint8 RGB
+    image: np.ndarray  # (H, W, 3) uint8 RGB
     grey: np.ndarray | None  # (h, w) uint8
 
 
@@ -61,7 +61,7 @@ class Seen:
 class _Moving:
     """A sampled frame whose closeup waits for the rest of its block."""
 
-    pictures: dict[str, np.ndarray]  # of the other streams
+    images: dict[str, np.ndarray]  # of the other streams
     differences: np.ndarray  # (h, w, 3) float32
 
 
@@ -96,8 +96,8 @@ class StreamMaker:
 
     def shrink(self, frame: np.ndarray) -> Seen:
         """What is needed of a decoded frame, `(h, w, 3)` uint8 BGR."""
-        picture = cv2.cvtColor(self._resize(frame), cv2.COLOR_BGR2RGB)
-        return Seen(picture, _working_grey(frame) if self._closeup else None)
+        image = cv2.cvtColor(self._resize(frame), cv2.COLOR_BGR2RGB)
+        return Seen(image, _working_grey(frame) if self._closeup else None)
 
     def see(self, index: int, seen: Seen, copies: int) -> None:
         """The next frame that was decoded, and how often it is sampled (0: only compared)."""
@@ -121,17 +121,17 @@ class StreamMaker:
         return compared_frames(index, self._gap)[-1] if self._closeup else max(index, self._gap)
 
     def _make(self, index: int, last: int | None) -> None:
-        pictures = {"rgb": self._at(index).picture}
+        images = {"rgb": self._at(index).image}
         if "motion" in self._spec.streams:
             before = max(0, index - self._gap)
-            change = self._at(before + self._gap).picture.astype(np.float32) - self._at(before).picture
-            pictures["motion"] = as_picture(change)
+            change = self._at(before + self._gap).image.astype(np.float32) - self._at(before).image
+            images["motion"] = as_image(change)
         if not self._closeup:
-            self._hand_over(pictures)
+            self._hand_over(images)
             return
         steps = [self._at(i).grey for i in compared_frames(index, self._gap, last)]
         differences = [aligned_difference(a, b) for a, b in zip(steps[:-1], steps[1:], strict=True)]  # type: ignore[arg-type]
-        self._waiting.append(_Moving(pictures, np.stack(differences, axis=-1)))
+        self._waiting.append(_Moving(images, np.stack(differences, axis=-1)))
         self._energies.append(motion_energy(differences[1]))
         if len(self._waiting) == self._block:
             self._hand_over_block()
@@ -147,15 +147,15 @@ class StreamMaker:
         squares = track_motion(self._energies, scale)[-len(self._waiting) :]
         for moving, square in zip(self._waiting, squares, strict=True):
             closeup = cut_square(moving.differences, square, self._spec.height, self._spec.width)
-            self._hand_over({**moving.pictures, "closeup": as_picture(closeup)})
+            self._hand_over({**moving.images, "closeup": as_image(closeup)})
         self._waiting = []
         self._energies = self._energies[max(0, len(self._energies) - self._spec.num_frames + self._block) :]
 
-    def _hand_over(self, pictures: dict[str, np.ndarray]) -> None:
-        self._take(np.stack([pictures[stream] for stream in self._spec.streams]))
+    def _hand_over(self, images: dict[str, np.ndarray]) -> None:
+        self._take(np.stack([images[stream] for stream in self._spec.streams]))
 
 
-def as_picture(difference: np.ndarray) -> np.ndarray:
+def as_image(difference: np.ndarray) -> np.ndarray:
     """Signed differences of grey levels, any shape, as uint8: 127.5 + 2 d, saturated."""
     return np.clip(np.rint(127.5 + _GAIN * difference), 0, 255).astype(np.uint8)
 
@@ -234,9 +234,9 @@ def track_motion(energies: Sequence[np.ndarray], scale: float) -> list[tuple[flo
     return [(scale * cx, scale * cy, scale * side) for cx, cy in zip(x.tolist(), y.tolist(), strict=True)]
 
 
-def _quantile(profile: np.ndarray, share: float) -> int:
+def _quantile(profile: np.ndarray, fraction: float) -> int:
     """The position below which this share of a profile lies."""
-    return int(np.searchsorted(np.cumsum(profile) / profile.sum(), share))
+    return int(np.searchsorted(np.cumsum(profile) / profile.sum(), fraction))
 
 
 def _smooth(track: np.ndarray) -> np.ndarray:
@@ -247,12 +247,12 @@ def _smooth(track: np.ndarray) -> np.ndarray:
     return np.array([median[max(0, i - half) : i + half + 1].mean() for i in range(len(track))])
 
 
-def cut_square(picture: np.ndarray, square: tuple[float, float, float], height: int, width: int) -> np.ndarray:
+def cut_square(image: np.ndarray, square: tuple[float, float, float], height: int, width: int) -> np.ndarray:
     """The square `(x, y, side)` of a picture `(h, w, 3)`, as `(height, width, 3)`; its rim fills what lies out."""
     x, y, side = square
     fx, fy = width / side, height / side
     transform = np.array([[fx, 0, width / 2 - fx * x], [0, fy, height / 2 - fy * y]])
-    return cv2.warpAffine(picture, transform, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, transform, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _working_grey(frame: np.ndarray) -> np.ndarray:

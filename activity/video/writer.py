@@ -123,8 +123,8 @@ def _write_by_opencv(path: Path, frames: Frames, rate: Fraction, source: Path) -
 
 def _write_by_ffmpeg(path: Path, frames: Frames, rate: Fraction, source: Path) -> None:
     program = shutil.which("ffmpeg")
-    pictures = _at_constant_rate(frames, rate)
-    first = next(pictures, None)
+    images = _at_constant_rate(frames, rate)
+    first = next(images, None)
     if program is None or first is None:
         raise VideoError(f"{source}: there are no frames to write" if program else "there is no ffmpeg here")
     height, width = first.shape[:2]
@@ -135,11 +135,11 @@ def _write_by_ffmpeg(path: Path, frames: Frames, rate: Fraction, source: Path) -
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it gave up, and says why
-            for picture in chain([first], pictures):
-                process.stdin.write(picture.tobytes())
+            for image in chain([first], images):
+                process.stdin.write(image.tobytes())
         errors = process.communicate()[1].decode(errors="replace")
     if process.returncode:
-        raise VideoError(f"{path}: ffmpeg cannot write it: {' '.join(errors.split())[-300:]}")
+        raise VideoError(f"ffmpeg cannot write it: {' '.join(errors.split())[-300:]}", path=path)
 
 
 def _at_constant_rate(frames: Frames, rate: Fraction) -> Iterator[np.ndarray]:
@@ -161,7 +161,7 @@ def _write_h264(path: Path, frames: Frames, rate: Fraction, source: Path) -> Non
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
-        raise VideoError(f"{source}: there are no frames to write")
+        raise VideoError("there are no frames to write", path=source)
     height, width = first[1].shape[:2]
     clock = _Clock(rate)
     with av.open(_name(path), "w", format="mp4", options={"movflags": "+faststart"}) as output:
@@ -171,10 +171,10 @@ def _write_h264(path: Path, frames: Frames, rate: Fraction, source: Path) -> Non
         sound = _copied_sound(source, output)
         for timestamp, frame in chain([first], frames):
             # No colour space is named, as OpenCV names none: both convert alike, and players guess as for the source.
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            picture.pts, picture.duration = clock.ticks(timestamp), clock.ticks_per_frame
-            picture.time_base = stream.codec_context.time_base
-            output.mux(stream.encode(picture))
+            image = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            image.pts, image.duration = clock.ticks(timestamp), clock.ticks_per_frame
+            image.time_base = stream.codec_context.time_base
+            output.mux(stream.encode(image))
             sound(timestamp)
         output.mux(stream.encode())
         sound(timestamp + float(1 / rate))
@@ -270,9 +270,9 @@ def write_video(
     path = Path(path)
     code = fourcc or _FOURCC.get(path.suffix.lower())
     if code is None:
-        raise VideoError(f"{path}: cannot tell the codec; expected one of {', '.join(_FOURCC)}, or a fourcc")
+        raise VideoError(f"cannot tell the codec; expected one of {', '.join(_FOURCC)}, or a fourcc", path=path)
     if not path.parent.is_dir():
-        raise VideoError(f"{path}: cannot be written, there is no folder {path.parent}")
+        raise VideoError(f"cannot be written, there is no folder {path.parent}", path=path)
     name, writer, size = name_for_opencv(path), None, None
     with contextlib.ExitStack() as cleanup:
         for frame in frames:
@@ -283,9 +283,9 @@ def write_video(
                 )
                 cleanup.callback(writer.release)
                 if not writer.isOpened():
-                    raise VideoError(f"{path}: the codec {code} does not open for writing here")
+                    raise VideoError(f"the codec {code} does not open for writing here", path=path)
             if frame.shape != size:  # OpenCV drops such a frame without a word
-                raise VideoError(f"{path}: expected frames of shape {size}, received {frame.shape}")
+                raise VideoError(f"expected frames of shape {size}, received {frame.shape}", path=path)
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     if writer is None:
-        raise VideoError(f"{path}: there are no frames to write")
+        raise VideoError("there are no frames to write", path=path)

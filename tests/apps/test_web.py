@@ -22,7 +22,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the web page needs gradio: pip install '.[web]'")
 
-from activity.apps.web import Desk, Visitors, serve
+from activity.apps.web import PageSession, Visitors, serve
 from activity.errors import ActivityError
 from activity.predictor.predictor import Predictor
 from activity.video.writer import write_video
@@ -31,8 +31,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 @pytest.fixture(scope="module")
-def desk(ramp_model):
-    return Desk(ramp_model, runtime="keras", max_seconds=5)
+def page_session(ramp_model):
+    return PageSession(ramp_model, runtime="keras", max_seconds=5)
 
 
 @pytest.fixture(scope="module")
@@ -42,65 +42,70 @@ def text_file(tmp_path_factory):
     return path
 
 
-class TestDesk:
-    def test_it_says_what_python_says(self, desk, ramp_model, ramp_videos, tmp_path):
+class TestPageSession:
+    def test_it_says_what_python_says(self, page_session, ramp_model, ramp_videos, tmp_path):
         path = ramp_videos / "darkens" / "p0_0.avi"
         expected = Predictor.load(ramp_model, runtime="keras").predict(path, timeline=True)
-        prediction = desk.predict(path)
+        prediction = page_session.predict(path)
         assert prediction.as_dict() == expected.as_dict()
-        about = json.loads(next(p for p in desk.files(prediction, tmp_path) if p.suffix == ".json").read_text())
+        about = json.loads(next(p for p in page_session.files(prediction, tmp_path) if p.suffix == ".json").read_text())
         assert about == {**expected.as_dict(), "source": "p0_0.avi"}  # no folder of ours
 
-    def test_all_that_is_shown_is_made(self, desk, ramp_videos, tmp_path):
-        prediction = desk.predict(ramp_videos / "darkens" / "p0_0.avi")
-        made = [*desk.files(prediction, tmp_path), desk.explained(prediction, tmp_path)]
+    def test_all_that_is_shown_is_made(self, page_session, ramp_videos, tmp_path):
+        prediction = page_session.predict(ramp_videos / "darkens" / "p0_0.avi")
+        made = [*page_session.files(prediction, tmp_path), page_session.explained(prediction, tmp_path)]
         assert {path.name for path in made} == {"p0_0.json", "p0_0.csv", "p0_0.srt", "p0_0.png", "p0_0-why.png"}
-        assert Predictor(desk.predictor.network).predict(desk.annotated(prediction, tmp_path)).duration_seconds > 0
+        assert (
+            Predictor(page_session.predictor.model)
+            .predict(page_session.annotated(prediction, tmp_path))
+            .duration_seconds
+            > 0
+        )
 
-    def test_what_is_no_video_is_named_without_its_folder(self, desk, text_file):
+    def test_what_is_no_video_is_named_without_its_folder(self, page_session, text_file):
         with pytest.raises(ActivityError, match=r"^notes\.mp4 cannot be read: ") as caught:
-            desk.predict(text_file)
+            page_session.predict(text_file)
         assert str(text_file.parent) not in str(caught.value)
 
     def test_what_is_too_long_is_refused_before_it_is_read(self, ramp_model, ramp_videos):
-        desk = Desk(ramp_model, runtime="keras", max_seconds=0.1)
+        page_session = PageSession(ramp_model, runtime="keras", max_seconds=0.1)
         with pytest.raises(ActivityError, match=r"p0_0.avi is too long: this page takes up to 0.1 seconds"):
-            desk.predict(ramp_videos / "darkens" / "p0_0.avi")
+            page_session.predict(ramp_videos / "darkens" / "p0_0.avi")
 
     def test_what_turns_out_too_long_is_refused_whatever_its_header_says(self, ramp_model, tmp_path):
         jpeg = cv2.imencode(".jpg", np.full((32, 32, 3), 90, np.uint8))[1].tobytes()
         (tmp_path / "header.mjpeg").write_bytes(75 * jpeg)  # has none
         frames = [np.full((32, 32, 3), 90, np.uint8)] * 75
         write_video(tmp_path / "packets.avi", frames, frames_per_second=25)  # their times are those of decoding
-        desk = Desk(ramp_model, runtime="keras", max_seconds=1)
+        page_session = PageSession(ramp_model, runtime="keras", max_seconds=1)
         for name, length in {"header.mjpeg": "3", "packets.avi": "more"}.items():
             message = f"^{name} is too long: this page takes up to 1 seconds, and it has {length}; `activity classify`"
             with pytest.raises(ActivityError, match=message):
-                desk.predict(tmp_path / name)
+                page_session.predict(tmp_path / name)
 
     def test_a_decoder_that_hangs_does_not_keep_the_page(self, ramp_model, ramp_videos, monkeypatch):
         released = threading.Event()
-        monkeypatch.setattr("activity.predictor.predictor.sample_video", lambda *_, **__: released.wait(60))
+        monkeypatch.setattr("activity.predictor.sources.sample_video", lambda *_, **__: released.wait(60))
         monkeypatch.setattr("activity.apps.web._PATIENCE_SECONDS", 0.2)
-        desk = Desk(ramp_model, runtime="keras", max_seconds=5)
+        page_session = PageSession(ramp_model, runtime="keras", max_seconds=5)
         began = time.monotonic()
         with pytest.raises(ActivityError, match=r"^p0_0.avi cannot be read: decoding took longer than 5.2 s and was"):
-            desk.predict(ramp_videos / "darkens" / "p0_0.avi")
+            page_session.predict(ramp_videos / "darkens" / "p0_0.avi")
         assert time.monotonic() - began < 20
         released.set()
 
-    def test_a_playlist_is_refused(self, desk, tmp_path, ramp_videos):
+    def test_a_playlist_is_refused(self, page_session, tmp_path, ramp_videos):
         (tmp_path / "a.mp4").write_text(f"ffconcat version 1.0\nfile {ramp_videos}/darkens/p0_0.avi\n")
         with pytest.raises(ActivityError, match=r"^a\.mp4 cannot be read: this is a playlist \(ffconcat\)"):
-            desk.predict(tmp_path / "a.mp4")
+            page_session.predict(tmp_path / "a.mp4")
 
     @pytest.mark.real
     def test_lengths_of_real_files_are_those_of_their_frames(self, ramp_model, real_data):
-        desk = Desk(ramp_model, runtime="keras", max_seconds=1)
+        page_session = PageSession(ramp_model, runtime="keras", max_seconds=1)
         for name in ("live.webm", "raw.h264"):
             with pytest.raises(ActivityError, match=f"{name} .*too long"):
-                desk.predict(real_data / "cases" / name)
-        assert desk.predict(real_data / "cases" / "song_cover.mp3").duration_seconds < 1
+                page_session.predict(real_data / "cases" / name)
+        assert page_session.predict(real_data / "cases" / "song_cover.mp3").duration_seconds < 1
 
 
 class TestServe:

@@ -35,18 +35,18 @@ def main():
     parser.add_argument("--long", type=Path)
     arguments = parser.parse_args()
     predictor = Predictor.load(arguments.model, runtime=arguments.runtime)
-    network, clips = predictor.network, arguments.clips
+    model, clips = predictor.model, arguments.clips
     if clips:
-        stacks = [read_stack(path, network.spec)[0] for path in clips]
+        stacks = [read_stack(path, model.spec)[0] for path in clips]
         list(predictor.predict_many(clips[:3]))  # the first call makes graphs
 
         def decode():
             with ThreadPoolExecutor(predictor.num_threads) as pool:
-                list(pool.map(lambda path: read_stack(path, network.spec), clips))
+                list(pool.map(lambda path: read_stack(path, model.spec), clips))
 
         def compute():
             for stack in stacks:
-                network.judge_windows([(network.extract(stack), 0)])
+                model.predict_windows([(model.extract_stack_features(stack), 0)])
 
         ways = {"decode": decode, "network": compute, "classify": lambda: list(predictor.predict_many(clips))}
         times = {name: [] for name in ways}
@@ -61,14 +61,14 @@ def main():
         print(f"classify against both in turn: {walls['classify'] / (walls['decode'] + walls['network']):.2f}")
         print(f"its processor time against both: {cpus['classify'] / (cpus['decode'] + cpus['network']):.2f}")
     if arguments.long:
-        num_pictures, encode = 0, network.encode
+        num_images, extract_features = 0, model.extract_features
 
-        def counting(pictures: np.ndarray):
-            nonlocal num_pictures
-            num_pictures += len(pictures)
-            return encode(pictures)
+        def counting(images: np.ndarray):
+            nonlocal num_images
+            num_images += len(images)
+            return extract_features(images)
 
-        network.encode = counting
+        model.extract_features = counting
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         start = time.perf_counter()
         prediction = predictor.predict(arguments.long)
@@ -77,7 +77,7 @@ def main():
         print(
             f"{arguments.long.name}: {prediction.duration_seconds:.0f} s of video in {seconds:.1f} s "
             f"({prediction.duration_seconds / seconds:.1f} times as fast as it plays), {len(prediction.windows)} "
-            f"windows, {num_pictures} pictures through the backbone, peak memory {before:.0f} -> {peak:.0f} MB"
+            f"windows, {num_images} pictures through the backbone, peak memory {before:.0f} -> {peak:.0f} MB"
         )
 
 

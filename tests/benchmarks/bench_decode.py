@@ -62,10 +62,10 @@ def make_video(path, width, height, num_frames, codec, options, even=True, rate=
             frame = scene[top : top + height, left : left + width] + noise[index % 5]
             bits = np.array([index >> bit & 1 for bit in range(BITS)], np.uint8) * 255
             frame[: height // 8] = np.repeat(bits, -(-width // BITS))[None, :width, None]
-            picture = av.VideoFrame.from_ndarray(frame, "rgb24")
-            picture.pts, picture.time_base = shown, Fraction(1, rate)
+            image = av.VideoFrame.from_ndarray(frame, "rgb24")
+            image.pts, image.time_base = shown, Fraction(1, rate)
             shown += 1 if even else int(rng.integers(1, 4))
-            for packet in stream.encode(picture):
+            for packet in stream.encode(image):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

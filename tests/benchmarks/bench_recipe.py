@@ -27,10 +27,10 @@ from activity.reports.figures import ablation_figure, save_figure
 from activity.training import fitting, trainer
 
 
-def smoothed_loss(label_ids, opinions):
+def smoothed_loss(label_ids, member_predictions):
     """The loss of the members with 10 % of the truth spread over all labels."""
-    uniform = -ops.mean(ops.log(ops.maximum(opinions, 1e-7)), axis=(1, 2))
-    return 0.9 * plain_loss(label_ids, opinions) + 0.1 * uniform
+    uniform = -ops.mean(ops.log(ops.maximum(member_predictions, 1e-7)), axis=(1, 2))
+    return 0.9 * plain_loss(label_ids, member_predictions) + 0.1 * uniform
 
 
 plain_loss = fitting.loss_of_members

@@ -22,7 +22,7 @@ from activity.models.backbones import build_backbone
 from activity.models.classifier import load_classifier
 from activity.predictor.predictor import Predictor
 from activity.predictor.sources import expand_sources
-from activity.runtimes.exported import choose, open_encoder
+from activity.runtimes.exported import choose, open_extractor
 
 
 def here(runtime):
@@ -35,18 +35,18 @@ def here(runtime):
 
 def time_backbone(backbone, runtimes, arguments):
     shape = (arguments.batch, *backbone.input_shape[1:])
-    pictures = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        encoders = {
-            name: open_encoder(backbone, name, num_pictures=arguments.batch, cache_dir=Path(folder))
+        extractors = {
+            name: open_extractor(backbone, name, num_images=arguments.batch, cache_dir=Path(folder))
             for name in runtimes
         }
-    expected = encoders["keras"](pictures)
-    seconds = {name: [] for name in encoders}
+    expected = extractors["keras"](images)
+    seconds = {name: [] for name in extractors}
     for round_ in range(arguments.rounds + 2):
-        for name, encode in encoders.items():
+        for name, extract_features in extractors.items():
             start = time.perf_counter()
-            features = encode(pictures)
+            features = extract_features(images)
             if round_ > 1:  # the first two trace, compile and warm
                 seconds[name].append(time.perf_counter() - start)
             elif not round_:

@@ -100,7 +100,7 @@ def measure_course(dataset, arguments):
     classifier = build_classifier(dataset, config)
     classifier.backbone.trainable = False
     with mock.patch.object(classifier_module, "TimeDistributed", keras.layers.TimeDistributed):
-        building, model = seconds(lambda: compiled(classifier.opinions(classifier.backbone)))
+        building, model = seconds(lambda: compiled(classifier.member_predictions(classifier.backbone)))
     samples = dataset.split("train")
     batches = FrameBatches(
         Stacks(dataset.frames, samples, dataset.spec.streams),
@@ -127,7 +127,10 @@ def measure_step(dataset, arguments, name, members):
     ids = np.asarray(label_ids(dataset, samples), np.int32)
     options = {"num_frames": num_frames, "batch_size": config.batch_size, "training": True}
     batches = FeatureBatches(heads.standardized(head, features), ids, **options)
-    model, by_fit = compiled(heads.opinions_of_standardized(head)), compiled(heads.opinions_of(head))
+    model, by_fit = (
+        compiled(heads.member_predictions_of_standardized(head)),
+        compiled(heads.member_predictions_of(head)),
+    )
     inputs, of_batch = next(batches.epoch(0))
     tracing = seconds(model.train_on_batch, inputs, of_batch)[0]
 
@@ -146,7 +149,7 @@ def measure_step(dataset, arguments, name, members):
 
     ways = {
         "bare": bare,
-        "ours": lambda: list(fitting._teach(model, batches, None, range(num_epochs), None)),
+        "ours": lambda: list(fitting._train_epochs(model, batches, None, range(num_epochs), None)),
         "fit": lambda: by_fit.fit(arrays, of_arrays, batch_size=config.batch_size, epochs=num_epochs, verbose=0),
     }
     by_fit.fit(arrays, of_arrays, batch_size=config.batch_size, verbose=0)
@@ -183,7 +186,7 @@ def measure_waiting(dataset, what):
     last = stage.rows[-1]
     later = last["waiting_seconds"] / last["seconds"]
     print(
-        f"{what:30} {stage.seconds:7.1f} s {stage.waiting_share:8.1%} {later:16.1%}",
+        f"{what:30} {stage.seconds:7.1f} s {stage.waiting_fraction:8.1%} {later:16.1%}",
         flush=True,
     )
 

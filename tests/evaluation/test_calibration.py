@@ -17,19 +17,19 @@ class StubClassifier:
     def __init__(self, probabilities):
         self._logs, self.temperature, self.threshold = np.log(probabilities), 1.0, 0.0
 
-    def judge_windows_of(self, stacks):
-        return self.judge_stacks(stacks), np.arange(len(stacks))
+    def predict_windows_of(self, stacks):
+        return self.predict_stacks(stacks), np.arange(len(stacks))
 
-    def judge_stacks(self, stacks):
+    def predict_stacks(self, stacks):
         powers = np.exp(self._logs[: len(stacks)] / self.temperature)
         return powers / powers.sum(axis=1, keepdims=True)
 
 
 def overconfident(num_videos, share_right=0.7, confidence=0.99):
     """Answers that are 99 % sure and right in 70 % of the cases."""
-    right = np.arange(num_videos) < share_right * num_videos
+    correct = np.arange(num_videos) < share_right * num_videos
     label_ids = np.arange(num_videos) % 2
-    answers = np.where(right, label_ids, 1 - label_ids)
+    answers = np.where(correct, label_ids, 1 - label_ids)
     return StubClassifier(np.where(np.eye(2)[answers] == 1, confidence, 1 - confidence)), label_ids
 
 
@@ -62,7 +62,7 @@ def test_too_few_videos_change_nothing(caplog):
 
 
 @pytest.mark.parametrize(
-    ("confidences", "right", "precision", "threshold"),
+    ("confidences", "correct", "precision", "threshold"),
     [
         ([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1], 0.9, 0.8),
         ([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1], 0.75, 0.6),
@@ -71,8 +71,8 @@ def test_too_few_videos_change_nothing(caplog):
         ([0.9, 0.8], [1, 1], 0.99, 0.8),
     ],
 )
-def test_the_threshold_is_the_lowest_that_keeps_the_precision(confidences, right, precision, threshold):
-    assert threshold_for(np.array(confidences), np.array(right, bool), precision) == threshold
+def test_the_threshold_is_the_lowest_that_keeps_the_precision(confidences, correct, precision, threshold):
+    assert threshold_for(np.array(confidences), np.array(correct, bool), precision) == threshold
 
 
 def test_where_no_threshold_will_do_nothing_is_answered_and_it_says_so(caplog):

@@ -35,8 +35,8 @@ def test_a_long_stack_gets_the_mean_over_its_windows(ramp_run, ramp_dataset):
     stack = np.random.default_rng(0).random((15, 2, classifier.backbone.output_shape[-1]), np.float32)
     windows = [stack[start : start + 6] for start in (0, 3, 6, 9)]
     np.testing.assert_allclose(
-        classifier.judge_stacks([stack, stack[:6]]),
-        [classifier.judge_stacks(windows).mean(axis=0), classifier.judge_stacks([stack[:6]])[0]],
+        classifier.predict_stacks([stack, stack[:6]]),
+        [classifier.predict_stacks(windows).mean(axis=0), classifier.predict_stacks([stack[:6]])[0]],
         atol=1e-6,
     )
 
@@ -129,10 +129,10 @@ def test_reports_folds_and_the_baseline(result):
 def folds_of(ours, theirs):
     """A cross-validation of 3 folds of 4 samples, with so many right answers of the model and of the baseline."""
 
-    def scores(num_right):
-        right = np.concatenate([np.arange(4) < n for n in num_right])
+    def scores(num_correct):
+        correct = np.concatenate([np.arange(4) < n for n in num_correct])
         truth = np.tile([0, 1], 6)
-        return Scores(np.eye(2)[np.where(right, truth, 1 - truth)], truth, ("a", "b"))
+        return Scores(np.eye(2)[np.where(correct, truth, 1 - truth)], truth, ("a", "b"))
 
     return CrossValidation([], scores(ours), scores(theirs), [fold for fold in "xyz" for _ in range(4)])
 

@@ -25,7 +25,7 @@ def test_numbers_by_hand():
 
 def test_confidence_and_truth_of_each():
     assert SCORES.confidences == pytest.approx([0.7, 0.5, 0.5, 0.8, 0.5, 0.6])
-    assert SCORES.right.tolist() == [True, True, False, True, False, True]
+    assert SCORES.correct.tolist() == [True, True, False, True, False, True]
 
 
 def test_top_k_by_hand():
@@ -114,7 +114,7 @@ def test_calibrated_answers_have_no_error():
 
 
 @pytest.mark.parametrize(
-    ("confidences", "right", "message"),
+    ("confidences", "correct", "message"),
     [
         ([0.5], [True, False], r"expected two \(N,\) arrays with N >= 1, received \(1,\) and \(2,\)"),
         ([], [], r"received \(0,\)"),
@@ -122,9 +122,9 @@ def test_calibrated_answers_have_no_error():
         ([np.nan], [True], "must be 0 to 1"),
     ],
 )
-def test_confidences_that_are_none(confidences, right, message):
+def test_confidences_that_are_none(confidences, correct, message):
     with pytest.raises(ValueError, match=message):
-        reliability_bins(np.array(confidences), np.array(right))
+        reliability_bins(np.array(confidences), np.array(correct))
 
 
 def segments(*rows):

@@ -15,11 +15,11 @@ import openvino
 model, video = sys.argv[1:]
 about = json.load(open(f"{model}.json"))
 _, length, _, height, width, _ = about["inputs"]["frames"]["shape"]
-capture, pictures = cv2.VideoCapture(video), []
+capture, images = cv2.VideoCapture(video), []
 while (read := capture.read())[0]:
-    pictures.append(cv2.cvtColor(cv2.resize(read[1], (width, height)), cv2.COLOR_BGR2RGB))
-mask = np.arange(length)[None] < len(pictures)  # (1, T)
+    images.append(cv2.cvtColor(cv2.resize(read[1], (width, height)), cv2.COLOR_BGR2RGB))
+mask = np.arange(length)[None] < len(images)  # (1, T)
 frames = np.zeros((1, length, 1, height, width, 3), np.uint8)
-frames[mask, 0] = np.asarray(pictures)[(2 * np.arange(mask.sum()) + 1) * len(pictures) // (2 * mask.sum())]
+frames[mask, 0] = np.asarray(images)[(2 * np.arange(mask.sum()) + 1) * len(images) // (2 * mask.sum())]
 probabilities = openvino.Core().compile_model(model, "CPU")({"frames": frames, "mask": mask})[0][0]
 print(about["labels"][probabilities.argmax()], probabilities.max())

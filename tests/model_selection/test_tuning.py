@@ -11,7 +11,7 @@ from activity.config import TrainConfig, recipe_arguments
 from activity.datasets.samples import content_of
 from activity.errors import ActivityError, DatasetError
 from activity.model_selection import tuning
-from activity.model_selection.cross_validation import JudgedFold
+from activity.model_selection.cross_validation import FoldResult
 from activity.model_selection.study import TRIALS_BEFORE_PRUNING
 from activity.model_selection.tuning import READ_BY, SETTINGS, Search, Trial, score_of, tune
 from activity.models.heads import HEADS, build_head
@@ -24,20 +24,20 @@ def config(frozen_config):
 
 
 @pytest.fixture
-def judge(monkeypatch):
+def predict_features(monkeypatch):
     """Trials without training: a function of (config, streams) gives the share of right answers of each fold."""
     calls = []
 
-    def install(share):
-        def judge_folds(parts, config, *, work_dir, backbone=None):
+    def install(fraction):
+        def evaluate_folds(parts, config, *, work_dir, backbone=None):
             for name, part in parts.items():
                 calls.append((config, part.spec.streams, name))
                 test = np.array([sample.split == "test" for sample in part.samples])
                 truth = np.array([part.labels.index(sample.label) for sample in part.samples])[test]
-                right = np.arange(len(truth)) < round(share(config, part.spec.streams) * len(truth))
-                yield JudgedFold(name, test, np.eye(2)[np.where(right, truth, 1 - truth)] * 0.8 + 0.1, [])
+                correct = np.arange(len(truth)) < round(fraction(config, part.spec.streams) * len(truth))
+                yield FoldResult(name, test, np.eye(2)[np.where(correct, truth, 1 - truth)] * 0.8 + 0.1, [])
 
-        monkeypatch.setattr(tuning, "judge_folds", judge_folds)
+        monkeypatch.setattr(tuning, "evaluate_folds", evaluate_folds)
         return calls
 
     return install
@@ -100,7 +100,7 @@ def test_a_trial_is_a_cross_validation_without_the_test_split_and_repeatable(qui
 def test_no_sample_of_the_test_split_is_taught_or_judged(ramp_dataset, config, tmp_path, monkeypatch):
     seen = []
 
-    def judge_folds(parts, config, *, work_dir, backbone=None):
+    def evaluate_folds(parts, config, *, work_dir, backbone=None):
         for name, part in parts.items():
             seen.extend(content_of(sample) for sample in part.samples)
             test = np.array([sample.split == "test" for sample in part.samples])
@@ -108,9 +108,9 @@ def test_no_sample_of_the_test_split_is_taught_or_judged(ramp_dataset, config, t
                 held_out: {s.group for s in part.samples if (s.split == "test") == held_out} for held_out in (0, 1)
             }
             assert not groups[0] & groups[1]
-            yield JudgedFold(name, test, np.full((test.sum(), 2), 0.5), [])
+            yield FoldResult(name, test, np.full((test.sum(), 2), 0.5), [])
 
-    monkeypatch.setattr(tuning, "judge_folds", judge_folds)
+    monkeypatch.setattr(tuning, "evaluate_folds", evaluate_folds)
     tune(ramp_dataset, config, num_trials=2, study_path=tmp_path / "tuning.log")
     of = {
         split: {content_of(s) for s in ramp_dataset.samples if s.split == split} for split in ("train", "val", "test")
@@ -118,8 +118,8 @@ def test_no_sample_of_the_test_split_is_taught_or_judged(ramp_dataset, config, t
     assert of["test"] and set(seen) == of["train"] | of["val"]
 
 
-def test_goes_on_to_the_total_and_repeats_nothing(ramp_dataset, config, tmp_path, judge):
-    calls = judge(lambda config, streams: 0.5 + 0.1 * (config.head == "gru") + 0.3 * (config.dropout < 0.3))
+def test_goes_on_to_the_total_and_repeats_nothing(ramp_dataset, config, tmp_path, predict_features):
+    calls = predict_features(lambda config, streams: 0.5 + 0.1 * (config.head == "gru") + 0.3 * (config.dropout < 0.3))
     whole = tune(ramp_dataset, config, num_trials=14, study_path=tmp_path / "whole.log")
     assert len({str(trial.settings) for trial in whole.trials}) == 14
     before = len(calls)
@@ -133,8 +133,10 @@ def test_goes_on_to_the_total_and_repeats_nothing(ramp_dataset, config, tmp_path
 
 
 @pytest.mark.parametrize("when", [0, 1, 4])
-def test_a_search_that_is_killed_in_a_trial_goes_on_as_if_it_was_not(ramp_dataset, config, tmp_path, judge, when):
-    calls = judge(lambda config, streams: 0.5 + config.dropout / 4)
+def test_a_search_that_is_killed_in_a_trial_goes_on_as_if_it_was_not(
+    ramp_dataset, config, tmp_path, predict_features, when
+):
+    calls = predict_features(lambda config, streams: 0.5 + config.dropout / 4)
     whole = tune(ramp_dataset, config, num_trials=4, study_path=tmp_path / "whole.log")
     calls.clear()
 
@@ -143,19 +145,19 @@ def test_a_search_that_is_killed_in_a_trial_goes_on_as_if_it_was_not(ramp_datase
             raise KeyboardInterrupt
         return 0.5 + config.dropout / 4
 
-    judge(stop)
+    predict_features(stop)
     with pytest.raises(KeyboardInterrupt):
         tune(ramp_dataset, config, num_trials=4, study_path=tmp_path / "killed.log")
     with (tmp_path / "killed.log").open("a") as file:
         file.write('{"op_code":5,"wor')  # what a power cut leaves
-    judge(lambda config, streams: 0.5 + config.dropout / 4)
+    predict_features(lambda config, streams: 0.5 + config.dropout / 4)
     resumed = tune(ramp_dataset, config, num_trials=4, study_path=tmp_path / "killed.log")
     assert [trial.settings for trial in resumed.trials] == [trial.settings for trial in whole.trials]
     assert [trial.score for trial in resumed.trials] == [trial.score for trial in whole.trials]
 
 
-def test_bad_trials_are_stopped_after_a_fold(ramp_dataset, config, tmp_path, judge):
-    calls = judge(lambda config, streams: 1.0 if len(calls) <= 3 * TRIALS_BEFORE_PRUNING else 0.0)
+def test_bad_trials_are_stopped_after_a_fold(ramp_dataset, config, tmp_path, predict_features):
+    calls = predict_features(lambda config, streams: 1.0 if len(calls) <= 3 * TRIALS_BEFORE_PRUNING else 0.0)
     search = tune(ramp_dataset, config, num_trials=8, study_path=tmp_path / "tuning.log")
     assert [trial.pruned for trial in search.trials] == [False] * TRIALS_BEFORE_PRUNING + [True] * 3
     assert [len(trial.fold_accuracies) for trial in search.trials] == [3] * TRIALS_BEFORE_PRUNING + [1] * 3
@@ -164,21 +166,21 @@ def test_bad_trials_are_stopped_after_a_fold(ramp_dataset, config, tmp_path, jud
     assert "8 trials, 3 of them stopped early" in search.as_text()
 
 
-def test_what_matters_is_said_once_there_are_ten_complete_trials(ramp_dataset, config, tmp_path, judge):
-    judge(lambda config, streams: 0.5 + 0.5 * (config.dropout < 0.4))
+def test_what_matters_is_said_once_there_are_ten_complete_trials(ramp_dataset, config, tmp_path, predict_features):
+    predict_features(lambda config, streams: 0.5 + 0.5 * (config.dropout < 0.4))
     search = tune(ramp_dataset, config, num_trials=30, study_path=tmp_path / "tuning.log")
     assert next(iter(search.importance)) == "dropout" and search.importance["dropout"] > 0.5
     assert sum(search.importance.values()) == pytest.approx(1)
     assert "share of the spread of the scores: dropout 0." in search.as_text()
 
 
-def test_a_head_too_large_for_the_memory_ends_the_trial_only(ramp_dataset, config, tmp_path, judge, caplog):
-    def share(config, streams):
+def test_a_head_too_large_for_the_memory_ends_the_trial_only(ramp_dataset, config, tmp_path, predict_features, caplog):
+    def fraction(config, streams):
         if config.units != 8:
             raise ActivityError("not enough memory")
         return 0.5
 
-    judge(share)
+    predict_features(fraction)
     search = tune(ramp_dataset, config, num_trials=6, study_path=tmp_path / "tuning.log")
     given_up = [trial for trial in search.trials if trial.config.units != 8]
     assert given_up and all(trial.pruned and np.isnan(trial.accuracy) for trial in given_up)
@@ -186,15 +188,15 @@ def test_a_head_too_large_for_the_memory_ends_the_trial_only(ramp_dataset, confi
     assert json.dumps(search.as_dict(), allow_nan=False)
 
 
-def test_after_the_time_no_trial_begins_but_the_first(ramp_dataset, config, tmp_path, judge):
-    judge(lambda config, streams: 0.5)
+def test_after_the_time_no_trial_begins_but_the_first(ramp_dataset, config, tmp_path, predict_features):
+    predict_features(lambda config, streams: 0.5)
     for total in (1, 1):
         search = tune(ramp_dataset, config, timeout_seconds=1e-9, study_path=tmp_path / "tuning.log")
         assert len(search.trials) == total
 
 
-def test_a_file_of_something_else_is_refused_and_left_as_it_is(ramp_dataset, config, tmp_path, judge):
-    judge(lambda config, streams: 0.5)
+def test_a_file_of_something_else_is_refused_and_left_as_it_is(ramp_dataset, config, tmp_path, predict_features):
+    predict_features(lambda config, streams: 0.5)
     path = tmp_path / "tuning.log"
     tune(ramp_dataset, config, num_trials=1, study_path=path)
     before = path.read_bytes()
@@ -220,7 +222,7 @@ def test_a_file_that_is_no_study_is_refused_and_left_as_it_is(ramp_dataset, conf
     assert path.read_bytes() == content
 
 
-def test_two_searches_do_not_share_a_file(ramp_dataset, config, tmp_path, judge):
+def test_two_searches_do_not_share_a_file(ramp_dataset, config, tmp_path, predict_features):
     path = tmp_path / "tuning.log"
 
     def nested(config, streams):
@@ -228,7 +230,7 @@ def test_two_searches_do_not_share_a_file(ramp_dataset, config, tmp_path, judge)
             tune(ramp_dataset, config, study_path=path)
         return 0.5
 
-    judge(nested)
+    predict_features(nested)
     assert len(tune(ramp_dataset, config, num_trials=1, study_path=path).trials) == 1
 
 
@@ -255,12 +257,12 @@ def test_without_optuna_says_how_to_get_it(ramp_dataset, config, tmp_path, monke
 
 
 def test_one_right_answer_counts_for_more_than_any_log_loss():
-    right = np.array([True, True, False])
+    correct = np.array([True, True, False])
     sure, unsure = np.array([0.1, 0.1, 1.0]), np.array([0.6, 0.6, 1.0])
-    assert score_of(right, sure) > score_of(right, unsure)
-    assert score_of(right, np.full(3, 16.0)) > score_of(np.array([True, False, False]), np.zeros(3))
+    assert score_of(correct, sure) > score_of(correct, unsure)
+    assert score_of(correct, np.full(3, 16.0)) > score_of(np.array([True, False, False]), np.zeros(3))
     assert score_of(np.ones(3, bool), np.zeros(3)) == 1
-    assert score_of(right, np.array([0.0, 1.0, 2.0])) == pytest.approx((2 - 1 / 2) / 3)
+    assert score_of(correct, np.array([0.0, 1.0, 2.0])) == pytest.approx((2 - 1 / 2) / 3)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -276,8 +278,8 @@ def test_a_setting_is_searched_where_the_head_reads_it(name):
         assert (weights(**{option: value}) != before) == (name in READ_BY[option]), option
 
 
-def test_settings_are_readable_and_stay_near_the_given(ramp_dataset, config, tmp_path, judge):
-    judge(lambda config, streams: 0.5)
+def test_settings_are_readable_and_stay_near_the_given(ramp_dataset, config, tmp_path, predict_features):
+    predict_features(lambda config, streams: 0.5)
     given = dataclasses.replace(config, units=300, dropout=0.123456, learning_rate=0.0123456, layers=1)
     search = tune(ramp_dataset, given, num_trials=40, study_path=tmp_path / "tuning.log")
     assert search.first.config == given

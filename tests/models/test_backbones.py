@@ -29,13 +29,13 @@ def test_each_backbone_turns_uint8_frames_into_features(name):
     assert backbone.name == name
     assert features.shape == (2, backbone.output_shape[-1])
     assert np.isfinite(features).all()
-    looker, reader = split_at_maps(backbone)
-    maps, same_features = looker.predict_on_batch(IMAGES)
+    feature_map_model, pooling_model = split_at_maps(backbone)
+    maps, same_features = feature_map_model.predict_on_batch(IMAGES)
     assert maps.ndim == 4 and maps.shape[1] == maps.shape[2]
     assert maps.shape[1] > 1 or name == "inception_v3"  # for which these pictures are small
     np.testing.assert_allclose(same_features, features, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(reader.predict_on_batch(maps), features, rtol=1e-4, atol=1e-5)
-    assert not [layer for layer in reader.layers if isinstance(layer, keras.layers.Conv2D)]
+    np.testing.assert_allclose(pooling_model.predict_on_batch(maps), features, rtol=1e-4, atol=1e-5)
+    assert not [layer for layer in pooling_model.layers if isinstance(layer, keras.layers.Conv2D)]
     nested = [layer for layer in backbone.layers if isinstance(layer, keras.Model)]
     assert len(nested) <= (4 if name == "convnext_tiny" else 0)  # flat: "the last N layers" means what it says
     norms = [x for model in nested for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
@@ -101,8 +101,8 @@ def test_a_failed_download_names_the_file_the_place_and_the_ways_out(monkeypatch
 def test_imagenet_weights_tell_pictures_apart(real_data):
     if not list(weights_dir().glob("mobilenet_v2*0.35_224_no_top.h5")):
         pytest.skip("KERAS_HOME holds no weights of mobilenet_v2_035")
-    taught = build_backbone("mobilenet_v2_035", height=224, width=224)
-    features = taught.predict_on_batch(np.zeros((1, 224, 224, 3), np.uint8))
+    trained = build_backbone("mobilenet_v2_035", height=224, width=224)
+    features = trained.predict_on_batch(np.zeros((1, 224, 224, 3), np.uint8))
     assert features.std() > 0.05  # random weights give nearly equal features
 
 

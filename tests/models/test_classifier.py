@@ -22,8 +22,8 @@ def test_end_to_end_equals_backbone_then_head(ramp_run, ramp_dataset):
     for index in range(4):
         frames, mask = clip_of(ramp_dataset, index)
         whole = predict(classifier, {"frames": frames[None], "mask": mask[None]})
-        features, mask = pad_right(classifier.extract(frames[mask]), len(mask))
-        np.testing.assert_allclose(classifier.judge(features[None], mask[None]), whole, atol=1e-5)
+        features, mask = pad_right(classifier.extract_stack_features(frames[mask]), len(mask))
+        np.testing.assert_allclose(classifier.predict_features(features[None], mask[None]), whole, atol=1e-5)
 
 
 def test_what_stands_in_padded_frames_never_matters(ramp_run, ramp_dataset):

@@ -11,8 +11,8 @@ from activity.models.heads import (
     HEADS,
     attention_weights,
     build_head,
-    opinions_of,
-    opinions_of_standardized,
+    member_predictions_of,
+    member_predictions_of_standardized,
     standardize,
     standardized,
 )
@@ -206,21 +206,21 @@ def test_what_cannot_be_built_is_answered_with_what_can(name, options, message):
 class TestStreamsAndMembers:
     def test_each_stream_has_members_of_its_own(self):
         model = build_head("lstm", num_features=5, num_labels=3, units=8, dropout=0.0, num_streams=2, members=3)
-        opinions = opinions_of(model)
+        member_predictions = member_predictions_of(model)
         batch = inputs(RNG.random((4, 6, 2, 5)), [6, 6, 2, 1])
-        before = opinions.predict_on_batch(batch)
+        before = member_predictions.predict_on_batch(batch)
         assert before.shape == (4, 6, 3)
         batch["features"][:, :, 1] += 1
-        changed = np.abs(opinions.predict_on_batch(batch) - before).max(axis=(0, 2)) > 1e-6
+        changed = np.abs(member_predictions.predict_on_batch(batch) - before).max(axis=(0, 2)) > 1e-6
         assert changed.tolist() == [False, False, False, True, True, True]
 
     def test_the_answer_is_the_geometric_mean_at_a_temperature(self):
         model = build_head("pooled", num_features=5, num_labels=3, units=8, dropout=0.0, members=2)
         batch = inputs(RNG.random((4, 6, 5)), [6, 6, 2, 1])
-        opinions = opinions_of(model).predict_on_batch(batch)
+        member_predictions = member_predictions_of(model).predict_on_batch(batch)
         for temperature in (1.0, 3.0):
             model.get_layer(FUSE).temperature.assign(temperature)
-            expected = opinions.prod(axis=1) ** (0.5 / temperature)
+            expected = member_predictions.prod(axis=1) ** (0.5 / temperature)
             expected /= expected.sum(axis=1, keepdims=True)
             np.testing.assert_allclose(model.predict_on_batch(batch), expected, atol=1e-5)
 
@@ -245,7 +245,7 @@ def test_features_standardized_beforehand_teach_the_same_head(name, tmp_path):
     model = build_head(name, num_features=5, num_labels=3, units=8, dropout=0.5, num_streams=2, members=2)
     features = RNG.random((2, 8, 2, 5)).astype(np.float32)
     standardize(model, features)
-    whole, upper = opinions_of(model), opinions_of_standardized(model)
+    whole, upper = member_predictions_of(model), member_predictions_of_standardized(model)
     same = [a is b for a, b in zip(whole.trainable_variables, upper.trainable_variables, strict=True)]
     assert same and all(same)
     beforehand = inputs(np.stack(standardized(model, features)), [8, 3])

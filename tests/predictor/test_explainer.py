@@ -72,9 +72,9 @@ def squares(*places):
     return frames
 
 
-def explain(classifier, pictures, label="flash"):
-    seconds = np.arange(len(pictures)) / 10
-    return Explainer(classifier).explain_frames(pictures, label=label, source="a.avi", timestamps_seconds=seconds)
+def explain(classifier, images, label="flash"):
+    seconds = np.arange(len(images)) / 10
+    return Explainer(classifier).explain_frames(images, label=label, source="a.avi", timestamps_seconds=seconds)
 
 
 class TestWhatIsKnown:
@@ -82,8 +82,8 @@ class TestWhatIsKnown:
 
     def test_the_frames_and_the_corner_that_carry_the_label_are_found(self):
         # The same square elsewhere in time means nothing to this model
-        pictures = squares((FLASH, 0, 0), (slice(12, 15), 24, 24))
-        result = explain(flash_classifier(pooled_cnn()), pictures)
+        images = squares((FLASH, 0, 0), (slice(12, 15), 24, 24))
+        result = explain(flash_classifier(pooled_cnn()), images)
         assert result.probability > 0.5 and result.importance_kind == "occlusion"
         assert set(np.argsort(-result.importance)[:3]) == {5, 6, 7}
         assert result.importance[FLASH].min() > 0.2
@@ -121,13 +121,13 @@ class TestWhatIsKnown:
 
     def test_other_weights_give_other_reasons(self):
         """The sanity check of Adebayo et al. 2018: reasons that survive random weights are no reasons."""
-        pictures = np.random.default_rng(0).integers(0, 256, (16, 1, 32, 32, 3), np.uint8)
+        images = np.random.default_rng(0).integers(0, 256, (16, 1, 32, 32, 3), np.uint8)
         keras.utils.set_random_seed(0)
         backbone = build_backbone("small_cnn", height=32, width=32, weights="none")
         results = []
         for seed in (1, 2):
             keras.utils.set_random_seed(seed)
-            results.append(explain(classifier_of(backbone), pictures))
+            results.append(explain(classifier_of(backbone), images))
         for name in ("heatmaps", "importance"):
             assert np.corrcoef(*(getattr(result, name).ravel() for result in results))[0, 1] < 0.6
 
@@ -136,10 +136,10 @@ class TestWhatIsKnown:
 def test_every_head_is_explained_also_of_short_and_black_clips(name):
     explainer = Explainer(classifier_of(pooled_cnn(), name, members=2))
     for num_frames in (1, 2, 16):
-        pictures = np.zeros((num_frames, 1, 32, 32, 3), np.uint8)
-        pictures[:, :, 8:, 8:] = np.arange(num_frames)[:, None, None, None, None]
+        images = np.zeros((num_frames, 1, 32, 32, 3), np.uint8)
+        images[:, :, 8:, 8:] = np.arange(num_frames)[:, None, None, None, None]
         seconds = np.arange(num_frames) / 10
-        result = explainer.explain_frames(pictures, label="other", source="a", timestamps_seconds=seconds)
+        result = explainer.explain_frames(images, label="other", source="a", timestamps_seconds=seconds)
         assert result.importance.shape == (num_frames,) and np.isfinite(result.importance).all()
         assert result.heatmaps.shape == (num_frames, 1, 8, 8) and np.isfinite(result.heatmaps).all()
         assert result.heatmaps.min() >= 0 and result.heatmaps.max() in (0, 1)
@@ -152,7 +152,7 @@ def predictor(ramp_model):
 
 @pytest.fixture(scope="module")
 def explainer(predictor):
-    return Explainer(predictor.network)
+    return Explainer(predictor.model)
 
 
 @pytest.fixture(scope="module")
@@ -167,14 +167,14 @@ class TestVideos:
             result = explainer.explain(prediction)
             assert (result.source, result.label) == (str(path), prediction.label)
             assert result.probability == pytest.approx(prediction.probability, abs=1e-6)
-            num_frames = len(result.pictures)
-            assert result.pictures.shape == (num_frames, 2, 32, 32, 3) and result.streams == ("rgb", "motion")
+            num_frames = len(result.images)
+            assert result.images.shape == (num_frames, 2, 32, 32, 3) and result.streams == ("rgb", "motion")
             assert result.timestamps_seconds.shape == result.importance.shape == (num_frames,)
             assert result.heatmaps.shape == (num_frames, 2, 4, 4)
 
     def test_another_label_can_be_asked_for(self, predictor, explainer, ramp_videos):
         prediction = predictor.predict(ramp_videos / "darkens" / "p0_0.avi")
-        results = [explainer.explain(prediction, label=label) for label in predictor.network.labels]
+        results = [explainer.explain(prediction, label=label) for label in predictor.model.labels]
         assert sum(result.probability for result in results) == pytest.approx(1, abs=1e-5)
         np.testing.assert_allclose(results[0].importance, -results[1].importance, atol=1e-3)  # there are two
         with pytest.raises(ActivityError, match="no label 'sleeps'; expected one of brightens, darkens"):
@@ -208,7 +208,7 @@ class TestFigure:
         assert [text.get_text() for text in heat.get_xticklabels()] == [f"{i / 10:.2f} s" for i in best]
         figure.draw_without_rendering()
         for number, image in zip(best, frames.images, strict=True):
-            np.testing.assert_array_equal(image.get_array(), result.pictures[number, 0])
+            np.testing.assert_array_equal(image.get_array(), result.images[number, 0])
             box, bar = image.get_window_extent(), bars.patches[number].get_window_extent()
             assert box.x0 <= (bar.x0 + bar.x1) / 2 <= box.x1
             assert box.width / box.height == pytest.approx(1, rel=0.06)
@@ -223,7 +223,7 @@ class TestFigure:
     @pytest.mark.parametrize("aspect", [0.05, 0.56, 1.78, 30.0])
     def test_any_number_and_shape_fits(self, result, num_frames, aspect):
         places = np.arange(num_frames) % 16
-        some = {name: getattr(result, name)[places] for name in ("pictures", "importance", "heatmaps")}
+        some = {name: getattr(result, name)[places] for name in ("images", "importance", "heatmaps")}
         seconds = np.arange(num_frames) / 10
         figure = explanation_figure(
             dataclasses.replace(result, **some, timestamps_seconds=seconds, aspect=aspect, source="$a$/$^$.avi")

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from activity.config import ClipSpec
-from activity.models.network import Network
+from activity.models.network import InferenceModel
 from activity.predictor.live import Decision, _windows, watch
 from activity.video.capture import Frame
 from activity.video.streams import Seen
 from activity.video.writer import write_video
 
 
-class Brightness(Network):
+class Brightness(InferenceModel):
     """Says whether the pictures of a window are rather bright or dark."""
 
     labels = ("bright", "dark")
@@ -32,10 +32,10 @@ class Brightness(Network):
     def __init__(self, num_frames=8, streams=("rgb",)):
         self.spec = ClipSpec(num_frames=num_frames, height=32, width=32, streams=streams)
 
-    def encode(self, pictures):
-        return pictures.mean(axis=(1, 2), dtype=np.float32)[:, :1]  # (N, 1)
+    def extract_features(self, images):
+        return images.mean(axis=(1, 2), dtype=np.float32)[:, :1]  # (N, 1)
 
-    def judge(self, features, mask):
+    def predict_features(self, features, mask):
         bright = (features[..., 0, 0] * mask).sum(axis=1) / mask.sum(axis=1) / 255  # (B,)
         return np.stack([bright, 1 - bright], axis=1)
 
@@ -94,11 +94,11 @@ def test_a_stream_that_comes_back_is_labelled_afresh(jpeg_server):
 
 
 def test_memory_does_not_grow_with_time():
-    network, rng = Brightness(8, ("rgb", "motion", "closeup")), np.random.default_rng(0)
-    pictures = [rng.integers(0, 255, (32, 32, 3), np.uint8) for _ in range(4)]
-    frames = (Frame(i / 25, 0.0, int(i % 3 == 0), i == 0, Seen(pictures[i % 4], pictures[i % 4][..., 0]))
+    model, rng = Brightness(8, ("rgb", "motion", "closeup")), np.random.default_rng(0)
+    images = [rng.integers(0, 255, (32, 32, 3), np.uint8) for _ in range(4)]
+    frames = (Frame(i / 25, 0.0, int(i % 3 == 0), i == 0, Seen(images[i % 4], images[i % 4][..., 0]))
               for i in range(10**9))  # fmt: skip
-    windows = _windows(network, frames)
+    windows = _windows(model, frames)
     tracemalloc.start()
     try:
         sizes = []
@@ -153,13 +153,13 @@ def test_a_pipe_that_stalls_does_not_keep_it_from_stopping(how, ramp_model, tmp_
 
 HANGING = """
 import sys, time
-import activity.cli.main, activity.predictor.predictor as predictor
-real = predictor.sample_video
+import activity.cli.main, activity.predictor.sources as sources
+real = sources.sample_video
 def sample_video(path, *arguments, **options):
     if path.name == "pipe":
         open(path).read()  # for ever, in C
     return real(path, *arguments, **options)
-predictor.sample_video, predictor.probe = sample_video, lambda path, probe=predictor.probe: probe(sys.argv[3])
+sources.sample_video, sources.probe = sample_video, lambda path, probe=sources.probe: probe(sys.argv[3])
 activity.cli.main.run()
 """
 
@@ -240,8 +240,8 @@ def ffmpeg():
 
 @pytest.fixture
 def h264(ffmpeg):
-    picture = "testsrc=size=1280x720:rate=25"
-    return [ffmpeg, "-re", "-f", "lavfi", "-i", picture, "-c:v", "libx264", "-preset", "ultrafast", "-g", "25"]
+    image = "testsrc=size=1280x720:rate=25"
+    return [ffmpeg, "-re", "-f", "lavfi", "-i", image, "-c:v", "libx264", "-preset", "ultrafast", "-g", "25"]
 
 
 def check_pace(decisions, num=20):

@@ -33,7 +33,7 @@ def ramp_video(path, levels):
 
 
 def test_a_file_gets_the_probabilities_of_the_data_set(predictor, ramp_dataset):
-    expected = evaluate(predictor.network, ramp_dataset, split="test")
+    expected = evaluate(predictor.model, ramp_dataset, split="test")
     for sample, probabilities in zip(expected.samples, expected.scores.probabilities, strict=True):
         prediction = predictor.predict(ramp_dataset.videos_dir / sample.path)
         np.testing.assert_allclose(prediction.probabilities, probabilities, atol=1e-5)
@@ -136,7 +136,7 @@ class TestLimits:
             return sample_video(path, *arguments, **options)
 
         monkeypatch.setattr(predictor_module, "sample_video", hang)
-        two = Predictor(predictor.network, num_threads=2)
+        two = Predictor(predictor.model, num_threads=2)
         began = time.monotonic()
         sources = [ramp_videos / "darkens" / "p0_0.avi", ramp_videos / "darkens" / "p1_0.avi"]
         try:
@@ -163,7 +163,7 @@ def test_memory_does_not_grow_with_the_number_of_videos(predictor, ramp_videos, 
     video = sorted(ramp_videos.glob("*/*.avi"))[0]
     predictor.predict(video)
     num_frames = len(frames)
-    results = Predictor(predictor.network, num_threads=2).predict_many([video] * 40)
+    results = Predictor(predictor.model, num_threads=2).predict_many([video] * 40)
     for done, _ in enumerate(results, 2):
         time.sleep(0.01)  # so that decoding could run ahead
         assert len(frames) <= num_frames * (done + 5)
@@ -211,20 +211,20 @@ class TestLongVideos:
     def test_the_frames_of_a_window_can_be_read_again(self, predictor, tmp_path):
         path = ramp_video(tmp_path / "long.avi", np.tile(np.linspace(40, 200, 40), 5))
         prediction = predictor.predict(path)
-        num_frames, judged = predictor.network.spec.num_frames, []
+        num_frames, predicted = predictor.model.spec.num_frames, []
         assert len(prediction.windows) > 30 / num_frames  # more frames than a chunk holds
         for window in prediction.windows:
-            frames, seconds = read_window(predictor.network, prediction.source, window)
+            frames, seconds = read_window(predictor.model, prediction.source, window)
             assert len(frames) == len(seconds) == num_frames and (np.diff(seconds) >= 0).all()
             assert window.start_seconds == seconds[0] < seconds[-1] <= window.end_seconds
-            judged.append(predictor.network.judge_stacks([predictor.network.extract(frames)])[0])
-        np.testing.assert_allclose(judged, [window.probabilities for window in prediction.windows], atol=1e-6)
+            predicted.append(predictor.model.predict_stacks([predictor.model.extract_stack_features(frames)])[0])
+        np.testing.assert_allclose(predicted, [window.probabilities for window in prediction.windows], atol=1e-6)
 
     def test_the_only_window_of_a_short_video_is_its_stack(self, predictor, tmp_path):
         path = ramp_video(tmp_path / "short.avi", [50, 80, 120])
         (window,) = predictor.predict(path).windows
-        frames, seconds = read_window(predictor.network, str(path), window)
-        stack, sampled = read_stack(path, predictor.network.spec)
+        frames, seconds = read_window(predictor.model, str(path), window)
+        stack, sampled = read_stack(path, predictor.model.spec)
         np.testing.assert_array_equal(frames, stack)
         assert tuple(seconds) == sampled.timestamps_seconds
 
@@ -233,14 +233,14 @@ class TestLongVideos:
         window = predictor.predict(path).windows[-1]
         ramp_video(path, [50, 80])
         with pytest.raises(VideoError, match="long.avi: has changed since it was classified"):
-            read_window(predictor.network, str(path), window)
+            read_window(predictor.model, str(path), window)
         path.unlink()
         with pytest.raises(VideoError, match="long.avi: cannot be opened: No such file"):
-            read_window(predictor.network, str(path), window)
+            read_window(predictor.model, str(path), window)
 
     def test_a_model_of_single_frames_reads_longer_videos_too(self, ramp_model, tmp_path):
         predictor = Predictor.load(ramp_model)
-        predictor.network.clip_seconds = 0.001
+        predictor.model.clip_seconds = 0.001
         prediction = predictor.predict(ramp_video(tmp_path / "a.avi", np.linspace(40, 200, 3)))
         assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
 

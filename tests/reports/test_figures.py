@@ -63,8 +63,8 @@ def test_mistakes_name_what_was_taken_for_what(evaluation, ramp_dataset):
 
 
 def test_without_mistakes_the_least_certain_are_shown(evaluation, ramp_dataset):
-    right = Evaluation(evaluation.samples, Scores(PROBABILITIES, np.array([0, 0, 1, 1]), ("brightens", "darkens")))
-    figure = mistakes_figure(right, ramp_dataset, most=2)
+    correct = Evaluation(evaluation.samples, Scores(PROBABILITIES, np.array([0, 0, 1, 1]), ("brightens", "darkens")))
+    figure = mistakes_figure(correct, ramp_dataset, most=2)
     assert "no mistakes" in figure.get_suptitle()
     assert [axes.get_title(loc="right").split()[0] for axes in figure.axes] == ["0.60", "0.70"]
 
@@ -98,8 +98,8 @@ def test_a_hundred_long_labels_have_room():
 
 
 def test_reliability_shows_bins_and_error():
-    confidences, right = np.array([0.55, 0.6, 0.95, 0.95]), np.array([True, False, True, True])
-    figure = reliability_figure(confidences, right, title="a title")
+    confidences, correct = np.array([0.55, 0.6, 0.95, 0.95]), np.array([True, False, True, True])
+    figure = reliability_figure(confidences, correct, title="a title")
     upper, lower = figure.axes
     assert upper.get_title() == "a title"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
@@ -109,7 +109,7 @@ def test_reliability_shows_bins_and_error():
     assert upper.lines[1].get_xdata() == pytest.approx([0.575, 0.95])
     assert upper.lines[1].get_ydata() == pytest.approx([0.5, 1])
     assert [bar.get_height() for bar in lower.patches] == [2, 2]
-    twice = reliability_figure(confidences, right, before=(np.ones(4), right))
+    twice = reliability_figure(confidences, correct, before=(np.ones(4), correct))
     assert "before: expected calibration error 0.250" in [t.get_text() for t in twice.legends[0].get_texts()]
     assert [bar.get_height() for bar in twice.axes[1].patches] == [4, 2, 2]
 

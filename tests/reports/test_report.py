@@ -157,13 +157,13 @@ def test_segments_are_told_apart(evaluation, page_of, tmp_path):
 
 
 def test_another_segment_of_a_file_that_was_taught_is_named(evaluation, page_of):
-    taught = [f"{content_of(evaluation.samples[0])}_7_9", "9f"]
-    assert "WARNING: 1 of these videos were taught to this model" in page_of(evaluation, about={"taught": taught}).text
+    trained = [f"{content_of(evaluation.samples[0])}_7_9", "9f"]
+    assert "WARNING: 1 of these videos were taught to this model" in page_of(evaluation, about={"taught": trained}).text
 
 
 def test_what_flatters_is_said_on_the_page(evaluation, page_of, ramp_dataset):
-    taught = [content_of(evaluation.samples[0])]
-    assert "WARNING: 1 of these videos were taught to this model" in page_of(evaluation, about={"taught": taught}).text
+    trained = [content_of(evaluation.samples[0])]
+    assert "WARNING: 1 of these videos were taught to this model" in page_of(evaluation, about={"taught": trained}).text
     torn = [dataclasses.replace(s, split="train") if s is evaluation.samples[0] else s for s in ramp_dataset.samples]
     others = [dataclasses.replace(s, split="test") if s.split == "train" else s for s in torn]
     page = page_of(evaluation, dataclasses.replace(ramp_dataset, samples=[*ramp_dataset.samples, *others]))

@@ -74,8 +74,8 @@ class TestAnnotate:
             stream = container.add_stream("mpeg2video", rate=25)
             stream.height, stream.width, stream.pix_fmt = 144, 180, "yuv420p"
             for _ in range(25):
-                picture = av.VideoFrame.from_ndarray(np.full((144, 180, 3), 90, np.uint8), format="rgb24")
-                container.mux(stream.encode(picture))
+                image = av.VideoFrame.from_ndarray(np.full((144, 180, 3), 90, np.uint8), format="rgb24")
+                container.mux(stream.encode(image))
             container.mux(stream.encode())
         prediction = prediction_of(tmp_path / "late.ts", ((0.0, 1.0, "run"),))
         path = annotate(tmp_path / "late.ts", prediction, tmp_path / "a.mp4")

@@ -14,7 +14,7 @@ from activity.models.backbones import build_backbone
 from activity.models.classifier import load_classifier, save_classifier
 from activity.predictor.predictor import Predictor
 from activity.runtimes import exported as runtimes
-from activity.runtimes.exported import ExportedNetwork, choose, load_network, open_encoder
+from activity.runtimes.exported import ExportedModel, choose, load_inference_model, open_extractor
 from activity.runtimes.features import _cache_dirs, extract_features
 
 HERE = [name for name, package in (("openvino", "openvino"), ("onnx", "tf2onnx")) if importlib.util.find_spec(package)]
@@ -26,7 +26,7 @@ def exported(request, ramp_model, tmp_path_factory):
     """A runtime and a model file with its exported network beside it."""
     model = tmp_path_factory.mktemp(request.param) / "ramps.keras"
     shutil.copy(ramp_model, model)
-    load_network(model, runtime=request.param)
+    load_inference_model(model, runtime=request.param)
     return request.param, model
 
 
@@ -39,7 +39,7 @@ def openvino_model(ramp_model, tmp_path):
 @pytest.fixture
 def log(caplog):
     runtimes._say_once.cache_clear()
-    runtimes._last_encoder.clear()
+    runtimes._last_extractor.clear()
     caplog.set_level(logging.INFO, logger="activity.runtimes.exported")
     return caplog
 
@@ -52,15 +52,15 @@ def about(model):
 
 
 def test_every_runtime_gives_the_probabilities_of_keras(exported, ramp_videos, log):
-    runtime, model = exported
+    runtime, model_path = exported
     videos = sorted(ramp_videos.glob("*/*.avi"))[::5]
-    network = load_network(model, runtime=runtime)
-    assert isinstance(network, ExportedNetwork)
+    model = load_inference_model(model_path, runtime=runtime)
+    assert isinstance(model, ExportedModel)
     assert f"computed by {runtime} " in log.text and "float32" in log.text and "exporting" not in log.text
-    keras = load_network(model, runtime="keras")
+    keras = load_inference_model(model_path, runtime="keras")
     for name in ("spec", "labels", "clip_seconds", "threshold"):
-        assert getattr(network, name) == getattr(keras, name)
-    for one, other in zip(Predictor(network).predict_many(videos), Predictor(keras).predict_many(videos), strict=True):
+        assert getattr(model, name) == getattr(keras, name)
+    for one, other in zip(Predictor(model).predict_many(videos), Predictor(keras).predict_many(videos), strict=True):
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
 
 
@@ -79,20 +79,20 @@ def test_neither_keras_nor_other_heavy_libraries_are_imported(exported, ramp_vid
 @needs_openvino
 class TestExportedFolder:
     def test_it_follows_the_model_file(self, openvino_model, log):
-        load_network(openvino_model, runtime="openvino")
+        load_inference_model(openvino_model, runtime="openvino")
         source = about(openvino_model)["source"]
         other = load_classifier(openvino_model)
         other.threshold = 0.75
         save_classifier(other, openvino_model)
-        assert load_network(openvino_model, runtime="openvino").threshold == 0.75
+        assert load_inference_model(openvino_model, runtime="openvino").threshold == 0.75
         assert about(openvino_model)["source"] != source
         assert log.text.count("exporting for openvino, once") == 2
         assert sorted(path.name for path in (openvino_model.parent / "ramps.exported").iterdir()) == ["openvino"]
 
     def test_it_is_made_anew_when_damaged(self, openvino_model, log):
-        load_network(openvino_model, runtime="openvino")
+        load_inference_model(openvino_model, runtime="openvino")
         (openvino_model.parent / "ramps.exported" / "openvino" / "head.xml").write_text("nonsense")
-        assert isinstance(load_network(openvino_model, runtime="openvino"), ExportedNetwork)
+        assert isinstance(load_inference_model(openvino_model, runtime="openvino"), ExportedModel)
         assert "damaged" in log.text and log.text.count("exporting for openvino, once") == 2
 
     def test_where_it_cannot_be_kept_it_serves_this_run(self, openvino_model, ramp_videos, log):
@@ -104,8 +104,8 @@ class TestExportedFolder:
     def test_one_that_computes_something_else_is_refused(self, openvino_model, monkeypatch, log):
         monkeypatch.setattr(runtimes, "_TOLERANCE", -1.0)
         with pytest.raises(ActivityError, match="openvino cannot compute .* features differ from those of Keras"):
-            load_network(openvino_model, runtime="openvino")
-        assert load_network(openvino_model, runtime="auto").name  # a Keras model has one
+            load_inference_model(openvino_model, runtime="openvino")
+        assert load_inference_model(openvino_model, runtime="auto").name  # a Keras model has one
         assert "openvino is not used: its features differ" in log.text and "computed by keras" in log.text
         assert not list((openvino_model.parent / "ramps.exported").iterdir())
 
@@ -123,10 +123,10 @@ class TestExportedFolder:
 
 def test_a_file_that_is_no_model_is_told_as_ever(tmp_path):
     with pytest.raises(ModelFileError, match="none.keras: no such model file"):
-        load_network(tmp_path / "none.keras")
+        load_inference_model(tmp_path / "none.keras")
     (tmp_path / "text.keras").write_text("hello")
     with pytest.raises(ModelFileError, match="not a model file, or cut off"):
-        load_network(tmp_path / "text.keras")
+        load_inference_model(tmp_path / "text.keras")
 
 
 # === Choice ===
@@ -169,9 +169,9 @@ def test_without_an_exporter_keras_computes(openvino_model, monkeypatch, log):
     monkeypatch.setattr(runtimes, "_installed", lambda name: name == "onnx")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ActivityError, match="onnx cannot compute this network: to export, it needs tf2onnx"):
-        load_network(openvino_model, runtime="onnx")
+        load_inference_model(openvino_model, runtime="onnx")
     monkeypatch.setattr(runtimes, "_check_exporter", lambda runtime: 1 / 0)
-    assert load_network(openvino_model).name
+    assert load_inference_model(openvino_model).name
     assert "onnx is not used: division by zero" in log.text and "computed by keras" in log.text
 
 
@@ -197,6 +197,6 @@ def test_features_by_openvino_share_the_cache_with_keras_but_not_in_bfloat16(ram
 
 def test_a_few_pictures_are_not_worth_an_export(cnn_weights, log, tmp_path):
     backbone = build_backbone("small_cnn", height=32, width=32, weights=str(cnn_weights))
-    encode = open_encoder(backbone, "auto", num_pictures=8, cache_dir=tmp_path)
-    assert encode(np.zeros((8, 32, 32, 3), np.uint8)).shape == (8, 128)
+    extract_features = open_extractor(backbone, "auto", num_images=8, cache_dir=tmp_path)
+    assert extract_features(np.zeros((8, 32, 32, 3), np.uint8)).shape == (8, 128)
     assert "computed by keras" in log.text and not list(tmp_path.iterdir())

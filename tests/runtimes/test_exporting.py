@@ -38,9 +38,9 @@ def write_model(path, *, head="segments", streams=("rgb", "motion"), size=32, ba
     spec = ClipSpec(num_frames=5, height=size, width=size, streams=streams)
     encoder = build_backbone(backbone, height=size, width=size, weights="none")
     options = {"units": 6, "dropout": 0.1, "num_streams": len(streams), "members": members}
-    judge = build_head(head, num_features=encoder.output_shape[-1], num_labels=len(LABELS), **options)
+    predict_features = build_head(head, num_features=encoder.output_shape[-1], num_labels=len(LABELS), **options)
     classifier = ActivityClassifier(
-        encoder, judge, spec=spec, labels=LABELS, clip_seconds=2.0, window_seconds=1.5, threshold=0.25
+        encoder, predict_features, spec=spec, labels=LABELS, clip_seconds=2.0, window_seconds=1.5, threshold=0.25
     )
     return save_classifier(classifier, path)
 

@@ -5,19 +5,21 @@ import pytest
 from activity.errors import ActivityError
 from activity.models.layers import uses_jit
 from activity.training.batches import FeatureBatches
-from activity.training.fitting import LayerwiseAdamW, Stage, _judge, _memory_in_words, accuracy, loss_of_members
+from activity.training.fitting import LayerwiseAdamW, Stage, _memory_in_words, _validate, accuracy, loss_of_members
 
-OPINIONS = np.array([[[0.9, 0.1], [0.4, 0.6]], [[0.2, 0.8], [0.3, 0.7]]], np.float32)  # (2 clips, 2 members, 2 labels)
+MEMBER_PREDICTIONS = np.array(
+    [[[0.9, 0.1], [0.4, 0.6]], [[0.2, 0.8], [0.3, 0.7]]], np.float32
+)  # (2 clips, 2 members, 2 labels)
 LABEL_IDS = np.array([0, 0], np.int32)
 
 
 def test_each_member_is_judged_on_its_own():
-    losses = keras.ops.convert_to_numpy(loss_of_members(LABEL_IDS, OPINIONS))
+    losses = keras.ops.convert_to_numpy(loss_of_members(LABEL_IDS, MEMBER_PREDICTIONS))
     np.testing.assert_allclose(losses, [-np.log([0.9, 0.4]).mean(), -np.log([0.2, 0.3]).mean()], rtol=1e-5)
 
 
 def test_the_accuracy_is_that_of_the_fused_opinions():
-    assert keras.ops.convert_to_numpy(accuracy(LABEL_IDS, OPINIONS)).tolist() == [1, 0]
+    assert keras.ops.convert_to_numpy(accuracy(LABEL_IDS, MEMBER_PREDICTIONS)).tolist() == [1, 0]
     # 0.9 * 0.05 is less than 0.1 * 0.95: a sure member outweighs one that is nearly as sure
     close = np.array([[[0.9, 0.1], [0.05, 0.95]]], np.float32)
     assert keras.ops.convert_to_numpy(accuracy(np.array([0]), close)).tolist() == [0]
@@ -28,19 +30,21 @@ def test_what_fills_up_the_last_batch_is_not_judged():
     inputs = {"features": keras.Input((1, 1, 4), name="features"), "mask": keras.Input((1,), dtype="bool", name="mask")}
     model = keras.Model(inputs, keras.layers.Reshape((2, 2))(keras.layers.Softmax()(inputs["features"])))
     model.jit_compile = uses_jit()
-    scores, waited = _judge(model, FeatureBatches(features, label_ids, num_frames=1, batch_size=4))
-    opinions = np.exp(features[:, 0, 0]) / np.exp(features[:, 0, 0]).sum(axis=-1, keepdims=True)
-    opinions = opinions.reshape(5, 2, 2)
-    expected = float(keras.ops.mean(loss_of_members(np.array(label_ids), opinions)))
+    scores, waited = _validate(model, FeatureBatches(features, label_ids, num_frames=1, batch_size=4))
+    member_predictions = np.exp(features[:, 0, 0]) / np.exp(features[:, 0, 0]).sum(axis=-1, keepdims=True)
+    member_predictions = member_predictions.reshape(5, 2, 2)
+    expected = float(keras.ops.mean(loss_of_members(np.array(label_ids), member_predictions)))
     assert scores["val_loss"] == pytest.approx(expected, rel=1e-5)
-    assert scores["val_accuracy"] == pytest.approx(float(keras.ops.mean(accuracy(np.array(label_ids), opinions))))
+    assert scores["val_accuracy"] == pytest.approx(
+        float(keras.ops.mean(accuracy(np.array(label_ids), member_predictions)))
+    )
     assert waited >= 0
 
 
 def test_a_stage_tells_its_time_and_the_share_of_waiting():
     row = {"loss": 0.5, "accuracy": 0.9, "seconds": 2.0, "waiting_seconds": 0.5}
     stage = Stage("head", [{"epoch": 0.0, **row}, {"epoch": 1.0, **row}])
-    assert stage.waiting_share == 0.25
+    assert stage.waiting_fraction == 0.25
     assert stage.as_text().endswith("2 epochs; training loss 0.500, accuracy 0.900; 4.0 s, 25% of it waiting for data")
 
 

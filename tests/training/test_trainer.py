@@ -16,7 +16,7 @@ from activity.errors import ActivityError, DatasetError
 from activity.evaluation.evaluator import evaluate
 from activity.files import read_csv
 from activity.models.backbones import build_backbone
-from activity.models.heads import opinions_of
+from activity.models.heads import member_predictions_of
 from activity.training import checkpoint, fitting
 from activity.training.batches import ClipBatches
 from activity.training.checkpoint import Checkpoint
@@ -36,8 +36,8 @@ class TestFrozenBackbone:
         for before, after in zip(fresh.get_weights(), ramp_run.classifier.backbone.get_weights(), strict=True):
             np.testing.assert_array_equal(before, after)
         cached = list((ramp_dataset.dataset_dir / "features").glob("small_cnn-*/*.npy"))
-        taught = [sample for sample in ramp_dataset.samples if sample.split != "test"]
-        assert len(cached) >= len(taught)
+        trained = [sample for sample in ramp_dataset.samples if sample.split != "test"]
+        assert len(cached) >= len(trained)
 
     def test_the_same_seed_gives_the_same_weights(self, ramp_dataset, frozen_config, tmp_path):
         def weights(seed, name):
@@ -60,7 +60,7 @@ class TestFrozenBackbone:
             for number, samples in enumerate((ramp_dataset.samples, wrong))
         ]
         assert runs[0].history[-1]["val_loss"] != runs[1].history[-1]["val_loss"]
-        for a, b in zip(*(opinions_of(run.classifier.head).get_weights() for run in runs), strict=True):
+        for a, b in zip(*(member_predictions_of(run.classifier.head).get_weights() for run in runs), strict=True):
             np.testing.assert_array_equal(a, b)
 
     def test_the_step_is_traced_once_also_where_the_last_batch_is_not_full(
@@ -70,10 +70,10 @@ class TestFrozenBackbone:
             pytest.skip("counts the graphs of TensorFlow")
         traced, loss = [], fitting.loss_of_members
 
-        def spy(label_ids, opinions):
-            if not isinstance(opinions, np.ndarray):  # those of validation are
-                traced.append(opinions.shape)
-            return loss(label_ids, opinions)
+        def spy(label_ids, member_predictions):
+            if not isinstance(member_predictions, np.ndarray):  # those of validation are
+                traced.append(member_predictions.shape)
+            return loss(label_ids, member_predictions)
 
         monkeypatch.setattr(fitting, "loss_of_members", spy)
         assert len(ramp_dataset.split("train")) % 5
@@ -209,8 +209,8 @@ class TestOtherStages:
         run = train(ramp_dataset, config, work_dir=tmp_path)
         assert [row["stage"] for row in run.history] == ["scratch"]
         keras.utils.set_random_seed(config.seed)
-        untaught = build_classifier(ramp_dataset, config)
-        for a, b in zip(untaught.backbone.get_weights(), run.classifier.backbone.get_weights(), strict=True):
+        untrained = build_classifier(ramp_dataset, config)
+        for a, b in zip(untrained.backbone.get_weights(), run.classifier.backbone.get_weights(), strict=True):
             assert not np.array_equal(a, b)
 
     def test_fine_tuning_nothing_pretrained_is_refused(self, ramp_dataset, tmp_path):
@@ -292,5 +292,5 @@ class TestSegments:
         assert run.classifier.clip_seconds == 2.0  # the longest segment, not the film
         known = {name: run.classifier.record[name] for name in ("taught", "held_out")}
         assert sorted(known["taught"] + known["held_out"]) == sorted(map(content_of, dataset.samples))  # one by one
-        taught = evaluate(run.classifier, dataset, split="train", runtime="keras")
-        assert taught.scores.accuracy > 0.8
+        trained = evaluate(run.classifier, dataset, split="train", runtime="keras")
+        assert trained.scores.accuracy > 0.8

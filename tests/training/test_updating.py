@@ -17,7 +17,7 @@ from activity.errors import ActivityError, DatasetError, ModelFileError
 from activity.models.classifier import load_classifier, save_classifier
 from activity.predictor.predictor import Predictor
 from activity.training.trainer import build_classifier, train
-from activity.training.updating import Comparison, update, widen
+from activity.training.updating import Comparison, expand_labels, update
 from activity.video.writer import write_video
 
 
@@ -60,7 +60,7 @@ def forgetful(ramp_run, grown, tmp_path_factory):
     return update(ramp_run.classifier, grown, work_dir=work_dir, scheme="new-only", learning_rate=5e-3)
 
 
-def untaught(run, dataset, **changes):
+def untrained(run, dataset, **changes):
     """A classifier of another recipe, with the backbone of a run."""
     config = dataclasses.replace(recipe_of(run), **changes)
     keras.utils.set_random_seed(0)
@@ -73,21 +73,23 @@ def recipe_of(run):
     return TrainConfig(**run.classifier.record["training"])
 
 
-class TestWiden:
+class TestExpandLabels:
     def test_the_old_labels_stay_what_they_were_to_each_other(self, ramp_run, ramp_dataset):
-        old = untaught(ramp_run, ramp_dataset)  # of a taught one, some of the probabilities are too close to 0
-        new = widen(old, ramp_dataset, ["waves", "glows"])
+        old = untrained(ramp_run, ramp_dataset)  # of a taught one, some of the probabilities are too close to 0
+        new = expand_labels(old, ramp_dataset, ["waves", "glows"])
         assert new.labels == ("brightens", "darkens", "waves", "glows")
         features = np.random.default_rng(0).random((5, 6, 2, old.backbone.output_shape[-1]), np.float32)
-        before, after = (model.judge(features, np.ones((5, 6), bool)) for model in (old, new))  # (5, 2), (5, 4)
+        before, after = (
+            model.predict_features(features, np.ones((5, 6), bool)) for model in (old, new)
+        )  # (5, 2), (5, 4)
         np.testing.assert_allclose(after[:, 0] / after[:, 1], before[:, 0] / before[:, 1], rtol=1e-4)
         assert not np.allclose(before, 0.5, atol=0.05) and (after[:, 2:] > 0).all()
         assert (new.temperature, new.threshold, new.clip_seconds) == (old.temperature, old.threshold, old.clip_seconds)
 
     @pytest.mark.parametrize("head", ["lstm", "attention"])
     def test_every_other_weight_is_copied(self, ramp_run, ramp_dataset, frozen_config, head):
-        old = untaught(ramp_run, ramp_dataset, head=head, units=2)  # as many units as labels
-        new = widen(old, ramp_dataset, ["glows"])
+        old = untrained(ramp_run, ramp_dataset, head=head, units=2)  # as many units as labels
+        new = expand_labels(old, ramp_dataset, ["glows"])
         kept = [(np.asarray(a), np.asarray(b)) for a, b in zip(old.head.weights, new.head.weights, strict=True)]
         for a, b in kept:
             np.testing.assert_array_equal(a, b[..., :2] if a.shape != b.shape else b)
@@ -95,7 +97,7 @@ class TestWiden:
         assert sum(a.shape != b.shape for a, b in kept) == 2 * num_heads  # kernel and bias of each
 
     def test_without_new_labels_nothing_changes(self, ramp_run, ramp_dataset):
-        old, new = ramp_run.classifier, widen(ramp_run.classifier, ramp_dataset, [])
+        old, new = ramp_run.classifier, expand_labels(ramp_run.classifier, ramp_dataset, [])
         for a, b in zip(old.get_weights(), new.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -103,7 +105,7 @@ class TestWiden:
         model = load_classifier(ramp_model)
         model.record["training"]["head"] = "gru"
         with pytest.raises(ModelFileError, match="not that of the recipe in its record; train it again"):
-            widen(model, ramp_dataset, ["glows"])
+            expand_labels(model, ramp_dataset, ["glows"])
 
 
 class TestReplay:

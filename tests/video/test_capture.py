@@ -44,7 +44,7 @@ def test_a_file_gives_the_frames_that_are_due(write_counting_video):
     video = write_counting_video("a.avi", 20, frames_per_second=10)
     frames = captured(str(video), rate=5.0)
     assert [round(frame.seconds, 3) for frame in frames] == [round(0.2 * i, 3) for i in range(10)]
-    assert [frame.seen.picture[0, 0, 0] for frame in frames] == list(range(0, 20, 2))
+    assert [frame.seen.image[0, 0, 0] for frame in frames] == list(range(0, 20, 2))
     assert [frame.starts for frame in frames] == [True] + [False] * 9
 
 
@@ -63,7 +63,7 @@ def test_a_file_that_is_being_written_is_read_as_it_grows(write_counting_video, 
     writer.start()
     frames = captured(str(growing), rate=25.0, timeout_seconds=1.5)
     writer.join()
-    assert [frame.seen.picture[0, 0, 0] for frame in frames] == list(range(100))
+    assert [frame.seen.image[0, 0, 0] for frame in frames] == list(range(100))
     assert frames[-1].arrived - frames[0].arrived > 0.5
     assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
 
@@ -76,7 +76,7 @@ def test_a_pipe_is_followed_as_it_comes(write_counting_video, tmp_path):
     writer.start()
     frames = captured(str(tmp_path / "pipe"), rate=25.0)
     writer.join()
-    assert [frame.seen.picture[0, 0, 0] for frame in frames] == list(range(50))
+    assert [frame.seen.image[0, 0, 0] for frame in frames] == list(range(50))
 
 
 @pytest.mark.parametrize("written_late", [False, True])

@@ -101,9 +101,9 @@ def turn(mp4, degrees):
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_rotation_is_honoured(tmp_path, degrees):
-    picture = np.zeros((32, 64, 3), np.uint8)
-    picture[:16, :32] = (200, 30, 30)  # the top left is red
-    write_video(tmp_path / "straight.mp4", [picture] * 3, frames_per_second=10)
+    image = np.zeros((32, 64, 3), np.uint8)
+    image[:16, :32] = (200, 30, 30)  # the top left is red
+    write_video(tmp_path / "straight.mp4", [image] * 3, frames_per_second=10)
     (tmp_path / "turned.mp4").write_bytes(turn((tmp_path / "straight.mp4").read_bytes(), degrees))
     straight, turned = read_frames(tmp_path / "straight.mp4"), read_frames(tmp_path / "turned.mp4")
     np.testing.assert_array_equal(turned, np.rot90(straight, -degrees // 90, axes=(1, 2)))

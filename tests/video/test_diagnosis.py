@@ -61,12 +61,12 @@ def test_a_file_of_this_machine_is_not_shown_by_another(tmp_path):
 def test_a_name_of_a_picture_is_not_a_sequence(tmp_path):
     for number in (1, 2, 3):
         cv2.imwrite(str(tmp_path / f"a{number:03}.png"), np.full((32, 32, 3), 50 * number, np.uint8))
-    picture = (tmp_path / "a001.png").read_bytes()
+    image = (tmp_path / "a001.png").read_bytes()
     for name in ("a%03d.png", "a%*.png"):
-        (tmp_path / name).write_bytes(picture)
+        (tmp_path / name).write_bytes(image)
         with pytest.raises(VideoError, match=r"a name with % may stand for a sequence of pictures; rename it"):
             read_frames(tmp_path / name)
-    (tmp_path / "50%.png").write_bytes(picture)
+    (tmp_path / "50%.png").write_bytes(image)
     assert len(read_frames(tmp_path / "50%.png")) == 1
 
 

@@ -142,10 +142,10 @@ def flag(height, width):
 @pytest.mark.parametrize("upright", [False, True])
 @pytest.mark.parametrize("factor", [1, 2, 4])
 def test_resize_modes(resize, expected, upright, factor):
-    picture = flag(16 * factor, 32 * factor)
+    image = flag(16 * factor, 32 * factor)
     if upright:
-        picture = np.ascontiguousarray(picture.swapaxes(0, 1))
-    resized = resize_frame(picture, tiny(resize=resize))
+        image = np.ascontiguousarray(image.swapaxes(0, 1))
+    resized = resize_frame(image, tiny(resize=resize))
     if upright:
         resized = resized.swapaxes(0, 1)
     row = np.concatenate([[colour] * count for colour, count in expected])  # (16, 3)

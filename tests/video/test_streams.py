@@ -6,7 +6,7 @@ from activity.config import ClipSpec
 from activity.video.sampling import read_stack
 from activity.video.streams import (
     aligned_difference,
-    as_picture,
+    as_image,
     compared_frames,
     cut_square,
     gap_frames,
@@ -22,11 +22,11 @@ SCENERY = cv2.normalize(SCENERY, None, 0, 255, cv2.NORM_MINMAX)
 
 def view(x, y, figure=None):
     """What a camera at `(x, y)` sees of the scenery, `(160, 200)` grey, with a bright square of 12 pixels in it."""
-    picture = SCENERY[y : y + 160, x : x + 200].copy()
+    image = SCENERY[y : y + 160, x : x + 200].copy()
     if figure:
         left, top = figure
-        picture[top : top + 12, left : left + 12] = 255
-    return picture
+        image[top : top + 12, left : left + 12] = 255
+    return image
 
 
 def spec(**fields):
@@ -43,7 +43,7 @@ def test_frames_that_are_compared_lie_80_ms_apart(rate, gap):
 
 
 def test_a_difference_keeps_its_sign_and_saturates():
-    assert as_picture(np.array([0.0, 1, -1, 60, -60, 100, -100])).tolist() == [128, 130, 126, 248, 8, 255, 0]
+    assert as_image(np.array([0.0, 1, -1, 60, -60, 100, -100])).tolist() == [128, 130, 126, 248, 8, 255, 0]
 
 
 def test_the_movement_of_the_camera_is_taken_out():
@@ -100,9 +100,9 @@ def test_where_nothing_moves_the_middle_is_shown():
 
 
 def test_a_square_is_cut_out_and_its_rim_fills_what_lies_outside():
-    picture = np.zeros((100, 100, 3), np.uint8)
-    picture[40:60, 40:60] = 255
-    cut = cut_square(picture, (50, 50, 20), 32, 32)
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[40:60, 40:60] = 255
+    cut = cut_square(image, (50, 50, 20), 32, 32)
     assert cut.shape == (32, 32, 3) and (cut[2:-2, 2:-2] == 255).all()
     outside = cut_square(np.full((50, 50, 3), 77, np.uint8), (0, 0, 40), 16, 24)
     assert outside.shape == (16, 24, 3) and (outside == 77).all()
@@ -136,7 +136,7 @@ def test_motion_is_the_change_since_80_ms_ago(walk):
     for frame, seconds in zip(stack, sampled.timestamps_seconds, strict=True):
         before = max(0, round(seconds * 25) - 2)  # at the start: in the first 80 ms
         change = every[before + 2, 0].astype(np.float32) - every[before, 0]
-        np.testing.assert_array_equal(frame[1], as_picture(change))
+        np.testing.assert_array_equal(frame[1], as_image(change))
 
 
 @pytest.mark.parametrize(

@@ -170,9 +170,9 @@ def with_sound(path, codec="aac", seconds=2.0, rate=25, video_first=0):
         sound = container.add_stream(codec, rate=44100 if codec != "libopus" else 48000)
         sound.layout = "mono"
         for i in range(int(seconds * rate)):
-            picture = av.VideoFrame.from_ndarray(gradient(shift=i), format="rgb24")
-            picture.pts = i + video_first
-            container.mux(video.encode(picture))
+            image = av.VideoFrame.from_ndarray(gradient(shift=i), format="rgb24")
+            image.pts = i + video_first
+            container.mux(video.encode(image))
         size = sound.codec_context.frame_size or 1024
         for i in range(int(seconds * sound.rate / size)):
             tone = np.sin(np.arange(i * size, (i + 1) * size) * 0.1)
