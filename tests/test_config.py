@@ -53,7 +53,8 @@ def test_impossible_train_configs(fields, message):
 @pytest.mark.parametrize("size", [16, 1024])
 @pytest.mark.parametrize("rate", [None, 0.01, 1000])
 def test_limits_are_allowed(num_frames, size, rate):
-    ClipSpec(num_frames=num_frames, height=size, width=size, frames_per_second=rate)
+    spec = ClipSpec(num_frames=num_frames, height=size, width=size, frames_per_second=rate)
+    assert (spec.num_frames, spec.height, spec.width, spec.frames_per_second) == (num_frames, size, size, rate)
 
 
 @pytest.mark.parametrize("config", [ClipSpec(frames_per_second=12.5, resize=RESIZE_MODES[1]), TrainConfig(head="gru")])

@@ -18,11 +18,22 @@ def test_gpu_names_are_those_of_the_backend():
         assert len(names) == len(tf.config.list_physical_devices("GPU"))
 
 
-def test_preparing_late_does_no_harm():
-    keras.ops.ones(3) + 1
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it is TensorFlow that takes all memory")
+def test_preparing_late_does_no_harm(monkeypatch):
+    import tensorflow as tf
+
+    asked = []
+
+    def refuse(gpu, enable):
+        asked.append((gpu, enable))
+        raise RuntimeError("Physical devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"{kind}:0"])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", refuse)
     prepare_gpus.cache_clear()
     prepare_gpus()
     prepare_gpus()
+    assert asked == [("GPU:0", True)]
 
 
 def test_a_gradient_is_the_slope_of_a_function():

@@ -1,3 +1,5 @@
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -25,12 +27,21 @@ def test_the_accuracy_is_that_of_the_fused_opinions():
     assert keras.ops.convert_to_numpy(accuracy(np.array([0]), close)).tolist() == [0]
 
 
+class SlowBatches(FeatureBatches):
+    seconds_per_batch = 0.2
+
+    def epoch(self, number):
+        for batch in super().epoch(number):
+            time.sleep(self.seconds_per_batch)
+            yield batch
+
+
 def test_what_fills_up_the_last_batch_is_not_judged():
     features, label_ids = np.random.default_rng(0).random((5, 1, 1, 4), np.float32), [0, 1, 1, 0, 1]
     inputs = {"features": keras.Input((1, 1, 4), name="features"), "mask": keras.Input((1,), dtype="bool", name="mask")}
     model = keras.Model(inputs, keras.layers.Reshape((2, 2))(keras.layers.Softmax()(inputs["features"])))
     model.jit_compile = uses_jit()
-    scores, waited = _validate(model, FeatureBatches(features, label_ids, num_frames=1, batch_size=4))
+    scores, waited = _validate(model, SlowBatches(features, label_ids, num_frames=1, batch_size=4))
     member_predictions = np.exp(features[:, 0, 0]) / np.exp(features[:, 0, 0]).sum(axis=-1, keepdims=True)
     member_predictions = member_predictions.reshape(5, 2, 2)
     expected = float(keras.ops.mean(loss_of_members(np.array(label_ids), member_predictions)))
@@ -38,7 +49,7 @@ def test_what_fills_up_the_last_batch_is_not_judged():
     assert scores["val_accuracy"] == pytest.approx(
         float(keras.ops.mean(accuracy(np.array(label_ids), member_predictions)))
     )
-    assert waited >= 0
+    assert 0.5 * SlowBatches.seconds_per_batch < waited < 60  # for the first batch nothing else is done meanwhile
 
 
 def test_a_stage_tells_its_time_and_the_share_of_waiting():

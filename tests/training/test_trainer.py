@@ -161,9 +161,10 @@ class TestFrozenBackbone:
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 32, limits[1]))  # of 64 stacks
         config = TrainConfig(backbone="small_cnn", units=4, epochs=1, batch_size=4)
         try:
-            train(ramp_dataset, config, work_dir=tmp_path)
+            run = train(ramp_dataset, config, work_dir=tmp_path)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert len(run.history) == 1 and np.isfinite(run.history[0]["loss"])
 
     def test_without_resume_an_old_run_is_replaced(self, ramp_dataset, frozen_config, tmp_path):
         config = dataclasses.replace(frozen_config, epochs=1)
