@@ -119,7 +119,7 @@ def _jpeg_server(*connections, seconds_per_frame=0.02, level=lambda index: 10 + 
 
 @pytest.fixture
 def jpeg_server():
-    """A function that serves pictures on loopback while its block lasts, and gives the URL."""
+    """A function that serves images on loopback while its block lasts, and gives the URL."""
     return _jpeg_server
 
 

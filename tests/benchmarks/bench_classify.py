@@ -77,7 +77,7 @@ def main():
         print(
             f"{arguments.long.name}: {prediction.duration_seconds:.0f} s of video in {seconds:.1f} s "
             f"({prediction.duration_seconds / seconds:.1f} times as fast as it plays), {len(prediction.windows)} "
-            f"windows, {num_images} pictures through the backbone, peak memory {before:.0f} -> {peak:.0f} MB"
+            f"windows, {num_images} images through the backbone, peak memory {before:.0f} -> {peak:.0f} MB"
         )
 
 

@@ -23,7 +23,7 @@ from activity.video.writer import write_video
 
 
 def make_clips(folder, num_clips, *, num_frames, height, width):
-    """Videos of a noise picture that is panned, each along another way, in two classes."""
+    """Videos of a noise image that is panned, each along another way, in two classes."""
     rng = np.random.default_rng(0)
     scene = cv2.GaussianBlur(rng.integers(0, 256, (2 * height, 2 * width, 3), dtype=np.uint8), (0, 0), 3)
     scene = cv2.normalize(scene, None, 0, 255, cv2.NORM_MINMAX)

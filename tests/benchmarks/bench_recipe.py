@@ -6,7 +6,7 @@ DATASET is a folder made by `activity preprocess`, FOLDS as for `activity cross-
 seeds with their standard errors over the folds, in brackets the baseline, and seconds a run; --out also draws it.
 
 `streams` is the default recipe on some of the streams. `training` and `heads` change one thing at a time in a recipe
-that is quicker to teach: one member, on the stream `closeup` alone.
+that is quicker to train: one member, on the stream `closeup` alone.
 """
 
 import argparse

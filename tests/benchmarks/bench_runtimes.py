@@ -1,4 +1,4 @@
-"""Pictures a second of a backbone by each runtime, in turn, and whether a model gives the same labels by all of them.
+"""Images per second of a backbone by each runtime, in turn, and whether a model gives the same labels by all of them.
 
 python tests/benchmarks/bench_runtimes.py [--backbone mobilenet_v2] [--size 224] [--batch 32] [--rounds 15]
 python tests/benchmarks/bench_runtimes.py --model MODEL.keras --videos FOLDER_OR_FILE ...
@@ -53,7 +53,7 @@ def time_backbone(backbone, runtimes, arguments):
                 difference = np.abs(features - expected).max() / np.abs(expected).max()
                 print(f"{name:14} features differ by at most {difference:.1e} of the largest")
     print(f"\n{backbone.name}, {' x '.join(map(str, shape))} uint8, {arguments.rounds} rounds")
-    print(f"{'runtime':14} {'pictures/s':>10} {'to keras':>9}   (median of the ratios within a round)")
+    print(f"{'runtime':14} {'images/s':>10} {'to keras':>9}   (median of the ratios within a round)")
     for name, taken in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(seconds["keras"], taken, strict=True))
         print(f"{name:14} {arguments.batch / statistics.median(taken):10.0f} {ratio:9.2f}")

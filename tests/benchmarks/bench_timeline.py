@@ -1,9 +1,9 @@
-"""How well a timeline finds what happens when: clips joined to long videos, judged by models that never saw the group.
+"""How well a timeline finds what happens when: clips joined to long videos, predicted by models that never saw the group.
 
 python tests/benchmarks/bench_timeline.py DATASET:FOLDS [--seed 0] [--runtime auto]
 
 DATASET is a folder made by `activity preprocess`, FOLDS as for `activity cross-validate`. For each fold a model is
-taught all others, and the clips of each group in the fold become one video, in random order, so that the boundaries
+trained on all others, and the clips of each group in the fold become one video, in random order, so that the boundaries
 are known. Prints frame accuracy and segment F1 at 50 % overlap (Lea et al. 2017) of each video and their means, and the
 same for windows as long as the longest clip of training instead of a short one.
 """
