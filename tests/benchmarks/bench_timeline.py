@@ -1,4 +1,4 @@
-"""How well a timeline finds what happens when: clips joined to long videos, predicted by models that never saw the group.
+"""How well a timeline finds what happens when: clips joined to long videos, by models that never saw the group.
 
 python tests/benchmarks/bench_timeline.py DATASET:FOLDS [--seed 0] [--runtime auto]
 
