@@ -223,7 +223,7 @@ def _signed_root(x: Any, root_of: float) -> Any:
     return x / ((abs(x) + root_of) ** 0.5 + root_of**0.5)
 
 
-@keras.saving.register_keras_serializable(package="activity")
+@keras.saving.register_keras_serializable(package="activity", name="Opinions")  # as model files call it
 class MemberPredictions(_EndsMask):
     """The probabilities of M members, each `(batch, ..., C)`, as one `(batch, M, ..., C)`."""
 
