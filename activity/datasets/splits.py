@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,11 +37,9 @@ def assign_splits(samples: Sequence[Sample], *, seed: int = 0) -> list[Sample]:
     if with_split:
         check_leaks(samples)
     else:
-        if all(sample.group == sample.path for sample in samples):
-            _logger.warning(
-                "no groups known: each video counts as its own. If several show the same person or recording, the "
-                "score will flatter; add a 'group' column in a manifest.csv to keep such clips together"
-            )
+        audit = audit_leaks(samples)
+        if not audit.groups_known:
+            _logger.warning("%s; add a 'group' column in a manifest.csv to keep such videos together", audit.on_groups)
         result = hold_out(result, "test", 5, seed)
     if not any(sample.split == "val" for sample in result):
         result = hold_out(result, "val", 5, seed)
@@ -150,7 +149,7 @@ def assign_folds(samples: Sequence[Sample], folds: str, *, seed: int = 0) -> lis
     else:
         columns = ", ".join(samples[0].extra) or "none"
         raise DatasetError(f"the manifest has no column '{folds}'; expected a number, groups, or one of: {columns}")
-    check_leaks(dataclasses.replace(s, split=f"fold {fold}") for s, fold in zip(samples, assigned, strict=True))
+    check_leaks(samples, [f"fold {fold}" for fold in assigned])
     if len(set(assigned)) < 2:
         raise DatasetError(f"cross-validation needs two or more folds, '{folds}' gives {len(set(assigned))}")
     return assigned
@@ -169,16 +168,93 @@ def _group_folds(labels: Sequence[str], groups: Sequence[str], num_folds: int, s
         return [set(fold.tolist()) for _, fold in splitter.split(labels, labels, [ranks[group] for group in groups])]
 
 
-def check_leaks(samples: Iterable[Sample]) -> None:
-    """Raise `DatasetError` naming the groups that stand in more than one split."""
-    splits = defaultdict(set)
-    for sample in samples:
-        splits[sample.group].add(sample.split)
-    leaks = sorted(group for group, found in splits.items() if len(found) > 1)
-    if leaks:
-        first = leaks[0]
-        count = "1 group stands" if len(leaks) == 1 else f"{len(leaks)} groups stand"
-        raise DatasetError(
-            f"{count} in more than one split, so the score would flatter: {name_some(leaks)} "
-            f"({first}: {', '.join(sorted(splits[first]))}); every group must keep to one split"
-        )
+# === Leaks ===
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakAudit:
+    """Findings on whether a score can be believed: what the data that it is computed on share with training data.
+
+    Attributes:
+        num_videos: that are scored.
+        num_groups: of these videos.
+        num_split_groups: of these groups, how many appear in more than one split (or fold).
+        groups_known: whether groups were given; without, each video counts as its own.
+        num_trained: of these videos, how many the model was trained with, found by their content.
+        examples: names of the groups that appear in more than one split, for a message.
+    """
+
+    num_videos: int
+    num_groups: int
+    num_split_groups: int
+    groups_known: bool
+    num_trained: int = 0
+    examples: str = ""
+
+    @property
+    def on_groups(self) -> str:
+        """One sentence on groups: split across splits, unknown, or disjoint."""
+        if self.num_split_groups:
+            verb = "group appears" if self.num_split_groups == 1 else "groups appear"
+            return f"{self.num_split_groups} {verb} in more than one split: the score will be too optimistic"
+        if self.groups_known:
+            return "groups are disjoint: no person or recording, as they name them, appears in more than one split"
+        several = "if several show one person or recording, the score will be too optimistic"
+        return f"no groups known, each video counts as its own: {several}"
+
+    @property
+    def on_videos(self) -> str:
+        """One sentence on videos of the training set among those that are scored; empty if there are none."""
+        if not self.num_trained:
+            return ""
+        count = f"{self.num_trained} of these {self.num_videos} videos"
+        return f"{count} were used to train this model: the score will be too optimistic"
+
+    def sentences(self) -> list[str]:
+        """All findings as sentences for a page, the leaks marked as warnings."""
+        groups = f"{self.on_groups[0].upper()}{self.on_groups[1:]}."
+        lines = [f"WARNING: {groups}" if self.num_split_groups else groups]
+        return lines + [f"WARNING: {line}." for line in [self.on_videos] if line]
+
+
+def audit_leaks(
+    samples: Sequence[Sample],
+    part_of: Sequence[str] | None = None,
+    *,
+    scored: Sequence[Sample] | None = None,
+    trained: Iterable[str] = (),
+) -> LeakAudit:
+    """Find what makes a score too optimistic: groups in several splits, and training videos among the scored ones.
+
+    Of a split of a data set: `audit_leaks(dataset.samples, scored=dataset.split("test"), trained=...)`; of a
+    cross-validation: `audit_leaks(samples, folds)`; of all splits: `audit_leaks(dataset.samples)`.
+
+    Args:
+        samples: all of the data set.
+        part_of: the split or fold of each; `None`: its `split`.
+        scored: those that the score is computed on; `None`: all.
+        trained: contents (`activity.datasets.samples.content_of`) of the videos that the model was trained with, as the
+            training metadata of a model file lists them.
+    """
+    scored = samples if scored is None else scored
+    parts: dict[str, set[str]] = {sample.group: set() for sample in scored}
+    for sample, part in zip(samples, part_of or [sample.split for sample in samples], strict=True):
+        parts.get(sample.group, set()).add(part)
+    split_groups = sorted(group for group, found in parts.items() if len(found) > 1)
+    first = f" ({split_groups[0]}: {', '.join(sorted(parts[split_groups[0]]))})" if split_groups else ""
+    files = {*map(file_of, trained)}
+    return LeakAudit(
+        num_videos=len(scored),
+        num_groups=len(parts),
+        num_split_groups=len(split_groups),
+        groups_known=any(sample.group != sample.path for sample in scored),
+        num_trained=sum(file_of(content_of(sample)) in files for sample in scored),
+        examples=f"{name_some(split_groups)}{first}",
+    )
+
+
+def check_leaks(samples: Sequence[Sample], part_of: Sequence[str] | None = None) -> None:
+    """Raise `DatasetError` naming the groups that appear in more than one split."""
+    audit = audit_leaks(samples, part_of)
+    if audit.num_split_groups:
+        raise DatasetError(f"{audit.on_groups}: {audit.examples}", hint="every group must keep to one split")

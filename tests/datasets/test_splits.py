@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from activity.datasets.samples import Sample, labels_without
-from activity.datasets.splits import assign_folds, assign_splits, check_leaks
+from activity.datasets.splits import assign_folds, assign_splits, audit_leaks, check_leaks
 from activity.errors import DatasetError
 
 
@@ -35,7 +35,7 @@ def test_groups_keep_together_and_no_label_is_left_out(num_groups, seed):
     assert [sample.path for sample in samples] == [sample.path for sample in make_samples(num_groups)]
 
 
-def test_shares_of_the_splits():
+def test_fractions_of_the_splits():
     counts = Counter(sample.split for sample in assign_splits(make_samples(25)))
     assert counts == {"test": 30, "val": 24, "train": 96}  # of 150: 20, 16 and 64 %
 
@@ -82,7 +82,7 @@ def test_splits_of_the_data_are_kept():
 
 def test_a_leak_is_named_before_val_is_held_out():
     given = with_split(make_samples(2), lambda s: "test" if s.path.endswith("p0_1.avi") or s.group == "p1" else "train")
-    with pytest.raises(DatasetError, match="1 group stands in more than one split"):
+    with pytest.raises(DatasetError, match="1 group appears in more than one split"):
         assign_splits(given)
 
 
@@ -110,24 +110,63 @@ def test_one_video_of_each_label():
         assign_splits([Sample(path=label, label=label, group=label) for label in "abcdef"])
 
 
-def test_unknown_groups_are_spoken_of(caplog):
+def test_unknown_groups_are_reported(caplog):
     caplog.set_level(logging.WARNING)
     assign_splits(make_samples(5))
     assert not caplog.text
     assign_splits([Sample(path=f"{i}.avi", label="ab"[i % 2], group=f"{i}.avi") for i in range(10)])
-    assert "no groups known: each video counts as its own" in caplog.text
+    assert "no groups known, each video counts as its own" in caplog.text
 
 
 def test_leaks_are_named():
     samples = with_split(make_samples(7), lambda s: "test" if s.path.endswith("_1.avi") else "train")
     message = (
-        r"7 groups stand in more than one split, so the score would flatter: p0, p1, p2, p3, p4 and 2 more "
+        r"7 groups appear in more than one split: the score will be too optimistic: p0, p1, p2, p3, p4 and 2 more "
         r"\(p0: test, train\); every group must keep to one split"
     )
     with pytest.raises(DatasetError, match=message):
         check_leaks(samples)
-    with pytest.raises(DatasetError, match="stand in more than one split"):
+    with pytest.raises(DatasetError, match="groups appear in more than one split"):
         assign_splits([*samples, Sample(path="v", label="run", group="v", split="val")])
+
+
+def test_an_audit_of_disjoint_groups():
+    samples = assign_splits(make_samples(6))
+    audit = audit_leaks(samples)
+    assert (audit.num_videos, audit.num_groups, audit.num_split_groups, audit.num_trained) == (36, 6, 0, 0)
+    assert audit.sentences() == [
+        "Groups are disjoint: no person or recording, as they name them, appears in more than one split."
+    ]
+
+
+def test_an_audit_counts_only_groups_of_the_scored_videos():
+    samples = with_split(make_samples(4), lambda s: "test" if s.path.endswith(("p0_1.avi", "p1_1.avi")) else "train")
+    scored = [sample for sample in samples if sample.path.endswith("p0_1.avi")]
+    audit = audit_leaks(samples, scored=scored)
+    assert (audit.num_videos, audit.num_groups, audit.num_split_groups) == (3, 1, 1)
+    assert audit.examples == "p0 (p0: test, train)"
+    assert audit.sentences() == ["WARNING: 1 group appears in more than one split: the score will be too optimistic."]
+
+
+def test_an_audit_of_folds():
+    samples = make_samples(3)
+    by_take = [sample.path[-5] for sample in samples]
+    assert audit_leaks(samples, by_take).num_split_groups == 3
+    assert audit_leaks(samples, [sample.group for sample in samples]).num_split_groups == 0
+
+
+def test_an_audit_finds_training_videos_by_content():
+    samples = [
+        Sample(path=f"{i}.avi", label="ab"[i % 2], group=f"{i}.avi", sample_id=f"{i}.avi-{i:016x}{times}")
+        for i, times in enumerate(["", "_0_1.5", "_2_3", ""])
+    ]
+    audit = audit_leaks(samples, scored=samples[:3], trained=[f"{0:016x}", f"{1:016x}_7_8", f"{3:016x}"])
+    assert audit.num_trained == 2 and not audit.groups_known  # a segment of a known file counts too
+    assert audit.sentences() == [
+        "No groups known, each video counts as its own: if several show one person or recording, the score will be too "
+        "optimistic.",
+        "WARNING: 2 of these 3 videos were used to train this model: the score will be too optimistic.",
+    ]
 
 
 # === Folds ===
@@ -156,8 +195,8 @@ def test_each_group_may_be_a_fold():
 def test_a_column_of_the_manifest_may_name_the_folds():
     samples = [dataclasses.replace(s, extra={"camera": s.group[-1], "take": s.path[-5]}) for s in make_samples(2)]
     assert assign_folds(samples, "camera") == [sample.group[-1] for sample in samples]
-    with pytest.raises(DatasetError, match="2 groups stand in more than one split"):
-        assign_folds(samples, "take")  # takes of one person would stand on both sides
+    with pytest.raises(DatasetError, match="2 groups appear in more than one split"):
+        assign_folds(samples, "take")  # takes of one person would be on both sides
     with pytest.raises(DatasetError, match="no column 'place'; expected a number, groups, or one of: camera, take"):
         assign_folds(samples, "place")
 
