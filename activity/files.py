@@ -1,27 +1,23 @@
-"""Files that appear whole or not at all, tables, and where results of commands go. Nothing heavy is imported here."""
+"""Files that appear whole or not at all, digests, tables, and folders that one command at a time writes.
+
+Nothing heavy is imported here.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
+import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from activity.errors import ActivityError
 
-
-@contextlib.contextmanager
-def csv_rows(path: Path | None, columns: str = "source,label,probability,duration_seconds,error") -> Iterator[Any]:
-    """A function that writes a result as a row, or does nothing without a path."""
-    if path is None:
-        yield lambda _: None
-        return
-    with path.open("w", buffering=1, newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, columns.split(","), restval="", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        yield writer.writerow
+LOCK_NAME = ".lock"  # in each folder that a command is writing, see `lock_folder`
 
 
 def check_folder(folder: Path | None) -> None:
@@ -34,7 +30,7 @@ def check_folder(folder: Path | None) -> None:
 
 
 def of_system(error: OSError) -> str:
-    """Without the number, and with the name the user knows where a temporary one should have taken it."""
+    """The message of an error of the system, without its number, and with the file that it concerns."""
     what = error.strerror or " ".join(map(str, error.args))
     path = error.filename2 or error.filename
     return f"{what}: {path}" if path else what
@@ -44,27 +40,100 @@ def of_system(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a temporary file that takes its name `path` only if the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path whose file or folder takes the name `path`, and replaces what has it, if the block ends well.
+
+    It is beside `path` and has the same ending. Without an error the block must have made the file or folder.
+
+    Raises:
+        OSError: it cannot be written; the error names `path`.
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    old = temporary.with_name(f"{temporary.name}.old")
+    _remove(temporary)  # of a process that was killed
     try:
-        with temporary.open(mode, **text) as file:  # type: ignore[call-overload]
-            yield file
+        yield temporary
+        for file in temporary.rglob("*") if temporary.is_dir() else [temporary]:
+            if not file.is_dir():
+                _flush(file)
+        if path.is_dir():  # nothing replaces a folder that is not empty
+            os.replace(path, old)
         os.replace(temporary, path)
+        _remove(old)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say for which file
+        if error.filename in (None, str(temporary)):  # a full disk does not say for which file
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file that takes the name `path` only if the block ends well; see `atomic_path`."""
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    with atomic_path(path) as temporary, temporary.open(mode, **text) as file:  # type: ignore[call-overload]
+        yield file
+
+
+def _flush(file: Path) -> None:
+    """Wait until the content is on the disk: else a power cut may leave a file with the new name and no content."""
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# === Digests ===
+
+
+def digest_of(*values: object, size: int) -> str:
+    """The BLAKE2b digest of some values, one after the other, as `2 * size` hexadecimal digits.
+
+    Args:
+        values: bytes or contiguous buffers as they are; all else as JSON.
+        size: in bytes, 1 to 64.
+    """
+    digest = hashlib.blake2b(digest_size=size)
+    for value in values:
+        digest.update(value if isinstance(value, (bytes, memoryview)) else json.dumps(value).encode())
+    return digest.hexdigest()
+
+
+def digest_of_file(path: Path, size: int = 8) -> str:
+    """The digest of the content of a file; see `digest_of`."""
+    digest = hashlib.blake2b(digest_size=size)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# === Tables ===
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write rows under a header line."""
+    """Write rows under a header line, as a file that appears whole or not at all."""
     with atomic_file(path, "w") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        _table(file, columns).writerows(rows)
+
+
+@contextlib.contextmanager
+def csv_rows(path: Path | None, columns: str = "source,label,probability,duration_seconds,error") -> Iterator[Any]:
+    """A function that adds a row to a file at once, which may be read meanwhile; it does nothing without a path."""
+    if path is None:
+        yield lambda _: None
+        return
+    with path.open("w", buffering=1, newline="", encoding="utf-8", errors="backslashreplace") as file:
+        yield _table(file, columns.split(",")).writerow
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -73,3 +142,58 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8-sig", newline="") as file:  # Excel saves with a byte order mark
         return list(csv.DictReader(file))
+
+
+def _table(file: IO[str], columns: Sequence[str]) -> csv.DictWriter:
+    writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    return writer
+
+
+# === One command at a time ===
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, what: str) -> Iterator[None]:
+    """Keep other commands from writing a folder while the block runs; the folder is made if need be.
+
+    The lock ends with the process, however that ends. Where none is possible (a folder that cannot be written, a file
+    system without locks), the block runs without.
+
+    Args:
+        folder: that is written.
+        what: is writing, such as `preprocess`; others are told.
+
+    Raises:
+        ActivityError: another command is writing it.
+    """
+    from filelock import FileLock, Timeout  # takes 20 ms
+
+    path = folder / LOCK_NAME
+
+    def sign(descriptor: int) -> None:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{what}, process {os.getpid()}".encode())
+
+    lock = FileLock(path, timeout=0, fallback_to_soft=False, on_acquired=sign)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        reason = f"in use by another command ({_holder(path)})"
+        raise ActivityError(reason, path=folder, hint="wait until it ends") from None
+    except (OSError, NotImplementedError):
+        pass  # whoever writes there says what is wrong
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):  # Windows removes it later
+                path.unlink()
+            lock.release()
+
+
+def _holder(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")[:200] or "unknown"
+    return "unknown"

@@ -45,7 +45,7 @@ from activity.datasets.samples import (
 )
 from activity.datasets.splits import extend_splits, join_copies
 from activity.errors import DatasetError, VideoError, printable
-from activity.files import atomic_file, write_csv
+from activity.files import LOCK_NAME, atomic_file, lock_folder, write_csv
 from activity.progress import progress_bar
 from activity.video.clips import Span
 from activity.video.decoder import probe
@@ -94,6 +94,7 @@ def preprocess(
 
     Raises:
         DatasetError: see `list_videos`; or the folder holds something else, or too few videos can be read.
+        ActivityError: another command is writing the folder.
     """
     if not seconds_per_video > 0:
         raise DatasetError(f"seconds_per_video must be above 0, received {seconds_per_video}")
@@ -101,6 +102,15 @@ def preprocess(
         raise DatasetError(f"seed must be 0 or more, received {seed}")
     dataset_dir = Path(dataset_dir)
     listed = list_videos(Path(videos), split_files=split_files)
+    with lock_folder(dataset_dir, "preprocess"):
+        _fill_folder(listed, dataset_dir, spec, num_workers or count_cpus(), seconds_per_video, seed)
+    return load_dataset(dataset_dir)
+
+
+def _fill_folder(
+    listed: VideoList, dataset_dir: Path, spec: ClipSpec, num_workers: int, seconds_per_video: float, seed: int
+) -> None:
+    """Decode what is new or changed and write the folder, while nobody else does."""
     labels = labels_of(listed.samples)
     about = _claim_folder(dataset_dir, spec, listed.videos_dir, seed)
     listed = with_ids(listed)
@@ -110,14 +120,13 @@ def preprocess(
     other_opencv = about.get("versions", {}).get("opencv") != cv2.__version__  # it may read what the last one could not
     todo = _to_decode(listed, decoded, dataset_dir, spec, retry_failed=other_opencv)
     if todo:
-        decoded |= _decode(todo, dataset_dir, spec, num_workers or count_cpus(), seconds_per_video)
+        decoded |= _decode(todo, dataset_dir, spec, num_workers, seconds_per_video)
     samples = [_complete(sample, decoded) for sample in listed.samples]
     problems = _problems(listed, decoded)
     samples = [sample for sample in samples if sample.num_frames]
     _check_labels(labels, samples, problems, listed.videos_dir)
     samples = extend_splits(join_copies(samples), known if about.get("seed") == seed else [], seed=seed)
     _write_folder(dataset_dir, spec, listed, samples, problems, seed)
-    return load_dataset(dataset_dir)
 
 
 def count_cpus() -> int:
@@ -148,7 +157,8 @@ def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int
 def _is_vacant(folder: Path) -> bool:
     """Whether a folder holds nothing but what a first run leaves that is stopped at once."""
     return all(
-        path.match(".dataset.json.*.tmp")
+        path.name == LOCK_NAME
+        or path.match(".*dataset.json*")
         or (path in [stream_dir(folder, x) for x in STREAMS] and path.is_dir() and not any(path.iterdir()))
         for path in folder.iterdir()
     )

@@ -7,7 +7,6 @@ both sides of a split, else the score tells how well the model knows the group, 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import re
 from collections.abc import Iterable
@@ -15,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from activity.files import digest_of, digest_of_file
 
 SPLITS = ("train", "val", "test")
 
@@ -94,19 +95,16 @@ def with_ids(listed: VideoList) -> VideoList:
     """
     unread: dict[str, str] = {}
 
-    def digest_of(path: str) -> str:
-        digest = hashlib.blake2b(digest_size=8)
+    def read(path: str) -> str:
         try:
-            with (listed.videos_dir / path).open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+            return digest_of_file(listed.videos_dir / path)
         except OSError as error:
             unread[path] = f"cannot be opened: {error.strerror or error}"
-        return digest.hexdigest()
+            return ""
 
     paths = list(dict.fromkeys(sample.path for sample in listed.samples))
     with ThreadPoolExecutor() as pool:
-        digests = dict(zip(paths, pool.map(digest_of, paths), strict=True))
+        digests = dict(zip(paths, pool.map(read, paths), strict=True))
     identified = [
         dataclasses.replace(sample, sample_id=f"{_id_name(sample.path)}-{digests[sample.path]}{_id_times(sample)}")
         for sample in listed.samples
@@ -125,7 +123,7 @@ def _id_name(path: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_.]+", "_", path)[-80:]
     if _PLAIN_PATH.fullmatch(path):
         return name
-    return f"{name}-{hashlib.blake2b(path.encode(), digest_size=4).hexdigest()}"
+    return f"{name}-{digest_of(path.encode(), size=4)}"
 
 
 def content_of(sample: Sample) -> str:

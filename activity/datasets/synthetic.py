@@ -7,7 +7,6 @@ backwards, so neither a frame nor the set of frames tells them apart: only a mod
 from __future__ import annotations
 
 import colorsys
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -16,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from activity.files import write_csv
 from activity.video.writer import write_video
 
 Colour = tuple[int, ...]  # red, green, blue
@@ -302,8 +302,7 @@ def write_videos(
         (videos_dir / label).mkdir(parents=True, exist_ok=True)
         frames = draw_frames(label, performer=performer, take=take, **size)
         write_video(videos_dir / path, frames, frames_per_second=frames_per_second)
-        rows.append((path.as_posix(), label, f"p{performer:02d}"))
+        rows.append({"path": path.as_posix(), "label": label, "group": f"p{performer:02d}"})
     manifest_path = videos_dir / "manifest.csv"
-    with manifest_path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("path", "label", "group"), *rows])
+    write_csv(manifest_path, ("path", "label", "group"), rows)
     return manifest_path

@@ -18,9 +18,12 @@ from activity.datasets import preprocessing
 from activity.datasets.dataset import load_dataset, stack_path
 from activity.datasets.preprocessing import preprocess
 from activity.errors import DatasetError
+from activity.files import LOCK_NAME
 from activity.video.sampling import read_stack
 
 SPEC = ClipSpec(num_frames=4, height=16, width=16)
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(preprocessing.__file__).parents[2])}  # this copy of the program
 
 
 @pytest.fixture
@@ -452,7 +455,9 @@ def test_a_folder_of_something_else_is_refused(videos, tmp_path, name):
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [tmp_path / "out" / name]
 
 
-@pytest.mark.parametrize("left", [(), ("frames/",), (".dataset.json.123.tmp",), ("frames/", ".dataset.json.123.tmp")])
+@pytest.mark.parametrize(
+    "left", [(), ("frames/",), (".dataset.json.123.tmp",), ("frames/", ".tmp-123-dataset.json"), (LOCK_NAME,)]
+)
 def test_an_empty_folder_is_taken(videos, tmp_path, decode_here, left):
     (tmp_path / "out").mkdir()
     for name in left:
@@ -537,8 +542,8 @@ def run_script(tmp_path, videos, line):
     script.write_text(f"""\
 import os, resource, signal, sys
 from pathlib import Path
-from activity import preprocessing
 from activity.config import ClipSpec
+from activity.datasets import preprocessing
 
 num_done = 0
 outcome = preprocessing._outcome
@@ -557,7 +562,7 @@ if __name__ == "__main__":
 """)
     return subprocess.run(
         [sys.executable, str(script), str(videos), str(tmp_path / "out")],
-        env={**os.environ, "PYTHONPATH": str(Path(preprocessing.__file__).parents[1])},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=60,
@@ -585,6 +590,25 @@ def test_a_run_that_was_killed_goes_on_where_it_was(videos, tmp_path, decode_her
     assert len(decode_here) == 13 - 4 and len(dataset.samples) == 12
     preprocess(videos, tmp_path / "clean", SPEC)
     assert content_of(tmp_path / "out") == content_of(tmp_path / "clean")
+
+
+def test_a_second_preprocess_on_the_same_folder_ends_at_once(videos, tmp_path, monkeypatch):
+    second = []
+
+    def meanwhile(*arguments):
+        line = ["-m", "activity", "preprocess", str(videos), "--out", str(tmp_path / "out")]
+        second.append(subprocess.run([sys.executable, *line], env=ENVIRONMENT, capture_output=True, text=True))
+        yield from decode_all(*arguments)
+
+    decode_all = preprocessing._decode_all
+    monkeypatch.setattr(preprocessing, "_decode_all", meanwhile)
+    dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=2)
+    (run,) = second
+    assert run.returncode == 1 and run.stderr == (
+        f"activity: {tmp_path / 'out'}: in use by another command (preprocess, process {os.getpid()}); "
+        "wait until it ends\n"
+    )
+    assert len(dataset.samples) == 12 and not (tmp_path / "out" / LOCK_NAME).exists()
 
 
 def test_stacks_are_dropped_only_after_the_tables_are_written(videos, tmp_path, decode_here, monkeypatch):

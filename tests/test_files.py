@@ -1,0 +1,200 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from activity.errors import ActivityError
+from activity.files import (
+    LOCK_NAME,
+    atomic_file,
+    atomic_path,
+    csv_rows,
+    digest_of,
+    digest_of_file,
+    lock_folder,
+    of_system,
+    read_csv,
+    write_csv,
+)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# === Files that appear whole or not at all ===
+
+
+def test_a_file_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / "a.json"
+    with atomic_file(path, "w") as file:
+        file.write("new")
+        assert not path.exists()
+    assert path.read_text() == "new" and names(tmp_path) == ["a.json"]
+
+
+def test_the_old_file_stays_if_the_block_fails(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyError), atomic_file(path) as file:
+        file.write(b"new")
+        raise KeyError
+    assert path.read_bytes() == b"old" and names(tmp_path) == ["a.bin"]
+
+
+def test_a_temporary_path_has_the_same_endings(tmp_path):
+    with atomic_path(tmp_path / "latest.weights.h5") as temporary:
+        assert temporary.parent == tmp_path and temporary.name.startswith(".")
+        assert temporary.suffixes[-2:] == [".weights", ".h5"]
+        temporary.write_bytes(b"weights")
+    assert names(tmp_path) == ["latest.weights.h5"]
+
+
+def test_a_folder_replaces_a_folder(tmp_path):
+    path = tmp_path / "graph"
+    for content in ("old", "new"):
+        with atomic_path(path) as temporary:
+            (temporary / "parts").mkdir(parents=True)
+            (temporary / "parts" / content).write_text(content)
+    assert names(tmp_path) == ["graph"] and names(path / "parts") == ["new"]
+    with pytest.raises(KeyError), atomic_path(path) as temporary:
+        temporary.mkdir()
+        raise KeyError
+    assert names(tmp_path) == ["graph"] and names(path / "parts") == ["new"]
+
+
+def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
+    with atomic_path(tmp_path / "graph") as temporary:
+        temporary.mkdir()
+    (temporary / "half").mkdir(parents=True)
+    with atomic_path(tmp_path / "graph") as temporary:
+        temporary.mkdir()
+    assert names(tmp_path) == ["graph"] and not names(tmp_path / "graph")
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path):
+    path = tmp_path / "absent" / "a.txt"
+    with pytest.raises(FileNotFoundError) as info, atomic_file(path):
+        pass
+    assert of_system(info.value) == f"No such file or directory: {path}"
+    with pytest.raises(OSError) as info, atomic_file(tmp_path / "a.txt"):
+        raise OSError(28, "No space left on device")
+    assert of_system(info.value) == f"No space left on device: {tmp_path / 'a.txt'}"
+    with pytest.raises(OSError) as info, atomic_file(tmp_path / "a.txt"):
+        raise OSError(13, "Permission denied", "other.txt")
+    assert of_system(info.value) == "Permission denied: other.txt"
+
+
+# === Digests ===
+
+
+def test_digests_are_those_of_earlier_versions():
+    value = [{"a": 1}, None, "é"]
+    assert digest_of(value, size=8) == hashlib.blake2b(json.dumps(value).encode(), digest_size=8).hexdigest()
+    assert digest_of(b"ab", memoryview(b"c"), size=4) == hashlib.blake2b(b"abc", digest_size=4).hexdigest()
+
+
+def test_the_digest_of_a_file_is_that_of_its_content(tmp_path):
+    content = os.urandom((1 << 20) + 7)
+    (tmp_path / "a").write_bytes(content)
+    assert digest_of_file(tmp_path / "a") == digest_of(content, size=8)
+
+
+# === Tables ===
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path):
+    rows = [{"path": 'a,"b".avi', "label": "é\nx"}, {"path": "c.avi"}]
+    write_csv(tmp_path / "t.csv", ["path", "label"], rows)
+    assert read_csv(tmp_path / "t.csv") == [rows[0], {"path": "c.avi", "label": ""}]
+    assert read_csv(tmp_path / "absent.csv") == []
+
+
+def test_a_row_is_there_as_soon_as_it_is_written(tmp_path):
+    with csv_rows(tmp_path / "t.csv", "a,b") as write_row:
+        write_row({"a": 1, "more": 2})
+        assert (tmp_path / "t.csv").read_text() == "a,b\n1,\n"
+    with csv_rows(None) as write_row:
+        write_row({"a": 1})
+
+
+# === One command at a time ===
+
+_HOLD = """
+import sys
+from pathlib import Path
+from activity.files import lock_folder
+with lock_folder(Path(sys.argv[1]), "preprocess"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def hold():
+    """Hold the lock of a folder in another process."""
+    processes = []
+
+    def start(folder):
+        command = [sys.executable, "-c", _HOLD, str(folder)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_the_second_command_is_told_who_writes_the_folder(tmp_path, hold):
+    folder = tmp_path / "dataset"
+    process = hold(folder)
+    message = rf"dataset: in use by another command \(preprocess, process {process.pid}\); wait until it ends"
+    for _ in range(2):
+        with pytest.raises(ActivityError, match=message), lock_folder(folder, "train"):
+            pass
+    process.communicate("\n")
+    assert names(folder) == []
+    with lock_folder(folder, "train"):
+        assert names(folder) == [LOCK_NAME]
+    assert names(folder) == []
+
+
+def test_a_killed_command_holds_nothing(tmp_path, hold):
+    process = hold(tmp_path)
+    process.kill()
+    process.wait()
+    assert names(tmp_path) == [LOCK_NAME]
+    with lock_folder(tmp_path, "preprocess"):
+        assert str(os.getpid()) in (tmp_path / LOCK_NAME).read_text()
+    assert names(tmp_path) == []
+
+
+def test_one_process_cannot_lock_a_folder_twice(tmp_path):
+    with (
+        lock_folder(tmp_path, "train"),
+        pytest.raises(ActivityError, match="in use by another command"),
+        lock_folder(tmp_path, "tune"),
+    ):
+        pass
+
+
+def test_an_error_ends_the_lock(tmp_path):
+    with pytest.raises(KeyError), lock_folder(tmp_path, "train"):
+        raise KeyError
+    assert names(tmp_path) == []
+
+
+def test_where_no_lock_is_possible_the_block_runs_without(tmp_path):
+    (tmp_path / "file").write_text("")
+    with lock_folder(tmp_path / "file", "train"):
+        pass
+    if Path("/sys/kernel").is_dir():  # where not even root can make a file
+        with lock_folder(Path("/sys/kernel"), "train"):
+            assert not Path("/sys/kernel", LOCK_NAME).exists()
