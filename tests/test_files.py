@@ -64,6 +64,8 @@ def test_a_folder_replaces_a_folder(tmp_path):
     with pytest.raises(KeyError), atomic_path(path) as temporary:
         temporary.mkdir()
         raise KeyError
+    with pytest.raises(OSError, match="graph"), atomic_file(path):  # a file does not
+        pass
     assert names(tmp_path) == ["graph"] and names(path / "parts") == ["new"]
 
 
@@ -160,10 +162,11 @@ def test_the_second_command_is_told_who_writes_the_folder(tmp_path, hold):
         with pytest.raises(ActivityError, match=message), lock_folder(folder, "train"):
             pass
     process.communicate("\n")
-    assert names(folder) == []
+    assert not folder.exists()  # nothing was written there
     with lock_folder(folder, "train"):
         assert names(folder) == [LOCK_NAME]
-    assert names(folder) == []
+        (folder / "a").touch()
+    assert names(folder) == ["a"]
 
 
 def test_a_killed_command_holds_nothing(tmp_path, hold):

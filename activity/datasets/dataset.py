@@ -244,7 +244,8 @@ def write_stacks(
     size = (spec.height, spec.width, 3)
     with contextlib.ExitStack() as stack:
         files = [
-            stack.enter_context(atomic_file(stack_path(dataset_dir, sample_id, stream))) for stream in spec.streams
+            stack.enter_context(atomic_file(stack_path(dataset_dir, sample_id, stream), sync=False))
+            for stream in spec.streams
         ]
         for file in files:
             _write_npy_header(file, (0, *size))
