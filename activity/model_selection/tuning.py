@@ -7,9 +7,7 @@ disk, written line by line, so that a search can be killed at any point and goes
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import logging
 import tempfile
 import time
@@ -25,6 +23,7 @@ import numpy as np
 from activity.config import MERGE_MODES, TrainConfig, as_dict
 from activity.datasets.dataset import Dataset
 from activity.errors import ActivityError
+from activity.files import digest_of
 from activity.model_selection.cross_validation import divide_folds, evaluate_folds, mean_and_error
 from activity.model_selection.study import finished_trials, import_optuna, open_study
 from activity.models.heads import HEADS
@@ -388,12 +387,8 @@ def _about(dataset: Dataset, parts: Mapping[str, Dataset], config: TrainConfig) 
     rows = [(sample.sample_id, sample.label) for sample in dataset.samples]
     folds = [[sample.split == "test" for sample in part.samples] for part in parts.values()]
     return {
-        "dataset": _digest([spec, rows]),
+        "dataset": digest_of([spec, rows], size=4),
         "streams": streams,
-        "folds": f"{len(parts)} ({_digest(folds)})",
+        "folds": f"{len(parts)} ({digest_of(folds, size=4)})",
         **as_dict(config),
     }
-
-
-def _digest(value: object) -> str:
-    return hashlib.blake2b(json.dumps(value).encode(), digest_size=4).hexdigest()

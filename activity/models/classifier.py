@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from activity._version import __version__
 from activity.config import ClipSpec, as_dict
 from activity.errors import ModelFileError
+from activity.files import atomic_path
 from activity.models.devices import prepare_gpus
 from activity.models.heads import FUSE, member_predictions_of
 from activity.models.info import FORMAT_VERSION, read_config
@@ -156,12 +156,8 @@ def save_classifier(classifier: ActivityClassifier, path: Path) -> Path:
     path = Path(path)
     check_model_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.keras")
-    try:
+    with atomic_path(path) as temporary:
         classifier.save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -7,7 +7,6 @@ The digest is of the weights, the input size and the stream. Deleting `features/
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -19,6 +18,7 @@ import numpy as np
 from activity.datasets.dataset import Dataset, Stacks, map_array
 from activity.datasets.samples import Sample
 from activity.files import atomic_file
+from activity.files import digest_of as digest
 from activity.progress import progress_bar
 from activity.runtimes.exported import digest_of, is_bf16, open_extractor
 
@@ -77,7 +77,7 @@ def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.
 def _cache_dirs(dataset: Dataset, model: keras.Model, runtime: str) -> dict[str, Path]:
     """Stream -> folder. Runtimes share it, as their features are the same to the fifth digit; not so in bfloat16."""
     of_model = digest_of(model) + ("bf16" if is_bf16(runtime) else "")
-    digests = {x: hashlib.blake2b(f"{of_model}{x}".encode(), digest_size=6).hexdigest() for x in dataset.spec.streams}
+    digests = {x: digest(f"{of_model}{x}".encode(), size=6) for x in dataset.spec.streams}
     return {stream: dataset.dataset_dir / "features" / f"{model.name}-{digest}" for stream, digest in digests.items()}
 
 
@@ -103,7 +103,7 @@ def _computed(
         cache_dir.mkdir(parents=True, exist_ok=True)
     for id_, computed in compute(todo, stream):
         if cache_dir:
-            with atomic_file(cache_dir / f"{id_}.npy") as file:
+            with atomic_file(cache_dir / f"{id_}.npy", sync=False) as file:
                 np.save(file, computed.astype(dtype))
         yield id_, computed
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import h5py
 import keras
 
-from activity.files import write_csv
+from activity.files import atomic_path, write_csv
 
 SECONDS_BETWEEN_SAVES = 10.0  # what a kill can cost; heads learn an epoch in less time than it takes to write one
 
@@ -65,14 +64,10 @@ class Checkpoint:
 
 def _save_weights(model: keras.Model, path: Path, state: dict[str, Any]) -> None:
     """Weights, optimizer and our state in one file, which appears whole or not at all."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with atomic_path(path) as temporary:
         model.save_weights(temporary)
         with h5py.File(temporary, "a") as file:
             file["state"] = json.dumps(state)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_state(path: Path) -> dict[str, Any]:

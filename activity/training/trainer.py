@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import re
@@ -26,7 +25,7 @@ from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample
 from activity.errors import ActivityError, DatasetError
 from activity.evaluation.calibration import Calibration, calibrate
-from activity.files import atomic_file
+from activity.files import atomic_file, digest_of, lock_folder
 from activity.models.backbones import build_backbone, default_weights, split_backbone
 from activity.models.classifier import ActivityClassifier
 from activity.models.devices import gpu_names
@@ -106,7 +105,7 @@ def train(
     check_labels(dataset)
     _warn_of_flip(dataset, config)
     keras.utils.set_random_seed(config.seed)
-    with _precision(config.mixed_precision):
+    with lock_folder(work_dir, "train"), _precision(config.mixed_precision):
         names, classifier = stage_names(config), build_classifier(dataset, config, backbone)
         _claim_work_dir(work_dir, dataset, config, resume)  # last: what cannot run must not replace what did
         stages = [_STAGES[name](classifier, dataset, config, work_dir / name) for name in names]
@@ -134,8 +133,9 @@ def train_on(classifier: ActivityClassifier, dataset: Dataset, config: TrainConf
         work_dir: folder for the state of the run and its log; another run's state in it is replaced.
     """
     keras.utils.set_random_seed(config.seed)
-    _claim_work_dir(work_dir, dataset, config, resume=False)
-    stage = _train_head(classifier, dataset, config, work_dir / "head", fresh=False)
+    with lock_folder(work_dir, "update"):
+        _claim_work_dir(work_dir, dataset, config, resume=False)
+        stage = _train_head(classifier, dataset, config, work_dir / "head", fresh=False)
     return TrainingRun(classifier, [stage], _calibrate(classifier, dataset, config))
 
 
@@ -346,7 +346,7 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
     """Make the folder that of this run, or check that it is."""
     note = work_dir / "config.json"
     rows = [(sample.sample_id, sample.label, sample.split) for sample in dataset.samples]
-    digest = hashlib.blake2b(json.dumps([as_dict(dataset.spec), rows]).encode(), digest_size=8).hexdigest()
+    digest = digest_of([as_dict(dataset.spec), rows], size=8)
     settings = {**as_dict(config), "dataset": digest}
     try:
         previous = json.loads(note.read_text(encoding="utf-8")) if resume else None

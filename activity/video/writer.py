@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 
 from activity.errors import VideoError
+from activity.files import atomic_path
 from activity.video.decoder import name_for_decoder, name_for_opencv
 
 _logger = logging.getLogger(__name__)
@@ -67,15 +68,8 @@ def write_playable(path: Path, frames: Frames, *, frames_per_second: float, sour
     suffix, write = _encoder()
     path = path.with_suffix(suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{suffix}")
-    try:
+    with atomic_path(path) as temporary:
         write(temporary, _even_sizes(frames), Fraction(frames_per_second).limit_denominator(1001), source)
-        os.replace(temporary, path)
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
