@@ -1,4 +1,4 @@
-"""The two configurations: what a model eats (`ClipSpec`) and how it was taught (`TrainConfig`)."""
+"""The two configurations: the expected input of a model (`ClipSpec`) and how it is trained (`TrainConfig`)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from activity.errors import ActivityError
+from activity.errors import SettingError
 
+_RESIZED = {"stretch": "stretched", "crop": "cropped", "letterbox": "letterboxed"}
 
-def recipe_arguments(config: TrainConfig, streams: Sequence[str] | None = None) -> list[str]:
-    """The options that make a command teach like this: what `_add_recipe` reads, without what is the default.
-
-    Args:
-        config: how to teach.
-        streams: to name; `None` leaves it at all of the data set.
-    """
-    words = ["--streams", ",".join(streams)] if streams else []
-    for field in dataclasses.fields(config):
-        value, flag = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
-        if value != field.default:
-            words += [flag] if field.type == "bool" else [flag, str(value)]
-    return words
-
-
-RESIZE_MODES = ("stretch", "crop", "letterbox")
+RESIZE_MODES = tuple(_RESIZED)
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recurrent head
 
@@ -49,7 +35,7 @@ class ClipSpec:
             that rate, and a video longer than `num_frames / frames_per_second` seconds then gives several clips.
         resize: `stretch` ignores the aspect ratio, `crop` scales the short side and cuts the centre, `letterbox`
             scales the long side and fills with black.
-        streams: pictures made for each frame (S of them), some of `rgb`, `motion`, `closeup`; see
+        streams: images made for each frame (S of them), some of `rgb`, `motion`, `closeup`; see
             `activity.video.streams`.
     """
 
@@ -72,33 +58,37 @@ class ClipSpec:
         _check("streams", ",".join(self.streams), in_order, f"some of {','.join(STREAMS)}, in this order")
 
     def __str__(self) -> str:
-        rate = "evenly" if self.frames_per_second is None else f"at {self.frames_per_second:g} frames/s"
-        return f"{self.num_frames} frames {rate}, {self.height}x{self.width}, {self.resize}, {','.join(self.streams)}"
+        rate = self.frames_per_second
+        frames = "evenly spaced frames" if rate is None else f"frames at {rate:g} frames/s"
+        return (
+            f"{self.num_frames} {frames}, {self.height}x{self.width} px ({_RESIZED[self.resize]}), "
+            f"{','.join(self.streams)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a classifier was taught. Stored in the model file for the record; prediction never reads it.
+    """How a classifier is trained. It is stored in the model file; prediction never reads it.
 
     Args:
         backbone: a name in `activity.models.backbones.BACKBONES`.
         weights: `imagenet`, `none` (random), or the path of a weights file; `None` is ImageNet where it exists.
         head: a name in `activity.models.heads.HEADS`.
-        units: width of the head (LSTM units).
+        units: hidden units of a recurrent head.
         layers: recurrent layers of the head `stacked`.
         merge_mode: how the two directions of a bidirectional head become one: `concat`, `sum`, `mul` or `ave`.
-        members: heads taught side by side for each stream, whose opinions are fused.
-        dropout: share of features and of head outputs dropped in training, 0 to below 1.
-        fine_tune: number of last backbone layers, of those with weights, taught after the head; 0 keeps all frozen.
+        members: ensemble members per stream, whose predictions are fused.
+        dropout: fraction of features and of head outputs dropped in training, 0 to below 1.
+        fine_tune: number of last backbone layers, of those with weights, trained after the head; 0 keeps all frozen.
         fine_tune_epochs: passes over the training clips in that stage.
         epochs: passes over the training clips.
         batch_size: clips in a step.
         learning_rate: of the head; fine-tuning takes a tenth of it.
         weight_decay: decoupled weight decay (AdamW).
         class_weight: `none`, or `balanced` (inverse to the number of clips of a class).
-        flip: mirror whole clips at random where the backbone is taught (not for left/right activities).
-        precision: share of right answers below which the model shall say "unknown", 0 to 1; `None`: it always answers.
-        seed: of weights, shuffling and dropout.
+        flip: mirror whole clips at random where the backbone is trained (not for left/right activities).
+        precision: fraction of correct answers below which the model says "unknown", 0 to 1; `None`: it always answers.
+        seed: random seed for weights, shuffling and dropout.
         mixed_precision: compute in float16 on a GPU.
         runtime: what computes the features of a frozen backbone; one of `RUNTIMES`.
     """
@@ -138,6 +128,21 @@ class TrainConfig:
         _check("class_weight", self.class_weight, self.class_weight in ("none", "balanced"), "none or balanced")
 
 
+def recipe_arguments(config: TrainConfig, streams: Sequence[str] | None = None) -> list[str]:
+    """Options of the command line that train with this configuration; those that have their default are left out.
+
+    Args:
+        config: how to train.
+        streams: to name; `None` means all of the data set.
+    """
+    words = ["--streams", ",".join(streams)] if streams else []
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
+        if value != field.default:
+            words += [flag] if field.type == "bool" else [flag, str(value)]
+    return words
+
+
 def as_dict(config: ClipSpec | TrainConfig) -> dict[str, Any]:
     """The fields by name, ready for JSON."""
     return dataclasses.asdict(config)
@@ -145,4 +150,4 @@ def as_dict(config: ClipSpec | TrainConfig) -> dict[str, Any]:
 
 def _check(name: str, value: object, good: bool, expected: str) -> None:
     if not good:
-        raise ActivityError(f"{name} must be {expected}, received: {value}")
+        raise SettingError(name, expected, value)

@@ -13,12 +13,20 @@ parse the line. Anything else that is raised is a bug.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
 def printable(path: str | Path) -> str:
     """A path as text that any terminal and file takes: bytes that are not UTF-8 are spelled out in hexadecimal."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that offers the known name nearest to an unknown one; empty if none is near."""
+    from difflib import get_close_matches
+
+    return "".join(f"did you mean '{near}'?" for near in get_close_matches(name, known, n=1))
 
 
 class ActivityError(Exception):

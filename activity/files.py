@@ -27,6 +27,8 @@ def check_folder(folder: Path | None) -> None:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         raise ActivityError("a file has this name; expected a folder, or a new name for one", path=existing)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ActivityError("this folder cannot be written to", path=existing)
 
 
 def of_system(error: OSError) -> str:

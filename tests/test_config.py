@@ -4,7 +4,7 @@ import json
 import pytest
 
 from activity.config import RESIZE_MODES, ClipSpec, TrainConfig, as_dict
-from activity.errors import ActivityError
+from activity.errors import SettingError
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from activity.errors import ActivityError
     ],
 )
 def test_impossible_clip_specs(fields, message):
-    with pytest.raises(ActivityError, match=message):
+    with pytest.raises(SettingError, match=message):
         ClipSpec(**fields)
 
 
@@ -45,7 +45,7 @@ def test_impossible_clip_specs(fields, message):
     ],
 )
 def test_impossible_train_configs(fields, message):
-    with pytest.raises(ActivityError, match=message):
+    with pytest.raises(SettingError, match=message):
         TrainConfig(**fields)
 
 
@@ -65,6 +65,6 @@ def test_a_config_survives_json_and_cannot_be_changed(config):
 
 
 def test_clip_spec_reads_as_a_sentence():
-    assert str(ClipSpec()) == "16 frames evenly, 224x224, stretch, rgb,motion,closeup"
+    assert str(ClipSpec()) == "16 evenly spaced frames, 224x224 px (stretched), rgb,motion,closeup"
     spec = ClipSpec(num_frames=8, height=96, width=128, frames_per_second=12.5, resize="crop", streams=("rgb",))
-    assert str(spec) == "8 frames at 12.5 frames/s, 96x128, crop, rgb"
+    assert str(spec) == "8 frames at 12.5 frames/s, 96x128 px (cropped), rgb"

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from activity.cli.commands import COMMANDS
-from activity.cli.options import parser
+from activity.cli.main import COMMANDS, parser
 from activity.datasets.synthetic import write_videos
 
 ROOT = Path(__file__).parents[1]

@@ -1,10 +1,15 @@
 """The command line: parse, run a command, turn its errors into one line and an exit status.
 
+Each command is a module beside this one, with its `HELP`, `EXAMPLES` (without its name), `add_arguments(parser)`, and
+`run(arguments)`, which may return an exit status. Where the work can be continued after it was stopped, `CONTINUE` says
+how.
+
 Results go to stdout, progress and logs to stderr. Nothing heavy is imported here: `activity --help` answers at once.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import gc
 import io
@@ -15,16 +20,84 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from activity.cli.commands import COMMANDS, say_error
-from activity.cli.options import parser
+from activity._version import __version__
+from activity.cli import (
+    classify,
+    completion,
+    cross_validate,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    info,
+    preprocess,
+    serve,
+    train,
+    tune,
+    update,
+)
+from activity.cli.output import say_error
 from activity.errors import ActivityError
 from activity.files import of_system
 
-_HOW_TO_GO_ON = {
-    "preprocess": "; the same command goes on from here",
-    "tune": "; the same command goes on from here",
-    "train": "; the same command with --resume goes on from here",
+COMMANDS = {
+    "demo": demo,
+    "preprocess": preprocess,
+    "train": train,
+    "update": update,
+    "evaluate": evaluate,
+    "cross-validate": cross_validate,
+    "tune": tune,
+    "classify": classify,
+    "export": export,
+    "info": info,
+    "serve": serve,
+    "doctor": doctor,
+    "completion": completion,
 }
+
+_EPILOG = """\
+a first try, without any videos of your own:
+  activity demo
+
+from a folder per activity to labels for new videos:
+  activity preprocess videos --out dataset
+  activity train dataset --out model.keras
+  activity evaluate model.keras dataset --out report
+  activity classify model.keras new.mp4
+
+exit status: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 stopped
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole program.
+
+    Arguments that it returns also hold the name of the `command`, its `parser`, and this parser as `program`.
+    """
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-v", "--verbose", action="store_true", help="show details, and tracebacks of errors")
+    program = argparse.ArgumentParser(
+        prog="activity",
+        description="Learn to recognise the activities in a folder of labelled videos, then label any new video.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    program.add_argument("--version", action="version", version=f"activity {__version__}")
+    program.set_defaults(program=program)
+    commands = program.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        added = commands.add_parser(
+            name,
+            parents=[common],
+            help=command.HELP,
+            description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
+            epilog="\n".join(["examples:", *(f"  activity {name} {words}".rstrip() for words in command.EXAMPLES)]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(parser=added)
+        command.add_arguments(added)
+    return program
 
 
 def run() -> None:
@@ -53,12 +126,13 @@ def run() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 an error in one line, 2 usage, 130 interrupted."""
     arguments = parser().parse_args(argv)
+    command = COMMANDS[arguments.command]
     arguments.command_line = shlex.join(["activity", *(sys.argv[1:] if argv is None else argv)])
     logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.INFO, format="%(message)s", force=True)
     for library in ("matplotlib", "h5py", "tensorflow", "jax", "PIL", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)  # their advice is for programmers
     try:
-        return COMMANDS[arguments.command](arguments) or 0
+        return command.run(arguments) or 0
     except (ActivityError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of our output had enough, as `| head` does
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (Python flushes stdout once more at exit)
@@ -68,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say_error(of_system(error) if isinstance(error, OSError) else str(error))
         return 1
     except KeyboardInterrupt:
-        say_error(f"stopped{_HOW_TO_GO_ON.get(arguments.command, '')}")
+        say_error("; ".join(["stopped", *getattr(command, "CONTINUE", [])]))
         return 130
 
 

@@ -15,7 +15,7 @@ from activity.errors import ModelFileError
 from activity.files import atomic_path
 from activity.models.devices import prepare_gpus
 from activity.models.heads import FUSE, member_predictions_of
-from activity.models.info import FORMAT_VERSION, read_config
+from activity.models.info import FORMAT_VERSION, check_model_path, read_config
 from activity.models.layers import TimeDistributed, uses_jit
 from activity.models.network import InferenceModel
 
@@ -159,14 +159,6 @@ def save_classifier(classifier: ActivityClassifier, path: Path) -> Path:
     with atomic_path(path) as temporary:
         classifier.save(temporary)
     return path
-
-
-def check_model_path(path: Path) -> None:
-    """Raise `ModelFileError` if a model could not be written under this name; asked before hours of training."""
-    if path.suffix != ".keras":
-        raise ModelFileError("the name of a model file must end in .keras", path=path)
-    if path.is_dir():
-        raise ModelFileError("a folder has this name; give the model file another", path=path)
 
 
 def load_classifier(path: Path) -> ActivityClassifier:

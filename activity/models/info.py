@@ -11,6 +11,8 @@ from activity.errors import ModelFileError
 
 FORMAT_VERSION = 3  # of the model file; raised when its parts change; 1 had no streams, 2 no windows
 
+_REGISTERED_NAME = "activity>ActivityClassifier"
+
 
 def read_config(path: Path) -> dict[str, Any]:
     """What `ActivityClassifier.get_config` gave when the file was written.
@@ -19,9 +21,9 @@ def read_config(path: Path) -> dict[str, Any]:
         ModelFileError: there is no such file, it is cut off, not ours, or of another version.
     """
     config = _read(path)
-    if config.get("registered_name") != "activity>ActivityClassifier":
+    if config.get("registered_name") != _REGISTERED_NAME:
         raise ModelFileError(
-            f"a Keras model, but not one of ours; expected activity>ActivityClassifier, received "
+            f"a Keras model, but not one of ours; expected {_REGISTERED_NAME}, received "
             f"{config.get('registered_name') or config.get('class_name')}",
             path=path,
         )
@@ -40,6 +42,23 @@ def read_config(path: Path) -> dict[str, Any]:
             path=path,
         )
     return config["config"]
+
+
+def check_model_path(path: Path) -> None:
+    """Raise `ActivityError` if a model could not be written under this name; asked before hours of training."""
+    if path.suffix != ".keras":
+        raise ModelFileError("the name of a model file must end in .keras", path=path)
+    if path.is_dir():
+        raise ModelFileError("a folder has this name; give the model file another", path=path)
+
+
+def is_model(path: Path) -> bool:
+    """Whether a file is a model of ours, of whatever version."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return json.loads(file.read("config.json"))["registered_name"] == _REGISTERED_NAME
+    except Exception:  # as in `_read`
+        return False
 
 
 def _read(path: Path) -> dict[str, Any]:

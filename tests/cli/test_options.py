@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
-from activity.cli.commands import COMMANDS
-from activity.cli.main import main
-from activity.cli.options import _EXAMPLES, parser
+from activity.cli.main import COMMANDS, main, parser
 
-EXAMPLES = [f"{name} {words}" for name, examples in _EXAMPLES.items() for words in examples]
+EXAMPLES = [f"{name} {words}" for name, command in COMMANDS.items() for words in command.EXAMPLES]
 
 
-def test_every_command_has_examples_and_a_function():
-    assert set(_EXAMPLES) == set(COMMANDS)
+def test_every_command_is_the_module_of_its_name_and_has_all_parts():
+    for name, command in COMMANDS.items():
+        assert command.__name__ == f"activity.cli.{name.replace('-', '_')}"
+        assert command.HELP and command.EXAMPLES and command.add_arguments and command.run
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -31,13 +31,34 @@ def test_help_shows_the_examples(name, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help"])
     shown = capsys.readouterr().out
-    assert all(f"\n  activity {name} {words}".rstrip() in shown for words in _EXAMPLES[name])
+    assert all(f"\n  activity {name} {words}".rstrip() in shown for words in COMMANDS[name].EXAMPLES)
 
 
 def test_help_tells_the_exit_statuses(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     assert "exit status: 0 done, 1 an error" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train d --out m.keras --head bidirectonal", "--head: invalid choice: 'bidirectonal' (choose from lstm, "),
+        ("train d --out m.keras --backbone mobilnet_v2", "; did you mean 'mobilenet_v2'?"),
+        ("train d --out m.keras --streams rgb,moton", "--streams: invalid choice: 'moton' (choose from rgb, "),
+        ("preprocess v --out d --streams rbg", "; did you mean 'rgb'?"),
+        ("classify m.keras v --runtime openvin", "; did you mean 'openvino'?"),
+        ("export m.keras --out m --format onx", "; did you mean 'onnx'?"),
+        ("update m.keras d --out n.keras --scheme new_only", "; did you mean 'new-only'?"),
+        ("evaluate m.keras d --split tset", "; did you mean 'test'?"),
+        ("completion bsh", "; did you mean 'bash'?"),
+    ],
+)
+def test_an_unknown_choice_is_answered_with_the_nearest(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments.split())
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"activity {arguments.split()[0]}: error: argument ") and message in last
 
 
 @pytest.mark.parametrize("no_color", [{}, {"NO_COLOR": "1"}], ids=["colour", "no colour"])
@@ -81,7 +102,7 @@ class TestCompletion:
         assert complete("activity classify --ann") == ["--annotate"]
 
     def test_of_choices(self, complete):
-        assert complete("activity train --merge-mode c") == ["concat"]
+        assert complete("activity train --head bi") == ["bidirectional"]
         assert complete("activity train --merge-mode x") == [""]
 
     def test_of_files(self, complete):

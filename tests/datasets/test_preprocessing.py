@@ -438,7 +438,7 @@ def test_another_seed_splits_anew(videos, tmp_path, decode_here):
 def test_a_folder_of_another_spec_is_refused(videos, tmp_path, decode_here):
     preprocess(videos, tmp_path / "out", SPEC)
     before = content_of(tmp_path / "out")
-    message = "was made with 4 frames evenly, 16x16, .*; received 8 frames evenly, 16x16, .*; choose another"
+    message = "was made with 4 evenly spaced frames, 16x16 px .*; received 8 evenly spaced frames, 16x16 px .*; choose"
     with pytest.raises(DatasetError, match=message):
         preprocess(videos, tmp_path / "out", ClipSpec(num_frames=8, height=16, width=16))
     assert content_of(tmp_path / "out") == before

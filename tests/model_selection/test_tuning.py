@@ -6,7 +6,7 @@ import shlex
 import numpy as np
 import pytest
 
-from activity.cli.options import parser
+from activity.cli.main import parser
 from activity.config import TrainConfig, recipe_arguments
 from activity.datasets.samples import content_of
 from activity.errors import ActivityError, DatasetError

@@ -1,0 +1,86 @@
+"""Checks of arguments, made before the work: they import neither Keras nor TensorFlow, so a refusal takes a moment.
+
+What cannot be run at all is wrong usage (exit status 2); what does not fit the files that are there is an
+`ActivityError` (exit status 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from activity.config import ClipSpec, TrainConfig
+from activity.errors import ModelFileError, SettingError
+from activity.files import check_folder
+from activity.models.info import check_model_path, is_model
+
+if TYPE_CHECKING:
+    from activity.datasets.dataset import Dataset
+
+_Config = TypeVar("_Config", ClipSpec, TrainConfig)
+
+
+def read_settings(config: type[_Config], arguments: argparse.Namespace, **values: Any) -> _Config:
+    """The options as a configuration; a value that it refuses is wrong usage, and the message names the option.
+
+    Args:
+        config: the class of the configuration.
+        arguments: of the command; their names are those of the fields.
+        values: fields that are no option of their own, as `height` and `width` are parts of `--size`.
+    """
+    parser: argparse.ArgumentParser = arguments.parser
+    names = config.__dataclass_fields__
+    try:
+        return config(**{name: values[name] if name in values else getattr(arguments, name) for name in names})
+    except SettingError as error:
+        option = f"size: {error.name}" if error.name in values else error.name.replace("_", "-")
+        parser.error(f"--{option} must be {error.expected}, received: {error.received}")
+
+
+def read_recipe(arguments: argparse.Namespace) -> TrainConfig:
+    """The options of `activity.cli.options.add_recipe`.
+
+    Raises:
+        ActivityError: the weights file is absent, or the runtime is not installed.
+    """
+    config = read_settings(TrainConfig, arguments)
+    check_runtime(arguments.runtime)
+    if config.weights not in (None, "imagenet", "none") and not Path(config.weights).is_file():
+        raise ModelFileError("no such weights file; expected a path, imagenet or none", path=config.weights)
+    return config
+
+
+def open_dataset(arguments: argparse.Namespace) -> Dataset:
+    """The data set, seen through the streams that were asked for.
+
+    Raises:
+        DatasetError: it is not a data set folder, or lacks a stream.
+    """
+    from activity.datasets.dataset import load_dataset
+
+    dataset = load_dataset(arguments.dataset)
+    return dataset.with_streams(arguments.streams) if getattr(arguments, "streams", None) else dataset
+
+
+def check_runtime(runtime: str) -> None:
+    """Raise `ActivityError` if a runtime was asked for by name and is not installed."""
+    if runtime != "auto":  # to choose may ask Keras for a GPU
+        from activity.runtimes.exported import choose
+
+        choose(runtime)
+
+
+def check_new_model(path: Path) -> None:
+    """Raise `ActivityError` if a model could not be written there, or would replace something else."""
+    check_model_path(path)
+    check_folder(path.parent)
+    if path.exists() and not is_model(path):
+        raise ModelFileError("exists and is no model of ours; give the model file another name", path=path)
+
+
+def check_order(arguments: argparse.Namespace) -> None:
+    """Refuse a data set and a model file in the wrong order."""
+    if arguments.dataset.suffix == ".keras" and arguments.model.suffix != ".keras":
+        command = f"activity {arguments.command} {arguments.dataset} {arguments.model}"
+        arguments.parser.error(f"model and data set are swapped; expected: {command}")

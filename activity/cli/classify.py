@@ -1,0 +1,170 @@
+"""activity classify: labels for video files, or for a camera or stream as it comes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from activity.cli.checks import check_runtime
+from activity.cli.options import add_model, add_runtime, positive_int
+from activity.cli.output import say_error, say_written
+from activity.errors import ActivityError, VideoError
+from activity.files import check_folder, csv_rows
+from activity.models.info import read_config
+
+if TYPE_CHECKING:
+    from activity.predictor.prediction import Prediction
+    from activity.predictor.predictor import Predictor
+
+HELP = "label videos with a model"
+
+EXAMPLES = [
+    "model.keras clip.mp4",
+    "model.keras folder 'more/*.mov' --csv labels.csv",
+    "model.keras match.mp4 --timeline --out timelines --annotate videos --explain why",
+    "model.keras 0                             (the first camera; Ctrl-C ends it)",
+    "model.keras rtsp://camera.local/stream --json",
+]
+
+_logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, the sources, and what is written beside the labels."""
+    add_model(parser)
+    add = parser.add_argument
+    add(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="files, folders, 'glob*' patterns, the number of a camera, or the URL of a stream",
+    )
+    add("--top-k", type=positive_int, default=5, metavar="K", help="labels shown; default: %(default)s")
+    add_runtime(parser, "the model; another than keras is exported beside the model file, once")
+    add("--json", action="store_true", help="print one JSON object a line")
+    add("--csv", type=Path, metavar="FILE", help="also write a table")
+    add("--follow", action="store_true", help="the file is still being written: label it as it grows")
+    add("--explain", type=Path, metavar="DIR", help="also draw an explanation of each label there, as NAME.png")
+    add("--timeline", action="store_true", help="also tell which label each part of a video has")
+    add("--out", type=Path, metavar="DIR", help="write each timeline there, as NAME.json, .csv, .srt and .png")
+    add(
+        "--annotate",
+        type=Path,
+        metavar="DIR",
+        help="write each video there, as NAME.mp4, with its timeline drawn on it",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Label the sources, in their order; one that cannot be read does not stop the others."""
+    from activity.predictor.sources import expand_sources
+    from activity.video.capture import live_source
+
+    sources = expand_sources(arguments.sources)
+    live = live_source(sources, follow=arguments.follow)
+    if live and (arguments.explain or arguments.timeline or arguments.out or arguments.annotate):
+        arguments.parser.error("--explain, --timeline, --out and --annotate need a whole file, not a live source")
+    _check_places(arguments, sources)
+    read_config(arguments.model)
+    check_runtime(arguments.runtime)
+    return _classify_live(arguments, live) if live else _classify_files(arguments, sources)
+
+
+def _check_places(arguments: argparse.Namespace, sources: Sequence[str]) -> None:
+    """Raise `ActivityError` if results could not be written, or would replace something."""
+    from activity.predictor.sources import check_apart
+
+    if arguments.csv and not arguments.csv.parent.is_dir():
+        raise ActivityError(f"there is no folder {arguments.csv.parent}", path=arguments.csv)
+    if arguments.csv and arguments.csv.is_dir():
+        raise ActivityError("a folder has this name; give the table another", path=arguments.csv)
+    for folder in (arguments.explain, arguments.out, arguments.annotate):
+        check_folder(folder)
+    for folder in filter(None, (arguments.out, arguments.annotate)):
+        check_apart(folder, sources)
+    if arguments.out and arguments.explain and arguments.out.resolve() == arguments.explain.resolve():
+        raise ActivityError("--out and --explain both write NAME.png; expected two folders", path=arguments.out)
+
+
+def _classify_live(arguments: argparse.Namespace, source: str) -> int:
+    from activity.predictor.live import watch
+    from activity.runtimes.exported import load_inference_model
+
+    decisions = watch(load_inference_model(arguments.model, runtime=arguments.runtime), source)
+    with contextlib.closing(decisions), csv_rows(arguments.csv, "time,time_seconds,label,probability") as write_row:
+        for decision in decisions:
+            write_row(decision.as_dict())
+            if arguments.json:
+                print(json.dumps(decision.as_dict(top_k=arguments.top_k)), flush=True)
+            elif decision.changed:
+                print(decision.as_text(), flush=True)
+    return 0
+
+
+def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> int:
+    from activity.predictor.prediction import Failure
+    from activity.predictor.predictor import Predictor
+    from activity.predictor.sources import distinct_names
+
+    predictor = Predictor.load(arguments.model, runtime=arguments.runtime)
+    explain = _explaining(arguments, predictor)
+    timeline = bool(arguments.timeline or arguments.out or arguments.annotate)
+    failed = False
+    with csv_rows(arguments.csv) as write_row:
+        results = predictor.predict_many(sources, timeline=timeline)
+        for result, name in zip(results, distinct_names(sources), strict=True):
+            failed |= isinstance(result, Failure)
+            write_row(result.as_dict())
+            if arguments.json:
+                print(json.dumps(result.as_dict(top_k=arguments.top_k)), flush=True)
+            elif isinstance(result, Failure):
+                say_error(f"{result.source}: {result.error}")
+            else:
+                print(result.as_text(top_k=arguments.top_k), flush=True)
+            if not isinstance(result, Failure):
+                try:
+                    explain(result, name)
+                    _write_timeline(arguments, result, name)
+                except VideoError as error:  # it could be read a moment ago; the others follow
+                    failed = True
+                    say_error(str(error))
+    return int(failed)
+
+
+def _explaining(arguments: argparse.Namespace, predictor: Predictor) -> Callable[[Prediction, str], None]:
+    """A function that draws the explanation of a prediction, or does nothing without `--explain`."""
+    if not arguments.explain:
+        return lambda prediction, name: None
+    from activity.models.classifier import ActivityClassifier
+    from activity.predictor.explainer import Explainer
+    from activity.reports.explanation import explanation_figure
+    from activity.reports.figures import save_figure
+
+    if isinstance(predictor.model, ActivityClassifier):
+        explainer = Explainer(predictor.model)
+    else:
+        _logger.info("%s: explained by keras, which computes gradients", arguments.model)
+        explainer = Explainer.load(arguments.model)
+
+    def explain(prediction: Prediction, name: str) -> None:
+        figure = explanation_figure(explainer.explain(prediction))
+        say_written([save_figure(figure, arguments.explain / f"{name}.png")])
+
+    return explain
+
+
+def _write_timeline(arguments: argparse.Namespace, result: Prediction, name: str) -> None:
+    """Write what `--out` and `--annotate` ask for."""
+    if arguments.out:
+        from activity.reports.timeline import save_timeline
+
+        say_written(save_timeline(result, arguments.out, name, top_k=arguments.top_k))
+    if arguments.annotate:
+        from activity.reports.annotation import annotate
+
+        say_written([annotate(result.source, result, arguments.annotate / f"{name}.mp4")])

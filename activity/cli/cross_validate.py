@@ -1,0 +1,47 @@
+"""activity cross-validate: train and evaluate once per fold."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from activity.cli.checks import open_dataset, read_recipe
+from activity.cli.options import add_dataset, add_recipe, add_report
+from activity.cli.output import say_written
+from activity.config import as_dict
+from activity.files import check_folder
+
+HELP = "train and evaluate once per fold of groups"
+
+EXAMPLES = ["dataset --folds groups --out report"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The data set, its folds, the report and the recipe."""
+    add_dataset(parser)
+    parser.add_argument(
+        "--folds", default="5", help="K, 'groups' to leave one group out, or a manifest column; default: %(default)s"
+    )
+    add_report(parser)
+    add_recipe(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Cross-validate, print the scores, and write the report."""
+    config = read_recipe(arguments)
+    check_folder(arguments.out)
+    from activity.datasets.splits import assign_folds
+
+    dataset = open_dataset(arguments)
+    assign_folds(dataset.samples, arguments.folds, seed=config.seed)  # raises if it cannot
+    from activity.model_selection.cross_validation import cross_validate
+    from activity.reports.report import save_report
+
+    with tempfile.TemporaryDirectory() as work_dir:
+        result = cross_validate(dataset, config, folds=arguments.folds, work_dir=Path(work_dir))
+    print(json.dumps(result.as_dict()) if arguments.json else result.as_text())
+    if arguments.out:
+        about = {"folds": arguments.folds, **as_dict(config)}
+        say_written(save_report(result, dataset, arguments.out, about=about))

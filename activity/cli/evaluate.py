@@ -1,0 +1,53 @@
+"""activity evaluate: the scores of a model on one split of a data set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from activity.cli.checks import check_order, check_runtime, open_dataset
+from activity.cli.options import add_choice, add_dataset, add_model, add_report, add_runtime
+from activity.cli.output import say_written
+from activity.files import check_folder
+from activity.models.info import read_config
+
+HELP = "measure a model on videos it was not trained with"
+
+EXAMPLES = ["model.keras dataset --out report", "model.keras dataset --json"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, the data set, its split, and the report."""
+    add_model(parser)
+    add_dataset(parser)
+    add_choice(parser, "--split", ("train", "val", "test"), default="test", help="default: %(default)s")
+    add_runtime(parser, "the features")
+    add_report(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluate, print the scores, and write the report."""
+    check_order(arguments)
+    check_folder(arguments.out)
+    dataset = open_dataset(arguments)
+    dataset.split(arguments.split)  # raises if it is empty
+    read_config(arguments.model)
+    check_runtime(arguments.runtime)
+    from activity.evaluation.evaluator import evaluate
+    from activity.models.classifier import load_classifier
+    from activity.reports.report import figures_of_model, save_report
+
+    classifier = load_classifier(arguments.model)
+    evaluation = evaluate(classifier, dataset, split=arguments.split, runtime=arguments.runtime)
+    coverage, precision = evaluation.above(classifier.threshold)
+    if arguments.json:
+        print(json.dumps({**evaluation.as_dict(), "coverage": coverage, "precision": precision if coverage else None}))
+    else:
+        print(evaluation.as_text())
+    if classifier.threshold and not arguments.json:
+        below = f'"unknown" below {classifier.threshold:.3f}'
+        print(f"\n{below}: {coverage:.0%} of the videos get an answer, {precision:.3f} of these are correct")
+    if arguments.out:
+        about = {"model": arguments.model, **classifier.record}
+        figures = figures_of_model(classifier, evaluation, dataset)
+        say_written(save_report(evaluation, dataset, arguments.out, about=about, figures=figures))

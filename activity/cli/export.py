@@ -1,0 +1,48 @@
+"""activity export: a model as one graph for programs without this package."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from activity.cli.options import add_choice, add_model
+from activity.cli.output import say_written
+from activity.config import EXPORT_FORMATS
+
+HELP = "write a model as one graph for programs of your own"
+
+EXAMPLES = [
+    "model.keras --format onnx --out model.onnx",
+    "model.keras --format litert --out model.tflite --check clips/*.mp4",
+]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, the format, and what the graph is compared on."""
+    add_model(parser)
+    add_choice(parser, "--format", EXPORT_FORMATS, required=True)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help=".onnx, .xml for openvino or .tflite for litert; a folder for savedmodel",
+    )
+    parser.add_argument(
+        "--check",
+        nargs="+",
+        default=[],
+        metavar="CLIP",
+        help="videos on which it must give what Keras gives; default: synthetic ones, and noise",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Export, and print how near the graph is to Keras."""
+    from activity.predictor.sources import expand_sources
+    from activity.runtimes.exporting import export_classifier
+
+    clips = expand_sources(arguments.check)
+    made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips)
+    print(made.as_text())
+    say_written(made.files)

@@ -1,0 +1,42 @@
+"""Lines and files that several commands write."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from activity.training.trainer import TrainingRun
+
+_logger = logging.getLogger(__name__)
+
+
+def say_error(text: str) -> None:
+    """One line on stderr."""
+    print("activity:", " ".join(text.split()), file=sys.stderr)
+
+
+def say_written(paths: Iterable[Path]) -> None:
+    """A line for each file that was written."""
+    for path in paths:
+        _logger.info("wrote %s", path)
+
+
+def state_dir(model_path: Path) -> Path:
+    """Where the state and the log of the training of a model are kept: `model.training` beside `model.keras`."""
+    return model_path.with_suffix(".training")
+
+
+def save_run(run: TrainingRun, model_path: Path) -> str:
+    """Write the model, and beside it how it was trained; returns lines that say where."""
+    from activity.models.classifier import save_classifier
+    from activity.reports.report import save_training_report
+
+    save_classifier(run.classifier, model_path)
+    lines = [f"{'model':16} {model_path}"]
+    for path in save_training_report(run, state_dir(model_path)):
+        lines.append(f"{path.stem.replace('_', ' '):16} {path}")
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""activity preprocess: from labelled videos to a data set folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from activity.cli.checks import read_settings
+from activity.cli.options import add_choice, frame_size, positive_int, seconds, seed, stream_names
+from activity.config import RESIZE_MODES, STREAMS, ClipSpec
+from activity.files import check_folder
+
+HELP = "decode labelled videos into a data set folder"
+
+EXAMPLES = [
+    "videos --out dataset",
+    "videos/manifest.csv --out dataset --num-frames 32 --size 160",
+    "UCF-101 --out dataset --split-files ucfTrainTestlist/*list01.txt",
+]
+
+CONTINUE = ["the same command continues from here"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The fields of `ClipSpec`, and how the videos are read."""
+    spec = ClipSpec()
+    add = parser.add_argument
+    add("videos", type=Path, metavar="VIDEOS", help="a folder per class, or with a manifest.csv, or that CSV")
+    add("--out", type=Path, required=True, metavar="DATASET", help="folder to make or to bring up to date")
+    add("--num-frames", type=int, default=spec.num_frames, metavar="T", help="in a clip; default: %(default)s")
+    add(
+        "--size",
+        type=frame_size,
+        default=(spec.height, spec.width),
+        metavar="S|HxW",
+        help="of a frame in pixels; default: 224",
+    )
+    add("--frames-per-second", type=float, metavar="R", help="sample at this rate; default: evenly over the video")
+    add_choice(
+        parser,
+        "--resize",
+        RESIZE_MODES,
+        default=spec.resize,
+        help="how frames get that size; default: %(default)s",
+    )
+    add("--streams", type=stream_names, default=spec.streams, metavar="NAMES", help=f"default: {','.join(STREAMS)}")
+    add("--split-files", type=Path, nargs="+", default=[], metavar="FILE", help="official lists of UCF101 or HMDB51")
+    add("--workers", type=positive_int, metavar="N", help="decoding processes; default: one per CPU")
+    add("--time-limit", type=seconds, default=600, metavar="SECONDS", help="for one video; default: %(default)s")
+    add("--seed", type=seed, default=0, help="random seed for the split; default: %(default)s")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Decode, and print what the data set holds."""
+    height, width = arguments.size
+    spec = read_settings(ClipSpec, arguments, height=height, width=width)
+    check_folder(arguments.out)
+    from activity.datasets.preprocessing import preprocess
+
+    dataset = preprocess(
+        arguments.videos,
+        arguments.out,
+        spec,
+        split_files=arguments.split_files,
+        num_workers=arguments.workers,
+        seconds_per_video=arguments.time_limit,
+        seed=arguments.seed,
+    )
+    print(f"{dataset.as_text()}\n{'data set':16} {arguments.out}")
