@@ -15,6 +15,8 @@ RESIZE_MODES = tuple(_RESIZED)
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recurrent head
 
+CLASS_WEIGHTS = ("none", "balanced")
+
 UPDATE_SCHEMES = ("replay", "new-only", "retrain")  # what they do: activity.training.updating
 
 STREAMS = ("rgb", "motion", "closeup")  # what they are: activity.video.streams
@@ -70,27 +72,30 @@ class ClipSpec:
 class TrainConfig:
     """How a classifier is trained. It is stored in the model file; prediction never reads it.
 
+    The command line has an option for each field, with this text as its help.
+
     Args:
-        backbone: a name in `activity.models.backbones.BACKBONES`.
-        weights: `imagenet`, `none` (random), or the path of a weights file; `None` is ImageNet where it exists.
-        head: a name in `activity.models.heads.HEADS`.
+        backbone: image model that turns frames into features, a key of `activity.models.backbones.BACKBONES`.
+        weights: `imagenet`, `none` (random), or the path of a file for the backbone; by default ImageNet if it exists.
+        head: sequence model that classifies the features, a key of `activity.models.heads.HEADS`.
         units: hidden units of a recurrent head.
-        layers: recurrent layers of the head `stacked`.
-        merge_mode: how the two directions of a bidirectional head become one: `concat`, `sum`, `mul` or `ave`.
+        layers: number of LSTM layers (head `stacked` only).
+        merge_mode: how the two directions of a bidirectional head are merged.
         members: ensemble members per stream, whose predictions are fused.
         dropout: fraction of features and of head outputs dropped in training, 0 to below 1.
-        fine_tune: number of last backbone layers, of those with weights, trained after the head; 0 keeps all frozen.
+        fine_tune: number of last backbone layers with weights that are trained after the head; 0 keeps all frozen.
         fine_tune_epochs: passes over the training clips in that stage.
         epochs: passes over the training clips.
         batch_size: clips in a step.
-        learning_rate: of the head; fine-tuning takes a tenth of it.
+        learning_rate: peak learning rate of the head; fine-tuning takes a tenth of it.
         weight_decay: decoupled weight decay (AdamW).
-        class_weight: `none`, or `balanced` (inverse to the number of clips of a class).
+        class_weight: `balanced` weights a class by the inverse of its number of clips.
         flip: mirror whole clips at random where the backbone is trained (not for left/right activities).
-        precision: fraction of correct answers below which the model says "unknown", 0 to 1; `None`: it always answers.
+        precision: fraction of correct answers below which the model says "unknown"; by default it always answers.
         seed: random seed for weights, shuffling and dropout.
         mixed_precision: compute in float16 on a GPU.
-        runtime: what computes the features of a frozen backbone; one of `RUNTIMES`.
+        runtime: what computes the features of a frozen backbone; auto: keras on a GPU, else openvino or onnx if
+            installed.
     """
 
     backbone: str = "mobilenet_v2"
@@ -125,7 +130,7 @@ class TrainConfig:
         _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "0 to below 1")
         _check("merge_mode", self.merge_mode, self.merge_mode in MERGE_MODES, f"one of {', '.join(MERGE_MODES)}")
         _check("runtime", self.runtime, self.runtime in RUNTIMES, f"one of {', '.join(RUNTIMES)}")
-        _check("class_weight", self.class_weight, self.class_weight in ("none", "balanced"), "none or balanced")
+        _check("class_weight", self.class_weight, self.class_weight in CLASS_WEIGHTS, "none or balanced")
 
 
 def recipe_arguments(config: TrainConfig, streams: Sequence[str] | None = None) -> list[str]:

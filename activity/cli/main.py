@@ -40,21 +40,12 @@ from activity.cli.output import say_error
 from activity.errors import ActivityError
 from activity.files import of_system
 
-COMMANDS = {
-    "demo": demo,
-    "preprocess": preprocess,
-    "train": train,
-    "update": update,
-    "evaluate": evaluate,
-    "cross-validate": cross_validate,
-    "tune": tune,
-    "classify": classify,
-    "export": export,
-    "info": info,
-    "serve": serve,
-    "doctor": doctor,
-    "completion": completion,
-}
+_MODULES = (
+    *(demo, preprocess, train, update, evaluate, cross_validate, tune),
+    *(classify, export, info, serve, doctor, completion),
+)
+
+COMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in _MODULES}  # in order of the help
 
 _EPILOG = """\
 a first try, without any videos of your own:

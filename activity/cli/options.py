@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from activity.config import MERGE_MODES, RUNTIMES, STREAMS, TrainConfig
+from activity.config import CLASS_WEIGHTS, MERGE_MODES, RUNTIMES, STREAMS, TrainConfig
 from activity.errors import did_you_mean
 
 # === Types ===
@@ -68,9 +70,13 @@ def stream_names(text: str) -> tuple[str, ...]:
 Group: TypeAlias = argparse.ArgumentParser | argparse._ArgumentGroup
 
 
-def add_choice(parser: Group, flag: str, names: Collection[str], **options: Any) -> None:
-    """An option that takes one of some names, such as the keys of a table."""
-    parser.add_argument(flag, type=one_of(names), choices=tuple(names), **options)
+def add_choice(parser: Group, flag: str, names: Collection[str], *, help: str = "", **options: Any) -> None:
+    """An option that takes one of some names, such as the keys of a table; many names are listed in its help."""
+    if len(names) > 6:
+        options["metavar"], help = "NAME", f"{help}: {', '.join(names)}"
+    if options.get("default"):
+        help += "; default: %(default)s"
+    parser.add_argument(flag, type=one_of(names), choices=tuple(names), help=help.lstrip("; "), **options)
 
 
 def add_model(parser: Group) -> None:
@@ -85,13 +91,8 @@ def add_dataset(parser: Group, help: str = "folder made by preprocess") -> None:
 
 def add_runtime(parser: Group, what: str) -> None:
     """Which library computes `what`."""
-    add_choice(
-        parser,
-        "--runtime",
-        RUNTIMES,
-        default=RUNTIMES[0],
-        help=f"what computes {what}; auto, the default: keras on a GPU, else openvino or onnx where installed",
-    )
+    help = f"what computes {what}; auto: keras on a GPU, else openvino or onnx where installed"
+    add_choice(parser, "--runtime", RUNTIMES, default="auto", help=help)
 
 
 def add_report(parser: Group) -> None:
@@ -101,74 +102,25 @@ def add_report(parser: Group) -> None:
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """The fields of `TrainConfig`, shared by all commands that train."""
-    config = TrainConfig()
+    """An option for each field of `TrainConfig`, with what its docstring says of the field; and the streams."""
     group = parser.add_argument_group("recipe")
-    add = group.add_argument
-    add("--streams", type=stream_names, metavar="NAMES", help=f"some of {','.join(STREAMS)}; default: all there are")
-    add_choice(group, "--backbone", BACKBONES, default=config.backbone, metavar="NAME", help=_listing(BACKBONES))
-    add("--weights", metavar="imagenet|none|PATH", help="weights of the backbone; default: imagenet where they exist")
-    add_choice(group, "--head", HEADS, default=config.head, metavar="NAME", help=_listing(HEADS))
-    add("--units", type=int, default=config.units, help="hidden units of a recurrent head; default: %(default)s")
-    add(
-        "--layers",
-        type=int,
-        default=config.layers,
-        metavar="N",
-        help="number of LSTM layers (head `stacked` only); default: %(default)s",
-    )
-    add_choice(
-        group,
-        "--merge-mode",
-        MERGE_MODES,
-        default=config.merge_mode,
-        help="how the two directions of a bidirectional head are merged; default: %(default)s",
-    )
-    add(
-        "--members",
-        type=int,
-        default=config.members,
-        metavar="N",
-        help="ensemble members per stream; default: %(default)s",
-    )
-    add("--dropout", type=float, default=config.dropout, help="fraction of the features dropped; default: %(default)s")
-    add("--fine-tune", type=int, default=0, metavar="N", help="also train the last N backbone layers with weights")
-    add(
-        "--fine-tune-epochs",
-        type=int,
-        default=config.fine_tune_epochs,
-        metavar="N",
-        help="epochs of that; default: %(default)s",
-    )
-    add("--epochs", type=int, default=config.epochs, help="passes over the training clips; default: %(default)s")
-    add("--batch-size", type=int, default=config.batch_size, metavar="N", help="clips per step; default: %(default)s")
-    add(
-        "--learning-rate",
-        type=float,
-        default=config.learning_rate,
-        metavar="R",
-        help="peak learning rate of the head; default: %(default)s",
-    )
-    add(
-        "--weight-decay",
-        type=float,
-        default=config.weight_decay,
-        metavar="R",
-        help="decoupled weight decay (AdamW); default: %(default)s",
-    )
-    add_choice(group, "--class-weight", CLASS_WEIGHTS, default="none", help="balanced helps rare classes")
-    add("--flip", action="store_true", help="mirror clips at random while training a backbone (not for left/right)")
-    add("--precision", type=float, metavar="P", help='answer "unknown" where fewer than this fraction would be correct')
-    add("--seed", type=seed, default=config.seed, help="random seed for weights and order; default: %(default)s")
-    add("--mixed-precision", action="store_true", help="compute in float16 on a GPU")
-    add_runtime(group, "the features of a frozen backbone")
+    some = f"some of {','.join(STREAMS)}; default: all of the data set"
+    group.add_argument("--streams", type=stream_names, metavar="NAMES", help=some)
+    about = dict(re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", TrainConfig.__doc__ or "", re.MULTILINE))
+    for field in dataclasses.fields(TrainConfig):
+        flag = f"--{field.name.replace('_', '-')}"
+        help = " ".join(about.get(field.name, "").rstrip(".").split()).partition(", a key of")[0]
+        if field.type == "bool":
+            group.add_argument(flag, action="store_true", help=help)
+        elif field.name in _TABLES:
+            add_choice(group, flag, _TABLES[field.name], default=field.default, help=help)
+        else:
+            type_, metavar = _TYPES[field.type.removesuffix(" | None")]
+            help += "" if field.default is None else "; default: %(default)s"
+            group.add_argument(flag, type=type_, default=field.default, metavar=metavar, help=help)
 
 
-def _listing(names: Collection[str]) -> str:
-    return f"{', '.join(names)}; default: %(default)s"
-
-
-CLASS_WEIGHTS = ("none", "balanced")
+_TYPES = {"int": (int, "N"), "float": (float, "X"), "str": (str, None)}
 
 HEADS = ("lstm", "backward", "stacked", "bidirectional", "gru", "attention", "lstm_cnn", "pooled", "segments")
 
@@ -187,3 +139,11 @@ BACKBONES = (
     "convnext_tiny",
     "small_cnn",
 )
+
+_TABLES = {
+    "backbone": BACKBONES,
+    "head": HEADS,
+    "merge_mode": MERGE_MODES,
+    "class_weight": CLASS_WEIGHTS,
+    "runtime": RUNTIMES,
+}

@@ -37,11 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--frames-per-second", type=float, metavar="R", help="sample at this rate; default: evenly over the video")
     add_choice(
-        parser,
-        "--resize",
-        RESIZE_MODES,
-        default=spec.resize,
-        help="how frames get that size; default: %(default)s",
+        parser, "--resize", RESIZE_MODES, default=spec.resize, help="how frames get that size; default: %(default)s"
     )
     add("--streams", type=stream_names, default=spec.streams, metavar="NAMES", help=f"default: {','.join(STREAMS)}")
     add("--split-files", type=Path, nargs="+", default=[], metavar="FILE", help="official lists of UCF101 or HMDB51")

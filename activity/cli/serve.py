@@ -25,13 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--port", type=in_range(int, 1, 65535), default=7860, help="default: %(default)s")
     add("--max-seconds", type=seconds, default=600.0, metavar="S", help="longest video accepted; default: %(default)g")
-    add(
-        "--max-megabytes",
-        type=positive_int,
-        default=500,
-        metavar="N",
-        help="in a file; default: %(default)s",
-    )
+    add("--max-megabytes", type=positive_int, default=500, metavar="N", help="in a file; default: %(default)s")
     add("--examples", type=Path, nargs="+", default=[], metavar="VIDEO", help="to try, on the page")
     add_runtime(parser, "the model")
 

@@ -95,7 +95,7 @@ def test_wrong_usage_exits_with_2(run, arguments):
         (["preprocess", "v", "--out", "d", "--time-limit", "0"], "argument --time-limit: must be 0.001 to"),
         (["preprocess", "v", "--out", "d", "--time-limit", "nan"], "argument --time-limit: must be"),
         (["preprocess", "v", "--out", "d", "--seed", "-1"], "argument --seed: must be 0 to 4294967295, received: -1"),
-        (["train", "d", "--out", "m.keras", "--seed", "4294967296"], "argument --seed: must be"),
+        (["train", "d", "--out", "m.keras", "--seed", "4294967296"], "--seed must be 0 to 4294967295, received: 42"),
         (["train", "d", "--out", "m.keras", "--seed", "one"], "argument --seed: invalid int value: 'one'"),
         (["train", "d", "--out", "m.keras", "--dropout", "1.5"], "--dropout must be 0 to below 1, received: 1.5"),
         (["cross-validate", "d", "--batch-size", "0"], "--batch-size must be 1 or more, received: 0"),

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from activity.cli.main import COMMANDS, main, parser
+from activity.config import TrainConfig, as_dict
 
 EXAMPLES = [f"{name} {words}" for name, command in COMMANDS.items() for words in command.EXAMPLES]
 
@@ -32,6 +33,16 @@ def test_help_shows_the_examples(name, capsys):
         main([name, "--help"])
     shown = capsys.readouterr().out
     assert all(f"\n  activity {name} {words}".rstrip() in shown for words in COMMANDS[name].EXAMPLES)
+
+
+def test_the_recipe_has_an_option_for_each_field_with_its_default_and_its_meaning(capsys):
+    arguments = parser().parse_args(["train", "dataset", "--out", "model.keras"])
+    assert {name: getattr(arguments, name) for name in as_dict(TrainConfig())} == as_dict(TrainConfig())
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--layers N number of LSTM layers (head `stacked` only); default: 2 --merge-mode {concat,sum," in shown
+    assert "--flip mirror whole clips at random" in shown
 
 
 def test_help_tells_the_exit_statuses(capsys):
