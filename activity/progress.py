@@ -1,20 +1,40 @@
-"""Progress on stderr: a bar on a terminal, else a line a minute, which a log can hold."""
+"""Output for a terminal: tables, and progress on stderr (a bar, or a line a minute where a log holds it)."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} so far, about {remaining} left"
+
+
+def format_table(rows: Iterable[Sequence[object]], align: str = "") -> list[str]:
+    """Lines of a table: columns as wide as their widest cell, two spaces apart.
+
+    Args:
+        rows: cells of each row, all rows of one length; a header is the first row.
+        align: a letter for each column, `l` left or `r` right; columns without one are aligned as the last letter says,
+            and left without any.
+    """
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    sides = {"l": str.ljust, "r": str.rjust}
+    columns = [sides[letter] for letter in align.ljust(len(widths), align[-1:] or "l")]
+    cells = ([pad(cell, width) for pad, cell, width in zip(columns, row, widths, strict=True)] for row in texts)
+    return ["  ".join(row).rstrip() for row in cells]
 
 
 def progress_bar(iterable: Any = None, **options: Any) -> tqdm:
     """A tqdm bar. Where stderr is no terminal, only work of more than 30 seconds shows, as a line a minute.
 
-    A bar within another goes when it is done: a search has hundreds of them.
+    A bar within another disappears when it is done: a search has hundreds of them.
     """
+    from tqdm import tqdm
+
     options = {"leave": None, **options}
     if not sys.stderr.isatty():
         options |= {"delay": 30, "mininterval": 60, "bar_format": _LINE, "file": _Lines(), "leave": False}
@@ -22,7 +42,7 @@ def progress_bar(iterable: Any = None, **options: Any) -> tqdm:
 
 
 class _Lines:
-    """Stderr for a bar that would go back to the beginning of its line: each state becomes a line of its own."""
+    """Stderr for a bar that would return to the beginning of its line: each state becomes a line of its own."""
 
     def write(self, text: str) -> None:
         if text.strip():

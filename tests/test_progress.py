@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from activity.progress import progress_bar
+from activity.progress import format_table, progress_bar
 
 
 class Terminal:
@@ -46,3 +46,11 @@ def test_a_terminal_gets_a_bar(capsys, monkeypatch):
         time.sleep(0.01)
     written = capsys.readouterr().err
     assert "\rvideos: " in written and "| 4/4 [" in written
+
+
+def test_a_table_is_as_wide_as_its_cells():
+    rows = [("label", "train", ""), ("sit_down", 12, "(few)"), ("run", 103, "")]
+    assert format_table(rows, align="lrl") == ["label     train", "sit_down     12  (few)", "run         103"]
+    assert format_table(rows) == ["label     train", "sit_down  12     (few)", "run       103"]
+    assert format_table([("a", 1, 10), ("b", 20, 2)], align="lr") == ["a   1  10", "b  20   2"]
+    assert format_table([]) == []

@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 
 from activity._version import __version__
 from activity.errors import VideoError
+from activity.progress import format_table
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,13 @@ class Check:
     remedy: str = ""
     required: bool = True  # nothing works without it; otherwise a failed check is only a note
 
+    def cells(self) -> tuple[str, str, str]:
+        """State, name, and what was found with the remedy, if one is needed; for a table."""
+        state = "ok" if self.ok else "FAIL" if self.required else "note"
+        return state, self.name, self.found + (f" -> {self.remedy}" if self.remedy and not self.ok else "")
+
     def __str__(self) -> str:
-        state = "ok  " if self.ok else "FAIL" if self.required else "note"
-        remedy = f" -> {self.remedy}" if self.remedy and not self.ok else ""
-        return f"{state}  {self.name:<22}  {self.found}{remedy}"
+        return "  ".join(self.cells())
 
 
 def examine(*, expect_gpu: bool = False) -> list[Check]:
@@ -59,7 +63,7 @@ def examine(*, expect_gpu: bool = False) -> list[Check]:
 
 def format_checks(checks: list[Check]) -> str:
     """The checks as a table, one line each: state, name, what was found, and the remedy if there is one."""
-    return "\n".join(map(str, checks))
+    return "\n".join(format_table([check.cells() for check in checks]))
 
 
 # === Python and packages ===

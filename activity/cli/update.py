@@ -12,7 +12,7 @@ from activity.cli.output import save_run, state_dir
 from activity.config import UPDATE_SCHEMES
 from activity.models.info import read_config
 
-HELP = "train a model with new videos and labels, and measure what it forgot"
+HELP = "train a model with new videos and labels, and measure forgetting"
 
 EXAMPLES = ["model.keras dataset --out new.keras"]
 

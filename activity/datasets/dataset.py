@@ -30,6 +30,7 @@ from activity.config import ClipSpec
 from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, labels_of
 from activity.errors import ActivityError, DatasetError
 from activity.files import atomic_file, read_csv
+from activity.progress import format_table
 from activity.video.clips import WHOLE, Span
 from activity.video.sampling import SampledVideo, sample_video
 
@@ -65,16 +66,12 @@ class Dataset:
 
     def as_text(self) -> str:
         """What the data set holds, for a terminal."""
-        counts = Counter(sample.split for sample in self.samples)
-        width = max(len(label) for label in self.labels)
-        lines = [f"{'label':{width}}  " + "".join(f"{split:>7}" for split in SPLITS)]
-        for label in self.labels:
-            of_label = Counter(sample.split for sample in self.samples if sample.label == label)
-            lines.append(f"{label:{width}}  " + "".join(f"{of_label[split]:7d}" for split in SPLITS))
+        counts = Counter((label, sample.split) for sample in self.samples for label in (sample.label, "all"))
+        rows = [(label, *(counts[label, split] for split in SPLITS)) for label in (*self.labels, "all")]
         num_files = len({sample.path for sample in self.samples})
         videos = f"{len(self.samples)} segments of " if num_files < len(self.samples) else ""
-        lines += [
-            f"{'all':{width}}  " + "".join(f"{counts[split]:7d}" for split in SPLITS),
+        lines = [
+            *format_table([("label", *SPLITS), *rows], align="lr"),
             f"{videos}{num_files} videos, {len({sample.group for sample in self.samples})} groups, {self.spec}",
         ]
         if self.problems:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from activity.datasets.samples import Segment
+from activity.progress import format_table
 
 
 @dataclass(frozen=True)
@@ -96,27 +97,25 @@ class Scores:
     def as_text(self) -> str:
         """The scores, the report per class and the confusion matrix for a terminal."""
         top_k = "".join(f"   top-{k} {self.top_k_accuracy(k):.3f}" for k in (3, 5) if k < len(self.labels))
-        lines = [
-            f"accuracy {self.accuracy:.3f}{top_k}   macro-F1 {self.macro_f1:.3f}   ({len(self.label_ids)} videos)",
-            "",
+        scores = [
+            (label, *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1")), row["support"])
+            for label, row in self.per_class.items()
         ]
-        width = max(len(label) for label in [*self.labels, "label"])
-        lines.append(f"{'label':{width}}  precision  recall     f1  videos")
-        for label, row in self.per_class.items():
-            lines.append(
-                f"{label:{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  {row['f1']:5.3f}  {row['support']:6d}"
-            )
-        lines += ["", "confusion (rows true, columns predicted)", *self._confusion_lines(width)]
-        return "\n".join(lines)
-
-    def _confusion_lines(self, width: int) -> list[str]:
-        cell = max(4, len(str(self.confusion.max())) + 2)
-        head = " " * width + "".join(f"{i:{cell}d}" for i in range(len(self.labels)))
-        rows = [
-            f"{label:{width}}" + "".join(f"{count or '.':>{cell}}" for count in row) + f"   {i}"
-            for i, (label, row) in enumerate(zip(self.labels, self.confusion, strict=True))
+        ids = range(len(self.labels))
+        counts = [
+            (label, *(count or "." for count in row), i)
+            for i, label, row in zip(ids, self.labels, self.confusion.tolist(), strict=True)
         ]
-        return [head, *rows]
+        return "\n".join(
+            [
+                f"accuracy {self.accuracy:.3f}{top_k}   macro-F1 {self.macro_f1:.3f}   ({len(self.label_ids)} videos)",
+                "",
+                *format_table([("label", "precision", "recall", "f1", "videos"), *scores], align="lr"),
+                "",
+                "confusion (rows true, columns predicted)",
+                *format_table([("", *ids, ""), *counts], align="lr"),
+            ]
+        )
 
 
 # === Calibration ===

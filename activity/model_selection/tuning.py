@@ -27,7 +27,7 @@ from activity.files import digest_of
 from activity.model_selection.cross_validation import divide_folds, evaluate_folds, mean_and_error
 from activity.model_selection.study import finished_trials, import_optuna, open_study
 from activity.models.heads import HEADS
-from activity.progress import progress_bar
+from activity.progress import format_table, progress_bar
 from activity.training.trainer import build_classifier, stage_names
 
 # Option -> the heads that read it; for all others its value is kept.
@@ -168,12 +168,11 @@ class Search:
         for trial in shown:
             settings = [f"{trial.settings.get(name, '-')}" for name in names]
             rows.append([str(trial.number), f"{trial.accuracy:.3f}", f"{trial.log_loss:.3f}", *settings])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             f"{len(self.trials)} trials, {num_pruned} of them stopped early; {len(self.folds)} folds of "
             f"{self.num_samples} train and val videos",
             "",
-            *("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows),
+            *format_table(rows, align="r"),
             "",
         ]
         if self.importance:

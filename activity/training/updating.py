@@ -23,6 +23,7 @@ from activity.datasets.samples import Sample, content_of, labels_of, name_some
 from activity.errors import ActivityError, DatasetError, ModelFileError
 from activity.evaluation.evaluator import check_spec
 from activity.models.classifier import ActivityClassifier
+from activity.progress import format_table
 from activity.runtimes.features import extract_features
 from activity.training.record import when
 from activity.training.trainer import TrainingRun, build_classifier, train, train_on
@@ -80,6 +81,12 @@ class Comparison:
         scores = {"before": float(self.before.mean()), "after": float(self.after.mean())}
         return {"split": self.split, "num_videos": len(self.labels), **scores}
 
+    def cells(self) -> tuple[str, ...]:
+        """The number of videos, accuracy before and after, and the reason that there are none; for a table."""
+        if not self.labels:
+            return "0", "-", "-", f"({self.reason})"
+        return str(len(self.labels)), f"{self.before.mean():.3f}", f"{self.after.mean():.3f}", ""
+
 
 @dataclass(frozen=True)
 class Update:
@@ -123,8 +130,9 @@ class Update:
         if self.added:
             what += f"; new labels: {', '.join(self.added)}"
         rows = {"old": self.old, "new": self.new}
-        lines = [self.run.as_text(), f"{self.scheme:16} {what}", "", "accuracy         videos  before   after"]
-        lines += [_row(f"{name} videos", comparison) for name, comparison in rows.items()]
+        header = ("accuracy", "videos", "before", "after", "")
+        table = [header, *((f"{name} videos", *comparison.cells()) for name, comparison in rows.items())]
+        lines = [self.run.as_text(), f"{self.scheme:16} {what}", "", *format_table(table, align="lrrrl")]
         lines += [
             f"The {name} videos are those of the validation split: there are none in the test split."
             for name, comparison in rows.items()
@@ -139,13 +147,6 @@ class Update:
                 f"({self.old.standard_error:.3f}); worse on: {', '.join(self.old.worse_labels)}."
             )
         return "\n".join(lines)
-
-
-def _row(name: str, comparison: Comparison) -> str:
-    if not comparison.labels:
-        return f"{name:16} {0:6d}       -       -   ({comparison.reason})"
-    before, after = comparison.before.mean(), comparison.after.mean()
-    return f"{name:16} {len(comparison.labels):6d}  {before:6.3f}  {after:6.3f}"
 
 
 def update(

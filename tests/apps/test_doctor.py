@@ -320,9 +320,9 @@ def test_format():
         ]
     )
     assert table.splitlines() == [
-        "ok    read h264               4 of 4 frames",
-        "note  read av1                0 of 4 frames -> re-encode",
-        "FAIL  gpu                     none -> install the driver",
+        "ok    read h264  4 of 4 frames",
+        "note  read av1   0 of 4 frames -> re-encode",
+        "FAIL  gpu        none -> install the driver",
     ]
 
 

@@ -76,10 +76,10 @@ def test_as_text():
         "wave       0.500   1.000  0.667       1",
         "",
         "confusion (rows true, columns predicted)",
-        "        0   1   2",
-        "jump    2   1   .   0",
-        "run     .   1   1   1",
-        "wave    .   .   1   2",
+        "      0  1  2",
+        "jump  2  1  .  0",
+        "run   .  1  1  1",
+        "wave  .  .  1  2",
     ]
 
 
