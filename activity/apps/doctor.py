@@ -68,20 +68,6 @@ def format_checks(checks: list[Check]) -> str:
 
 # === Python and packages ===
 
-_PACKAGES = (
-    "keras",
-    "tensorflow",
-    "opencv-python-headless",
-    "numpy",
-    "h5py",
-    "scikit-learn",
-    "matplotlib",
-    "pebble",
-    "pillow",
-    "shtab",
-    "tqdm",
-)
-
 _RUNTIMES = ("openvino", "onnxruntime")  # faster on a CPU; the first one installed is used by default
 
 _MODULES = {
@@ -97,18 +83,17 @@ def _packages() -> Iterator[Check]:
     found = f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     yield Check("python", (3, 10) <= sys.version_info[:2] <= (3, 13), found, "use Python 3.10 to 3.13")
     installed = any(metadata.distributions(name="activity"))
-    found = __version__ if installed else f"{__version__}, not installed: versions below are not checked"
+    found = __version__ if installed else f"{__version__}, not installed: what it needs is not checked"
     yield Check("activity", installed, found, "pip install .", required=False)
-    parsed = map(Requirement, (metadata.requires("activity") or []) if installed else [])
-    wanted = {requirement.name: requirement for requirement in parsed if requirement.marker is None}
-    for name in _PACKAGES:
-        yield _package(name, wanted.get(name, Requirement(name)))
+    for requirement in map(Requirement, (metadata.requires("activity") or []) if installed else []):
+        if requirement.marker is None:  # not of an extra
+            yield _package(requirement)
     for name in _RUNTIMES:
-        yield dataclasses.replace(_package(name, Requirement(name)), required=False)
+        yield dataclasses.replace(_package(Requirement(name)), required=False)
 
 
-def _package(name: str, requirement: Requirement) -> Check:
-    remedy = f"pip install '{requirement}'"
+def _package(requirement: Requirement) -> Check:
+    name, remedy = requirement.name, f"pip install '{requirement}'"
     try:
         version = metadata.version(name)
         importlib.import_module(_MODULES.get(name, name))

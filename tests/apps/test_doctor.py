@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 from activity._version import __version__
 from activity.apps import doctor
@@ -104,12 +105,15 @@ def test_a_missing_encoder_is_a_note(monkeypatch):
 # === Packages ===
 
 
-def test_requirements_are_those_of_the_project():
+def test_python_is_that_of_the_project():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no TOML reader")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {doctor.Requirement(line).name for line in project["dependencies"]}
-    assert set(doctor._PACKAGES) == declared - {"packaging"}
     assert project["requires-python"] == ">=3.10,<3.14"  # what the first check says
+
+
+def test_all_that_is_required_is_checked(checks):
+    required = map(Requirement, metadata.requires("activity"))
+    assert {requirement.name for requirement in required if requirement.marker is None} <= set(checks)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +125,7 @@ def test_requirements_are_those_of_the_project():
     ],
 )
 def test_package(requirement, expected):
-    assert doctor._package(expected.name, doctor.Requirement(requirement)) == expected
+    assert doctor._package(Requirement(requirement)) == expected
 
 
 def test_a_package_that_cannot_be_imported_is_named_with_its_reason(monkeypatch):
@@ -129,7 +133,7 @@ def test_a_package_that_cannot_be_imported_is_named_with_its_reason(monkeypatch)
         raise ImportError("libGL.so.1: cannot open shared object file")
 
     monkeypatch.setattr(doctor.importlib, "import_module", cannot_load)
-    check = doctor._package("opencv-python-headless", doctor.Requirement("opencv-python-headless"))
+    check = doctor._package(Requirement("opencv-python-headless"))
     assert not check.ok and "cannot be imported: ImportError: libGL.so.1" in check.found
     assert check.remedy.startswith("install what it names")
 
@@ -140,7 +144,7 @@ def test_ranges_come_from_the_installed_metadata(monkeypatch):
     found = {check.name: check for check in doctor._packages()}
     assert found["activity"].found == __version__
     assert found["numpy"].found == f"{np.__version__}, expected <1"
-    assert found["keras"].ok
+    assert "pytest" not in found
 
 
 def test_a_runtime_that_is_not_installed_is_a_note(monkeypatch):
@@ -154,7 +158,7 @@ def test_source_folder_that_is_not_installed_is_a_note(monkeypatch):
     monkeypatch.setattr(metadata, "distributions", lambda name: [])
     found = {check.name: check for check in doctor._packages()}
     assert str(found["activity"]).startswith("note  activity") and "not installed" in found["activity"].found
-    assert found["numpy"].ok
+    assert "numpy" not in found and "openvino" in found
 
 
 def test_a_library_that_cannot_be_imported_does_not_end_the_examination(monkeypatch):
