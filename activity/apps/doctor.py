@@ -14,7 +14,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -52,7 +52,12 @@ def examine(*, expect_gpu: bool = False) -> list[Check]:
         expect_gpu: a GPU that cannot be used is then a failure, not a note.
     """
     checks: list[Check] = []
-    groups = {"python": _packages(), "devices": _gpu(expect_gpu), "opencv": _videos(), "files": _files()}
+    groups = {
+        "python": check_packages(),
+        "devices": check_gpu(expect_gpu),
+        "opencv": check_videos(),
+        "files": check_files(),
+    }
     for group, findings in groups.items():
         try:
             checks.extend(findings)
@@ -68,7 +73,7 @@ def format_checks(checks: list[Check]) -> str:
 
 # === Python and packages ===
 
-_RUNTIMES = ("openvino", "onnxruntime")  # faster on a CPU; the first one installed is used by default
+RUNTIMES = ("openvino", "onnxruntime")  # faster on a CPU; the first one installed is used by default
 
 _MODULES = {
     "opencv-python-headless": "cv2",
@@ -79,7 +84,8 @@ _MODULES = {
 _IMPORT_REMEDY = "install what it names; if that is a Keras backend, set KERAS_BACKEND=tensorflow"
 
 
-def _packages() -> Iterator[Check]:
+def check_packages(*, runtimes: Iterable[str] = RUNTIMES) -> Iterator[Check]:
+    """Python, and all packages that the installed metadata requires, each imported; `runtimes` are not required."""
     found = f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     yield Check("python", (3, 10) <= sys.version_info[:2] <= (3, 13), found, "use Python 3.10 to 3.13")
     installed = any(metadata.distributions(name="activity"))
@@ -87,12 +93,13 @@ def _packages() -> Iterator[Check]:
     yield Check("activity", installed, found, "pip install .", required=False)
     for requirement in map(Requirement, (metadata.requires("activity") or []) if installed else []):
         if requirement.marker is None:  # not of an extra
-            yield _package(requirement)
-    for name in _RUNTIMES:
-        yield dataclasses.replace(_package(Requirement(name)), required=False)
+            yield check_package(requirement)
+    for name in runtimes:
+        yield dataclasses.replace(check_package(Requirement(name)), required=False)
 
 
-def _package(requirement: Requirement) -> Check:
+def check_package(requirement: Requirement) -> Check:
+    """Whether a package is installed, fits the requirement, and can be imported."""
     name, remedy = requirement.name, f"pip install '{requirement}'"
     try:
         version = metadata.version(name)
@@ -109,12 +116,31 @@ def _package(requirement: Requirement) -> Check:
 
 _GPU_INSTALL = "pip install '.[gpu]' in the project's folder"  # by path: a package index may hold another "activity"
 
-_CUDA_REMEDY = f"{_GPU_INSTALL} for the CUDA libraries, and compare the driver with nvidia-smi"
+CUDA_REMEDY = f"{_GPU_INSTALL} for the CUDA libraries, and compare the driver with nvidia-smi"
 
 _DRIVER_REMEDY = "install the NVIDIA driver; in a container: docker run --gpus all, with the NVIDIA Container Toolkit"
 
 
-def _gpu(expect_gpu: bool) -> Iterator[Check]:
+def convolve(device: str) -> str:
+    """Convolve on a device such as `gpu:0` and return where the result is; a wrong result raises."""
+    import keras
+    import numpy as np
+
+    with keras.device(device):
+        frames, kernel = keras.ops.ones((1, 16, 16, 3)), keras.ops.ones((3, 3, 3, 8))
+        result = keras.ops.conv(frames, kernel, data_format="channels_last")  # (1, 14, 14, 8)
+    if not np.allclose(keras.ops.convert_to_numpy(result), 3 * 3 * 3):
+        raise ArithmeticError("a convolution of ones came out wrong")
+    return str(result.device).rpartition("device:")[2]
+
+
+def check_gpu(expect_gpu: bool, *, compute: Callable[[str], str] = convolve) -> Iterator[Check]:
+    """The backend of Keras, and a GPU by computing on it.
+
+    Args:
+        expect_gpu: that there is none is then a failure, not a note.
+        compute: takes a device such as `gpu:0` and returns where the result is.
+    """
     import keras
 
     from activity.models.devices import gpu_names
@@ -127,12 +153,12 @@ def _gpu(expect_gpu: bool) -> Iterator[Check]:
         yield Check("gpu", False, f"none, the CPU computes: {cause}", remedy, required=expect_gpu)
         return
     try:
-        place = _convolve("gpu:0")
+        place = compute("gpu:0")
     except Exception as error:  # a GPU that is listed but fails would stop the training too
-        yield Check("gpu", False, f"{names}, but it fails: {_one_line(error)}", _CUDA_REMEDY)
+        yield Check("gpu", False, f"{names}, but it fails: {_one_line(error)}", CUDA_REMEDY)
         return
     on_gpu = any(word in place.lower() for word in ("gpu", "cuda", "rocm"))
-    yield Check("gpu", on_gpu, f"{names}, a convolution ran on {place}", _CUDA_REMEDY)
+    yield Check("gpu", on_gpu, f"{names}, a convolution ran on {place}", CUDA_REMEDY)
 
 
 def _why_no_gpu(backend: str) -> tuple[str, str]:
@@ -148,32 +174,25 @@ def _why_no_gpu(backend: str) -> tuple[str, str]:
 
         if not tf.test.is_built_with_cuda():
             return "this TensorFlow is built without CUDA", f"use Linux, or WSL2 on Windows: {_GPU_INSTALL}"
-    return "there is a driver, but no device, or no CUDA libraries that fit it", _CUDA_REMEDY
-
-
-def _convolve(device: str) -> str:
-    """Convolve on a device such as `gpu:0` and return where the result is; a wrong result raises."""
-    import keras
-    import numpy as np
-
-    with keras.device(device):
-        frames, kernel = keras.ops.ones((1, 16, 16, 3)), keras.ops.ones((3, 3, 3, 8))
-        result = keras.ops.conv(frames, kernel, data_format="channels_last")  # (1, 14, 14, 8)
-    if not np.allclose(keras.ops.convert_to_numpy(result), 3 * 3 * 3):
-        raise ArithmeticError("a convolution of ones came out wrong")
-    return str(result.device).rpartition("device:")[2]
+    return "there is a driver, but no device, or no CUDA libraries that fit it", CUDA_REMEDY
 
 
 # === Videos ===
 
-_SAMPLES_DIR = Path(__file__).parent / "codec_samples"
+SAMPLES_DIR = Path(__file__).parent / "codec_samples"
 
-_SAMPLES = ("h264.mp4", "mpeg4.avi", "hevc.mp4", "vp9.webm", "mjpeg.avi", "av1.mp4")
+SAMPLES = ("h264.mp4", "mpeg4.avi", "hevc.mp4", "vp9.webm", "mjpeg.avi", "av1.mp4")
 
-_WRITERS = {"mp4v": ".mp4", "FFV1": ".avi", "VP90": ".webm"}
+WRITERS = {"mp4v": ".mp4", "FFV1": ".avi", "VP90": ".webm"}
 
 
-def _videos() -> Iterator[Check]:
+def check_videos(*, samples_dir: Path = SAMPLES_DIR, writers: Mapping[str, str] = WRITERS) -> Iterator[Check]:
+    """Every codec, by doing it: samples of four frames are read, and four frames are written and read again.
+
+    Args:
+        samples_dir: holds the `SAMPLES`.
+        writers: codec -> suffix of the file.
+    """
     import cv2
     import numpy as np
 
@@ -182,17 +201,17 @@ def _videos() -> Iterator[Check]:
     has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
     found = "built in" if has_ffmpeg else "missing from this build"
     yield Check("ffmpeg of opencv", has_ffmpeg, found, "pip install --force-reinstall opencv-python-headless")
-    for sample in _SAMPLES:
+    for sample in SAMPLES:
         codec = sample.partition(".")[0]
         remedy = "re-encode such videos: ffmpeg -i IN -c:v libx264 OUT.mp4"
         required = codec in ("h264", "mpeg4")  # most videos there are, and most of the older data sets
-        yield _four_frames(f"read {codec}", _SAMPLES_DIR / sample, remedy, required=required)
+        yield _four_frames(f"read {codec}", samples_dir / sample, remedy, required=required)
     with tempfile.TemporaryDirectory() as folder:
-        for codec, suffix in _WRITERS.items():
+        for codec, suffix in writers.items():
             path = Path(folder, codec).with_suffix(suffix)
             with contextlib.suppress(VideoError):  # then there is no file, and so no frames
                 write_video(path, np.zeros((4, 48, 64, 3), np.uint8), frames_per_second=8, fourcc=codec)
-            remedy = f"do not write {suffix}; the others of {', '.join(_WRITERS.values())} may do"
+            remedy = f"do not write {suffix}; the others of {', '.join(writers.values())} may do"
             yield _four_frames(f"write {codec}", path, remedy, required=False)
 
 
@@ -223,7 +242,8 @@ _WEIGHTS = {  # backbone -> its file without top, as keras.applications names it
 }
 
 
-def _files() -> Iterator[Check]:
+def check_files() -> Iterator[Check]:
+    """Downloaded weights, and room on the disks."""
     from activity.models.backbones import weights_dir
 
     here = [name for name, pattern in _WEIGHTS.items() if any(weights_dir().glob(pattern))]

@@ -56,9 +56,9 @@ def test_codecs_that_every_installation_must_have(checks):
 # === Samples ===
 
 
-@pytest.mark.parametrize("name", doctor._SAMPLES)
+@pytest.mark.parametrize("name", doctor.SAMPLES)
 def test_samples_show_a_white_bar_that_steps_to_the_right(name):
-    path = doctor._SAMPLES_DIR / name
+    path = doctor.SAMPLES_DIR / name
     assert path.stat().st_size < 5000
     try:
         frames = read_frames(path).astype(int)
@@ -76,28 +76,26 @@ def test_samples_show_a_white_bar_that_steps_to_the_right(name):
 
 
 def test_all_samples_are_listed_and_explained():
-    files = {path.name for path in doctor._SAMPLES_DIR.iterdir()}
-    assert files == {*doctor._SAMPLES, "README.txt"}
-    text = (doctor._SAMPLES_DIR / "README.txt").read_text()
-    assert all(f"    {name} " in text for name in doctor._SAMPLES)
+    files = {path.name for path in doctor.SAMPLES_DIR.iterdir()}
+    assert files == {*doctor.SAMPLES, "README.txt"}
+    text = (doctor.SAMPLES_DIR / "README.txt").read_text()
+    assert all(f"    {name} " in text for name in doctor.SAMPLES)
 
 
-def test_a_damaged_h264_decoder_is_a_failure_and_a_missing_av1_decoder_a_note(monkeypatch, tmp_path):
-    for name in doctor._SAMPLES:
-        shutil.copy(doctor._SAMPLES_DIR / name, tmp_path)
+def test_a_damaged_h264_decoder_is_a_failure_and_a_missing_av1_decoder_a_note(tmp_path):
+    for name in doctor.SAMPLES:
+        shutil.copy(doctor.SAMPLES_DIR / name, tmp_path)
     for name in ("h264.mp4", "av1.mp4"):
         (tmp_path / name).write_bytes(b"no video")
-    monkeypatch.setattr(doctor, "_SAMPLES_DIR", tmp_path)
-    found = {check.name: str(check) for check in doctor._videos()}
+    found = {check.name: str(check) for check in doctor.check_videos(samples_dir=tmp_path)}
     remedy = "0 of 4 frames -> re-encode such videos: ffmpeg -i IN -c:v libx264 OUT.mp4"
     assert found["read h264"].startswith("FAIL ") and found["read h264"].endswith(remedy)
     assert found["read av1"].startswith("note ") and found["read av1"].endswith(remedy)
     assert found["read mpeg4"].startswith("ok ")
 
 
-def test_a_missing_encoder_is_a_note(monkeypatch):
-    monkeypatch.setattr(doctor, "_WRITERS", {"FFV1": ".avi", "XXXX": ".mp4"})
-    found = {check.name: str(check) for check in doctor._videos()}
+def test_a_missing_encoder_is_a_note():
+    found = {check.name: str(check) for check in doctor.check_videos(writers={"FFV1": ".avi", "XXXX": ".mp4"})}
     assert found["write FFV1"].startswith("ok ")
     assert found["write XXXX"].startswith("note ") and "0 of 4 frames -> do not write .mp4" in found["write XXXX"]
 
@@ -125,7 +123,7 @@ def test_all_that_is_required_is_checked(checks):
     ],
 )
 def test_package(requirement, expected):
-    assert doctor._package(Requirement(requirement)) == expected
+    assert doctor.check_package(Requirement(requirement)) == expected
 
 
 def test_a_package_that_cannot_be_imported_is_named_with_its_reason(monkeypatch):
@@ -133,7 +131,7 @@ def test_a_package_that_cannot_be_imported_is_named_with_its_reason(monkeypatch)
         raise ImportError("libGL.so.1: cannot open shared object file")
 
     monkeypatch.setattr(doctor.importlib, "import_module", cannot_load)
-    check = doctor._package(Requirement("opencv-python-headless"))
+    check = doctor.check_package(Requirement("opencv-python-headless"))
     assert not check.ok and "cannot be imported: ImportError: libGL.so.1" in check.found
     assert check.remedy.startswith("install what it names")
 
@@ -141,22 +139,21 @@ def test_a_package_that_cannot_be_imported_is_named_with_its_reason(monkeypatch)
 def test_ranges_come_from_the_installed_metadata(monkeypatch):
     monkeypatch.setattr(metadata, "distributions", lambda name: [name])
     monkeypatch.setattr(metadata, "requires", lambda name: ["numpy<1", 'pytest<1; extra == "test"'])
-    found = {check.name: check for check in doctor._packages()}
+    found = {check.name: check for check in doctor.check_packages()}
     assert found["activity"].found == __version__
     assert found["numpy"].found == f"{np.__version__}, expected <1"
     assert "pytest" not in found
 
 
-def test_a_runtime_that_is_not_installed_is_a_note(monkeypatch):
-    monkeypatch.setattr(doctor, "_RUNTIMES", ("no-such-runtime",))
-    found = {check.name: check for check in doctor._packages()}
+def test_a_runtime_that_is_not_installed_is_a_note():
+    found = {check.name: check for check in doctor.check_packages(runtimes=["no-such-runtime"])}
     assert str(found["no-such-runtime"]).startswith("note  no-such-runtime")
     assert "not installed -> pip install 'no-such-runtime'" in str(found["no-such-runtime"])
 
 
 def test_source_folder_that_is_not_installed_is_a_note(monkeypatch):
     monkeypatch.setattr(metadata, "distributions", lambda name: [])
-    found = {check.name: check for check in doctor._packages()}
+    found = {check.name: check for check in doctor.check_packages()}
     assert str(found["activity"]).startswith("note  activity") and "not installed" in found["activity"].found
     assert "numpy" not in found and "openvino" in found
 
@@ -179,8 +176,8 @@ def test_a_library_that_cannot_be_imported_does_not_end_the_examination(monkeypa
 # === GPU ===
 
 
-def _gpu_check(expect_gpu: bool) -> Check:
-    return list(doctor._gpu(expect_gpu))[-1]
+def gpu_check(expect_gpu: bool) -> Check:
+    return list(doctor.check_gpu(expect_gpu))[-1]
 
 
 @pytest.fixture
@@ -195,7 +192,7 @@ def with_driver(monkeypatch):
 
 
 def test_a_missing_gpu_fails_only_where_one_was_expected(no_gpu):
-    note, failure = _gpu_check(False), _gpu_check(True)
+    note, failure = gpu_check(False), gpu_check(True)
     assert str(note).startswith("note  gpu ") and str(failure).startswith("FAIL  gpu ")
     assert note.found == failure.found and note.found.startswith("none, the CPU computes: ")
     assert any(check.required and not check.ok for check in examine(expect_gpu=True))
@@ -206,14 +203,14 @@ def test_no_gpu_because_there_is_no_driver(no_gpu, monkeypatch):
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", no_driver)
-    check = _gpu_check(True)
+    check = gpu_check(True)
     assert "no NVIDIA driver" in check.found and "docker run --gpus all" in check.remedy
 
 
 @pytest.mark.parametrize("value", ["", "-1"])
 def test_no_gpu_because_it_is_hidden(no_gpu, with_driver, monkeypatch, value):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
-    assert _gpu_check(True).remedy == "unset CUDA_VISIBLE_DEVICES"
+    assert gpu_check(True).remedy == "unset CUDA_VISIBLE_DEVICES"
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="asks TensorFlow how it was built")
@@ -222,7 +219,7 @@ def test_no_gpu_because_tensorflow_lacks_cuda(no_gpu, with_driver, monkeypatch, 
     import tensorflow as tf
 
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: built)
-    check = _gpu_check(True)
+    check = gpu_check(True)
     assert cause in check.found and "pip install '.[gpu]' in the project's folder" in check.remedy
 
 
@@ -231,46 +228,44 @@ def one_gpu(monkeypatch):
     monkeypatch.setattr("activity.models.devices.gpu_names", lambda: ["Pretend GPU"])
 
 
-def test_a_gpu_that_computes(one_gpu, monkeypatch):
-    monkeypatch.setattr(doctor, "_convolve", lambda device: "GPU:0")
-    assert _gpu_check(True) == Check("gpu", True, "Pretend GPU, a convolution ran on GPU:0", doctor._CUDA_REMEDY)
+def test_a_gpu_that_computes(one_gpu):
+    assert gpu_check(True, compute=lambda device: "GPU:0") == Check(
+        "gpu", True, "Pretend GPU, a convolution ran on GPU:0", doctor.CUDA_REMEDY
+    )
 
 
-def test_a_gpu_that_fails_is_a_failure_even_where_none_was_expected(one_gpu, monkeypatch):
+def test_a_gpu_that_fails_is_a_failure_even_where_none_was_expected(one_gpu):
     def fail(device):
         raise RuntimeError("DNN library initialization failed.\nLook above")
 
-    monkeypatch.setattr(doctor, "_convolve", fail)
-    check = _gpu_check(False)
+    check = gpu_check(False, compute=fail)
     assert check.required and not check.ok
     assert check.found == "Pretend GPU, but it fails: RuntimeError: DNN library initialization failed. Look above"
 
 
 def test_a_computation_that_falls_back_to_the_cpu_is_a_failure(one_gpu, monkeypatch):
-    convolve = doctor._convolve
-    monkeypatch.setattr(doctor, "_convolve", lambda device: convolve("cpu:0"))
-    check = _gpu_check(False)
+    check = gpu_check(False, compute=lambda device: doctor.convolve("cpu:0"))
     assert check.required and not check.ok and "ran on" in check.found and "cpu" in check.found.lower()
 
 
 def test_a_wrong_result_is_noticed(monkeypatch):
     monkeypatch.setattr(keras.ops, "conv", lambda frames, kernel, **_: keras.ops.zeros((1, 14, 14, 8)))
     with pytest.raises(ArithmeticError, match="came out wrong"):
-        doctor._convolve("cpu:0")
+        doctor.convolve("cpu:0")
 
 
 # === Files ===
 
 
-def test_weights_at_hand_are_told_from_those_to_download(monkeypatch, tmp_path):
+def test_downloaded_weights_are_told_from_those_to_download(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    weights = next(check for check in doctor._files() if check.name == "weights")
+    weights = next(check for check in doctor.check_files() if check.name == "weights")
     assert str(weights).startswith("note") and "none; downloaded on first use: vgg16, " in weights.found
     assert "--weights PATH" in weights.remedy and "--weights none" in weights.remedy
     weights_dir().mkdir()
     (weights_dir() / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_160_no_top.h5").touch()
     (weights_dir() / "mobilenet_2_5_224_tf_no_top.h5").touch()  # of another width
-    weights = next(check for check in doctor._files() if check.name == "weights")
+    weights = next(check for check in doctor.check_files() if check.name == "weights")
     assert weights.ok and f"in {weights_dir()}: mobilenet_v2; downloaded on first use: vgg16, " in weights.found
 
 
@@ -301,14 +296,14 @@ def test_file_names_are_those_that_keras_downloads(name, monkeypatch):
 def test_little_room_is_a_note(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "not" / "made" / "yet"))
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1.5e9))
-    check = next(check for check in doctor._files() if check.name == "disk of the weights")
+    check = next(check for check in doctor.check_files() if check.name == "disk of the weights")
     assert str(check).startswith("note") and "1.5 GB free" in check.found and "2 GB or more" in check.remedy
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_note(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
-    check = next(check for check in doctor._files() if check.name == "disk here")
+    check = next(check for check in doctor.check_files() if check.name == "disk here")
     assert str(check).startswith("note") and "cannot be written to" in check.found
 
 

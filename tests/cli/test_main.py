@@ -109,7 +109,7 @@ def test_a_number_out_of_range_is_wrong_usage_and_names_the_option(run, argument
 
 
 @pytest.mark.parametrize("option", [["--timeline"], ["--out", "d"], ["--annotate", "d"], ["--explain", "d"]])
-def test_what_needs_a_whole_video_does_not_go_with_a_stream(run, option):
+def test_options_that_need_a_whole_video_are_refused_for_a_live_source(run, option):
     status, _, err = run("classify", "m.keras", "0", *option)
     assert status == 2 and "need a whole file, not a live source" in err
 
@@ -143,7 +143,7 @@ def test_preprocess_prints_what_the_data_set_holds(run, folder, ramp_videos):
     assert "32 videos, 8 groups, 6 evenly spaced frames, 32x32 px (stretched)" in out
 
 
-def test_train_leaves_a_model_a_log_and_a_picture(folder):
+def test_train_writes_a_model_a_log_and_the_learning_curves(folder):
     assert (folder / "model.keras").stat().st_size > 10_000
     with (folder / "model.training" / "scratch" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -205,7 +205,7 @@ def test_tune_prints_a_command_that_can_be_copied(run, folder, cnn_weights, tmp_
     assert status == 0 and len(report["trials"]) == 2 and shlex.split(report["command"]) == command
 
 
-def test_tune_refuses_in_one_line_and_says_how_to_go_on(run, folder, monkeypatch):
+def test_tune_refuses_in_one_line_and_says_how_to_continue(run, folder, monkeypatch):
     status, out, err = run("tune", folder / "dataset", "--backbone", "small_cnn")
     assert (status, out) == (1, "") and "small_cnn would learn from scratch" in one_line(err)
     monkeypatch.setattr("activity.model_selection.tuning.tune", raising(KeyboardInterrupt))
@@ -221,7 +221,7 @@ def test_classify_prints_a_line_a_file(run, folder, ramp_videos):
         assert re.fullmatch(rf"{re.escape(str(file))}  (brightens|darkens) [01]\.\d{{3}}", line)
 
 
-def test_classify_as_json_and_csv_goes_on_after_a_bad_file(run, folder, ramp_videos, tmp_path):
+def test_classify_as_json_and_csv_continues_after_a_bad_file(run, folder, ramp_videos, tmp_path):
     good, bad = ramp_videos / "darkens" / "p0_0.avi", tmp_path / "bad.mp4"
     bad.write_text("text")
     table = tmp_path / "out.csv"
@@ -237,7 +237,7 @@ def test_classify_as_json_and_csv_goes_on_after_a_bad_file(run, folder, ramp_vid
 
 
 @pytest.mark.parametrize("runtime", ["keras", "openvino"])
-def test_classify_draws_why(run, folder, ramp_videos, tmp_path, runtime):
+def test_classify_draws_explanations(run, folder, ramp_videos, tmp_path, runtime):
     if runtime == "openvino":
         pytest.importorskip("openvino")
     bad = tmp_path / "bad.mp4"
@@ -253,7 +253,7 @@ def test_classify_draws_why(run, folder, ramp_videos, tmp_path, runtime):
     assert ("explained by keras" in drawn[2]) is (runtime == "openvino")
 
 
-def test_classify_tells_what_happens_when(run, folder, ramp_videos):
+def test_classify_prints_a_timeline(run, folder, ramp_videos):
     file = ramp_videos / "darkens" / "p0_0.avi"
     status, out, _ = run("classify", folder / "model.keras", file, "--timeline")
     assert status == 0
@@ -394,7 +394,7 @@ def test_an_error_is_one_line_and_exit_1(run, tmp_path, monkeypatch, arguments, 
     assert re.search(message, one_line(err))
 
 
-def test_train_speaks_of_settings_before_it_works(run, folder, tmp_path):
+def test_train_refuses_an_unknown_backbone(run, folder, tmp_path):
     model = tmp_path / "m.keras"
     status, _, err = run("train", folder / "dataset", "--out", model, "--backbone", "vgg")
     assert status == 2 and err.endswith("; did you mean 'vgg19'?\n")
@@ -446,7 +446,7 @@ def test_an_error_of_the_system_without_a_number_keeps_its_words(run, monkeypatc
         (["cross-validate", "d"], "datasets.dataset.load_dataset", ""),
     ],
 )
-def test_an_interrupt_says_how_to_go_on(run, monkeypatch, arguments, called, how):
+def test_an_interrupt_says_how_to_continue(run, monkeypatch, arguments, called, how):
     monkeypatch.setattr(f"activity.{called}", raising(KeyboardInterrupt))
     assert run(*arguments) == (130, "", f"activity: stopped{how}\n")
 
