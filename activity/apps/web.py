@@ -110,7 +110,7 @@ class PageSession:
         return annotate(path, prediction, folder / f"{path.stem}-annotated.mp4")
 
     def explained(self, prediction: Prediction, folder: Path) -> Path:
-        """A picture of the frames, and the places in them, that speak for the label."""
+        """An image of the frames, and the places in them, that speak for the label."""
         from activity.reports.explanation import explanation_figure
         from activity.reports.figures import save_figure
 
@@ -244,7 +244,7 @@ def build_page(
             with gr.Column(scale=2, min_width=320):
                 video = gr.Video(label="Drop a video, or record one", include_audio=True, height=320, elem_id="video")
                 limits = f"Up to {page_session.max_seconds:g} seconds and {max_megabytes} MB, of any kind."
-                gr.Markdown(f"{limits} What a browser cannot play is labelled all the same.")
+                gr.Markdown(f"{limits} Formats the browser cannot preview still work.")
                 if examples:
                     gr.Examples([[str(path)] for path in examples], video, label="Or try one of these")
                 with gr.Accordion("About this model", open=False):
@@ -252,13 +252,13 @@ def build_page(
             with gr.Column(scale=3, min_width=320, visible=False) as beside:
                 answer = gr.Markdown(elem_id="answer")
                 bars = gr.Label(show_label=False, show_heading=False, elem_id="bars")
-                gr.Markdown("### When")
+                gr.Markdown("### Timeline")
                 when = gr.Image(**image, elem_id="when")
-                downloads = gr.File(label="To keep: JSON, a table, subtitles", interactive=False, elem_id="downloads")
-                gr.Markdown("### The video, labelled")
+                downloads = gr.File(label="Download results (JSON, CSV, SRT)", interactive=False, elem_id="downloads")
+                gr.Markdown("### Annotated video")
                 annotated = gr.Video(**shown_video, elem_id="annotated")
         with gr.Column(visible=False) as below:
-            gr.Markdown("### Which frames mattered, and where")
+            gr.Markdown("### Explanation")
             why = gr.Image(**image, elem_id="why")
         results = (answer, bars, when, downloads, annotated, why)
         # One at a time: the network needs all processors. The others wait in the queue and see their place in it.
@@ -356,4 +356,4 @@ def _answer(prediction: Prediction) -> str:
 
 def _known(page_session: PageSession) -> str:
     names = ", ".join(f"**{label}**" for label in page_session.predictor.model.labels)
-    return f"This model tells apart {names}. It has never heard of anything else."
+    return f"This model recognises: {names}. Anything else will be mispredicted as one of them."

@@ -68,10 +68,10 @@ class Calibration:
         before, after = self.errors
         text = (
             f"{'calibration':16} temperature {self.temperature:.2f}, by {len(self.after.label_ids)} validation videos; "
-            f"expected calibration error {before:.3f}, then {after:.3f}"
+            f"expected calibration error {before:.3f} before, {after:.3f} after calibration"
         )
         if self.threshold:
-            text += f'; "unknown" below {self.threshold:.3f}, which leaves {self.coverage:.0%} of them an answer'
+            text += f'; "unknown" below {self.threshold:.3f}: {self.coverage:.0%} of the validation videos get an answer'
         return text
 
 
@@ -82,7 +82,7 @@ def calibrate(
     *,
     precision: float | None = None,
 ) -> Calibration | None:
-    """Set the temperature and the threshold of a classifier by videos it was not taught with.
+    """Set the temperature and the threshold of a classifier by videos it was not trained on.
 
     Temperature scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599) changes how sure the model is, never which
     label is the most probable for a clip.

@@ -1,4 +1,4 @@
-"""How good a classifier is on samples it was not taught with."""
+"""How good a classifier is on samples it was not trained on."""
 
 from __future__ import annotations
 
@@ -89,7 +89,11 @@ def _warn_of_bias(classifier: ActivityClassifier, dataset: Dataset, samples: Seq
     trained = set(map(file_of, classifier.record.get("taught", ())))
     known = [sample for sample in samples if file_of(content_of(sample)) in trained]
     if known:
-        _logger.warning("%d of these %d videos were taught to this model: the score flatters", len(known), len(samples))
+        _logger.warning(
+            "%d of these %d videos are training videos of this model: the score is too optimistic",
+            len(known),
+            len(samples),
+        )
     longest = LONG_CLIPS * classifier.clip_seconds
     too_long = [sample for sample in samples if sample.duration_seconds > longest]
     if too_long and dataset.spec.frames_per_second is None:
@@ -103,7 +107,7 @@ def _warn_of_bias(classifier: ActivityClassifier, dataset: Dataset, samples: Seq
 
 
 def check_fits(classifier: ActivityClassifier, dataset: Dataset) -> None:
-    """Raise `DatasetError` unless the model eats what the data set holds and knows its labels."""
+    """Raise `DatasetError` unless the data set holds the input that the model expects, and only labels it knows."""
     check_spec(classifier, dataset)
     unknown = sorted(set(dataset.labels) - set(classifier.labels))
     if unknown:
@@ -114,7 +118,7 @@ def check_fits(classifier: ActivityClassifier, dataset: Dataset) -> None:
 
 
 def check_spec(classifier: ActivityClassifier, dataset: Dataset) -> None:
-    """Raise `DatasetError` unless the model eats what the data set holds."""
+    """Raise `DatasetError` unless the data set holds the input that the model expects."""
     lacks = set(classifier.spec.streams) - set(dataset.spec.streams)
     if lacks or dataclasses.replace(dataset.spec, streams=classifier.spec.streams) != classifier.spec:
         raise DatasetError(

@@ -25,7 +25,7 @@ from activity.training.trainer import build_classifier, check_labels, stage_name
 
 @dataclass(frozen=True)
 class CrossValidation(Evaluation):
-    """Pooled scores of all folds, each sample judged once.
+    """Pooled scores of all folds, each sample predicted once.
 
     Spreads and standard errors are over the folds, two or more, so that clips of one group count as one: `deviation /
     sqrt(K)`. Folds share training videos, so the true error is rather larger; no unbiased estimate of it exists (Bengio
@@ -63,7 +63,7 @@ class CrossValidation(Evaluation):
     def lead(self) -> tuple[float, float]:
         """Mean over folds of the accuracy less that of the baseline, and the standard error of this paired difference.
 
-        Both are judged on the same samples, so how hard a fold is drops out of the difference.
+        Both are scored on the same samples, so how hard a fold is drops out of the difference.
         """
         ours, theirs = self.fold_accuracies, self.baseline_fold_accuracies
         return mean_and_error([ours[fold] - theirs[fold] for fold in ours])
@@ -72,7 +72,7 @@ class CrossValidation(Evaluation):
         """One sentence: is the model ahead of the baseline by more than one standard error of the paired difference?"""
         lead, error = self.lead
         if abs(lead) <= error or not lead:
-            what = "not told apart from the baseline: the difference is within one standard error"
+            what = "not significantly better than the baseline: the difference is within one standard error"
         else:
             what = f"{'ahead of' if lead > 0 else 'BEHIND'} the baseline by more than one standard error"
         return f"The model is {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.fold_accuracies)} folds)."
@@ -118,13 +118,13 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", work_dir: Path) -> CrossValidation:
-    """Teach and judge a classifier once per fold, so that each sample is judged by one that never saw its group.
+    """Train and evaluate a classifier once per fold, so that each sample is predicted by one that never saw its group.
 
-    The splits of the data set are not used: nothing is chosen by a validation split, so all other folds are taught.
+    The splits of the data set are not used: nothing is chosen by a validation split, so all other folds are trained on.
 
     Args:
         dataset: made by `preprocess`.
-        config: how to teach.
+        config: how to train.
         folds: a number K of group folds, `groups` (leave one group out), or a column of the manifest.
         work_dir: for the state of the runs.
 
@@ -149,7 +149,7 @@ def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", w
 
 @dataclass(frozen=True)
 class FoldResult:
-    """One fold of a cross-validation, judged by a classifier that was taught all the others.
+    """Predictions for one fold of a cross-validation, by a classifier that was trained on all the others.
 
     Attributes:
         name: of the fold.
@@ -177,7 +177,7 @@ def divide_folds(dataset: Dataset, folds: str, *, seed: int = 0) -> dict[str, Da
     """
     assigned = np.asarray(assign_folds(dataset.samples, folds, seed=seed))
     parts = {fold: _part_without(dataset, assigned == fold) for fold in sorted(set(assigned.tolist()))}
-    for fold, part in parts.items():  # all before the first is taught
+    for fold, part in parts.items():  # all before the first is trained
         try:
             check_labels(part)
         except DatasetError as error:
@@ -188,13 +188,13 @@ def divide_folds(dataset: Dataset, folds: str, *, seed: int = 0) -> dict[str, Da
 def evaluate_folds(
     parts: Mapping[str, Dataset], config: TrainConfig, *, work_dir: Path, backbone: keras.Model | None = None
 ) -> Iterator[FoldResult]:
-    """Teach and judge one fold after the other; who has seen enough may stop asking.
+    """Train and evaluate one fold after the other; the caller may stop early.
 
     Args:
         parts: made by `divide_folds`.
-        config: how to teach.
+        config: how to train.
         work_dir: for the state of the runs.
-        backbone: that of `config`, if it is at hand; it must stay frozen.
+        backbone: that of `config`, if it is available; it must stay frozen.
     """
     features = None
     if stage_names(config) == ["head"]:  # the backbone stays as it is, so once is enough for all folds
@@ -250,7 +250,7 @@ def _part_without(dataset: Dataset, test: np.ndarray) -> Dataset:
 def _baseline(features: Sequence[np.ndarray], label_ids: np.ndarray, test: np.ndarray, num_labels: int) -> np.ndarray:
     """Probabilities by logistic regression on the mean feature of each video: what any head has to beat.
 
-    The features are those of the model: if its backbone was taught, the baseline gains from that too.
+    The features are those of the model: if its backbone was fine-tuned, the baseline gains from that too.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -1,6 +1,6 @@
 """Search for a better recipe with Optuna (Akiba et al. 2019, arxiv.org/abs/1907.10902); the test split is not touched.
 
-A trial is a recipe, judged by cross-validation over whole groups of the train and val splits. The study is a log on
+A trial is a recipe, evaluated by cross-validation over whole groups of the train and val splits. The study is a log on
 disk, written line by line, so that a search can be killed at any point and goes on as if it never had been.
 """
 
@@ -53,10 +53,10 @@ class Trial:
     Attributes:
         number: from 1; trial 1 is the given recipe.
         pruned: stopped early, because it was worse than half of the others after the same folds.
-        config: how it taught.
+        config: how it trained.
         streams: what it looked at.
         settings: those of `SETTINGS` that it chose; the others do nothing with its head.
-        fold_accuracies: fold -> accuracy on its samples, of the folds it was judged by.
+        fold_accuracies: fold -> accuracy on its samples, of the folds it was evaluated on.
         accuracy, log_loss: over the samples of these folds; `nan` without one.
         score: what was searched for, see `score_of`.
         seconds: that it took.
@@ -135,15 +135,15 @@ class Search:
         if self.best.accuracy == self.first.accuracy:
             what = "is as often right as the given recipe (trial 1), only its log-loss is lower"
         elif abs(lead) <= error or not lead:
-            what = "is not told apart from the given recipe (trial 1): the difference is within one standard error"
+            what = "is not significantly better than the given recipe (trial 1): the difference is within one standard error"
         else:
             what = (
                 f"is {'ahead of' if lead > 0 else 'BEHIND'} the given recipe (trial 1) by more than one standard error"
             )
         return (
             f"Trial {self.best.number} {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.folds)} folds).\n"
-            f"The best of {len(self.trials)} trials flatters: it was chosen by this very score. Teach it and judge it "
-            "once on the test split, which no trial has seen."
+            f"The best of {len(self.trials)} trials is optimistically biased: it was chosen by this score. Train it and "
+            "evaluate it once on the test split, which no trial has seen."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class Search:
         ]
         if self.importance:
             fractions = ", ".join(f"{name} {fraction:.2f}" for name, fraction in self.importance.items())
-            lines.append(f"share of the spread of the scores: {fractions}")
+            lines.append(f"fraction of the variance of the scores: {fractions}")
         return "\n".join([*lines, self.verdict()])
 
 
@@ -208,7 +208,7 @@ def tune(
         timeout_seconds: no trial begins later than this, but the first.
 
     Raises:
-        ActivityError: Optuna is absent, the recipe teaches the backbone, or the study file is that of another data set
+        ActivityError: Optuna is absent, the recipe trains the backbone, or the study file is that of another data set
             or recipe, in use, or not one of ours.
         DatasetError: the folds cannot be made.
     """

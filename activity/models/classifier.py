@@ -28,7 +28,7 @@ class ActivityClassifier(InferenceModel, keras.Model):
     `head` on padded features.
 
     Args:
-        backbone: one picture `(H, W, 3)` uint8 RGB to features `(D,)`; from `activity.models.backbones`. All streams
+        backbone: one image `(H, W, 3)` uint8 RGB to features `(D,)`; from `activity.models.backbones`. All streams
             share it.
         head: features and mask to probabilities; from `activity.models.heads`.
         spec: what a clip is.
@@ -107,10 +107,10 @@ class ActivityClassifier(InferenceModel, keras.Model):
         self.head.get_layer(FUSE).temperature.assign(value)
 
     def member_predictions(self, encoder: keras.Model) -> keras.Model:
-        """The network from an encoder up to the opinions `(B, M, C)` of the members of its head, to be taught.
+        """The model from a backbone up to the predictions `(B, M, C)` of the members of its head, to be trained.
 
         Args:
-            encoder: the backbone, or its upper part, which then eats `(B, T, S, ...)` of what the lower part gives.
+            encoder: the backbone, or its upper part, whose input `(B, T, S, ...)` is then the output of the lower part.
         """
         time, streams, item = self.spec.num_frames, len(self.spec.streams), encoder.input_shape[1:]
         frames = keras.Input((time, streams, *item), dtype=encoder.input.dtype, name="frames")
@@ -121,7 +121,7 @@ class ActivityClassifier(InferenceModel, keras.Model):
         return keras.Model({"frames": frames, "mask": mask}, member_predictions)
 
     def extract_features(self, images: np.ndarray) -> np.ndarray:
-        """Features `(N, D)` float32 of pictures `(N, H, W, 3)` uint8 RGB."""
+        """Features `(N, D)` float32 of images `(N, H, W, 3)` uint8 RGB."""
         return predict(self.backbone, images)
 
     def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -130,7 +130,7 @@ class ActivityClassifier(InferenceModel, keras.Model):
 
 
 def _extract_features(encoder: keras.Model, frames: keras.KerasTensor) -> keras.KerasTensor:
-    """An encoder of single pictures on all frames of all streams: `(B, T, S, ...)` -> `(B, T, S, D)`."""
+    """An encoder of single images on all frames of all streams: `(B, T, S, ...)` -> `(B, T, S, D)`."""
     time, streams, *item = frames.shape[1:]
     x = keras.layers.Reshape((time * streams, *item))(frames)  # (B, T, S, ...) -> (B, T*S, ...)
     x = TimeDistributed(encoder)(x)  # (B, T*S, ...) -> (B, T*S, D)

@@ -71,7 +71,7 @@ def gradient(function: Callable[[Any], Any], point: np.ndarray) -> np.ndarray:
     import torch
 
     x = x.detach().requires_grad_()
-    with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have a gradient only while they are taught
+    with torch.backends.cudnn.flags(enabled=False):  # its recurrent layers have a gradient only in training mode
         (slope,) = torch.autograd.grad(function(x), x)
     return np.asarray(slope.cpu(), np.float32)
 

@@ -4,7 +4,8 @@ Every head takes `{"features": (batch, T, S, D), "mask": (batch, T) bool}` and g
 `(batch, C)` for the clip, or `(batch, T, C)` for each of its frames. The mask goes to each layer by name: implicit
 masks are lost on the way and are leaving Keras. T is free, so the same head reads whole clips and windows.
 
-    features --standardize--> a member per stream and seed --opinions--> geometric mean --temperature--> probabilities
+    features --standardize--> a member per stream and seed --member predictions--> geometric mean --temperature-->
+    probabilities
 
 Shapes in the comments: B clips, T frames, S streams, D features, U units (the width of a head's own output), M members,
 C labels.
@@ -86,12 +87,12 @@ def build_head(
         num_labels: C.
         units: width of the head.
         dropout: share dropped of the features and of what the head read from them, in training only.
-        num_streams: S. Each stream has members of its own, whose opinions are fused (late fusion): what a weak stream
-            learned by heart does not spoil what a strong one saw.
+        num_streams: S. Each stream has members of its own, whose predictions are fused (late fusion): what a weak
+            stream learned by heart does not spoil what a strong one saw.
         members: per stream; they differ in their first weights and in what is dropped.
         layers: recurrent layers of the head `stacked`.
         merge_mode: how the two directions of `bidirectional` and `attention` become one; one of `MERGE_MODES`.
-        per_frame: give `(batch, T, C)`, a label for each frame. What stands at padded frames means nothing; teach with
+        per_frame: give `(batch, T, C)`, a label for each frame. The values at padded frames mean nothing; train with
             the mask as sample weights.
 
     Raises:
@@ -118,7 +119,7 @@ def build_head(
 
 
 def member_predictions_of(head: keras.Model) -> keras.Model:
-    """The same head up to the opinions `(B, M, C)` of its members, before they are fused; it shares all weights."""
+    """A head up to the predictions `(B, M, C)` of its members, before they are fused; it shares all weights."""
     return keras.Model(head.input, head.get_layer(_MEMBER_PREDICTIONS).output)
 
 

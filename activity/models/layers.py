@@ -177,7 +177,7 @@ class SegmentMeans(_EndsMask):
         return ops.reshape(means, (-1, self.num_segments * inputs.shape[2]))  # (B, K, D) -> (B, K*D)
 
     def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
-        """Time gives way to the parts."""
+        """The axis of time becomes that of the chunks."""
         return keras.KerasTensor((inputs.shape[0], self.num_segments * inputs.shape[2]), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -189,8 +189,8 @@ class SegmentMeans(_EndsMask):
 class Standardize(keras.layers.Layer):
     """Features to mean 0 and deviation 1 after a square root, `(batch, T, S, D)` to the same.
 
-    A few features of a network shout and most whisper; the root evens them out (power normalization, Perronnin et al.
-    2010). Until `adapt` has seen features this layer changes nothing, as for a backbone that is still to be taught.
+    A few features of a model shout and most whisper; the root evens them out (power normalization, Perronnin et al.
+    2010). Until `adapt` has seen features this layer changes nothing, as for a backbone that is still to be trained.
     """
 
     _ROOT_OF = 1e-3  # keeps the slope of the root finite at 0
@@ -237,7 +237,7 @@ class Fuse(_EndsMask):
     """The geometric mean of the members' probabilities, `(batch, M, ..., C)` -> `(batch, ..., C)`, at a temperature.
 
     In a product, a member that is not sure changes little (product of experts, Hinton 2002). The temperature makes the
-    result less sure, above 1, or surer: see `activity.evaluation.calibration`.
+    result less confident, above 1, or more confident: see `activity.evaluation.calibration`.
     """
 
     def build(self, input_shape: Any) -> None:

@@ -49,7 +49,7 @@ class InferenceModel:
         return max(1, self.spec.num_frames // _STEPS_PER_WINDOW)
 
     def extract_features(self, images: np.ndarray) -> np.ndarray:
-        """Features `(N, D)` float32 of pictures `(N, H, W, 3)` uint8 RGB."""
+        """Features `(N, D)` float32 of images `(N, H, W, 3)` uint8 RGB."""
         raise NotImplementedError
 
     def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:

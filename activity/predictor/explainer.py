@@ -9,13 +9,13 @@ goes on rising where the probability is already close to 1, and has a slope ther
 
 *When*: a head with attention says itself how much it looks at each frame (Bahdanau et al. 2015; what it looks at need
 not be what decides, Jain & Wallace 2019). Of any other head each frame is hidden in turn (occlusion, Zeiler & Fergus
-2014): its features give way to the mean of those of the other frames, as a grey patch does in a picture, and the drop
+2014): its features are replaced by the mean of those of the other frames, as by a grey patch in an image, and the drop
 of the log-odds counts. Frames are not left out, since then the others would move to other places in time, to which
 heads such as `segments` listen; nor do they become like their neighbours, which mostly show the same.
 
 *Where*: Grad-CAM (Selvaraju et al. 2017) on the last feature maps of the backbone, for each frame and stream: the maps
 times the slope of the log-odds, summed over the channels, and what speaks against is left out. The slope is not
-averaged over the picture first. Behind a global average it is the same everywhere, so that makes no difference; behind
+averaged over the image first. Behind a global average it is the same everywhere, so that makes no difference; behind
 a dense layer, which knows places, the average would be wrong (HiResCAM, Draelos & Carin 2020).
 """
 
@@ -59,9 +59,9 @@ class Explanation:
         importance: `(N,)` float32. Of `attention` weights with sum 1; of `occlusion` by how much the log-odds of the
             label drop without the frame, below 0 where the frame speaks against it.
         importance_kind: `attention` or `occlusion`.
-        heatmaps: `(N, S, h, w)` float32, 0 to 1: where in each picture the label is seen. One scale for all, so that
+        heatmaps: `(N, S, h, w)` float32, 0 to 1: where in each image the label is seen. One scale for all, so that
             frames and streams compare; all 0 if nothing speaks for the label.
-        aspect: width over height of the video, for pictures that were stretched.
+        aspect: width over height of the video, for images that were stretched.
     """
 
     source: str
@@ -129,7 +129,7 @@ class Explainer:
             label: what is explained.
             source: their video.
             timestamps_seconds: `(N,)`, from the first frame of the video.
-            aspect: width over height of the video; by default that of the pictures.
+            aspect: width over height of the video; by default that of the images.
 
         Raises:
             ActivityError: the model has no such label.

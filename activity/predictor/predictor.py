@@ -75,7 +75,7 @@ class Predictor:
     ) -> Iterator[Prediction | Failure]:
         """Label video files, in their order; one that fails does not stop the others.
 
-        A few are decoded ahead of the network, no more: memory does not grow with the number of videos.
+        A few are decoded ahead of the model, no more: memory does not grow with the number of videos.
 
         Args:
             sources: files.

@@ -23,7 +23,7 @@ from activity.video.sampling import SampledVideo, sample_video
 def expand_sources(sources: Sequence[str]) -> list[str]:
     """Files named by files, folders (searched through) and glob patterns, in order and without repeats.
 
-    In a folder, hidden files, pictures and sidecars are passed over; a file named directly is always taken. A folder
+    In a folder, hidden files, images and sidecars are passed over; a file named directly is always taken. A folder
     or pattern that names no file stays as it is: reading it then says so, and the others go on.
     """
     found: list[str] = []

@@ -1,6 +1,6 @@
 """What happens when: probabilities of overlapping windows, smoothed over time, become labelled segments.
 
-    windows --smooth--> probabilities of each moment --Hysteresis--> labels --short ones give way--> segments
+    windows --smooth--> probabilities of each moment --Hysteresis--> labels --short ones are merged--> segments
 
 A live stream takes the same rule for changing its mind as a file does, so that both tell the same story.
 """

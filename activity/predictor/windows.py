@@ -26,7 +26,7 @@ class WindowPredictor:
     """Judges the windows of a stack of features while it grows, and forgets what no window needs any more.
 
     Args:
-        model: judges.
+        model: predicts.
         stride: see `window_starts`.
     """
 

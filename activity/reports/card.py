@@ -66,7 +66,7 @@ class ModelCard:
 
     @property
     def command(self) -> str:
-        """The command that taught it first, or one that would, where it was taught from Python."""
+        """The command that trained it first, or one that would, where it was trained from Python."""
         if "command" in self.record or "training" not in self.record:
             return self.record.get("command", "")
         names = TrainConfig.__dataclass_fields__
@@ -193,7 +193,7 @@ def _rows_of_scores(card: ModelCard) -> list[Row]:
             (
                 "calibration",
                 f"temperature {calibration['temperature']:.2f}, by {calibration['num_videos']} validation videos; "
-                f"expected calibration error {error['before']:.3f}, then {error['after']:.3f}",
+                f"expected calibration error {error['before']:.3f} before, {error['after']:.3f} after calibration",
             )
         )
     return rows
@@ -240,16 +240,20 @@ def _limits_of_data(record: Mapping[str, Any]) -> list[str]:
     if not groups or not videos:
         limits.append("Whether clips of one person or recording stand on both sides of its splits is not recorded.")
     elif torn:
-        limits.append(f"{torn} groups (people, recordings) stand in more than one split, so its scores flatter.")
+        limits.append(
+            f"{torn} groups (people, recordings) appear in more than one split: its scores are too optimistic."
+        )
     elif groups == videos:
-        limits.append("No groups were known: where several videos show one person or recording, its scores flatter.")
+        limits.append(
+            "No groups were known: where several videos show one person or recording, its scores are too optimistic."
+        )
     else:
         limits.append(
-            "Its splits share no group (person or recording, as the data set names them): taught with "
+            "Its splits share no group (person or recording, as the data set names them): trained on "
             f"{groups['train']} groups, validated with {groups['val']}, and {groups['test']} were held out."
         )
     if not videos or not videos["val"]:
-        limits.append("It has no score on videos it was not taught with: see `activity evaluate`.")
+        limits.append("It has no score on videos it was not trained on: see `activity evaluate`.")
         return limits
     too = ", which calibrated it too" if record.get("calibration") else ""
     limits.append(
@@ -261,11 +265,11 @@ def _limits_of_data(record: Mapping[str, Any]) -> list[str]:
 
 def _limits_of_answers(card: ModelCard) -> list[str]:
     if card.threshold:
-        other = "Something quite different may still be taken for one of its labels with confidence."
+        other = "Something quite different may still be predicted as one of its labels with confidence."
     else:
         other = "It answers with one of its labels whatever a video shows."
     return [
-        "It labels a whole clip with one activity; it does not say where in the picture.",
+        "It labels a whole clip with one activity; it does not say where in the image.",
         other,
         "How it does on other people, places and cameras than those of its data set was not measured.",
     ]

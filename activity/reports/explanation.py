@@ -1,4 +1,4 @@
-"""An explanation as a picture: importance over time, and heat maps over the frames."""
+"""An explanation as an image: importance over time, and heat maps over the frames."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from activity.errors import printable
 from activity.predictor.explainer import Explanation
 from activity.reports.figures import plain_text, shortened
 
-# === The picture ===
+# === The image ===
 
 _LEFT, _RIGHT, _HEAD, _BARS, _GAP, _FOOT = 0.75, 0.35, 1.15, 1.4, 0.08, 0.45  # inches
 
-_WIDEST, _TALLEST, _LEAST_WIDTH = 15.0, 2.4, 9.0  # all columns, a picture, the figure
+_WIDEST, _TALLEST, _LEAST_WIDTH = 15.0, 2.4, 9.0  # all columns, an image, the figure
 
 _MOST_COLUMNS, _MOST_PORTRAITS = 12, 16
 
@@ -31,7 +31,7 @@ _ABOUT = {
     "occlusion": "Bars: how much the log-odds of the label drop when a frame is hidden; below 0 it speaks against.",
 }
 
-_ABOUT_HEAT = "Heat: where in each picture the label is seen (Grad-CAM)."
+_ABOUT_HEAT = "Heat: where in each image the label is seen (Grad-CAM)."
 
 
 @plain_text
@@ -39,7 +39,7 @@ def explanation_figure(explanation: Explanation) -> Figure:
     """Importance over time as bars, below them the frames, and below those where in each stream the label is seen.
 
     There is a bar for every frame. Of many frames, the most important of each few is shown; its bar is dark. Heat is
-    drawn over grey pictures, its colour and strength by its share of the greatest in all of the figure.
+    drawn over grey images, its colour and strength by its share of the greatest in all of the figure.
     """
     e = explanation
     aspect = float(np.clip(e.aspect, 0.4, 2.5))  # a film strip would leave no room for anything
@@ -50,7 +50,7 @@ def explanation_figure(explanation: Explanation) -> Figure:
     for number, stream in enumerate(e.streams):
         own = e.images.shape[3] / e.images.shape[2] if stream == "closeup" else aspect
         rows.append((stream, own, [_heated(e.images[i, number], e.heatmaps[i, number]) for i in shown]))
-    # Placed by hand, in inches: bars and pictures must share their left and right edge.
+    # Placed by hand, in inches: bars and images must share their left and right edge.
     column = min(_WIDEST / len(shown), _TALLEST * aspect)
     inner = column * len(e.images) / each
     width = max(_LEFT + column * len(shown) + _RIGHT, _LEAST_WIDTH)
@@ -96,7 +96,7 @@ def _draw_row(axes: Axes, name: str, images: Sequence[np.ndarray]) -> None:
 
 
 def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A picture `(H, W, 3)` uint8 in grey, under its heat `(h, w)`, 0 to 1."""
+    """An image `(H, W, 3)` uint8 in grey, under its heat `(h, w)`, 0 to 1."""
     height, width = image.shape[:2]
     smooth = np.clip(cv2.resize(heat, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)  # (h, w) -> (H, W)
     grey = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2) / 255

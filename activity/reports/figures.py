@@ -1,4 +1,4 @@
-"""Pictures of training and evaluation, drawn by matplotlib without a screen."""
+"""Images of training and evaluation, drawn by matplotlib without a screen."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CORRECT, _INCORRECT, _OTHER, _GREY = "#0072b2", "#d55e00", "#e69f00", "#777777"
 
 _PANELS = 4  # in a row
 
-_LONGEST_NAME = 32  # characters of a label or file beside a picture
+_LONGEST_NAME = 32  # characters of a label or file beside an image
 
 plain_text = rc_context({"text.parse_math": False})  # a $ in a label or path is no formula
 
@@ -268,7 +268,7 @@ def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10,
         axes.imshow(strip)
         axes.set_axis_off()
         axes.set_title(
-            f"{shortened(sample.label)} taken for {shortened(scores.labels[predicted])} "
+            f"{shortened(sample.label)} predicted as {shortened(scores.labels[predicted])} "
             if wrong
             else f"{shortened(sample.label)} ",
             loc="left",
@@ -284,7 +284,7 @@ def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10,
 def search_figure(search: Search) -> Figure:
     """The accuracy of each trial of a search and the best so far, and below against each setting; crosses are pruned.
 
-    A pruned trial stands at the accuracy over the folds that it was judged by.
+    A pruned trial is drawn at the accuracy over the folds that it was evaluated on.
     """
     trials = [trial for trial in search.trials if not np.isnan(trial.accuracy)]
     names = [name for name in SETTINGS if len({trial.settings.get(name) for trial in trials} - {None}) > 1]

@@ -32,9 +32,9 @@ _PAGE = Path(__file__).with_name("report.html")
 
 _MOST_ROWS = 50  # a longer table is folded
 
-_LARGE = 1000  # pixels; a wider picture scrolls on a narrow screen, else its text would be too small
+_LARGE = 1000  # pixels; a wider image scrolls on a narrow screen, else its text would be too small
 
-_MOST_VALUES = 12  # of a longer list in `about`, such as that of all videos taught, only the length is shown
+_MOST_VALUES = 12  # of a longer list in `about`, such as that of all training videos, only the length is shown
 
 
 _NOTES = {
@@ -55,16 +55,16 @@ def save_report(
     about: Mapping[str, object] | None = None,
     figures: Mapping[str, Figure] | None = None,
 ) -> list[Path]:
-    """Write `report.html`, `scores.json`, `report.txt`, `predictions.csv` and the pictures (PNG) into a folder.
+    """Write `report.html`, `scores.json`, `report.txt`, `predictions.csv` and the images (PNG) into a folder.
 
-    The page holds its pictures, runs no script and loads nothing from the network.
+    The page holds its images, runs no script and loads nothing from the network.
 
     Args:
         evaluation: of one split, or the result of a cross-validation.
         dataset: what it was made on.
         out: folder, made if need be.
         about: what to say of the model, such as its file and its `record`.
-        figures: title -> a further picture for the page.
+        figures: title -> a further image for the page.
 
     Returns:
         The paths of the files.
@@ -102,7 +102,8 @@ def save_report(
 def figures_of_model(classifier: ActivityClassifier, evaluation: Evaluation, dataset: Dataset) -> dict[str, Figure]:
     """Title -> figure of what only the model knows: how it learned, and why it answered as it did.
 
-    Explained are the answers to the most confident mistakes and the surest right answers, by the first clip of each.
+    Explained are the answers to the most confident mistakes and the most confident correct answers, by the first clip
+    of each.
     """
     figures = {}
     if history := classifier.record.get("history"):
@@ -177,12 +178,12 @@ def _numbers(evaluation: Evaluation) -> list[tuple[str, str, str]]:
 
 
 def _provenance(evaluation: Evaluation, dataset: Dataset, about: Mapping[str, object]) -> list[str]:
-    """What was judged, by what, and whether the score can be believed."""
+    """What was evaluated, by which model, and whether the score can be believed."""
     samples, parts = evaluation.samples, defaultdict(set)
     if isinstance(evaluation, CrossValidation):
         for sample, part in zip(samples, evaluation.folds, strict=True):
             parts[sample.group].add(part)
-        where = f"in {len(set(evaluation.folds))} folds, each judged by a model that was taught without its fold"
+        where = f"in {len(set(evaluation.folds))} folds, each predicted by a model that was trained without it"
     else:
         for sample in dataset.samples:
             parts[sample.group].add(sample.split)
@@ -191,16 +192,20 @@ def _provenance(evaluation: Evaluation, dataset: Dataset, about: Mapping[str, ob
     torn = sum(len(parts[group]) > 1 for group in groups)
     lines = [f"{len(samples)} videos of {len(groups)} groups {where}; {dataset.spec}."]
     if torn:
-        lines.append(f"WARNING: {torn} of these groups stand in more than one part, so the score flatters.")
+        lines.append(f"WARNING: {torn} of these groups appear in more than one part: the score is too optimistic.")
     elif all(sample.group == sample.path for sample in samples):
-        lines.append("No groups are known: where several videos show one person or recording, the score flatters.")
+        lines.append(
+            "No groups are known: where several videos show one person or recording, the score is too optimistic."
+        )
     else:
         lines.append("Groups are disjoint: no person or recording, as the groups name them, stands in two parts.")
     trained = about.get("taught")
     files = {*map(file_of, trained)} if isinstance(trained, (list, tuple)) else set()
     known = sum(file_of(content_of(sample)) in files for sample in samples)
     if known:
-        lines.append(f"WARNING: {known} of these videos were taught to this model: the score flatters.")
+        lines.append(
+            f"WARNING: {known} of these videos are training videos of this model: the score is too optimistic."
+        )
     if isinstance(evaluation, CrossValidation):
         lines.append(
             f"{evaluation.verdict()} The baseline is logistic regression on the mean feature of each video. Standard "

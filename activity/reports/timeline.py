@@ -1,4 +1,4 @@
-"""What a video shows when, as a video to watch, a picture, subtitles and tables."""
+"""What a video shows when, as a video to watch, an image, subtitles and tables."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _srt_time(seconds: float) -> str:
 
 
 def timeline_figure(prediction: Prediction) -> Figure:
-    """Pictures of a video from its beginning to its end, above a strip of its segments over time.
+    """Images of a video from its beginning to its end, above a strip of its segments over time.
 
     Raises:
         VideoError: the source can no longer be read.

@@ -6,7 +6,7 @@ They read graphs exported from Keras. Those of a model file lie beside it, so th
     model.exported/openvino/   network.json, backbone.xml, backbone.bin, head.xml, head.bin
     model.exported/onnx/       network.json, backbone.onnx, head.onnx
 
-They are made on first use, compared with Keras, and made anew when the model file has changed.
+They are made on first use, compared with Keras, and made again when the model file has changed.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _SUFFIXES = {"openvino": ".xml", "onnx": ".onnx"}
 
 _PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
 
-_OPENVINO_BATCH, _ONNX_BATCH = 4, 16  # pictures, or clips
+_OPENVINO_BATCH, _ONNX_BATCH = 4, 16  # images, or clips
 
-_WORTH_AN_EXPORT = 1000  # pictures; an export takes as long as Keras takes for some hundreds
+_WORTH_AN_EXPORT = 1000  # images; an export takes as long as Keras takes for some hundreds
 
 _TOLERANCE = 1e-3  # of probabilities, and of features relative to the largest; what is seen is 1e-5
 
@@ -59,7 +59,7 @@ def load_inference_model(model_path: Path, *, runtime: str = "auto") -> Inferenc
 
     Args:
         model_path: a `.keras` file.
-        runtime: one of `RUNTIMES`. With `auto`, what cannot be had or exported gives way to Keras.
+        runtime: one of `RUNTIMES`. With `auto`, it falls back to Keras where a runtime is missing or an export fails.
 
     Raises:
         ActivityError: the runtime that was asked for by name cannot be had, or does not compute what Keras does.
@@ -82,11 +82,11 @@ def load_inference_model(model_path: Path, *, runtime: str = "auto") -> Inferenc
 
 
 def open_extractor(backbone: keras.Model, runtime: str, *, num_images: int, cache_dir: Path | None) -> Graph:
-    """What makes features `(N, D)` float32 of pictures `(N, H, W, 3)` uint8.
+    """A function that computes features `(N, D)` float32 of images `(N, H, W, 3)` uint8.
 
     Args:
         backbone: in Keras.
-        runtime: one of `RUNTIMES`. `auto` leaves a few pictures to Keras rather than export for them.
+        runtime: one of `RUNTIMES`. `auto` leaves a few images to Keras rather than export for them.
         num_images: to be computed.
         cache_dir: keeps the exported graph; `None` for a backbone that will not come again.
     """
@@ -215,7 +215,7 @@ class ExportedModel(InferenceModel):
         self._head = _open_graph(folder / "head", _kind(runtime))
 
     def extract_features(self, images: np.ndarray) -> np.ndarray:
-        """Features `(N, D)` float32 of pictures `(N, H, W, 3)` uint8 RGB."""
+        """Features `(N, D)` float32 of images `(N, H, W, 3)` uint8 RGB."""
         return self._backbone(images)
 
     def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -233,7 +233,7 @@ def _kept_model(model_path: Path, runtime: str) -> InferenceModel | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # damage shows in any way
-        _logger.warning("%s: damaged (%s), it is made anew", folder, " ".join(str(error).split())[:100])
+        _logger.warning("%s: damaged (%s), it is made again", folder, " ".join(str(error).split())[:100])
     return None
 
 
@@ -274,7 +274,7 @@ def _source(model_path: Path) -> str:
 
 def _opened_extractor(backbone: keras.Model, runtime: str, folder: Path | None) -> Graph:
     if folder and folder.is_dir():
-        with contextlib.suppress(Exception):  # damaged: it is made anew
+        with contextlib.suppress(Exception):  # damaged: it is made again
             return _open_graph(folder / "backbone", runtime)
     from activity.models.classifier import predict
     from activity.runtimes.formats import export_graph
@@ -360,8 +360,8 @@ def _open_graph(path: Path, runtime: str) -> Graph:
 def _open_openvino(path: Path, *, bf16: bool) -> Graph:
     import openvino
 
-    # By itself OpenVINO would take bfloat16 wherever the CPU has it. A few pictures at a time, which stay in the caches
-    # of their core, on all cores at once take a fifth less time than all cores on all pictures.
+    # By itself OpenVINO would take bfloat16 wherever the CPU has it. A few images at a time, which stay in the caches
+    # of their core, on all cores at once take a fifth less time than all cores on all images.
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         "PERFORMANCE_HINT": "THROUGHPUT",

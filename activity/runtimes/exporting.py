@@ -12,7 +12,7 @@
 
 What a program must know stands beside it in JSON: `<file>.json`, in a SavedModel `model.json`. It names the labels,
 how a video becomes frames (`spec`), and the shapes. The scripts `tests/examples/classify_*.py` do that in a few lines,
-with NumPy, OpenCV and the runtime alone, for a model whose one stream is `rgb`. The pictures of `motion` and `closeup`
+with NumPy, OpenCV and the runtime alone, for a model whose one stream is `rgb`. The images of `motion` and `closeup`
 are made outside the graph, by `activity.video.streams`: for a model with these streams, a program needs this package
 (`activity.video.sampling.read_stack`), or the stacks that `activity preprocess` saves.
 """

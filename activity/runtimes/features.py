@@ -42,7 +42,7 @@ def extract_features(
     Args:
         dataset: whose stacks are read.
         samples: of the data set.
-        backbone: pictures `(H, W, 3)` to features `(D,)`. The cache is keyed by its name, input size and weights.
+        backbone: images `(H, W, 3)` to features `(D,)`. The cache is keyed by its name, input size and weights.
         keep: write what had to be computed into the cache.
         runtime: what computes it; see `activity.runtimes.exported`.
     """
@@ -58,7 +58,7 @@ def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.
     Args:
         dataset: whose stacks are read.
         samples: of the data set.
-        model: pictures `(H, W, 3)` to anything: the lower part of a backbone.
+        model: images `(H, W, 3)` to anything: the lower part of a backbone.
         runtime: what computes it; see `activity.runtimes.exported`.
     """
     compute = partial(_through_backbone, dataset, model, runtime, True)
@@ -111,7 +111,7 @@ def _computed(
 def _read_features(path: Path, **options: Any) -> np.ndarray | None:
     try:
         return np.load(path, **options)
-    except (OSError, EOFError, ValueError):  # absent or damaged: both are made anew
+    except (OSError, EOFError, ValueError):  # absent or damaged: both are made again
         return None
 
 

@@ -1,4 +1,4 @@
-"""What training eats: batches of padded clips with their masks, made anew and reproducibly each epoch."""
+"""Input of training: batches of padded clips with their masks, drawn reproducibly each epoch."""
 
 from __future__ import annotations
 

@@ -78,5 +78,5 @@ def _read_state(path: Path) -> dict[str, Any]:
         with h5py.File(path) as file:
             return json.loads(file["state"][()])
     except (OSError, KeyError, ValueError):
-        _logger.warning("%s: cannot be read, this stage begins anew", path)
+        _logger.warning("%s: cannot be read, this stage starts from the beginning", path)
         return {}

@@ -1,4 +1,4 @@
-"""One stage of teaching: a fixed course of steps, all members at once."""
+"""One stage of training: a fixed course of steps, all members at once."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def fit(
     learning_rate: float,
     stage_dir: Path,
 ) -> Stage:
-    """Teach a model whose output are the opinions `(B, M, C)` of its members."""
+    """Train a model whose output is the predictions `(B, M, C)` of its members."""
     checkpoint = Checkpoint(stage_dir, num_epochs)
     train_batches, val_batches = batches("train"), batches("val")
     assert train_batches is not None
@@ -110,7 +110,7 @@ def _train_epochs(
 ) -> Iterator[dict[str, float]]:
     """The row of each epoch.
 
-    Not `Model.fit`: it sets its feed up anew each epoch and copies each batch twice, which takes longer than the step
+    Not `Model.fit`: it sets up its feed again each epoch and copies each batch twice, which takes longer than the step
     of a head, and it cannot tell how long it waits.
     """
     batches = Prefetch(batch for epoch in epochs for batch in train_batches.epoch(epoch))
@@ -131,7 +131,7 @@ def _validate(model: keras.Model, val_batches: ClipBatches) -> tuple[dict[str, f
     """Loss and accuracy on other clips, and seconds of waiting for them."""
     batches = Prefetch(val_batches.epoch(0))
     predicted = [(model.predict_on_batch(inputs), label_ids) for inputs, label_ids in batches]
-    # what fills the last batch up is not judged
+    # what fills up the last batch is not evaluated
     member_predictions, label_ids = (
         np.concatenate(parts)[: val_batches.num_windows] for parts in zip(*predicted, strict=True)
     )
@@ -143,7 +143,7 @@ def _validate(model: keras.Model, val_batches: ClipBatches) -> tuple[dict[str, f
 def loss_of_members(label_ids: Any, member_predictions: Any) -> Any:
     """Mean cross-entropy of the members, each on its own: `(B,)` ids and `(B, M, C)` probabilities to `(B,)`.
 
-    What is taught apart makes different mistakes, and its mean is better than that of members taught as one
+    Members trained apart make different mistakes, and their mean is better than that of members trained as one
     (Lakshminarayanan et al. 2017, deep ensembles).
     """
     ids = ops.broadcast_to(
@@ -153,7 +153,7 @@ def loss_of_members(label_ids: Any, member_predictions: Any) -> Any:
 
 
 def accuracy(label_ids: Any, member_predictions: Any) -> Any:
-    """Whether the fused opinions `(B, M, C)` are right: `(B,)` 0 or 1."""
+    """Whether the fused member predictions `(B, M, C)` are correct: `(B,)` 0 or 1."""
     ids = ops.cast(ops.reshape(label_ids, (-1,)), "int32")
     best = ops.argmax(ops.mean(ops.log(ops.maximum(member_predictions, 1e-7)), axis=1), axis=-1)
     return ops.cast(ops.equal(ids, ops.cast(best, "int32")), "float32")

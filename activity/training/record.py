@@ -14,7 +14,7 @@ from activity.training.fitting import Stage
 
 
 def record_of(dataset: Dataset, config: TrainConfig, stages: Sequence[Stage]) -> dict[str, Any]:
-    """How a model was taught, and with which videos; ready for JSON."""
+    """How a model was trained, and on which videos; ready for JSON."""
     of = {split: [sample for sample in dataset.samples if sample.split == split] for split in SPLITS}
     labels = {split: Counter(sample.label for sample in of[split]) for split in SPLITS}
     groups = {split: {sample.group for sample in of[split]} for split in SPLITS}

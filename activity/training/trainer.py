@@ -1,4 +1,4 @@
-"""Teach a classifier: the head on cached features, then, if asked, the last layers of the backbone on frames.
+"""Train a classifier: the head on cached features, then, if asked, the last layers of the backbone on frames.
 
 A run keeps its state in a folder, one sub-folder a stage, so that it can be killed at any point and resumed.
 """
@@ -41,7 +41,7 @@ _LAYER_DECAY = 0.9  # each layer of the backbone learns so much slower than the 
 
 _WINDOW_QUANTILE = 0.25  # of the clips' durations: three in four clips are longer than a window of a long video
 
-_NUMBERS_AT_ONCE = 96 * 224 * 224 * 3  # that go into what is taught; all of MobileNetV2 then takes about 6 GB
+_NUMBERS_AT_ONCE = 96 * 224 * 224 * 3  # that go into the trained layers; all of MobileNetV2 then takes about 6 GB
 
 
 _logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class TrainingRun:
     """What `train` gives.
 
     Attributes:
-        classifier: taught, and calibrated where there is a val split.
+        classifier: trained, and calibrated where there is a val split.
         stages: in their order.
         calibration: how sure it may be; `None` without a val split.
     """
@@ -81,21 +81,21 @@ def train(
     resume: bool = False,
     backbone: keras.Model | None = None,
 ) -> TrainingRun:
-    """Teach a classifier on the train split; the test split is not touched.
+    """Train a classifier on the train split; the test split is not touched.
 
     A backbone with pretrained weights stays frozen while the head learns from cached features; `config.fine_tune` then
-    teaches its last layers. A backbone without pretrained weights learns together with the head.
+    fine-tunes its last layers. A backbone without pretrained weights learns together with the head.
 
     How long it learns is fixed: the learning rate rises and falls once (Loshchilov & Hutter 2017) and the last weights
     are kept. On small sets that is better than to stop at the lowest validation loss, which is mostly chance there.
-    So nothing is chosen by the val split; it is judged each epoch, and calibrates the model at the end.
+    So nothing is chosen by the val split; it is evaluated each epoch, and calibrates the model at the end.
 
     Args:
         dataset: made by `preprocess`.
-        config: how to teach.
+        config: how to train.
         work_dir: folder for the state of the run and its log; another run's state in it is replaced.
         resume: go on where a killed run with the same configuration stopped.
-        backbone: that of `config`, if it is at hand; it must stay frozen.
+        backbone: that of `config`, if it is available; it must stay frozen.
 
     Raises:
         DatasetError: a split is empty, or a label has no training videos.
@@ -122,14 +122,14 @@ def train(
 
 
 def train_on(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, *, work_dir: Path) -> TrainingRun:
-    """Teach the head of a taught classifier on the train split of a data set, and calibrate it by the val split.
+    """Train the head of a trained classifier further on the train split of a data set; calibrate it by the val split.
 
     Its backbone and the statistics of its features stay as they are, and so does its record.
 
     Args:
         classifier: knows all labels of the data set; changed in place.
         dataset: of the classifier's spec.
-        config: how to teach.
+        config: how to train.
         work_dir: folder for the state of the run and its log; another run's state in it is replaced.
     """
     keras.utils.set_random_seed(config.seed)
@@ -145,7 +145,7 @@ def build_classifier(
     backbone: keras.Model | None = None,
     labels: Sequence[str] | None = None,
 ) -> ActivityClassifier:
-    """An untaught classifier for a data set: the backbone with its weights, the head with random ones.
+    """An untrained classifier for a data set: the backbone with its weights, the head with random ones.
 
     It knows the labels of the data set, if no others are given.
     """
@@ -180,8 +180,8 @@ def _build_head(spec: ClipSpec, config: TrainConfig, backbone: keras.Model, num_
 def unfreeze(backbone: keras.Model, num_layers: int) -> None:
     """Make the last `num_layers` layers that can learn trainable, all others not, BatchNormalization never.
 
-    Batch statistics of a few clips would destroy what ImageNet taught, and only `trainable=False` keeps the moving
-    averages still in `fit` (Keras issue 20285). Compile again after this.
+    Batch statistics of a few clips would destroy what was learned from ImageNet, and only `trainable=False` keeps the
+    moving averages still in `fit` (Keras issue 20285). Compile again after this.
     """
     backbone.trainable = True
     able = [x for x in backbone.layers if x.weights and not isinstance(x, keras.layers.BatchNormalization)]
@@ -197,7 +197,7 @@ def stage_names(config: TrainConfig) -> list[str]:
     """The stages of a run, in their order; raises `ActivityError` for what cannot be fine-tuned."""
     if (config.weights or default_weights(config.backbone)) == "none":
         if config.fine_tune:
-            raise ActivityError(f"--fine-tune needs pretrained weights; without, all of {config.backbone} is taught")
+            raise ActivityError(f"--fine-tune needs pretrained weights; without, all of {config.backbone} is trained")
         return ["scratch"]
     return ["head", "fine_tune"] if config.fine_tune else ["head"]
 
@@ -298,7 +298,7 @@ def _batches(
     config: TrainConfig,
     split: str,
 ) -> ClipBatches | None:
-    """What a stage eats of one split, `None` if the split is empty."""
+    """The batches of one split for a stage, `None` if the split is empty."""
     samples = [sample for sample in dataset.samples if sample.split == split]
     if not samples:
         return None
@@ -332,7 +332,7 @@ def _warn_of_flip(dataset: Dataset, config: TrainConfig) -> None:
     if not config.flip:
         return
     if stage_names(config) == ["head"]:
-        _logger.warning("--flip does nothing here: it needs --fine-tune, or a backbone taught from scratch")
+        _logger.warning("--flip does nothing here: it needs --fine-tune, or a backbone trained from scratch")
     sided = [
         x
         for x in dataset.labels
@@ -352,7 +352,7 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
         previous = json.loads(note.read_text(encoding="utf-8")) if resume else None
     except (OSError, ValueError):
         previous = None
-        _logger.info("nothing to resume in %s, training starts anew", work_dir)
+        _logger.info("nothing to resume in %s, training starts from the beginning", work_dir)
     if previous is not None:
         changed = [
             f"{name} was {previous.get(name)}, now {value}"
@@ -383,7 +383,7 @@ def _precision(mixed: bool) -> Iterator[None]:
 
 
 def _in_float32(trained: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> ActivityClassifier:
-    """The taught weights in a float32 model: nothing of the training's precision."""
+    """A float32 model with the trained weights: nothing of the training's precision."""
     fresh = build_classifier(dataset, dataclasses.replace(config, weights="none"))
     fresh.set_weights(trained.get_weights())
     return fresh

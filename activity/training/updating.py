@@ -1,6 +1,6 @@
-"""Go on teaching a model with new videos and, if need be, new labels, and see what it forgot.
+"""Continue training a model with new videos and, if need be, new labels, and measure forgetting.
 
-Old and new are told apart by content: the record of a model lists the videos it was taught with and those held out
+Old and new are told apart by content: the record of a model lists the videos it was trained on and those held out
 then. So the same data set folder can be brought up to date with new videos and used here as it is.
 """
 
@@ -40,7 +40,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same videos, judged by the model before and after its update.
+    """Predictions for the same videos by the model before and after its update.
 
     Attributes:
         split: `test`, or `val` where there are none in test; empty if there are no videos.
@@ -94,12 +94,12 @@ class Update:
 
     Attributes:
         classifier: the new model.
-        run: how it was taught.
+        run: how it was trained.
         scheme: one of `UPDATE_SCHEMES`.
         added: labels the old model did not know.
         num_new: training videos that the old model did not know.
-        num_old: training videos that it was taught with and that were used again.
-        old, new: scores on videos it knew of at the time but was not taught with, and on those it did not know.
+        num_old: training videos that it was trained on and that were used again.
+        old, new: scores on videos it knew of at the time but was not trained on, and on those it did not know.
     """
 
     classifier: ActivityClassifier
@@ -143,7 +143,7 @@ class Update:
         if self.old.fell:
             fall = self.old.before.mean() - self.old.after.mean()
             lines.append(
-                f"It forgot: the accuracy on old videos fell by {fall:.3f}, more than one standard error "
+                f"Accuracy on old classes dropped (forgetting): by {fall:.3f} on old videos, more than one standard error "
                 f"({self.old.standard_error:.3f}); worse on: {', '.join(self.old.worse_labels)}."
             )
         return "\n".join(lines)
@@ -161,7 +161,7 @@ def update(
     seed: int | None = None,
     runtime: str = "auto",
 ) -> Update:
-    """Teach a model new videos of a data set; its test split is not taught, and the given model stays as it is.
+    """Train a model further on new videos of a data set, but not its test split; the given model stays as it is.
 
     - `replay`: the head goes on learning from the new training videos and from some of the old ones, which keeps it
       from forgetting (Rebuffi et al. 2017, iCaRL, arxiv.org/abs/1611.07725). They are drawn at random: with a memory
@@ -186,7 +186,7 @@ def update(
 
     Raises:
         DatasetError: it does not fit the model, or lacks new videos, or those old ones that the scheme needs.
-        ModelFileError: the record does not tell how and with what the model was taught.
+        ModelFileError: the record does not tell how and on what the model was trained.
     """
     if scheme not in UPDATE_SCHEMES:
         raise ActivityError(f"scheme must be one of {', '.join(UPDATE_SCHEMES)}, received: {scheme}")
@@ -257,10 +257,10 @@ def expand_labels(classifier: ActivityClassifier, dataset: Dataset, added: Seque
 
 
 def _recipe(classifier: ActivityClassifier) -> TrainConfig:
-    """How the model was taught; what this version of the program does not know of it is left out."""
+    """How the model was trained; what this version of the program does not know of it is left out."""
     record, names = classifier.record, TrainConfig.__dataclass_fields__
     if not {"training", "taught", "held_out"} <= set(record):
-        raise ModelFileError("this model does not tell how and with which videos it was taught; train it again")
+        raise ModelFileError("this model does not tell how and on which videos it was trained; train it again")
     return TrainConfig(**{name: value for name, value in record["training"].items() if name in names})
 
 
@@ -270,7 +270,7 @@ def _recipe(classifier: ActivityClassifier) -> TrainConfig:
 class _Videos:
     """The videos of a data set as a model knows them.
 
-    Those that it was taught with or calibrated by are `trained`; those that were in the test split then are held out.
+    Those that it was trained on or calibrated by are `trained`; those that were in the test split then are held out.
     """
 
     def __init__(self, classifier: ActivityClassifier, dataset: Dataset, runtime: str) -> None:
@@ -290,7 +290,7 @@ class _Videos:
         return [sample for sample in self.of(split) if content_of(sample) not in self._trained | self._held_out]
 
     def record_after(self, trained: Sequence[Sample], run: TrainingRun) -> dict[str, Any]:
-        """The record of a model that was taught some samples beside those it knew."""
+        """The record of a model that was trained on some samples beside those it knew."""
         all_trained = self._trained | {content_of(sample) for sample in trained}
         held_out = self._held_out | {content_of(sample) for sample in self.of("test")}
         return {
@@ -302,11 +302,11 @@ class _Videos:
         }
 
     def compare(self, after: ActivityClassifier) -> tuple[Comparison, Comparison]:
-        """Both models on old and on new videos that neither was taught with."""
+        """Both models on old and on new videos that neither was trained on."""
         moved = self.trained("test") + self.held_out("train") + self.held_out("val")
         if moved:
             _logger.warning(
-                "%s: %d videos are in other splits than when the model was taught; they are not used to judge it",
+                "%s: %d videos are in other splits than when the model was trained; they are not used to evaluate it",
                 self.dataset.dataset_dir,
                 len(moved),
             )
@@ -342,7 +342,7 @@ def _replayed(
     """Some of the old samples of each label, drawn at random."""
     if not old:
         raise DatasetError(
-            "has none of the videos that the model was taught with, so none to replay; add new "
+            "has none of the videos that the model was trained on, so none to replay; add new "
             "videos to the old ones and run preprocess again, or use --scheme new-only",
             path=dataset.dataset_dir,
         )

@@ -100,7 +100,7 @@ class Frame(NamedTuple):
 
 
 def stream_maker(spec: ClipSpec, take: Callable[[np.ndarray], object]) -> StreamMaker:
-    """What makes the pictures of frames, whose index is their time in `ticks`, without waiting for a clip of them."""
+    """What makes the images of frames, whose index is their time in `ticks`, without waiting for a clip of them."""
     return StreamMaker(spec, gap_frames(spec, _TICKS), partial(resize_frame, spec=spec), take, block=1)
 
 
@@ -193,7 +193,7 @@ class Capture:
                 raise VideoError(f"{problem}", path=self.name)
             pause = min(2.0 ** max(0, failures - 1), _LONGEST_PAUSE_SECONDS)
             if not self._stopped:
-                _logger.warning("%s: %s; opened again in %.0f s", self.name, "lost" if num_frames else problem, pause)
+                _logger.warning("%s: %s; retrying in %.0f s", self.name, "lost" if num_frames else problem, pause)
             self._wait_for(lambda: False, pause)
 
     def _open(self) -> LiveReader:
@@ -225,7 +225,7 @@ class Capture:
             if self._first_arrival is None:
                 self._first_arrival = arrived
             elif index == 0:
-                _logger.warning("%s: is back", self.name)
+                _logger.warning("%s: connected again", self.name)
             seconds = clock.read(timestamp, arrived - self._first_arrival)
             num_frames, step, previous = index + 1, seconds - previous, seconds
             if is_file:
@@ -273,11 +273,11 @@ class Capture:
 
 def _why_closed(source: str) -> str:
     if is_url(source) or Path(source).is_fifo():
-        return "does not open: nothing answers there, or not with a video"
+        return "cannot connect: nothing answers there, or not with a video"
     if not is_live(source):
         return why_unreadable(Path(source))
     cameras = sorted(path.name.removeprefix("video") for path in Path("/dev").glob("video*"))
-    return f"no such camera; expected {' or '.join(cameras)}" if cameras else "no such camera; there is none here"
+    return f"camera {source} not found; expected {' or '.join(cameras)}" if cameras else f"camera {source} not found; there is no camera"
 
 
 @functools.cache
@@ -354,7 +354,7 @@ class _LeftOut:
     def say(self) -> None:
         if time.monotonic() - self._said > _REPORT_SECONDS:
             self._said = time.monotonic()
-            _logger.warning("%s: comes faster than it is labelled; %.1f s left out so far", self._name, self.seconds)
+            _logger.warning("%s: arrives faster than it can be labelled; %.1f s skipped so far", self._name, self.seconds)
 
 
 @contextlib.contextmanager

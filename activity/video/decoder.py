@@ -113,7 +113,7 @@ class VideoReader:
 
     def __init__(self, path: Path, *, num_threads: int = 1, check: Check | None = None) -> None:
         self.path, self.num_threads, self.check = Path(path), num_threads, check
-        # FFMPEG by name: OpenCV would otherwise go on to try `name_%03d` picture sequences and cameras.
+        # FFMPEG by name: OpenCV would otherwise go on to try `name_%03d` image sequences and cameras.
         parameters = [cv2.CAP_PROP_N_THREADS, num_threads]
         self._capture = cv2.VideoCapture(name_for_decoder(self.path), cv2.CAP_FFMPEG, parameters)
         if not self._capture.isOpened():
@@ -283,7 +283,7 @@ def _is_avi(path: Path) -> bool:
 
 
 def read_frames(path: Path) -> np.ndarray:
-    """All frames of a short video, `(N, H, W, 3)` uint8 RGB, in memory; for pictures and tests."""
+    """All frames of a short video, `(N, H, W, 3)` uint8 RGB, in memory; for images and tests."""
     with VideoReader(path) as reader:
         frames = [reader.retrieve() for _ in reader]
     if not frames:

@@ -38,7 +38,7 @@ _PLAYLISTS = {
 _PLAYLIST_PATTERNS = {kind: re.compile(pattern, re.I | re.M) for kind, pattern in _PLAYLISTS.items()}
 
 
-# FFmpeg takes these names of pictures for those of a sequence, and opens all that fit.
+# FFmpeg takes these names of images for those of a sequence, and opens all that fit.
 _SEQUENCE = re.compile(r"%(\d*d|[*?\[\]{}])")
 
 _NO_PICTURES = set(".avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split())
@@ -67,7 +67,7 @@ def why_refused(path: Path, *, stream: bool = False) -> str | None:
             kind = _NO_FILES.get(stat.S_IFMT(mode), "something else")
             return None if stream else f"{kind}, not a file; expected a video file, or --follow to read a stream"
         if _SEQUENCE.search(str(path.absolute())) and path.suffix.lower() not in _NO_PICTURES:
-            return "a name with % may stand for a sequence of pictures; rename it"
+            return "a name with % may stand for a sequence of images; rename it"
         with path.open("rb") as file:
             return _why_text_refused(file)
     except OSError:

@@ -2,7 +2,7 @@
 
     decoders --decode--> Decoding.read --put--> queue --items()--> who takes them
 
-A decoder may hang in C, where nothing can stop it, as on a disk of the network. So the threads are daemons: Python
+A decoder may hang in C, where nothing can stop it, as on a disk of the model. So the threads are daemons: Python
 waits at its exit for those of `concurrent.futures`, and Ctrl-C would do nothing.
 """
 

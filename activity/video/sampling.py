@@ -33,7 +33,7 @@ from activity.video.streams import StreamMaker, compared_frames, gap_frames
 
 _logger = logging.getLogger(__name__)
 
-_INDEX_PAYS = 32  # frames that are skipped in a row; then most of a usual group of pictures need not be decoded
+_INDEX_PAYS = 32  # frames that are skipped in a row; then most of a usual group of images need not be decoded
 
 
 Take: TypeAlias = Callable[[np.ndarray], object]  # receives a sampled frame (S, H, W, 3)
@@ -252,7 +252,7 @@ def _decode(
     """One pass over frames of a reader, to the first one behind a span.
 
     Args:
-        reader: gives their pictures.
+        reader: gives their images.
         frames: `(index, timestamp_seconds)`, the first one of the span among them; times begin with the video or at 0.
         spec: what is made of them.
         span: see `sample_video`.
@@ -300,7 +300,7 @@ def _sampled(reader: VideoReader, passed: _Passed, span: Span) -> SampledVideo:
 
 def _problem(part: _Part, video_end: float, span: Span, info: VideoInfo) -> str | None:
     if part.stop - part.first == 1:
-        return "holds one frame only, so nothing moves in it (a picture?); that frame is used"
+        return "holds one frame only, so nothing moves in it (an image?); that frame is used"
     if span[1] < math.inf:
         if span[1] <= video_end + 1 / info.frames_per_second:
             return None

@@ -1,4 +1,4 @@
-"""Streams: the pictures that are made of a video's frames, one of each stream for every sampled frame.
+"""Streams: the images that are made of a video's frames, one of each stream for every sampled frame.
 
     rgb      the frame itself
     motion   what changed since 80 ms ago (at the start: in the first 80 ms), in colour: 127.5 + 2 (after - before)
@@ -6,7 +6,7 @@
 
 A backbone that learned photographs reads all three: grey is no motion, edges are moving contours. In `closeup` the
 movement of the camera is taken out first (sparse optical flow, Lucas & Kanade 1981; a similarity transform by RANSAC,
-Fischler & Bolles 1981), so a small figure that a shaking camera follows fills the picture. The idea that differences of
+Fischler & Bolles 1981), so a small figure that a shaking camera follows fills the image. The idea that differences of
 frames carry the activity is that of two-stream networks (Simonyan & Zisserman 2014, with optical flow) and of temporal
 segment networks (Wang et al. 2016, with RGB differences).
 """
@@ -66,7 +66,7 @@ class _Moving:
 
 
 class StreamMaker:
-    """Makes the pictures of all streams while a video is decoded; memory does not grow with its length.
+    """Makes the images of all streams while a video is decoded; memory does not grow with its length.
 
     Args:
         spec: which streams, at what size.
@@ -117,7 +117,7 @@ class StreamMaker:
         self._hand_over_block()
 
     def _newest(self, index: int) -> int:
-        """The last frame that the pictures of a frame need."""
+        """The last frame that the images of a frame need."""
         return compared_frames(index, self._gap)[-1] if self._closeup else max(index, self._gap)
 
     def _make(self, index: int, last: int | None) -> None:
@@ -163,7 +163,7 @@ def as_image(difference: np.ndarray) -> np.ndarray:
 def aligned_difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """`after - before` once the movement of the camera is taken out; `(h, w)` uint8 twice to `(h, w)` float32.
 
-    Where no movement of the whole picture can be told, the plain difference; 0 where `before` does not reach.
+    Where no movement of the whole image can be told, the plain difference; 0 where `before` does not reach.
     """
     transform = _camera_movement(before, after)
     if transform is None:
@@ -248,7 +248,7 @@ def _smooth(track: np.ndarray) -> np.ndarray:
 
 
 def cut_square(image: np.ndarray, square: tuple[float, float, float], height: int, width: int) -> np.ndarray:
-    """The square `(x, y, side)` of a picture `(h, w, 3)`, as `(height, width, 3)`; its rim fills what lies out."""
+    """The square `(x, y, side)` of an image `(h, w, 3)`, as `(height, width, 3)`; its rim fills what lies out."""
     x, y, side = square
     fx, fy = width / side, height / side
     transform = np.array([[fx, 0, width / 2 - fx * x], [0, fy, height / 2 - fy * y]])

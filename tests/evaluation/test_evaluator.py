@@ -64,7 +64,9 @@ def test_videos_that_were_taught_are_not_passed_off_as_a_test(ramp_run, ramp_dat
     assert not caplog.text
     evaluate(ramp_run.classifier, ramp_dataset, split="val")
     count = len(ramp_dataset.split("val"))
-    assert f"{count} of these {count} videos were taught to this model: the score flatters" in caplog.text
+    assert (
+        f"{count} of these {count} videos are training videos of this model: the score is too optimistic" in caplog.text
+    )
 
 
 def test_videos_that_classify_would_read_in_windows_are_spoken_of(ramp_run, ramp_dataset, caplog):
@@ -142,7 +144,7 @@ def test_spread_over_folds_by_hand():
     assert result.fold_accuracies == {"x": 1, "y": 0.75, "z": 0.5}
     assert result.baseline_fold_accuracies == {"x": 0.5, "y": 0.5, "z": 0.5}
     assert result.standard_error == pytest.approx(0.25 / np.sqrt(3))
-    # In y the second b is taken for a; in z the second of each for the other.
+    # In y the second b is predicted as a; in z the second of each for the other.
     assert result.fold_macro_f1 == pytest.approx({"x": 1, "y": (4 / 5 + 2 / 3) / 2, "z": 1 / 2})
     assert "mean 0.750, standard deviation 0.250, standard error 0.144" in result.as_text()
     assert "macro-F1 over the folds: mean 0.744, standard deviation 0.250" in result.as_text()

@@ -171,7 +171,7 @@ def test_what_matters_is_said_once_there_are_ten_complete_trials(ramp_dataset, c
     search = tune(ramp_dataset, config, num_trials=30, study_path=tmp_path / "tuning.log")
     assert next(iter(search.importance)) == "dropout" and search.importance["dropout"] > 0.5
     assert sum(search.importance.values()) == pytest.approx(1)
-    assert "share of the spread of the scores: dropout 0." in search.as_text()
+    assert "fraction of the variance of the scores: dropout 0." in search.as_text()
 
 
 def test_a_head_too_large_for_the_memory_ends_the_trial_only(ramp_dataset, config, tmp_path, predict_features, caplog):
@@ -308,7 +308,7 @@ def searched(first, best, num_samples=30):
     ("first", "best", "verdict"),
     [
         ((0.5, 0.6, 0.7), (0.7, 0.8, 0.9), "Trial 2 is ahead of the given recipe (trial 1) by more than one"),
-        ((0.5, 0.6, 0.7), (0.9, 0.5, 0.7), "Trial 2 is not told apart from the given recipe (trial 1): the difference"),
+        ((0.5, 0.6, 0.7), (0.9, 0.5, 0.7), "Trial 2 is not significantly better than the given recipe (trial 1): the difference"),
         (
             (0.5, 0.6, 0.7),
             (0.7, 0.5, 0.6),
@@ -320,7 +320,7 @@ def searched(first, best, num_samples=30):
 def test_a_lead_counts_only_beyond_its_error(first, best, verdict):
     search = searched(first, best)
     assert search.verdict().startswith(verdict)
-    assert ("flatters" in search.verdict()) == (search.best.number == 2)
+    assert ("is too optimistic" in search.verdict()) == (search.best.number == 2)
 
 
 def test_lead_by_hand():

@@ -32,7 +32,7 @@ def test_each_backbone_turns_uint8_frames_into_features(name):
     feature_map_model, pooling_model = split_at_maps(backbone)
     maps, same_features = feature_map_model.predict_on_batch(IMAGES)
     assert maps.ndim == 4 and maps.shape[1] == maps.shape[2]
-    assert maps.shape[1] > 1 or name == "inception_v3"  # for which these pictures are small
+    assert maps.shape[1] > 1 or name == "inception_v3"  # for which these images are small
     np.testing.assert_allclose(same_features, features, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(pooling_model.predict_on_batch(maps), features, rtol=1e-4, atol=1e-5)
     assert not [layer for layer in pooling_model.layers if isinstance(layer, keras.layers.Conv2D)]

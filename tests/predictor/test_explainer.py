@@ -101,7 +101,7 @@ class TestWhatIsKnown:
         assert heat[FLASH, 0, :2, :2].sum() == pytest.approx(heat[FLASH, 0, 6:, 6:].sum(), rel=1e-4)
 
     def test_a_backbone_that_knows_places_is_asked_at_each_place(self):
-        # Slopes averaged over the picture, as in plain Grad-CAM, would light up both squares alike
+        # Slopes averaged over the image, as in plain Grad-CAM, would light up both squares alike
         heat = explain(flash_classifier(placed_cnn()), squares((FLASH, 0, 0), (FLASH, 24, 24))).heatmaps[:, 0]
         assert heat.shape == (16, 4, 4) and heat.max() == 1
         assert heat[FLASH, :2, :2].sum() > 0.99 * heat.sum()
@@ -215,7 +215,7 @@ class TestFigure:
 
     def test_heat_colours_a_grey_picture(self, result):
         heat = explanation_figure(result).axes[-1].images
-        spread = [np.ptp(image.get_array().astype(int), axis=-1) for image in heat]  # 0 where a picture is grey
+        spread = [np.ptp(image.get_array().astype(int), axis=-1) for image in heat]  # 0 where an image is grey
         assert spread[2][:8, :8].min() > 50 and spread[2][16:].max() == 0  # the third column shows a flash
         assert spread[7].max() == 0
 

@@ -23,7 +23,7 @@ from activity.video.writer import write_video
 
 
 class Brightness(InferenceModel):
-    """Says whether the pictures of a window are rather bright or dark."""
+    """Says whether the images of a window are rather bright or dark."""
 
     labels = ("bright", "dark")
     clip_seconds = window_seconds = 1.0
@@ -287,4 +287,4 @@ def test_rtsp_and_its_loss(h264, a_minute, monkeypatch, caplog):
             before = decision.time_seconds
         check_pace(decisions)
     lines = [record.getMessage() for record in caplog.records]
-    assert any("lost; opened again" in line for line in lines) and any("is back" in line for line in lines)
+    assert any("lost; retrying" in line for line in lines) and any("connected again" in line for line in lines)

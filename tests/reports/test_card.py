@@ -104,7 +104,7 @@ def test_updates_are_told(card_of):
             "No groups",
         ),
         ({"num_groups": None}, "is not recorded"),
-        ({"num_videos": {"train": 9, "val": 0, "test": 3}}, "It has no score on videos it was not taught with"),
+        ({"num_videos": {"train": 9, "val": 0, "test": 3}}, "It has no score on videos it was not trained on"),
         ({"threshold": 0.4}, "Something quite different"),
         ({}, "whatever a video shows"),
     ],
@@ -135,7 +135,7 @@ def test_without_a_val_split_there_is_no_such_score(ramp_dataset, frozen_config,
     run = train(dataset, dataclasses.replace(frozen_config, epochs=1), work_dir=tmp_path / "run")
     card = model_card(save_classifier(run.classifier, tmp_path / "m.keras"))
     assert set(card.scores) == {"loss", "accuracy"} and "validation  " not in card.as_text()
-    assert "It has no score on videos it was not taught with: see `activity evaluate`." in card.limits
+    assert "It has no score on videos it was not trained on: see `activity evaluate`." in card.limits
 
 
 def test_a_file_that_is_no_model(tmp_path):

@@ -57,7 +57,7 @@ def test_curves_mark_where_a_stage_begins():
 def test_mistakes_name_what_was_taken_for_what(evaluation, ramp_dataset):
     figure = mistakes_figure(evaluation, ramp_dataset)
     titles = [axes.get_title(loc="left").strip() for axes in figure.axes]
-    assert titles == ["brightens taken for darkens"]
+    assert titles == ["brightens predicted as darkens"]
     assert evaluation.samples[2].path in figure.axes[0].get_title(loc="right")
     assert "0.80" in figure.axes[0].get_title(loc="right")
 
@@ -140,7 +140,7 @@ def test_folds_stand_beside_the_baseline():
 
 def test_a_figure_appears_whole_or_not_at_all(evaluation, tmp_path, monkeypatch):
     path = tmp_path / "c.png"
-    path.write_text("the old picture")
+    path.write_text("the old image")
 
     def fail(self, file, **_):
         file.write(b"half")
@@ -149,7 +149,7 @@ def test_a_figure_appears_whole_or_not_at_all(evaluation, tmp_path, monkeypatch)
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
     with pytest.raises(OSError, match="No space left"):
         save_figure(confusion_figure(evaluation.scores), path)
-    assert path.read_text() == "the old picture" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "the old image" and list(tmp_path.iterdir()) == [path]
 
 
 def test_figures_make_their_folder(evaluation, tmp_path):

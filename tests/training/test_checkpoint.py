@@ -70,7 +70,7 @@ def test_what_cannot_be_read_begins_anew_and_says_so(tmp_path, model, caplog, da
     run_epochs(checkpoint, model, 1)
     (tmp_path / "head" / "latest.weights.h5").write_bytes(damage)
     again = Checkpoint(tmp_path / "head", 5)
-    assert "cannot be read, this stage begins anew" in caplog.text
+    assert "cannot be read, this stage starts from the beginning" in caplog.text
     assert again.begin(model) == 0
 
 

@@ -55,7 +55,7 @@ def replayed(ramp_run, grown, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def forgetful(ramp_run, grown, tmp_path_factory):
-    """The same, taught the new label alone, with all the learning rate of the recipe."""
+    """The same, trained the new label alone, with all the learning rate of the recipe."""
     work_dir = tmp_path_factory.mktemp("forgetful")
     return update(ramp_run.classifier, grown, work_dir=work_dir, scheme="new-only", learning_rate=5e-3)
 
@@ -75,7 +75,7 @@ def recipe_of(run):
 
 class TestExpandLabels:
     def test_the_old_labels_stay_what_they_were_to_each_other(self, ramp_run, ramp_dataset):
-        old = untrained(ramp_run, ramp_dataset)  # of a taught one, some of the probabilities are too close to 0
+        old = untrained(ramp_run, ramp_dataset)  # of a trained one, some of the probabilities are too close to 0
         new = expand_labels(old, ramp_dataset, ["waves", "glows"])
         assert new.labels == ("brightens", "darkens", "waves", "glows")
         features = np.random.default_rng(0).random((5, 6, 2, old.backbone.output_shape[-1]), np.float32)
@@ -168,7 +168,7 @@ class TestForgetting:
         assert forgetful.old.after.mean() < replayed.old.after.mean() - 0.3
         assert forgetful.old.fell and forgetful.as_dict()["forgot"]
         fall = 1 - forgetful.old.after.mean()
-        assert f"It forgot: the accuracy on old videos fell by {fall:.3f}, more than one" in forgetful.as_text()
+        assert f"Accuracy on old classes dropped (forgetting): by {fall:.3f}, more than one" in forgetful.as_text()
 
     def test_a_data_set_of_new_videos_only_will_do(self, ramp_run, grown, forgetful, tmp_path):
         only = part_of(grown, lambda sample: sample.label == "glows")
@@ -249,7 +249,7 @@ class TestRecord:
         dataset = dataclasses.replace(grown, samples=other)
         with caplog.at_level(logging.WARNING):
             result = update(ramp_run.classifier, dataset, work_dir=tmp_path, epochs=1)
-        assert "videos are in other splits than when the model was taught; they are not used to judge" in caplog.text
+        assert "videos are in other splits than when the model was trained; they are not used to judge" in caplog.text
         assert result.old.reason == "the data set is divided otherwise than that of the model"
 
 
@@ -271,7 +271,7 @@ class TestErrors:
 
     def test_nothing_to_replay(self, ramp_run, grown, tmp_path):
         only = part_of(grown, lambda sample: sample.label == "glows")
-        with pytest.raises(DatasetError, match="has none of the videos that the model was taught with.*new-only"):
+        with pytest.raises(DatasetError, match="has none of the videos that the model was trained on.*new-only"):
             update(ramp_run.classifier, only, work_dir=tmp_path)
 
     def test_a_label_without_old_videos_is_named(self, ramp_run, grown, tmp_path, caplog):

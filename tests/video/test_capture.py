@@ -101,7 +101,7 @@ def test_a_lost_stream_is_opened_again(jpeg_server, caplog):
     assert np.diff([frame.seconds for frame in frames]).min() > 0
     assert frames[starts[1]].seconds - frames[starts[1] - 1].seconds > 0.9  # the time that nothing came has passed
     lines = [record.getMessage() for record in caplog.records]
-    assert ["lost; opened again in 1 s" in lines[0], lines[1].endswith("is back")] == [True, True]
+    assert ["lost; retrying in 1 s" in lines[0], lines[1].endswith("connected again")] == [True, True]
     assert not any("secret" in line for line in lines)
 
 

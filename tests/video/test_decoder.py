@@ -79,7 +79,7 @@ def test_only_wanted_frames_are_retrieved(write_counting_video, num_threads):
     assert {index: frame[0, 0].tolist() for index, frame in frames.items()} == {3: [3, 252, 7], 8: [8, 247, 7]}
 
 
-# Not a picture sequence, an address, an option, or anything else that OpenCV or FFmpeg make of such names.
+# Not an image sequence, an address, an option, or anything else that OpenCV or FFmpeg make of such names.
 @pytest.mark.parametrize("name", ["take_%03d.avi", "http:x.avi", "бег #1 [a]*?.avi", "-i.avi", "concat:a|b.avi", "0"])
 def test_a_name_is_only_a_name(write_counting_video, tmp_path, monkeypatch, name):
     write_counting_video("plain.avi", 3).rename(tmp_path / name)

@@ -64,7 +64,7 @@ def test_a_name_of_a_picture_is_not_a_sequence(tmp_path):
     image = (tmp_path / "a001.png").read_bytes()
     for name in ("a%03d.png", "a%*.png"):
         (tmp_path / name).write_bytes(image)
-        with pytest.raises(VideoError, match=r"a name with % may stand for a sequence of pictures; rename it"):
+        with pytest.raises(VideoError, match=r"a name with % may stand for a sequence of images; rename it"):
             read_frames(tmp_path / name)
     (tmp_path / "50%.png").write_bytes(image)
     assert len(read_frames(tmp_path / "50%.png")) == 1

@@ -70,7 +70,7 @@ def test_without_texture_the_plain_difference_is_left():
 
 
 def energies(positions, strength=40):
-    """Of an 80x60 spot that moves along `positions` in pictures of 320x240."""
+    """Of an 80x60 spot that moves along `positions` in images of 320x240."""
     maps = []
     for x, y in positions:
         difference = np.zeros((240, 320), np.float32)
@@ -113,7 +113,7 @@ def test_a_square_is_cut_out_and_its_rim_fills_what_lies_outside():
 
 @pytest.fixture
 def walk(tmp_path):
-    """40 frames at 25 frames/s: the camera moves, and a figure crosses the picture."""
+    """40 frames at 25 frames/s: the camera moves, and a figure crosses the image."""
     path = tmp_path / "walk.avi"
     frames = (np.repeat(view(20 + i, 30, (20 + 3 * i, 70))[..., None], 3, axis=2) for i in range(40))
     write_video(path, frames, frames_per_second=25)

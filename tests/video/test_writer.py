@@ -17,7 +17,7 @@ av = pytest.importorskip("av", reason="PyAV is not installed")
 
 
 def gradient(height=48, width=64, shift=0):
-    """A smooth picture, which lossy codecs keep well."""
+    """A smooth image, which lossy codecs keep well."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([(rows * 3 + shift) % 256, columns * 3 % 256, (rows + columns + shift) % 256], 2).astype(np.uint8)
 
@@ -163,7 +163,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, silent):
 
 
 def with_sound(path, codec="aac", seconds=2.0, rate=25, video_first=0):
-    """A video with a tone; its pictures begin `video_first` frames after the sound."""
+    """A video with a tone; its images begin `video_first` frames after the sound."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=rate)
         video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
