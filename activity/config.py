@@ -13,8 +13,6 @@ _RESIZED = {"stretch": "stretched", "crop": "cropped", "letterbox": "letterboxed
 
 RESIZE_MODES = tuple(_RESIZED)
 
-MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recurrent head
-
 CLASS_WEIGHTS = ("none", "balanced")
 
 UPDATE_SCHEMES = ("replay", "new-only", "retrain")  # what they do: activity.training.updating
@@ -128,7 +126,6 @@ class TrainConfig:
         _check("fine_tune", self.fine_tune, self.fine_tune >= 0, "0 or more layers")
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate < 10, "above 0")
         _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "0 to below 1")
-        _check("merge_mode", self.merge_mode, self.merge_mode in MERGE_MODES, f"one of {', '.join(MERGE_MODES)}")
         _check("runtime", self.runtime, self.runtime in RUNTIMES, f"one of {', '.join(RUNTIMES)}")
         _check("class_weight", self.class_weight, self.class_weight in CLASS_WEIGHTS, "none or balanced")
 

@@ -226,28 +226,14 @@ def _four_frames(name: str, path: Path, remedy: str, *, required: bool) -> Check
 
 # === Files ===
 
-_WEIGHTS = {  # backbone -> its file without top, as keras.applications names it; some have one for each size
-    "vgg16": "vgg16_*_notop.h5",
-    "vgg19": "vgg19_*_notop.h5",
-    "mobilenet": "mobilenet_1_0_*_no_top.h5",
-    "mobilenet_v2": "mobilenet_v2_*_1.0_*_no_top.h5",
-    "mobilenet_v2_035": "mobilenet_v2_*_0.35_*_no_top.h5",
-    "mobilenet_v3_small": "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
-    "mobilenet_v3_large": "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
-    "efficientnet_v2_b0": "efficientnetv2-b0_notop.h5",
-    "resnet50": "resnet50_*_notop.h5",
-    "densenet121": "densenet121_*_notop.h5",
-    "inception_v3": "inception_v3_*_notop.h5",
-    "convnext_tiny": "convnext_tiny_notop.h5",
-}
-
 
 def check_files() -> Iterator[Check]:
     """Downloaded weights, and room on the disks."""
-    from activity.models.backbones import weights_dir
+    from activity.models.backbones import BACKBONES, weights_dir
 
-    here = [name for name, pattern in _WEIGHTS.items() if any(weights_dir().glob(pattern))]
-    absent = [name for name in _WEIGHTS if name not in here]
+    files = {name: backbone.weights_file for name, backbone in BACKBONES.items() if backbone.weights_file}
+    here = [name for name, pattern in files.items() if any(weights_dir().glob(pattern))]
+    absent = [name for name in files if name not in here]
     found = f"in {weights_dir()}: {', '.join(here) or 'none'}; downloaded on first use: {', '.join(absent) or 'none'}"
     remedy = "connect to the network once, give a file with --weights PATH, or train with --weights none"
     yield Check("weights", bool(here), found, remedy, required=False)

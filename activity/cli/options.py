@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from activity.config import CLASS_WEIGHTS, MERGE_MODES, RUNTIMES, STREAMS, TrainConfig
+from activity.config import CLASS_WEIGHTS, RUNTIMES, STREAMS, TrainConfig
 from activity.errors import did_you_mean
+from activity.models.backbones import BACKBONES
+from activity.models.heads import HEADS, MERGE_MODES
 
 # === Types ===
 
@@ -122,25 +124,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 _TYPES = {"int": (int, "N"), "float": (float, "X"), "str": (str, None)}
 
-HEADS = ("lstm", "backward", "stacked", "bidirectional", "gru", "attention", "lstm_cnn", "pooled", "segments")
-
-BACKBONES = (
-    "vgg16",
-    "vgg19",
-    "mobilenet",
-    "mobilenet_v2",
-    "mobilenet_v2_035",
-    "mobilenet_v3_small",
-    "mobilenet_v3_large",
-    "efficientnet_v2_b0",
-    "resnet50",
-    "densenet121",
-    "inception_v3",
-    "convnext_tiny",
-    "small_cnn",
-)
-
-_TABLES = {
+_TABLES: dict[str, Collection[str]] = {
     "backbone": BACKBONES,
     "head": HEADS,
     "merge_mode": MERGE_MODES,

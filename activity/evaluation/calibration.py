@@ -71,7 +71,8 @@ class Calibration:
             f"expected calibration error {before:.3f} before, {after:.3f} after calibration"
         )
         if self.threshold:
-            text += f'; "unknown" below {self.threshold:.3f}: {self.coverage:.0%} of the validation videos get an answer'
+            answered = f"{self.coverage:.0%} of the validation videos get an answer"
+            text += f'; "unknown" below {self.threshold:.3f}: {answered}'
         return text
 
 

@@ -69,13 +69,19 @@ class CrossValidation(Evaluation):
         return mean_and_error([ours[fold] - theirs[fold] for fold in ours])
 
     def verdict(self) -> str:
-        """One sentence: is the model ahead of the baseline by more than one standard error of the paired difference?"""
+        """Whether the model is better than the baseline by more than one standard error of the paired difference."""
         lead, error = self.lead
+        advice = ""
         if abs(lead) <= error or not lead:
             what = "not significantly better than the baseline: the difference is within one standard error"
+        elif lead > 0:
+            what = "significantly better than the baseline"
         else:
-            what = f"{'ahead of' if lead > 0 else 'BEHIND'} the baseline by more than one standard error"
-        return f"The model is {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.fold_accuracies)} folds)."
+            what = "significantly worse than the baseline"
+            advice = " Try --head pooled, other --streams, or more videos."
+        return (
+            f"The model is {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.fold_accuracies)} folds).{advice}"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The pooled scores, accuracy (`folds`) and macro-F1 by fold, and the baseline; ready for JSON."""

@@ -20,22 +20,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from activity.config import MERGE_MODES, TrainConfig, as_dict
+from activity.config import TrainConfig, as_dict
 from activity.datasets.dataset import Dataset
 from activity.errors import ActivityError
 from activity.files import digest_of
 from activity.model_selection.cross_validation import divide_folds, evaluate_folds, mean_and_error
 from activity.model_selection.study import finished_trials, import_optuna, open_study
-from activity.models.heads import HEADS
+from activity.models.heads import HEADS, MERGE_MODES
 from activity.progress import format_table, progress_bar
 from activity.training.trainer import build_classifier, stage_names
-
-# Option -> the heads that read it; for all others its value is kept.
-READ_BY = {
-    "units": tuple(name for name in HEADS if name not in ("pooled", "segments")),
-    "layers": ("stacked",),
-    "merge_mode": ("bidirectional", "attention"),
-}
 
 SETTINGS = ("streams", "head", "units", "layers", "merge_mode", "members", "dropout", "learning_rate", "epochs")
 
@@ -133,17 +126,15 @@ class Search:
             return "No trial was better than the given recipe (trial 1)."
         lead, error = self.lead
         if self.best.accuracy == self.first.accuracy:
-            what = "is as often right as the given recipe (trial 1), only its log-loss is lower"
+            what = "is as accurate as the given recipe (trial 1), only its log-loss is lower"
         elif abs(lead) <= error or not lead:
-            what = "is not significantly better than the given recipe (trial 1): the difference is within one standard error"
+            what = "is not significantly better than the given recipe (trial 1): within one standard error"
         else:
-            what = (
-                f"is {'ahead of' if lead > 0 else 'BEHIND'} the given recipe (trial 1) by more than one standard error"
-            )
+            what = f"is significantly {'better' if lead > 0 else 'worse'} than the given recipe (trial 1)"
         return (
             f"Trial {self.best.number} {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.folds)} folds).\n"
-            f"The best of {len(self.trials)} trials is optimistically biased: it was chosen by this score. Train it and "
-            "evaluate it once on the test split, which no trial has seen."
+            f"The best of {len(self.trials)} trials is optimistically biased: it was chosen by this score. Train it "
+            "and evaluate it once on the test split, which no trial has seen."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -340,11 +331,11 @@ def _suggest(trial: Any, given: TrainConfig, streams: Sequence[str]) -> dict[str
         "learning_rate": number("learning_rate", 1e-4, 1e-2),
         "epochs": number("epochs", max(1, given.epochs // 2), 2 * given.epochs),
     }
-    if head in READ_BY["units"]:
+    if "units" in HEADS[head].reads:
         settings["units"] = number("units", 32, 256)
-    if head in READ_BY["layers"]:
+    if "layers" in HEADS[head].reads:
         settings["layers"] = number("layers", 2, 3, log=False)
-    if head in READ_BY["merge_mode"]:
+    if "merge_mode" in HEADS[head].reads:
         settings["merge_mode"] = trial.suggest_categorical("merge_mode", list(MERGE_MODES))
     return {name: settings[name] for name in SETTINGS if name in settings}
 

@@ -11,15 +11,30 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
+from activity.errors import ActivityError, ModelFileError, did_you_mean
 
-from activity.errors import ActivityError, ModelFileError
-from activity.models.devices import prepare_gpus
-from activity.models.layers import Preprocess, uses_jit
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How a backbone is built; nothing of it imports Keras before.
+
+    Args:
+        build: frames `(batch, H, W, 3)` uint8 RGB as a Keras tensor, and weights (`imagenet`, `none`, or the path of a
+            file), to a functional model with features `(batch, D)`.
+        weights_file: pattern for the name of its ImageNet weights without top, as `keras.applications` stores them;
+            empty where no such weights exist: it is trained from scratch.
+    """
+
+    build: Callable[[keras.KerasTensor, str], keras.Model]
+    weights_file: str = ""
 
 
 def build_backbone(name: str, *, height: int, width: int, weights: str | None = None) -> keras.Model:
@@ -39,13 +54,16 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
         ActivityError: no such backbone, or it cannot take frames of this size.
         ModelFileError: the weights cannot be had or do not fit.
     """
-    if name not in BACKBONES:
-        raise ActivityError(f"no backbone '{name}'; expected one of {', '.join(BACKBONES)}")
-    weights = weights or default_weights(name)
-    if weights == "imagenet" and name in FROM_SCRATCH:
+    weights = choose_weights(name, weights)
+    if weights == "imagenet" and not BACKBONES[name].weights_file:
         raise ModelFileError(f"{name} has no ImageNet weights; use --weights none or a path")
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise ModelFileError("no such weights file; expected a path, imagenet or none", path=weights)
+    import keras
+
+    from activity.models.devices import prepare_gpus
+    from activity.models.layers import uses_jit
+
     prepare_gpus()
     frames = keras.Input((height, width, 3), dtype="uint8", name="frames")
     try:
@@ -53,7 +71,7 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
             # MobileNets are told apart by input size only in the name of the file; its weights fit every size
             warnings.filterwarnings("ignore", message=".*input_shape.*")
             warnings.filterwarnings("error", message="Skipping nested container")  # it would leave random weights
-            model = BACKBONES[name](frames, weights)
+            model = BACKBONES[name].build(frames, weights)
     except (ValueError, UserWarning) as error:
         if weights in ("imagenet", "none"):
             raise ActivityError(f"{name} cannot take frames of {height}x{width}: {_first_line(error)}") from error
@@ -81,6 +99,10 @@ def split_backbone(backbone: keras.Model) -> tuple[keras.Model | None, keras.Mod
     Returns:
         `(below, above)`; `below` is `None`, and `above` the whole backbone, if there is nothing to cut off.
     """
+    import keras
+
+    from activity.models.layers import uses_jit
+
     layers = backbone.layers
     index = {id(layer): i for i, layer in enumerate(layers)}
     first = min(i for i, layer in enumerate(layers) if layer.trainable_variables)
@@ -107,6 +129,10 @@ def split_at_maps(backbone: keras.Model) -> tuple[keras.Model, keras.Model]:
         `(feature_map_model, pooling_model)`: frames `(B, H, W, 3)` uint8 -> `[maps (B, h, w, c), features (B, D)]`,
         and maps -> features.
     """
+    import keras
+
+    from activity.models.layers import uses_jit
+
     # What is pooled or flattened last. Not the output of the layer before: if that is a model, it is of another graph.
     single = [layer for layer in backbone.layers if not isinstance(layer.input, list)]
     maps = next(x.input for x in reversed(single) if len(x.input.shape) == 4 and len(x.output.shape) < 4)
@@ -116,9 +142,16 @@ def split_at_maps(backbone: keras.Model) -> tuple[keras.Model, keras.Model]:
     return feature_map_model, pooling_model
 
 
-def default_weights(name: str) -> str:
-    """`imagenet` for a backbone that has such weights, else `none`."""
-    return "none" if name in FROM_SCRATCH else "imagenet"
+def choose_weights(name: str, weights: str | None) -> str:
+    """The weights that a backbone gets: those named, else `imagenet` where it has them, else `none`.
+
+    Raises:
+        ActivityError: no such backbone.
+    """
+    if name not in BACKBONES:
+        expected = f"expected one of {', '.join(BACKBONES)}"
+        raise ActivityError(f"no backbone '{name}'; {expected}", hint=did_you_mean(name, BACKBONES))
+    return weights or ("imagenet" if BACKBONES[name].weights_file else "none")
 
 
 def weights_dir() -> Path:
@@ -131,6 +164,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _application(frames: keras.KerasTensor, weights: str, *, builder: str, mode: str, **options: Any) -> keras.Model:
+    """A model of `keras.applications`; `mode` is the preprocessing that it was trained with."""
+    import keras
+
+    from activity.models.layers import Preprocess
+
     build: Callable[..., keras.Model] = getattr(keras.applications, builder)
     return build(
         include_top=False,
@@ -147,6 +185,10 @@ def _small_cnn(frames: keras.KerasTensor, weights: str) -> keras.Model:
 
     It ends in a dense layer, not in a global average, because where the figure stands is part of the activity.
     """
+    import keras
+
+    from activity.models.layers import Preprocess
+
     x = Preprocess("tf", name="preprocess")(frames)
     for filters in (16, 32, 64):
         x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", activation="relu")(x)
@@ -157,21 +199,29 @@ def _small_cnn(frames: keras.KerasTensor, weights: str) -> keras.Model:
     return model
 
 
-# Modes: what each was trained on (keras.applications; "none" carries its own preprocessing in the graph).
-BACKBONES: dict[str, Callable[[keras.KerasTensor, str], keras.Model]] = {
-    "vgg16": partial(_application, builder="VGG16", mode="caffe"),
-    "vgg19": partial(_application, builder="VGG19", mode="caffe"),
-    "mobilenet": partial(_application, builder="MobileNet", mode="tf"),
-    "mobilenet_v2": partial(_application, builder="MobileNetV2", mode="tf"),
-    "mobilenet_v2_035": partial(_application, builder="MobileNetV2", mode="tf", alpha=0.35),
-    "mobilenet_v3_small": partial(_application, builder="MobileNetV3Small", mode="none"),
-    "mobilenet_v3_large": partial(_application, builder="MobileNetV3Large", mode="none"),
-    "efficientnet_v2_b0": partial(_application, builder="EfficientNetV2B0", mode="none"),
-    "resnet50": partial(_application, builder="ResNet50", mode="caffe"),
-    "densenet121": partial(_application, builder="DenseNet121", mode="torch"),
-    "inception_v3": partial(_application, builder="InceptionV3", mode="tf"),
-    "convnext_tiny": partial(_application, builder="ConvNeXtTiny", mode="none"),
-    "small_cnn": _small_cnn,
+# Modes: the input that each was trained on (keras.applications; "none" carries its own preprocessing in the graph).
+BACKBONES: dict[str, Backbone] = {
+    "vgg16": Backbone(partial(_application, builder="VGG16", mode="caffe"), "vgg16_*_notop.h5"),
+    "vgg19": Backbone(partial(_application, builder="VGG19", mode="caffe"), "vgg19_*_notop.h5"),
+    "mobilenet": Backbone(partial(_application, builder="MobileNet", mode="tf"), "mobilenet_1_0_*_no_top.h5"),
+    "mobilenet_v2": Backbone(partial(_application, builder="MobileNetV2", mode="tf"), "mobilenet_v2_*_1.0_*_no_top.h5"),
+    "mobilenet_v2_035": Backbone(
+        partial(_application, builder="MobileNetV2", mode="tf", alpha=0.35), "mobilenet_v2_*_0.35_*_no_top.h5"
+    ),
+    "mobilenet_v3_small": Backbone(
+        partial(_application, builder="MobileNetV3Small", mode="none"),
+        "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
+    ),
+    "mobilenet_v3_large": Backbone(
+        partial(_application, builder="MobileNetV3Large", mode="none"),
+        "weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
+    ),
+    "efficientnet_v2_b0": Backbone(
+        partial(_application, builder="EfficientNetV2B0", mode="none"), "efficientnetv2-b0_notop.h5"
+    ),
+    "resnet50": Backbone(partial(_application, builder="ResNet50", mode="caffe"), "resnet50_*_notop.h5"),
+    "densenet121": Backbone(partial(_application, builder="DenseNet121", mode="torch"), "densenet121_*_notop.h5"),
+    "inception_v3": Backbone(partial(_application, builder="InceptionV3", mode="tf"), "inception_v3_*_notop.h5"),
+    "convnext_tiny": Backbone(partial(_application, builder="ConvNeXtTiny", mode="none"), "convnext_tiny_notop.h5"),
+    "small_cnn": Backbone(_small_cnn),
 }
-
-FROM_SCRATCH = ("small_cnn",)  # no ImageNet weights exist

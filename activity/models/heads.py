@@ -15,100 +15,103 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import keras
-import numpy as np
-from keras import ops
+from activity.errors import ActivityError, SettingError, did_you_mean
 
-from activity.config import MERGE_MODES
-from activity.errors import ActivityError
-from activity.models.layers import (
-    Fuse,
-    HidePadding,
-    MaskedMax,
-    MaskedSoftmax,
-    MemberPredictions,
-    ReverseTime,
-    SegmentMeans,
-    Standardize,
-    uses_jit,
-)
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
 
+MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recurrent head
 NUM_SEGMENTS = 4  # of the head `segments`
 
 FUSE, _STANDARDIZE, _MEMBER_PREDICTIONS = "fuse", "standardize", "opinions"  # names of layers
 
 
-Tensor: TypeAlias = keras.KerasTensor
+Tensor: TypeAlias = "keras.KerasTensor"
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOptions:
-    """What a head may be told; each head uses what concerns it.
+    """Options of all heads; each uses those that concern it.
 
     Args:
-        units: width of its recurrent layers, per direction, and of its convolution.
-        dropout: share dropped of the features before a recurrent layer reads them, in training only.
+        units: hidden units of recurrent layers, per direction, and filters of a convolution.
+        dropout: fraction dropped of the features and of what the head read from them, in training only, 0 to below 1.
         layers: recurrent layers of `stacked`.
-        merge_mode: how both directions become one (`bidirectional`, `attention`): one of `MERGE_MODES`.
+        merge_mode: how the two directions are merged (`bidirectional`, `attention`): one of `MERGE_MODES`.
+        members: ensemble members per stream; they differ in their first weights and in what is dropped.
     """
 
-    units: int
+    units: int = 128
     dropout: float = 0.0
     layers: int = 2
     merge_mode: str = "concat"
+    members: int = 1
 
     def __post_init__(self) -> None:
-        if self.layers < 1:
-            raise ActivityError(f"layers must be 1 or more, received: {self.layers}")
+        for name in ("units", "layers", "members"):
+            if getattr(self, name) < 1:
+                raise SettingError(name, "1 or more", getattr(self, name))
         if self.merge_mode not in MERGE_MODES:
-            raise ActivityError(f"merge_mode must be one of {', '.join(MERGE_MODES)}, received: {self.merge_mode}")
+            raise SettingError("merge_mode", f"one of {', '.join(MERGE_MODES)}", self.merge_mode)
+
+
+@dataclass(frozen=True)
+class Head:
+    """How a head is built; nothing of it imports Keras before.
+
+    Args:
+        build: standardized features `(B, T, D)`, mask `(B, T)` and options, to a sequence `(B, T, U)` and a state
+            `(B, U')`.
+        reads: names of the options that it uses beside `dropout` and `members`.
+    """
+
+    build: Callable[[Tensor, Tensor, HeadOptions], tuple[Tensor, Tensor]]
+    reads: tuple[str, ...] = ()
 
 
 def build_head(
     name: str,
+    options: HeadOptions,
     *,
     num_features: int,
     num_labels: int,
-    units: int,
-    dropout: float,
     num_streams: int = 1,
-    members: int = 1,
-    layers: int = 2,
-    merge_mode: str = "concat",
     per_frame: bool = False,
 ) -> keras.Model:
     """A head with random weights.
 
     Args:
         name: a key of `HEADS`.
+        options: of the head.
         num_features: D, width of the backbone's output.
         num_labels: C.
-        units: width of the head.
-        dropout: share dropped of the features and of what the head read from them, in training only.
         num_streams: S. Each stream has members of its own, whose predictions are fused (late fusion): what a weak
             stream learned by heart does not spoil what a strong one saw.
-        members: per stream; they differ in their first weights and in what is dropped.
-        layers: recurrent layers of the head `stacked`.
-        merge_mode: how the two directions of `bidirectional` and `attention` become one; one of `MERGE_MODES`.
         per_frame: give `(batch, T, C)`, a label for each frame. The values at padded frames mean nothing; train with
             the mask as sample weights.
 
     Raises:
-        ActivityError: no such head or merge mode, or less than one layer.
+        ActivityError: no such head.
     """
     if name not in HEADS:
-        raise ActivityError(f"no head '{name}'; expected one of {', '.join(HEADS)}")
-    options = HeadOptions(units=units, dropout=dropout, layers=layers, merge_mode=merge_mode)
+        expected = f"expected one of {', '.join(HEADS)}"
+        raise ActivityError(f"no head '{name}'; {expected}", hint=did_you_mean(name, HEADS))
+    import keras
+    from keras import ops
+
+    from activity.models.layers import Fuse, MemberPredictions, Standardize, uses_jit
+
     features = keras.Input((None, num_streams, num_features), name="features")
     mask = keras.Input((None,), dtype="bool", name="mask")
     standard = Standardize(name=_STANDARDIZE)(features)  # (B, T, S, D)
     member_predictions = []
     for x in ops.unstack(standard, num_streams, axis=2):  # S x (B, T, D)
-        for _ in range(members):
-            sequence, state = HEADS[name](x, mask, options)  # (B, T, U), (B, U')
-            read = keras.layers.Dropout(dropout)(sequence if per_frame else state)
+        for _ in range(options.members):
+            sequence, state = HEADS[name].build(x, mask, options)  # (B, T, U), (B, U')
+            read = keras.layers.Dropout(options.dropout)(sequence if per_frame else state)
             # float32 also under mixed precision: a float16 softmax loses small probabilities
             member_predictions.append(keras.layers.Dense(num_labels, activation="softmax", dtype="float32")(read))
     stacked = MemberPredictions(name=_MEMBER_PREDICTIONS)(member_predictions)  # S*M x (B, [T,] C) -> (B, M, [T,] C)
@@ -120,11 +123,14 @@ def build_head(
 
 def member_predictions_of(head: keras.Model) -> keras.Model:
     """A head up to the predictions `(B, M, C)` of its members, before they are fused; it shares all weights."""
+    import keras
+
     return keras.Model(head.input, head.get_layer(_MEMBER_PREDICTIONS).output)
 
 
 def member_predictions_of_standardized(head: keras.Model) -> keras.Model:
     """The same of features that `standardized` made: what does not learn is done once, not in each step."""
+    import keras
 
     def same_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
         return keras.layers.Identity() if layer.name == _STANDARDIZE else layer
@@ -134,12 +140,16 @@ def member_predictions_of_standardized(head: keras.Model) -> keras.Model:
 
 def standardized(head: keras.Model, stacks: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Features `(N, S, D)` each, as the first layer of a head hands them on."""
+    from keras import ops
+
     layer = head.get_layer(_STANDARDIZE)
     return [ops.convert_to_numpy(layer(stack[None]))[0] for stack in stacks]  # (1, N, S, D) -> (N, S, D)
 
 
 def standardize(head: keras.Model, stacks: Sequence[np.ndarray]) -> None:
     """Give a head the mean and deviation of the features it will learn from, `(N, S, D)` each."""
+    import numpy as np
+
     head.get_layer(_STANDARDIZE).adapt(np.concatenate(stacks))
 
 
@@ -157,6 +167,12 @@ def attention_weights(head: keras.Model, features: np.ndarray, mask: np.ndarray)
     Raises:
         ActivityError: the head has no attention.
     """
+    import keras
+    import numpy as np
+    from keras import ops
+
+    from activity.models.layers import MaskedSoftmax, uses_jit
+
     if not has_attention(head):
         raise ActivityError(f"attention weights need a head 'attention' for whole clips, received: '{head.name}'")
     weights = [layer.output for layer in head.layers if isinstance(layer, MaskedSoftmax)]
@@ -167,6 +183,8 @@ def attention_weights(head: keras.Model, features: np.ndarray, mask: np.ndarray)
 
 def has_attention(head: keras.Model) -> bool:
     """Whether `attention_weights` can read this head."""
+    from activity.models.layers import MaskedSoftmax
+
     return any(isinstance(layer, MaskedSoftmax) for layer in head.layers)
 
 
@@ -175,6 +193,10 @@ def has_attention(head: keras.Model) -> bool:
 
 def _lstm(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """Long short-term memory; its last state (Hochreiter & Schmidhuber, 1997)."""
+    import keras
+
+    from activity.models.layers import HidePadding
+
     x = keras.layers.Dropout(options.dropout)(x)
     sequence, state, _ = keras.layers.LSTM(options.units, **_BOTH)(x, mask=mask)
     return HidePadding()(sequence, mask=mask), state  # (B, T, U), (B, U)
@@ -182,6 +204,10 @@ def _lstm(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor
 
 def _backward(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """An LSTM that reads from the last real frame to the first (the second half of Schuster & Paliwal, 1997)."""
+    import keras
+
+    from activity.models.layers import HidePadding, ReverseTime
+
     x = keras.layers.Dropout(options.dropout)(x)
     sequence, state, _ = keras.layers.LSTM(options.units, go_backwards=True, **_BOTH)(x, mask=mask)
     sequence = ReverseTime()(sequence)  # Keras gives the outputs in the order of reading, that of padding first
@@ -203,6 +229,10 @@ def _bidirectional(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tenso
 
 def _gru(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """Gated recurrent units; their last state (Cho et al., 2014)."""
+    import keras
+
+    from activity.models.layers import HidePadding
+
     x = keras.layers.Dropout(options.dropout)(x)
     sequence, state = keras.layers.GRU(options.units, **_BOTH)(x, mask=mask)
     return HidePadding()(sequence, mask=mask), state  # (B, T, U), (B, U)
@@ -210,6 +240,10 @@ def _gru(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]
 
 def _attention(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """Additive attention (Bahdanau et al., 2015) over the outputs of a bidirectional LSTM (Yang et al., 2016)."""
+    import keras
+
+    from activity.models.layers import MaskedSoftmax
+
     sequence = _both_directions(x, mask, options)
     scores = keras.layers.Dense(options.units, activation="tanh")(sequence)
     scores = keras.layers.Dense(1, use_bias=False)(scores)  # (B, T, U) -> (B, T, 1)
@@ -220,6 +254,10 @@ def _attention(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, T
 
 def _lstm_cnn(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """A convolution over the outputs of an LSTM, the strongest answer in time of each filter (Zhou et al., 2016)."""
+    import keras
+
+    from activity.models.layers import MaskedMax
+
     x, _ = _lstm(x, mask, options)  # zeros on padding, as the convolution puts behind a clip without any
     sequence = keras.layers.Conv1D(options.units, 3, padding="same", activation="relu")(x)  # (B, T, U)
     return sequence, MaskedMax()(sequence, mask=mask)  # (B, T, U) -> (B, U)
@@ -232,6 +270,8 @@ def _pooled(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tens
 
 def _segments(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """The means of the quarters of the clip (pyramids, Lazebnik 2006, Laptev 2008; segments, Wang et al., 2016)."""
+    from activity.models.layers import SegmentMeans
+
     return x, SegmentMeans(NUM_SEGMENTS)(x, mask=mask)  # (B, T, D) -> (B, 4*D)
 
 
@@ -242,6 +282,10 @@ _BOTH = {"return_sequences": True, "return_state": True}
 
 def _both_directions(x: Tensor, mask: Tensor, options: HeadOptions) -> Tensor:
     """(B, T, D) -> (B, T, U), or (B, T, 2*U) with `concat`; zeros on padding."""
+    import keras
+
+    from activity.models.layers import HidePadding
+
     x = keras.layers.Dropout(options.dropout)(x)
     lstm = keras.layers.LSTM(options.units, return_sequences=True)
     sequence = keras.layers.Bidirectional(lstm, merge_mode=options.merge_mode)(x, mask=mask)
@@ -250,17 +294,22 @@ def _both_directions(x: Tensor, mask: Tensor, options: HeadOptions) -> Tensor:
 
 def _mean_and_max(x: Tensor, mask: Tensor) -> Tensor:
     """Over the real frames: (B, T, D) -> (B, 2*D)."""
+    import keras
+
+    from activity.models.layers import MaskedMax, SegmentMeans
+
     return keras.layers.Concatenate()([SegmentMeans(1)(x, mask=mask), MaskedMax()(x, mask=mask)])
 
 
-HEADS: dict[str, Callable[[Tensor, Tensor, HeadOptions], tuple[Tensor, Tensor]]] = {
-    "lstm": _lstm,
-    "backward": _backward,
-    "stacked": _stacked,
-    "bidirectional": _bidirectional,
-    "gru": _gru,
-    "attention": _attention,
-    "lstm_cnn": _lstm_cnn,
-    "pooled": _pooled,
-    "segments": _segments,
+_BIDIRECTIONAL = ("units", "merge_mode")
+HEADS: dict[str, Head] = {
+    "lstm": Head(_lstm, ("units",)),
+    "backward": Head(_backward, ("units",)),
+    "stacked": Head(_stacked, ("units", "layers")),
+    "bidirectional": Head(_bidirectional, _BIDIRECTIONAL),
+    "gru": Head(_gru, ("units",)),
+    "attention": Head(_attention, _BIDIRECTIONAL),
+    "lstm_cnn": Head(_lstm_cnn, ("units",)),
+    "pooled": Head(_pooled),
+    "segments": Head(_segments),
 }

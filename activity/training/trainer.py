@@ -20,16 +20,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from activity.config import ClipSpec, TrainConfig, as_dict
+from activity.config import TrainConfig, as_dict
 from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample
 from activity.errors import ActivityError, DatasetError
 from activity.evaluation.calibration import Calibration, calibrate
 from activity.files import atomic_file, digest_of, lock_folder
-from activity.models.backbones import build_backbone, default_weights, split_backbone
+from activity.models.backbones import build_backbone, choose_weights, split_backbone
 from activity.models.classifier import ActivityClassifier
 from activity.models.devices import gpu_names
-from activity.models.heads import build_head, member_predictions_of_standardized, standardize, standardized
+from activity.models.heads import HeadOptions, build_head, member_predictions_of_standardized, standardize, standardized
 from activity.runtimes.features import cache_activations, extract_features
 from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
 from activity.training.fitting import TIMES, LayerwiseAdamW, Stage, fit
@@ -157,23 +157,15 @@ def build_classifier(
     else:
         durations = [sample.duration_seconds for sample in dataset.samples]
         clip_seconds, window_seconds = max(durations), np.quantile(durations, _WINDOW_QUANTILE)
-    head = _build_head(spec, config, backbone, len(labels))
-    return ActivityClassifier(
-        backbone, head, spec=spec, labels=labels, clip_seconds=clip_seconds, window_seconds=window_seconds
-    )
-
-
-def _build_head(spec: ClipSpec, config: TrainConfig, backbone: keras.Model, num_labels: int) -> keras.Model:
-    return build_head(
+    head = build_head(
         config.head,
+        HeadOptions(**{name: getattr(config, name) for name in HeadOptions.__dataclass_fields__}),
         num_features=backbone.output_shape[-1],
         num_streams=len(spec.streams),
-        num_labels=num_labels,
-        units=config.units,
-        dropout=config.dropout,
-        layers=config.layers,
-        merge_mode=config.merge_mode,
-        members=config.members,
+        num_labels=len(labels),
+    )
+    return ActivityClassifier(
+        backbone, head, spec=spec, labels=labels, clip_seconds=clip_seconds, window_seconds=window_seconds
     )
 
 
@@ -195,7 +187,7 @@ def unfreeze(backbone: keras.Model, num_layers: int) -> None:
 
 def stage_names(config: TrainConfig) -> list[str]:
     """The stages of a run, in their order; raises `ActivityError` for what cannot be fine-tuned."""
-    if (config.weights or default_weights(config.backbone)) == "none":
+    if choose_weights(config.backbone, config.weights) == "none":
         if config.fine_tune:
             raise ActivityError(f"--fine-tune needs pretrained weights; without, all of {config.backbone} is trained")
         return ["scratch"]

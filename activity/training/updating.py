@@ -143,8 +143,8 @@ class Update:
         if self.old.fell:
             fall = self.old.before.mean() - self.old.after.mean()
             lines.append(
-                f"Accuracy on old classes dropped (forgetting): by {fall:.3f} on old videos, more than one standard error "
-                f"({self.old.standard_error:.3f}); worse on: {', '.join(self.old.worse_labels)}."
+                f"Accuracy on old classes dropped (forgetting): by {fall:.3f} on old videos, more than one standard "
+                f"error ({self.old.standard_error:.3f}); worse on: {', '.join(self.old.worse_labels)}."
             )
         return "\n".join(lines)
 

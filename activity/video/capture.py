@@ -277,7 +277,8 @@ def _why_closed(source: str) -> str:
     if not is_live(source):
         return why_unreadable(Path(source))
     cameras = sorted(path.name.removeprefix("video") for path in Path("/dev").glob("video*"))
-    return f"camera {source} not found; expected {' or '.join(cameras)}" if cameras else f"camera {source} not found; there is no camera"
+    expected = f"expected {' or '.join(cameras)}" if cameras else "there is no camera"
+    return f"camera {source} not found; {expected}"
 
 
 @functools.cache
@@ -354,7 +355,7 @@ class _LeftOut:
     def say(self) -> None:
         if time.monotonic() - self._said > _REPORT_SECONDS:
             self._said = time.monotonic()
-            _logger.warning("%s: arrives faster than it can be labelled; %.1f s skipped so far", self._name, self.seconds)
+            _logger.warning("%s: comes faster than it can be labelled; %.1f s skipped so far", self._name, self.seconds)
 
 
 @contextlib.contextmanager

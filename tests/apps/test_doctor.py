@@ -16,7 +16,7 @@ from activity._version import __version__
 from activity.apps import doctor
 from activity.apps.doctor import Check, examine, format_checks
 from activity.errors import VideoError
-from activity.models.backbones import BACKBONES, FROM_SCRATCH, weights_dir
+from activity.models.backbones import BACKBONES, weights_dir
 from activity.video.decoder import read_frames
 
 ROOT = Path(__file__).parents[2]
@@ -269,16 +269,16 @@ def test_downloaded_weights_are_told_from_those_to_download(monkeypatch, tmp_pat
     assert weights.ok and f"in {weights_dir()}: mobilenet_v2; downloaded on first use: vgg16, " in weights.found
 
 
-def test_every_backbone_with_weights_is_looked_for():
-    assert list(doctor._WEIGHTS) == [name for name in BACKBONES if name not in FROM_SCRATCH]
-
-
 _QUICK_TO_BUILD = ("vgg16", "vgg19", "mobilenet", "mobilenet_v2", "mobilenet_v2_035")
 
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in _QUICK_TO_BUILD else pytest.param(name, marks=pytest.mark.slow) for name in doctor._WEIGHTS],
+    [
+        name if name in _QUICK_TO_BUILD else pytest.param(name, marks=pytest.mark.slow)
+        for name, backbone in BACKBONES.items()
+        if backbone.weights_file
+    ],
 )
 def test_file_names_are_those_that_keras_downloads(name, monkeypatch):
     class Asked(Exception):
@@ -289,8 +289,8 @@ def test_file_names_are_those_that_keras_downloads(name, monkeypatch):
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", get_file)
     with pytest.raises(Asked) as asked:
-        BACKBONES[name](keras.Input((224, 224, 3), dtype="uint8"), "imagenet")
-    assert Path(str(asked.value)).match(doctor._WEIGHTS[name])
+        BACKBONES[name].build(keras.Input((224, 224, 3), dtype="uint8"), "imagenet")
+    assert Path(str(asked.value)).match(BACKBONES[name].weights_file)
 
 
 def test_little_room_is_a_note(monkeypatch, tmp_path):

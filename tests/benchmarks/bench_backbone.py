@@ -88,7 +88,7 @@ def measure_bare(arguments):
         "frame by frame": lambda: [backbone.predict(frame[None], verbose=0) for frame in frames[:8]],
     }
     times = in_turns(ways, 5 * arguments.rounds)
-    rates = {name: (8 if name == "frame by frame" else len(frames)) / predicted as name, taken in times.items()}
+    rates = {name: (8 if name == "frame by frame" else len(frames)) / taken for name, taken in times.items()}
     print(
         f"{'frames/s':32} bare {rates['bare']:8.1f}     folded {rates['folded']:8.1f}     "
         f"folded/bare {rates['folded'] / rates['bare']:5.2f}"

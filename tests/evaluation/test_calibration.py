@@ -42,7 +42,7 @@ def test_an_overconfident_model_becomes_as_sure_as_it_is_right():
     assert before == pytest.approx(0.29, abs=1e-6) and after < 0.01
     assert calibration.after.accuracy == calibration.before.accuracy == 0.7
     assert calibration.threshold == 0 and calibration.coverage == 1
-    assert "by 2000 validation videos; expected calibration error 0.290, then 0.00" in calibration.as_text()
+    assert "by 2000 validation videos; expected calibration error 0.290 before, 0.00" in calibration.as_text()
 
 
 def test_a_model_that_is_always_right_does_not_become_sure_of_everything():

@@ -13,8 +13,8 @@ from activity.errors import ActivityError, DatasetError
 from activity.model_selection import tuning
 from activity.model_selection.cross_validation import FoldResult
 from activity.model_selection.study import TRIALS_BEFORE_PRUNING
-from activity.model_selection.tuning import READ_BY, SETTINGS, Search, Trial, score_of, tune
-from activity.models.heads import HEADS, build_head
+from activity.model_selection.tuning import SETTINGS, Search, Trial, score_of, tune
+from activity.models.heads import HEADS, HeadOptions, build_head
 from activity.training.batches import ClipBatches
 
 
@@ -270,12 +270,12 @@ def test_a_setting_is_searched_where_the_head_reads_it(name):
     usual = {"units": 8, "layers": 2, "merge_mode": "concat"}
 
     def weights(**options):
-        head = build_head(name, num_features=4, num_labels=2, dropout=0.1, **{**usual, **options})
+        head = build_head(name, HeadOptions(dropout=0.1, **{**usual, **options}), num_features=4, num_labels=2)
         return [weight.shape for weight in head.weights]
 
     before = weights()
     for option, value in {"units": 16, "layers": 3, "merge_mode": "sum"}.items():
-        assert (weights(**{option: value}) != before) == (name in READ_BY[option]), option
+        assert (weights(**{option: value}) != before) == (option in HEADS[name].reads), option
 
 
 def test_settings_are_readable_and_stay_near_the_given(ramp_dataset, config, tmp_path, predict_features):
@@ -285,7 +285,7 @@ def test_settings_are_readable_and_stay_near_the_given(ramp_dataset, config, tmp
     assert search.first.config == given
     rest = [trial.settings for trial in search.trials[1:]]
     assert all(len(f"{row['learning_rate']:.6f}".strip("0.")) <= 2 for row in rest)
-    assert all(32 <= row["units"] <= 300 and row["head"] in READ_BY["units"] for row in rest if "units" in row)
+    assert all(32 <= row["units"] <= 300 and "units" in HEADS[row["head"]].reads for row in rest if "units" in row)
     assert all(1 <= row["epochs"] <= 4 and 1 <= row["members"] <= 4 for row in rest)
     assert len({row["head"] for row in rest}) > 4
     assert {row["streams"] for row in rest} == {"rgb", "motion", "rgb,motion"}
@@ -307,12 +307,16 @@ def searched(first, best, num_samples=30):
 @pytest.mark.parametrize(
     ("first", "best", "verdict"),
     [
-        ((0.5, 0.6, 0.7), (0.7, 0.8, 0.9), "Trial 2 is ahead of the given recipe (trial 1) by more than one"),
-        ((0.5, 0.6, 0.7), (0.9, 0.5, 0.7), "Trial 2 is not significantly better than the given recipe (trial 1): the difference"),
+        ((0.5, 0.6, 0.7), (0.7, 0.8, 0.9), "Trial 2 is significantly better than the given recipe (trial 1) (+0.200"),
+        (
+            (0.5, 0.6, 0.7),
+            (0.9, 0.5, 0.7),
+            "Trial 2 is not significantly better than the given recipe (trial 1): within",
+        ),
         (
             (0.5, 0.6, 0.7),
             (0.7, 0.5, 0.6),
-            "Trial 2 is as often right as the given recipe (trial 1), only its log-loss",
+            "Trial 2 is as accurate as the given recipe (trial 1), only its log-loss",
         ),
         ((0.5, 0.6, 0.7), (0.4, 0.5, 0.6), "No trial was better than the given recipe (trial 1)."),
     ],
@@ -320,7 +324,7 @@ def searched(first, best, num_samples=30):
 def test_a_lead_counts_only_beyond_its_error(first, best, verdict):
     search = searched(first, best)
     assert search.verdict().startswith(verdict)
-    assert ("is too optimistic" in search.verdict()) == (search.best.number == 2)
+    assert ("is optimistically biased" in search.verdict()) == (search.best.number == 2)
 
 
 def test_lead_by_hand():

@@ -7,9 +7,8 @@ import pytest
 from activity.errors import ActivityError, ModelFileError
 from activity.models.backbones import (
     BACKBONES,
-    FROM_SCRATCH,
     build_backbone,
-    default_weights,
+    choose_weights,
     split_at_maps,
     split_backbone,
     weights_dir,
@@ -58,7 +57,7 @@ def test_too_small_frames_are_refused_in_one_line():
 
 
 def test_small_cnn_has_no_imagenet_weights():
-    assert [default_weights(name) for name in ("vgg16", *FROM_SCRATCH)] == ["imagenet", "none"]
+    assert [choose_weights(name, None) for name in ("vgg16", "small_cnn")] == ["imagenet", "none"]
     with pytest.raises(ModelFileError, match="small_cnn has no ImageNet weights"):
         build_backbone("small_cnn", height=32, width=32, weights="imagenet")
 

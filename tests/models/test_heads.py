@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-from activity.config import MERGE_MODES
 from activity.errors import ActivityError
 from activity.models.heads import (
     FUSE,
     HEADS,
+    MERGE_MODES,
+    HeadOptions,
     attention_weights,
     build_head,
     member_predictions_of,
@@ -25,8 +26,9 @@ each_kind = pytest.mark.parametrize("per_frame", [False, True], ids=["clip", "fr
 
 
 @cache
-def head(name, **options):
-    return build_head(name, num_features=5, num_labels=3, units=8, dropout=0.5, **options)
+def head(name, *, num_streams=1, per_frame=False, **options):
+    options = HeadOptions(units=8, dropout=0.5, **options)
+    return build_head(name, options, num_features=5, num_labels=3, num_streams=num_streams, per_frame=per_frame)
 
 
 def inputs(features, num_real):
@@ -97,7 +99,7 @@ def test_half_precision_stays_close(name):
     model = head(name)
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        half = build_head(name, num_features=5, num_labels=3, units=8, dropout=0.5)
+        half = build_head(name, HeadOptions(units=8, dropout=0.5), num_features=5, num_labels=3)
     finally:
         keras.config.set_dtype_policy("float32")
     half.set_weights(model.get_weights())
@@ -107,7 +109,7 @@ def test_half_precision_stays_close(name):
 
 @each_head
 def test_a_head_can_learn(name):
-    model = build_head(name, num_features=2, num_labels=2, units=8, dropout=0.0)
+    model = build_head(name, HeadOptions(units=8, dropout=0.0), num_features=2, num_labels=2)
     model.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy", jit_compile=uses_jit())
     label_ids = np.arange(16) % 2
     features = RNG.normal(size=(16, 5, 2))
@@ -185,7 +187,7 @@ def test_a_head_without_attention_has_no_attention_weights(options):
 
 
 def test_a_single_feature_is_not_normalised_away():
-    model = build_head("lstm", num_features=1, num_labels=3, units=8, dropout=0.0)
+    model = build_head("lstm", HeadOptions(units=8, dropout=0.0), num_features=1, num_labels=3)
     results = [probabilities(model, np.full((2, 3, 1), value), [3, 3]) for value in (0.2, 0.8)]
     assert np.abs(results[0] - results[1]).max() > 1e-4
 
@@ -205,7 +207,9 @@ def test_what_cannot_be_built_is_answered_with_what_can(name, options, message):
 
 class TestStreamsAndMembers:
     def test_each_stream_has_members_of_its_own(self):
-        model = build_head("lstm", num_features=5, num_labels=3, units=8, dropout=0.0, num_streams=2, members=3)
+        model = build_head(
+            "lstm", HeadOptions(units=8, dropout=0.0, members=3), num_features=5, num_labels=3, num_streams=2
+        )
         member_predictions = member_predictions_of(model)
         batch = inputs(RNG.random((4, 6, 2, 5)), [6, 6, 2, 1])
         before = member_predictions.predict_on_batch(batch)
@@ -215,7 +219,7 @@ class TestStreamsAndMembers:
         assert changed.tolist() == [False, False, False, True, True, True]
 
     def test_the_answer_is_the_geometric_mean_at_a_temperature(self):
-        model = build_head("pooled", num_features=5, num_labels=3, units=8, dropout=0.0, members=2)
+        model = build_head("pooled", HeadOptions(units=8, dropout=0.0, members=2), num_features=5, num_labels=3)
         batch = inputs(RNG.random((4, 6, 5)), [6, 6, 2, 1])
         member_predictions = member_predictions_of(model).predict_on_batch(batch)
         for temperature in (1.0, 3.0):
@@ -225,7 +229,7 @@ class TestStreamsAndMembers:
             np.testing.assert_allclose(model.predict_on_batch(batch), expected, atol=1e-5)
 
     def test_standardized_features_have_mean_0_and_deviation_1_over_the_real_frames(self):
-        model = build_head("pooled", num_features=5, num_labels=3, units=8, dropout=0.0)
+        model = build_head("pooled", HeadOptions(units=8, dropout=0.0), num_features=5, num_labels=3)
         stacks = [RNG.gamma(1.0, size=(n, 1, 5)).astype(np.float32) * [1, 2, 3, 4, 5] for n in (30, 50)]
         standardize(model, stacks)
         reader = keras.Model(model.input, model.get_layer("standardize").output)
@@ -234,7 +238,7 @@ class TestStreamsAndMembers:
         np.testing.assert_allclose(standard.std(axis=0), 1, atol=1e-4)
 
     def test_before_it_has_seen_features_nothing_is_changed(self):
-        model = build_head("pooled", num_features=5, num_labels=3, units=8, dropout=0.0)
+        model = build_head("pooled", HeadOptions(units=8, dropout=0.0), num_features=5, num_labels=3)
         batch = inputs(RNG.normal(size=(2, 6, 5)), [6, 6])
         reader = keras.Model(model.input, model.get_layer("standardize").output)
         np.testing.assert_array_equal(reader.predict_on_batch(batch), batch["features"])
@@ -242,7 +246,7 @@ class TestStreamsAndMembers:
 
 @each_head
 def test_features_standardized_beforehand_teach_the_same_head(name, tmp_path):
-    model = build_head(name, num_features=5, num_labels=3, units=8, dropout=0.5, num_streams=2, members=2)
+    model = build_head(name, HeadOptions(units=8, dropout=0.5, members=2), num_features=5, num_labels=3, num_streams=2)
     features = RNG.random((2, 8, 2, 5)).astype(np.float32)
     standardize(model, features)
     whole, upper = member_predictions_of(model), member_predictions_of_standardized(model)

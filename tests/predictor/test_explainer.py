@@ -10,7 +10,7 @@ from activity.config import ClipSpec
 from activity.errors import ActivityError
 from activity.models.backbones import build_backbone
 from activity.models.classifier import ActivityClassifier, load_classifier
-from activity.models.heads import HEADS, build_head
+from activity.models.heads import HEADS, HeadOptions, build_head
 from activity.models.layers import Preprocess
 from activity.predictor.explainer import Explainer
 from activity.predictor.predictor import Predictor
@@ -47,9 +47,11 @@ def placed_cnn():
     return backbone
 
 
-def classifier_of(backbone, head="segments", **options):
+def classifier_of(backbone, head="segments", num_streams=1, **options):
     num_features = backbone.output_shape[-1]
-    head = build_head(head, num_features=num_features, num_labels=3, units=8, dropout=0.0, **options)
+    head = build_head(
+        head, HeadOptions(units=8, **options), num_features=num_features, num_labels=3, num_streams=num_streams
+    )
     return ActivityClassifier(backbone, head, spec=SPEC, labels=LABELS, clip_seconds=1.6, window_seconds=1.6)
 
 

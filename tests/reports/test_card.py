@@ -76,7 +76,7 @@ def test_the_same_is_told_in_a_terminal_and_on_a_page(card_of):
         'below a probability of 0.500 the answer is "unknown"',
         "rgb, motion",
         "Its splits share no group",
-        "temperature 1.50, by 8 validation videos; expected calibration error 0.200, then 0.125",
+        "temperature 1.50, by 8 validation videos; expected calibration error 0.200 before, 0.125 after calibration",
         "The validation score is that of 8 videos, which calibrated it too",
     ):
         assert words in text and words in page

@@ -163,14 +163,16 @@ def test_segments_are_told_apart(evaluation, page_of, tmp_path):
 def test_another_segment_of_a_file_that_was_taught_is_named(evaluation, page_of):
     trained = [f"{content_of(evaluation.samples[0])}_7_9", "9f"]
     assert (
-        "WARNING: 1 of these videos were trained to this model" in page_of(evaluation, about={"taught": trained}).text
+        "WARNING: 1 of these videos are training videos of this model"
+        in page_of(evaluation, about={"taught": trained}).text
     )
 
 
 def test_what_flatters_is_said_on_the_page(evaluation, page_of, ramp_dataset):
     trained = [content_of(evaluation.samples[0])]
     assert (
-        "WARNING: 1 of these videos were trained to this model" in page_of(evaluation, about={"taught": trained}).text
+        "WARNING: 1 of these videos are training videos of this model"
+        in page_of(evaluation, about={"taught": trained}).text
     )
     torn = [dataclasses.replace(s, split="train") if s is evaluation.samples[0] else s for s in ramp_dataset.samples]
     others = [dataclasses.replace(s, split="test") if s.split == "train" else s for s in torn]
@@ -192,7 +194,7 @@ def test_a_cross_validation_shows_its_folds_and_the_baseline(evaluation, page_of
     assert "Folds" in page.texts and len(page.links) == 5
     assert page.rows[-1][1][-1] == "1"  # the fold of the last video
     torn = dataclasses.replace(result, samples=[dataclasses.replace(s, group="a") for s in samples])
-    assert "1 of these groups stand in more than one part" in page_of(torn).text
+    assert "1 of these groups appear in more than one part" in page_of(torn).text
 
 
 class TestFiguresOfTheModel:

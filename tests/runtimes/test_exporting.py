@@ -14,7 +14,7 @@ from activity.datasets.synthetic import draw_frames
 from activity.errors import ActivityError, ModelFileError, VideoError
 from activity.models.backbones import build_backbone
 from activity.models.classifier import ActivityClassifier, load_classifier, save_classifier
-from activity.models.heads import HEADS, build_head
+from activity.models.heads import HEADS, HeadOptions, build_head
 from activity.predictor.predictor import Predictor
 from activity.runtimes import exporting
 from activity.runtimes.exporting import export_classifier
@@ -37,8 +37,9 @@ def write_model(path, *, head="segments", streams=("rgb", "motion"), size=32, ba
     keras.utils.set_random_seed(3)
     spec = ClipSpec(num_frames=5, height=size, width=size, streams=streams)
     encoder = build_backbone(backbone, height=size, width=size, weights="none")
-    options = {"units": 6, "dropout": 0.1, "num_streams": len(streams), "members": members}
-    predict_features = build_head(head, num_features=encoder.output_shape[-1], num_labels=len(LABELS), **options)
+    options = HeadOptions(units=6, dropout=0.1, members=members)
+    shape = {"num_features": encoder.output_shape[-1], "num_streams": len(streams), "num_labels": len(LABELS)}
+    predict_features = build_head(head, options, **shape)
     classifier = ActivityClassifier(
         encoder, predict_features, spec=spec, labels=LABELS, clip_seconds=2.0, window_seconds=1.5, threshold=0.25
     )

@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from activity.config import MERGE_MODES
 from activity.errors import ActivityError
-from activity.models.heads import HEADS, build_head
+from activity.models.heads import HEADS, MERGE_MODES, HeadOptions, build_head
 from activity.runtimes.formats import export_graph, with_plain_loops
 
 LENGTHS = np.array([1, 3, 6, 6, 2])  # of the clips, padded to 6 frames
@@ -20,7 +19,8 @@ def clips():
 
 
 def small_head(name, **options):
-    return build_head(name, num_features=8, num_labels=3, units=4, dropout=0.5, num_streams=2, members=1, **options)
+    options = HeadOptions(units=4, dropout=0.5, **options)
+    return build_head(name, options, num_features=8, num_labels=3, num_streams=2)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -61,7 +61,7 @@ def test_plain_loops_change_nothing_in_either_direction(merge_mode, clips):
 @pytest.mark.parametrize("name", ["head.xml", "head.onnx"])
 def test_nothing_is_said_and_loggers_are_left_as_they_were(name, tmp_path, capfd, caplog):
     pytest.importorskip("openvino" if name.endswith(".xml") else "tf2onnx")
-    head = build_head("pooled", num_features=4, num_labels=2, units=4, dropout=0.0)
+    head = build_head("pooled", HeadOptions(units=4, dropout=0.0), num_features=4, num_labels=2)
     with caplog.at_level("INFO", logger="tensorflow"):
         export_graph(with_plain_loops(head, 3), tmp_path / name)
         assert logging.getLogger("tensorflow").level == logging.INFO

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from activity.files import read_csv
-from activity.models.heads import build_head
+from activity.models.heads import HeadOptions, build_head
 from activity.training import checkpoint as module
 from activity.training.checkpoint import Checkpoint
 
@@ -15,7 +15,7 @@ def save_each_epoch(monkeypatch):
 
 @pytest.fixture
 def model():
-    head = build_head("lstm", num_features=3, num_labels=2, units=4, dropout=0.0)
+    head = build_head("lstm", HeadOptions(units=4, dropout=0.0), num_features=3, num_labels=2)
     head.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     return head
 

@@ -117,7 +117,7 @@ def test_who_is_slower_than_a_stream_misses_whole_stretches(jpeg_server, caplog)
         frames = captured(url, rate=25.0, most=40, pause=0.08)
     starts = [index for index, frame in enumerate(frames) if frame.starts]
     assert len(starts) >= 2 and np.diff(starts).min() >= SPEC.num_frames
-    assert any("comes faster than it is labelled" in record.getMessage() for record in caplog.records)
+    assert any("comes faster than it can be labelled" in record.getMessage() for record in caplog.records)
 
 
 @pytest.fixture
@@ -159,14 +159,14 @@ def test_a_file_waits_for_who_is_slow(write_counting_video):
 def test_what_does_not_open_says_so_at_once(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.mp4").write_text("hello")
-    message = {"63": "no such camera; ", "none.mp4": "No such file", "text.mp4": "a text file"}[source]
+    message = {"63": "camera 63 not found; ", "none.mp4": "No such file", "text.mp4": "a text file"}[source]
     with pytest.raises(VideoError, match=f"{source}: .*{message}"):
         captured(source)
 
 
 def test_a_stream_that_never_comes_is_given_up(jpeg_server, monkeypatch, caplog):
     monkeypatch.setattr("activity.video.capture._LONGEST_PAUSE_SECONDS", 0.01)
-    with jpeg_server() as url, pytest.raises(VideoError, match="http://127.*: does not open: nothing answers"):
+    with jpeg_server() as url, pytest.raises(VideoError, match="http://127.*: cannot connect: nothing answers"):
         captured(url)
     assert len(caplog.records) == 3
 
