@@ -177,7 +177,7 @@ def test_what_flatters_is_said_on_the_page(evaluation, page_of, ramp_dataset):
     torn = [dataclasses.replace(s, split="train") if s is evaluation.samples[0] else s for s in ramp_dataset.samples]
     others = [dataclasses.replace(s, split="test") if s.split == "train" else s for s in torn]
     page = page_of(evaluation, dataclasses.replace(ramp_dataset, samples=[*ramp_dataset.samples, *others]))
-    assert "stand in more than one part, so the score is too optimistic" in page.text
+    assert "appear in more than one part: the score is too optimistic" in page.text
     alone = [dataclasses.replace(s, group=s.path) for s in evaluation.samples]
     dataset = dataclasses.replace(ramp_dataset, samples=alone)
     assert "No groups are known" in page_of(dataclasses.replace(evaluation, samples=alone), dataset).text
