@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Search, and print the best trials and the command that trains with the best recipe."""
     config = read_recipe(arguments)
     check_folder(arguments.out)
+    check_folder(arguments.study and arguments.study.parent)
     dataset = open_dataset(arguments)
     from activity.datasets.dataset import load_dataset
     from activity.datasets.splits import assign_folds

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 from activity.cli.checks import check_new_model, check_order, check_runtime, open_dataset
-from activity.cli.options import add_choice, add_dataset, add_model, add_runtime, positive_int, seed
+from activity.cli.options import add_choice, add_dataset, add_model, add_runtime, in_range, positive_int, seed
 from activity.cli.output import save_run, state_dir
 from activity.config import UPDATE_SCHEMES
+from activity.errors import SettingError
 from activity.models.info import read_config
 
 HELP = "train a model with new videos and labels, and measure forgetting"
@@ -40,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="old videos of each label to use again; default: as many as a label has new ones (median), at least 5",
     )
     add("--epochs", type=positive_int, metavar="N", help="default: those of the model")
-    add("--learning-rate", type=float, metavar="R", help="default: that of the model for retrain, else less")
+    rate = in_range(float, 1e-9, 9.9)
+    add("--learning-rate", type=rate, metavar="X", help="default: that of the model for retrain, else less")
     add("--seed", type=seed, help="default: that of the model")
     add_runtime(parser, "the features")
     add("--json", action="store_true", help="print the counts and scores as one JSON object")
@@ -49,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train, write the new model file, and print what was gained and what was lost."""
     check_order(arguments)
+    if arguments.replay and arguments.scheme != "replay":
+        raise SettingError("replay", "1 or more videos a label, with the scheme replay", arguments.replay)
     check_new_model(arguments.out)
     dataset = open_dataset(arguments)
     read_config(arguments.model)

@@ -243,7 +243,7 @@ def test_a_gpu_that_fails_is_a_failure_even_where_none_was_expected(one_gpu):
     assert check.found == "Pretend GPU, but it fails: RuntimeError: DNN library initialization failed. Look above"
 
 
-def test_a_computation_that_falls_back_to_the_cpu_is_a_failure(one_gpu, monkeypatch):
+def test_a_computation_that_falls_back_to_the_cpu_is_a_failure(one_gpu):
     check = gpu_check(False, compute=lambda device: doctor.convolve("cpu:0"))
     assert check.required and not check.ok and "ran on" in check.found and "cpu" in check.found.lower()
 
