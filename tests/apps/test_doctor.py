@@ -176,8 +176,8 @@ def test_a_library_that_cannot_be_imported_does_not_end_the_examination(monkeypa
 # === GPU ===
 
 
-def gpu_check(expect_gpu: bool) -> Check:
-    return list(doctor.check_gpu(expect_gpu))[-1]
+def gpu_check(expect_gpu: bool, **options) -> Check:
+    return list(doctor.check_gpu(expect_gpu, **options))[-1]
 
 
 @pytest.fixture
