@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from activity.errors import SettingError
+
+_logger = logging.getLogger(__name__)
 
 _RESIZED = {"stretch": "stretched", "crop": "cropped", "letterbox": "letterboxed"}
 
@@ -17,7 +20,9 @@ CLASS_WEIGHTS = ("none", "balanced")
 
 UPDATE_SCHEMES = ("replay", "new-only", "retrain")  # what they do: activity.training.updating
 
-STREAMS = ("rgb", "motion", "closeup")  # what they are: activity.video.streams
+STREAMS = ("rgb", "motion", "motion_crop")  # what they are: activity.video.streams
+
+_OLD_STREAMS = {"closeup": "motion_crop"}  # old name -> name
 
 RUNTIMES = ("auto", "keras", "openvino", "openvino-bf16", "onnx")  # what they are: activity.runtimes.exported
 
@@ -35,7 +40,7 @@ class ClipSpec:
             that rate, and a video longer than `num_frames / frames_per_second` seconds then gives several clips.
         resize: `stretch` ignores the aspect ratio, `crop` scales the short side and cuts the centre, `letterbox`
             scales the long side and fills with black.
-        streams: images made for each frame (S of them), some of `rgb`, `motion`, `closeup`; see
+        streams: images made for each frame (S of them), some of `rgb`, `motion`, `motion_crop`; see
             `activity.video.streams`.
     """
 
@@ -47,7 +52,11 @@ class ClipSpec:
     streams: tuple[str, ...] = STREAMS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "streams", tuple(self.streams))  # JSON gives a list
+        streams = current_streams(self.streams)
+        for old, new in zip(self.streams, streams, strict=True):
+            if old != new:
+                _logger.info("the stream %s is now called %s", old, new)
+        object.__setattr__(self, "streams", streams)
         _check("num_frames", self.num_frames, 1 <= self.num_frames <= 1024, "1 to 1024")
         _check("height", self.height, 16 <= self.height <= 1024, "16 to 1024 pixels")
         _check("width", self.width, 16 <= self.width <= 1024, "16 to 1024 pixels")
@@ -143,6 +152,27 @@ def recipe_arguments(config: TrainConfig, streams: Sequence[str] | None = None) 
         if value != field.default:
             words += [flag] if field.type == "bool" else [flag, str(value)]
     return words
+
+
+def current_streams(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of streams as they are today, of names that an earlier version may have written."""
+    return tuple(_OLD_STREAMS.get(name, name) for name in names)
+
+
+def stored_streams(names: Iterable[str]) -> tuple[str, ...]:
+    """The names of streams that digests and logs have held from the first version on: so old ones stay valid."""
+    first = {new: old for old, new in _OLD_STREAMS.items()}
+    return tuple(first.get(name, name) for name in names)
+
+
+def spec_from_dict(values: Mapping[str, Any]) -> ClipSpec:
+    """The spec that `as_dict` of this or an earlier version gave.
+
+    Raises:
+        TypeError: a field has no such name.
+        ActivityError: a field is out of range.
+    """
+    return ClipSpec(**{**values, "streams": current_streams(values.get("streams", STREAMS))})
 
 
 def as_dict(config: ClipSpec | TrainConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from activity.config import RESIZE_MODES, ClipSpec, TrainConfig, as_dict
+from activity.config import RESIZE_MODES, ClipSpec, TrainConfig, as_dict, spec_from_dict
 from activity.errors import SettingError
 
 
@@ -17,7 +17,7 @@ from activity.errors import SettingError
         ({"frames_per_second": 0}, r"frames_per_second must be none \(evenly\), or above 0 and up to 1000, .*: 0"),
         ({"frames_per_second": float("nan")}, "frames_per_second .* received: nan"),
         ({"frames_per_second": 1000.5}, "frames_per_second .* received: 1000.5"),
-        ({"streams": ()}, "streams must be some of rgb,motion,closeup, in this order, received: "),
+        ({"streams": ()}, "streams must be some of rgb,motion,motion_crop, in this order, received: "),
         ({"streams": ("motion", "rgb")}, "in this order, received: motion,rgb"),
         ({"streams": ("flow",)}, "received: flow"),
         ({"resize": "squash"}, "resize must be one of stretch, crop, letterbox, received: squash"),
@@ -65,6 +65,20 @@ def test_a_config_survives_json_and_cannot_be_changed(config):
 
 
 def test_clip_spec_reads_as_a_sentence():
-    assert str(ClipSpec()) == "16 evenly spaced frames, 224x224 px (stretched), rgb,motion,closeup"
+    assert str(ClipSpec()) == "16 evenly spaced frames, 224x224 px (stretched), rgb,motion,motion_crop"
     spec = ClipSpec(num_frames=8, height=96, width=128, frames_per_second=12.5, resize="crop", streams=("rgb",))
     assert str(spec) == "8 frames at 12.5 frames/s, 96x128 px (cropped), rgb"
+
+
+def test_the_old_name_of_a_stream_is_taken_with_a_line(caplog):
+    caplog.set_level("INFO")
+    spec = ClipSpec(streams=("rgb", "closeup"))
+    assert spec == ClipSpec(streams=("rgb", "motion_crop"))
+    assert "the stream closeup is now called motion_crop" in caplog.text
+
+
+def test_a_spec_of_an_earlier_version_is_read_without_a_word(caplog):
+    caplog.set_level("INFO")
+    old = {**as_dict(ClipSpec()), "streams": ["rgb", "motion", "closeup"]}
+    assert spec_from_dict(old) == spec_from_dict(as_dict(ClipSpec())) == ClipSpec()
+    assert not caplog.text

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from activity.config import CLASS_WEIGHTS, RUNTIMES, STREAMS, TrainConfig
+from activity.config import CLASS_WEIGHTS, RUNTIMES, STREAMS, TrainConfig, current_streams
 from activity.errors import did_you_mean
 from activity.models.backbones import BACKBONES
 from activity.models.heads import HEADS, MERGE_MODES
@@ -63,8 +63,11 @@ def one_of(names: Collection[str]) -> Callable[[str], str]:
 
 
 def stream_names(text: str) -> tuple[str, ...]:
-    """Names of streams, separated by commas."""
-    return tuple(map(one_of(STREAMS), text.split(",")))
+    """Names of streams, separated by commas; also those of earlier versions, which `ClipSpec` translates."""
+    names = text.split(",")
+    for name in current_streams(names):
+        one_of(STREAMS)(name)
+    return tuple(names)
 
 
 # === Options ===

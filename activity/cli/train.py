@@ -13,7 +13,7 @@ HELP = "train a model"
 
 EXAMPLES = [
     "dataset --out model.keras",
-    "dataset --out model.keras --streams motion,closeup --precision 0.9",
+    "dataset --out model.keras --streams motion,motion_crop --precision 0.9",
     "dataset --out model.keras --backbone vgg16 --head bidirectional --fine-tune 4",
 ]
 

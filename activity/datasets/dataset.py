@@ -6,7 +6,7 @@
     DATASET/problems.csv    path,reason,frames_read,frames_claimed
     DATASET/decoded.csv     what decoding each content gave, so that it is done once
     DATASET/frames/<sample_id>.npy                       (N, H, W, 3) uint8 RGB, real frames only
-    DATASET/motion/<sample_id>.npy, closeup/...          the same of the other streams, see `activity.video.streams`
+    DATASET/motion/<sample_id>.npy, motion_crop/...      the same of the other streams, see `activity.video.streams`
     DATASET/features/<backbone>-<digest>/<sample_id>.npy cached, see `activity.runtimes.features`
 
 N is at most T for evenly spread frames. At a fixed rate it is as long as the video, and clips are windows of it.
@@ -26,7 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from activity.config import ClipSpec
+from activity.config import ClipSpec, current_streams, spec_from_dict, stored_streams
 from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, labels_of
 from activity.errors import ActivityError, DatasetError
 from activity.files import atomic_file, read_csv
@@ -87,7 +87,7 @@ class Dataset:
 
     def with_streams(self, streams: Sequence[str]) -> Dataset:
         """The same data set, seen through some of its streams; raises `DatasetError` if it lacks one."""
-        lacks = [stream for stream in streams if stream not in self.spec.streams]
+        lacks = [stream for stream in current_streams(streams) if stream not in self.spec.streams]
         if lacks:
             raise DatasetError(
                 f"has no stream {', '.join(lacks)}; it was made with {', '.join(self.spec.streams)}",
@@ -167,15 +167,15 @@ def load_dataset(dataset_dir: Path) -> Dataset:
         ) from error
     return Dataset(
         dataset_dir,
-        Path(about["videos_dir"]),
-        ClipSpec(**about["spec"]),
+        about["videos_dir"],
+        about["spec"],
         samples,
         read_csv(dataset_dir / "problems.csv"),
     )
 
 
 def read_about(dataset_dir: Path) -> dict[str, Any] | None:
-    """The content of `dataset.json`, `None` if there is none.
+    """The content of `dataset.json`, its `spec` as a `ClipSpec` and its `videos_dir` as a path; `None` without one.
 
     Raises:
         DatasetError: it is not ours, damaged, or of a newer version.
@@ -189,8 +189,7 @@ def read_about(dataset_dir: Path) -> dict[str, Any] | None:
         if version == 1:
             about["spec"]["streams"] = ["rgb"]
         if version <= FORMAT_VERSION:
-            ClipSpec(**about["spec"]), Path(about["videos_dir"])  # raise here, if at all
-            return about
+            return {**about, "spec": spec_from_dict(about["spec"]), "videos_dir": Path(about["videos_dir"])}
     except (ValueError, KeyError, TypeError, ActivityError) as error:
         raise DatasetError(f"not a data set description of ours ({error!r})", path=path) from error
     raise DatasetError(f"made by a newer activity (format {version}, this program reads {FORMAT_VERSION})", path=path)
@@ -221,8 +220,11 @@ def time_columns(samples: Iterable[Sample]) -> tuple[str, ...]:
 
 
 def stream_dir(dataset_dir: Path, stream: str) -> Path:
-    """The folder of a stream."""
-    return dataset_dir / ("frames" if stream == "rgb" else stream)
+    """The folder of a stream; in a data set of an earlier version, the one that it has."""
+    if stream == "rgb":
+        return dataset_dir / "frames"
+    (first,) = stored_streams([stream])
+    return dataset_dir / (first if (dataset_dir / first).is_dir() else stream)
 
 
 def stack_path(dataset_dir: Path, sample_id: str, stream: str = "rgb") -> Path:

@@ -143,10 +143,11 @@ def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int
         if dataset_dir.exists() and not (dataset_dir.is_dir() and _is_vacant(dataset_dir)):
             raise DatasetError("exists and is not a data set folder; choose another --out", path=dataset_dir)
         dataset_dir.mkdir(parents=True, exist_ok=True)
-        about = _write_about(dataset_dir, spec, videos_dir, seed)
-    elif ClipSpec(**about["spec"]) != spec:
+        _write_about(dataset_dir, spec, videos_dir, seed)
+        about = read_about(dataset_dir) or {}
+    elif about["spec"] != spec:
         raise DatasetError(
-            f"was made with {ClipSpec(**about['spec'])}; received {spec}; choose another --out, or delete that folder",
+            f"was made with {about['spec']}; received {spec}; choose another --out, or delete that folder",
             path=dataset_dir,
         )
     for stream in spec.streams:
@@ -164,7 +165,7 @@ def _is_vacant(folder: Path) -> bool:
     )
 
 
-def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int, **more: object) -> dict[str, Any]:
+def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int, **more: object) -> None:
     about = {
         "format_version": FORMAT_VERSION,
         "spec": as_dict(spec),
@@ -175,13 +176,12 @@ def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int,
     }
     with atomic_file(dataset_dir / "dataset.json", "w") as file:
         json.dump(about, file, indent=2)
-    return about
 
 
-def _check_what_is_gone(known: list[Sample], listed: VideoList, videos_dir: str, dataset_dir: Path) -> None:
+def _check_what_is_gone(known: list[Sample], listed: VideoList, videos_dir: Path, dataset_dir: Path) -> None:
     """Name how many known videos are gone; all of them, and from another folder, is a slip of the user."""
     old, new = ({content_of(sample) for sample in samples} for samples in (known, listed.samples))
-    here = str(listed.videos_dir.resolve())
+    here = listed.videos_dir.resolve()
     if known and here != videos_dir and {*map(file_of, new)}.isdisjoint(map(file_of, old)):
         raise DatasetError(
             f"was made from {videos_dir}, and none of its {len(known)} videos is in {here}; choose "

@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from activity.config import TrainConfig, as_dict
+from activity.config import TrainConfig, as_dict, current_streams, stored_streams
 from activity.datasets.dataset import Dataset
 from activity.errors import ActivityError
 from activity.files import digest_of
@@ -309,7 +309,7 @@ def _attempt(
 def _given(dataset: Dataset, config: TrainConfig) -> dict[str, Any]:
     """The given recipe, as the study names it."""
     settings = {name: value for name, value in as_dict(config).items() if name in SETTINGS}
-    return {"streams": ",".join(dataset.spec.streams), **settings}
+    return {"streams": ",".join(stored_streams(dataset.spec.streams)), **settings}
 
 
 def _suggest(trial: Any, given: TrainConfig, streams: Sequence[str]) -> dict[str, Any]:
@@ -321,7 +321,8 @@ def _suggest(trial: Any, given: TrainConfig, streams: Sequence[str]) -> dict[str
         chosen = suggest(name, min(low, value), max(high, value), log=log)
         return chosen if chosen == value else type(value)(float(f"{chosen:.2g}"))
 
-    sets = [",".join(some) for n in range(1, len(streams) + 1) for some in itertools.combinations(streams, n)]
+    stored = stored_streams(streams)
+    sets = [",".join(some) for n in range(1, len(stored) + 1) for some in itertools.combinations(stored, n)]
     head = trial.suggest_categorical("head", list(HEADS))
     settings = {
         "streams": trial.suggest_categorical("streams", sets),
@@ -342,7 +343,7 @@ def _suggest(trial: Any, given: TrainConfig, streams: Sequence[str]) -> dict[str
 
 def _recipe(given: TrainConfig, settings: Mapping[str, Any]) -> tuple[TrainConfig, tuple[str, ...]]:
     changed = {name: value for name, value in settings.items() if name != "streams"}
-    return dataclasses.replace(given, **changed), tuple(settings["streams"].split(","))
+    return dataclasses.replace(given, **changed), current_streams(settings["streams"].split(","))
 
 
 def _as_trial(number: int, frozen: Any, given: TrainConfig) -> Trial:
@@ -354,7 +355,7 @@ def _as_trial(number: int, frozen: Any, given: TrainConfig) -> Trial:
         pruned=frozen.state.name == "PRUNED",
         config=config,
         streams=streams,
-        settings=settings,
+        settings={**settings, "streams": ",".join(streams)},
         seconds=frozen.duration.total_seconds(),
         **frozen.user_attrs.get("scores", nothing),
     )
@@ -373,7 +374,7 @@ def _importance(study: Any, seed: int) -> dict[str, float]:
 def _about(dataset: Dataset, parts: Mapping[str, Dataset], config: TrainConfig) -> dict[str, Any]:
     """What must stay the same for scores to compare: samples and labels, streams, folds, and where the search began."""
     spec = as_dict(dataset.spec)
-    streams = ",".join(spec.pop("streams"))
+    streams = ",".join(stored_streams(spec.pop("streams")))
     rows = [(sample.sample_id, sample.label) for sample in dataset.samples]
     folds = [[sample.split == "test" for sample in part.samples] for part in parts.values()]
     return {

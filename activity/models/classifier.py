@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from activity._version import __version__
-from activity.config import ClipSpec, as_dict
+from activity.config import ClipSpec, as_dict, spec_from_dict
 from activity.errors import ModelFileError
 from activity.files import atomic_path
 from activity.models.devices import prepare_gpus
@@ -95,7 +95,7 @@ class ActivityClassifier(InferenceModel, keras.Model):
             name: keras.saving.deserialize_keras_object(config.pop(name), custom_objects=custom_objects)
             for name in ("backbone", "head")
         }
-        return cls(**parts, **{**config, "spec": ClipSpec(**config["spec"])})
+        return cls(**parts, **{**config, "spec": spec_from_dict(config["spec"])})
 
     @property
     def temperature(self) -> float:

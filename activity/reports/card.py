@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from activity.config import ClipSpec, TrainConfig, as_dict, recipe_arguments
+from activity.config import ClipSpec, TrainConfig, as_dict, recipe_arguments, spec_from_dict
 from activity.errors import ActivityError, ModelFileError
 from activity.models.info import read_config
 
@@ -140,7 +140,7 @@ def model_card(path: Path) -> ModelCard:
         return ModelCard(
             path,
             path.stat().st_size,
-            ClipSpec(**config["spec"]),
+            spec_from_dict(config["spec"]),
             tuple(config["labels"]),
             config["clip_seconds"],
             config["window_seconds"],

@@ -48,7 +48,7 @@ def explanation_figure(explanation: Explanation) -> Figure:
     shown = [start + int(e.importance[start : start + each].argmax()) for start in range(0, len(e.images), each)]
     rows = [("frames", aspect, list(e.images[shown, 0]))] if e.streams[0] == "rgb" else []
     for number, stream in enumerate(e.streams):
-        own = e.images.shape[3] / e.images.shape[2] if stream == "closeup" else aspect
+        own = e.images.shape[3] / e.images.shape[2] if stream == "motion_crop" else aspect
         rows.append((stream, own, [_heated(e.images[i, number], e.heatmaps[i, number]) for i in shown]))
     # Placed by hand, in inches: bars and images must share their left and right edge.
     column = min(_WIDEST / len(shown), _TALLEST * aspect)

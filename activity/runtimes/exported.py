@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from activity.config import RUNTIMES, ClipSpec
+from activity.config import RUNTIMES, spec_from_dict
 from activity.errors import ActivityError, ModelFileError
 from activity.models.network import InferenceModel
 
@@ -207,7 +207,7 @@ class ExportedModel(InferenceModel):
 
     def __init__(self, folder: Path, runtime: str) -> None:
         about = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-        self.spec = ClipSpec(**about["spec"])
+        self.spec = spec_from_dict(about["spec"])
         self.labels = tuple(about["labels"])
         self.clip_seconds, self.window_seconds = about["clip_seconds"], about["window_seconds"]
         self.threshold = about["threshold"]

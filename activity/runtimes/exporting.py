@@ -12,9 +12,9 @@
 
 What a program must know stands beside it in JSON: `<file>.json`, in a SavedModel `model.json`. It names the labels,
 how a video becomes frames (`spec`), and the shapes. The scripts `tests/examples/classify_*.py` do that in a few lines,
-with NumPy, OpenCV and the runtime alone, for a model whose one stream is `rgb`. The images of `motion` and `closeup`
-are made outside the graph, by `activity.video.streams`: for a model with these streams, a program needs this package
-(`activity.video.sampling.read_stack`), or the stacks that `activity preprocess` saves.
+with NumPy, OpenCV and the runtime alone, for a model whose one stream is `rgb`. The images of `motion` and
+`motion_crop` are made outside the graph, by `activity.video.streams`: for a model with these streams, a program needs
+this package (`activity.video.sampling.read_stack`), or the stacks that `activity preprocess` saves.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _READERS = {"savedmodel": "tensorflow", "onnx": "onnxruntime", "openvino": "open
 _STREAMS = {
     "rgb": "the frame, scaled as spec.resize says",
     "motion": "how the frame differs from that of 0.08 s before: made by activity.video.streams",
-    "closeup": "three differences around what moves: made by activity.video.streams",
+    "motion_crop": "three differences around what moves: made by activity.video.streams",
 }
 
 _TOLERANCE = 1e-3  # of probabilities; what is seen is 1e-6

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from activity.config import stored_streams
 from activity.datasets.dataset import Dataset, Stacks, map_array
 from activity.datasets.samples import Sample
 from activity.files import atomic_file
@@ -76,9 +77,11 @@ def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.
 
 def _cache_dirs(dataset: Dataset, model: keras.Model, runtime: str) -> dict[str, Path]:
     """Stream -> folder. Runtimes share it, as their features are the same to the fifth digit; not so in bfloat16."""
+    streams = dataset.spec.streams
     of_model = digest_of(model) + ("bf16" if is_bf16(runtime) else "")
-    digests = {x: digest(f"{of_model}{x}".encode(), size=6) for x in dataset.spec.streams}
-    return {stream: dataset.dataset_dir / "features" / f"{model.name}-{digest}" for stream, digest in digests.items()}
+    digests = [digest(f"{of_model}{x}".encode(), size=6) for x in stored_streams(streams)]
+    folder = dataset.dataset_dir / "features"
+    return {stream: folder / f"{model.name}-{digest}" for stream, digest in zip(streams, digests, strict=True)}
 
 
 def _stream_features(

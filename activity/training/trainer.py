@@ -20,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from activity.config import TrainConfig, as_dict
+from activity.config import TrainConfig, as_dict, stored_streams
 from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample
 from activity.errors import ActivityError, DatasetError
@@ -338,7 +338,8 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
     """Make the folder that of this run, or check that it is."""
     note = work_dir / "config.json"
     rows = [(sample.sample_id, sample.label, sample.split) for sample in dataset.samples]
-    digest = digest_of([as_dict(dataset.spec), rows], size=8)
+    spec = {**as_dict(dataset.spec), "streams": stored_streams(dataset.spec.streams)}
+    digest = digest_of([spec, rows], size=8)
     settings = {**as_dict(config), "dataset": digest}
     try:
         previous = json.loads(note.read_text(encoding="utf-8")) if resume else None

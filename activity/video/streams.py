@@ -1,10 +1,10 @@
 """Streams: the images that are made of a video's frames, one of each stream for every sampled frame.
 
-    rgb      the frame itself
-    motion   what changed since 80 ms ago (at the start: in the first 80 ms), in colour: 127.5 + 2 (after - before)
-    closeup  three consecutive differences of 80 ms in grey, as the three channels, cut out around what moves
+    rgb          the frame itself
+    motion       what changed since 80 ms ago (at the start: in the first 80 ms), in colour: 127.5 + 2 (after - before)
+    motion_crop  three consecutive differences of 80 ms in grey, as the three channels, cut out around what moves
 
-A backbone that learned photographs reads all three: grey is no motion, edges are moving contours. In `closeup` the
+A backbone that learned photographs reads all three: grey is no motion, edges are moving contours. In `motion_crop` the
 movement of the camera is taken out first (sparse optical flow, Lucas & Kanade 1981; a similarity transform by RANSAC,
 Fischler & Bolles 1981), so a small figure that a shaking camera follows fills the image. The idea that differences of
 frames carry the activity is that of two-stream networks (Simonyan & Zisserman 2014, with optical flow) and of temporal
@@ -25,13 +25,13 @@ GAP_SECONDS = 0.08  # between two frames that are compared; 0.12 is worse on ten
 
 _GAIN = 2.0  # a change of 64 grey levels or more saturates
 
-_WORKING_SIZE = 640  # pixels, the longer side of what closeups are cut from
+_WORKING_SIZE = 640  # pixels, the longer side of what motion crops are cut from
 
 _TRACKING_SIZE = 160  # pixels, the longer side of what is looked at to find where something moves
 
 
 def compared_frames(index: int, gap: int, last: int | None = None) -> list[int]:
-    """The four frames whose three differences make the closeup of a frame: two before it, itself, one after.
+    """The four frames whose three differences make the motion crop of a frame: two before it, itself, one after.
 
     Near the first and the last frame of a video they are the nearest four that lie within it.
 
@@ -59,7 +59,7 @@ class Seen:
 
 @dataclass
 class _Moving:
-    """A sampled frame whose closeup waits for the rest of its block."""
+    """A sampled frame whose motion crop waits for the rest of its block."""
 
     images: dict[str, np.ndarray]  # of the other streams
     differences: np.ndarray  # (h, w, 3) float32
@@ -73,7 +73,7 @@ class StreamMaker:
         gap: see `gap_frames`.
         resize: brings a frame to the size of `spec`.
         take: receives each sampled frame, `(S, H, W, 3)` uint8 in the order of `spec.streams`.
-        block: closeups are handed over so many at a time, by default a clip; the square follows what moves in the
+        block: motion crops are handed over so many at a time, by default a clip; the square follows what moves in the
             clip that ends there.
     """
 
@@ -88,7 +88,7 @@ class StreamMaker:
     ) -> None:
         self._spec, self._gap, self._resize, self._take = spec, gap, resize, take
         self._block = block or spec.num_frames
-        self._closeup = "closeup" in spec.streams
+        self._crops = "motion_crop" in spec.streams
         self._seen: dict[int, Seen] = {}  # by index, the last few
         self._due: list[int] = []  # sampled frames that wait for the frame after them
         self._waiting: list[_Moving] = []
@@ -97,7 +97,7 @@ class StreamMaker:
     def shrink(self, frame: np.ndarray) -> Seen:
         """What is needed of a decoded frame, `(h, w, 3)` uint8 BGR."""
         image = cv2.cvtColor(self._resize(frame), cv2.COLOR_BGR2RGB)
-        return Seen(image, _working_grey(frame) if self._closeup else None)
+        return Seen(image, _working_grey(frame) if self._crops else None)
 
     def see(self, index: int, seen: Seen, copies: int) -> None:
         """The next frame that was decoded, and how often it is sampled (0: only compared)."""
@@ -118,7 +118,7 @@ class StreamMaker:
 
     def _newest(self, index: int) -> int:
         """The last frame that the images of a frame need."""
-        return compared_frames(index, self._gap)[-1] if self._closeup else max(index, self._gap)
+        return compared_frames(index, self._gap)[-1] if self._crops else max(index, self._gap)
 
     def _make(self, index: int, last: int | None) -> None:
         images = {"rgb": self._at(index).image}
@@ -126,7 +126,7 @@ class StreamMaker:
             before = max(0, index - self._gap)
             change = self._at(before + self._gap).image.astype(np.float32) - self._at(before).image
             images["motion"] = as_image(change)
-        if not self._closeup:
+        if not self._crops:
             self._hand_over(images)
             return
         steps = [self._at(i).grey for i in compared_frames(index, self._gap, last)]
@@ -146,8 +146,8 @@ class StreamMaker:
         scale = self._waiting[0].differences.shape[0] / self._energies[0].shape[0]
         squares = track_motion(self._energies, scale)[-len(self._waiting) :]
         for moving, square in zip(self._waiting, squares, strict=True):
-            closeup = cut_square(moving.differences, square, self._spec.height, self._spec.width)
-            self._hand_over({**moving.images, "closeup": as_image(closeup)})
+            crop = cut_square(moving.differences, square, self._spec.height, self._spec.width)
+            self._hand_over({**moving.images, "motion_crop": as_image(crop)})
         self._waiting = []
         self._energies = self._energies[max(0, len(self._energies) - self._spec.num_frames + self._block) :]
 

@@ -143,11 +143,11 @@ def against_length(videos, axis):
     rows = {
         "16 frames of all": [measure("one_video", path) for path in videos.values()],
         "16 frames, all streams": [
-            measure("one_video", path, streams=["rgb", "motion", "closeup"]) for path in videos.values()
+            measure("one_video", path, streams=["rgb", "motion", "motion_crop"]) for path in videos.values()
         ],
         "8 frames a second": [measure("one_video", path, **every) for path in videos.values()],
         "8 a second, all streams": [
-            measure("one_video", path, **every, streams=["rgb", "motion", "closeup"]) for path in videos.values()
+            measure("one_video", path, **every, streams=["rgb", "motion", "motion_crop"]) for path in videos.values()
         ],
     }
     show(axis, "seconds of one video", list(videos), rows)
@@ -157,7 +157,7 @@ def against_frames(path, axis):
     numbers = [8, 16, 32, 64]
     rows = {
         streams: [measure("one_video", path, num_frames=number, streams=streams.split(", ")) for number in numbers]
-        for streams in ("rgb", "rgb, motion, closeup")
+        for streams in ("rgb", "rgb, motion, motion_crop")
     }
     show(axis, "frames of a clip", numbers, rows)
 

@@ -6,7 +6,7 @@ DATASET is a folder made by `activity preprocess`, FOLDS as for `activity cross-
 seeds with their standard errors over the folds, in brackets the baseline, and seconds a run; --out also draws it.
 
 `streams` is the default recipe on some of the streams. `training` and `heads` change one thing at a time in a recipe
-that is quicker to train: one member, on the stream `closeup` alone.
+that is quicker to train: one member, on the stream `motion_crop` alone.
 """
 
 import argparse
@@ -48,14 +48,14 @@ STREAMS = {
     "all three (default)": ({}, None, ()),
     "rgb": ({}, ("rgb",), ()),
     "motion": ({}, ("motion",), ()),
-    "closeup": ({}, ("closeup",), ()),
-    "motion, closeup": ({}, ("motion", "closeup"), ()),
-    "rgb, closeup": ({}, ("rgb", "closeup"), ()),
+    "motion_crop": ({}, ("motion_crop",), ()),
+    "motion, motion_crop": ({}, ("motion", "motion_crop"), ()),
+    "rgb, motion_crop": ({}, ("rgb", "motion_crop"), ()),
 }
 
 
 def quick(settings=(), patches=()):
-    return {"members": 1, **dict(settings)}, ("closeup",), patches
+    return {"members": 1, **dict(settings)}, ("motion_crop",), patches
 
 
 TRAINING = {

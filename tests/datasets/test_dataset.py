@@ -54,7 +54,7 @@ def test_a_stack_is_an_ordinary_npy_file(write_counting_video, tmp_path, rate, l
     for stream in spec.streams:
         stream_dir(tmp_path, stream).mkdir()
     sampled = write_stacks(write_counting_video("a.avi", 200), spec, tmp_path, "a-1")
-    stacks = [np.load(tmp_path / folder / "a-1.npy") for folder in ("frames", "motion", "closeup")]
+    stacks = [np.load(tmp_path / folder / "a-1.npy") for folder in ("frames", "motion", "motion_crop")]
     for stack in stacks:
         assert stack.shape == (length, 20, 31, 3) and stack.dtype == np.uint8
     assert (stacks[0][:, 0, 0, 0] / 10).tolist() == pytest.approx(sampled.timestamps_seconds)
@@ -124,8 +124,16 @@ def test_all_streams_of_a_sample_side_by_side(dataset):
 
 
 def test_a_stream_that_was_not_made_is_named(dataset):
-    with pytest.raises(DatasetError, match="has no stream closeup; it was made with rgb, motion"):
-        dataset.with_streams(("rgb", "closeup"))
+    with pytest.raises(DatasetError, match="has no stream motion_crop; it was made with rgb, motion"):
+        dataset.with_streams(("rgb", "motion_crop"))
+
+
+@pytest.mark.parametrize("stream", ["motion_crop", "closeup"])
+def test_a_stream_is_known_by_its_old_name_too(dataset, stream, caplog):
+    caplog.set_level("INFO")
+    whole = dataclasses.replace(dataset, spec=dataclasses.replace(dataset.spec, streams=("rgb", "motion_crop")))
+    assert whole.with_streams((stream,)).spec.streams == ("motion_crop",)
+    assert ("closeup is now called motion_crop" in caplog.text) == (stream == "closeup")
 
 
 # === Opening a folder ===

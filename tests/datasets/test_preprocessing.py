@@ -117,8 +117,8 @@ def test_whole_run(videos, tmp_path):
     assert len(notes) == 14
     assert {notes[sample.sample_id][0] for sample in dataset.samples} == {str(s.num_frames) for s in dataset.samples}
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "frames", "motion", "closeup"}
-    for folder in ("frames", "motion", "closeup"):
+    assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "frames", "motion", "motion_crop"}
+    for folder in ("frames", "motion", "motion_crop"):
         assert {p.stem for p in (tmp_path / "out" / folder).iterdir()} == {s.sample_id for s in dataset.samples}
 
 
@@ -465,7 +465,7 @@ def test_an_empty_folder_is_taken(videos, tmp_path, decode_here, left):
     assert len(preprocess(videos, tmp_path / "out", SPEC).samples) == 12
 
 
-@pytest.mark.parametrize("name", ["manifest.csv", "problems.csv", "decoded.csv", "frames", "closeup"])
+@pytest.mark.parametrize("name", ["manifest.csv", "problems.csv", "decoded.csv", "frames", "motion_crop"])
 def test_what_is_lost_is_made_again(videos, tmp_path, decode_here, name):
     (videos / "run" / "broken.mp4").write_bytes(b"")
     preprocess(videos, tmp_path / "out", SPEC)
@@ -531,6 +531,38 @@ def test_a_damaged_manifest_is_not_passed_over(videos, tmp_path, decode_here):
     manifest.unlink()
     preprocess(videos, tmp_path / "out", SPEC)
     assert content_of(tmp_path / "out") == before
+
+
+# === A folder of an earlier version ===
+
+OLD = Path(__file__).parent / "data"  # dataset_v2 and its videos: format 2, when the stream motion_crop was "closeup"
+
+
+@pytest.fixture
+def old(tmp_path):
+    shutil.copytree(OLD, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_an_old_data_set_is_read(old):
+    dataset = load_dataset(old / "dataset_v2")
+    assert dataset.spec == ClipSpec(num_frames=2, height=16, width=16) and dataset.labels == ["left", "right"]
+    for sample in dataset.samples:
+        for stream, folder in (("rgb", "frames"), ("motion", "motion"), ("motion_crop", "closeup")):
+            kept = np.load(old / "dataset_v2" / folder / f"{sample.sample_id}.npy")
+            np.testing.assert_array_equal(dataset.frames(sample, stream), kept)
+
+
+def test_an_old_data_set_is_extended_in_place(old, decode_here, write_counting_video):
+    before = load_dataset(old / "dataset_v2")
+    same = preprocess(old / "videos", old / "dataset_v2", before.spec)
+    assert decode_here == [] and same.samples == before.samples
+    write_counting_video("videos/right/new.avi", 5)
+    longer = preprocess(old / "videos", old / "dataset_v2", before.spec)
+    assert decode_here == ["new.avi"] and len(longer.samples) == 5
+    assert len(list((old / "dataset_v2" / "closeup").iterdir())) == 5
+    assert not (old / "dataset_v2" / "motion_crop").exists()
+    assert longer.frames(longer.samples[-1], "motion_crop").shape == (2, 16, 16, 3)
 
 
 # === When things go wrong on the way ===

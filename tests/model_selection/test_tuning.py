@@ -340,7 +340,7 @@ def test_lead_by_hand():
         ({}, ("rgb", "motion"), "--streams rgb,motion"),
         ({"head": "gru", "learning_rate": 2.5e-05}, None, "--head gru --learning-rate 2.5e-05"),
         ({"flip": True, "mixed_precision": True, "precision": 0.9}, None, "--flip --precision 0.9 --mixed-precision"),
-        ({"weights": "my weights.h5"}, ("closeup",), "--streams closeup --weights 'my weights.h5'"),
+        ({"weights": "my weights.h5"}, ("motion_crop",), "--streams motion_crop --weights 'my weights.h5'"),
         ({"dropout": 0.0, "members": 4, "merge_mode": "ave", "layers": 3, "class_weight": "balanced"}, None, None),
         ({"backbone": "resnet50", "weights": "imagenet", "fine_tune": 4, "fine_tune_epochs": 3, "seed": 7}, None, None),
     ],

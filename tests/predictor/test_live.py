@@ -49,7 +49,7 @@ def write_levels(path, levels):
     return str(path)
 
 
-@pytest.mark.parametrize("streams", [("rgb",), ("rgb", "motion", "closeup")])
+@pytest.mark.parametrize("streams", [("rgb",), ("rgb", "motion", "motion_crop")])
 def test_a_window_is_judged_each_step(tmp_path, streams):
     source = write_levels(tmp_path / "a.avi", [bright_then_dark(index) for index in range(120)])
     decisions = list(watch(Brightness(16, streams), source, timeout_seconds=0.2))
@@ -94,7 +94,7 @@ def test_a_stream_that_comes_back_is_labelled_afresh(jpeg_server):
 
 
 def test_memory_does_not_grow_with_time():
-    model, rng = Brightness(8, ("rgb", "motion", "closeup")), np.random.default_rng(0)
+    model, rng = Brightness(8, ("rgb", "motion", "motion_crop")), np.random.default_rng(0)
     images = [rng.integers(0, 255, (32, 32, 3), np.uint8) for _ in range(4)]
     frames = (Frame(i / 25, 0.0, int(i % 3 == 0), i == 0, Seen(images[i % 4], images[i % 4][..., 0]))
               for i in range(10**9))  # fmt: skip

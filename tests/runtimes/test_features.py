@@ -1,8 +1,12 @@
+import shutil
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 from conftest import NOISE_LENGTHS, NOISE_SPEC
 
+from activity.datasets.dataset import load_dataset
 from activity.models import classifier
 from activity.models.backbones import build_backbone
 from activity.runtimes.features import extract_features
@@ -95,3 +99,20 @@ def test_what_was_computed_before_a_stop_is_kept(dataset, backbone, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         extract_features(dataset, dataset.samples, backbone)
     assert [path.name for path in cached(dataset)] == ["a.npy", "b.npy"]  # of 64 frames, 45 were whole stacks
+
+
+def test_the_features_of_an_old_data_set_are_found(backbone, tmp_path):
+    """Folders and names as of the version in which the stream `motion_crop` was called `closeup`."""
+    old = Path(__file__).parents[1] / "datasets" / "data" / "dataset_v2"
+    dataset = load_dataset(shutil.copytree(old, tmp_path / "old"))
+    model = keras.models.clone_model(backbone)
+    model.set_weights([np.full(weight.shape, 0.01, weight.dtype) for weight in model.get_weights()])
+    cache_dirs = ["small_cnn-2eed1a1bd512", "small_cnn-4127110bd08b", "small_cnn-11df86f242b3"]
+    for s, name in enumerate(cache_dirs):
+        (dataset.dataset_dir / "features" / name).mkdir(parents=True)
+        for sample in dataset.samples:
+            kept = np.full((2, 128), s, np.float32)
+            np.save(dataset.dataset_dir / "features" / name / f"{sample.sample_id}.npy", kept)
+    for features in extract_features(dataset, dataset.samples, model):
+        np.testing.assert_array_equal(features, np.broadcast_to(np.arange(3)[:, None], (2, 3, 128)))
+    assert sorted(path.name for path in dataset.dataset_dir.glob("features/*")) == sorted(cache_dirs)

@@ -286,7 +286,7 @@ def dense_and_sparse(path, spec, monkeypatch, **span):
 
 SPARSE = (
     tiny(num_frames=5),
-    tiny(num_frames=3, streams=("rgb", "motion", "closeup")),
+    tiny(num_frames=3, streams=("rgb", "motion", "motion_crop")),
     tiny(num_frames=4, frames_per_second=0.5, streams=("rgb", "motion")),
 )
 
@@ -331,9 +331,9 @@ def test_seeking_gives_the_same_frames_of_real_files(real_data, monkeypatch, spe
 SPECS = (
     tiny(num_frames=5),
     tiny(num_frames=3, streams=("motion",)),
-    tiny(num_frames=4, streams=("rgb", "motion", "closeup")),
+    tiny(num_frames=4, streams=("rgb", "motion", "motion_crop")),
     tiny(num_frames=4, frames_per_second=7),
-    tiny(num_frames=4, frames_per_second=11, streams=("rgb", "closeup")),
+    tiny(num_frames=4, frames_per_second=11, streams=("rgb", "motion_crop")),
     tiny(num_frames=4, frames_per_second=0.5, streams=("rgb", "motion")),
 )
 SPANS = [(0.0, 0.75), (0.0, 0.15), (2.5, 2.9), (5.04, 6.3), (18.9, math.inf), (13.1, 14.0), (19.7, 20.0), (19.3, 30.0)]

@@ -124,9 +124,9 @@ def walk(tmp_path):
 def test_streams_are_made_side_by_side(walk, rate):
     stack, sampled = read_stack(walk, spec(frames_per_second=rate))
     assert stack.shape == (len(sampled.timestamps_seconds), 3, 32, 32, 3) and stack.dtype == np.uint8
-    for streams in [("rgb",), ("motion",), ("closeup",), ("rgb", "closeup")]:
+    for streams in [("rgb",), ("motion",), ("motion_crop",), ("rgb", "motion_crop")]:
         some, _ = read_stack(walk, spec(frames_per_second=rate, streams=streams))
-        expected = [("rgb", "motion", "closeup").index(stream) for stream in streams]
+        expected = [("rgb", "motion", "motion_crop").index(stream) for stream in streams]
         np.testing.assert_array_equal(some, stack[:, expected])
 
 
@@ -150,11 +150,11 @@ def test_motion_is_the_change_since_80_ms_ago(walk):
         (1, 2, [0, 2, 4, 6]),
     ],
 )
-def test_the_four_frames_of_a_closeup_lie_within_the_video_if_it_has_as_many(index, last, expected):
+def test_the_four_frames_of_a_motion_crop_lie_within_the_video_if_it_has_as_many(index, last, expected):
     assert compared_frames(index, 2, last) == expected
 
 
-@pytest.mark.parametrize("streams", [("motion",), ("closeup",)])
+@pytest.mark.parametrize("streams", [("motion",), ("motion_crop",)])
 @pytest.mark.parametrize("rate", [None, 25])
 def test_something_moves_in_the_first_and_the_last_frame_too(walk, streams, rate):
     stack, _ = read_stack(walk, spec(frames_per_second=rate, streams=streams))
@@ -174,7 +174,7 @@ def test_a_wrong_count_in_the_header_changes_nothing(walk, tmp_path):
     np.testing.assert_array_equal(stack, honest)
 
 
-def test_a_closeup_shows_the_figure_large_and_no_scenery(walk):
+def test_a_motion_crop_shows_the_figure_large_and_no_scenery(walk):
     stack, _ = read_stack(walk, spec(height=96, width=96))
     strength = np.abs(stack[2:-2, 2].astype(int) - 128).max(axis=-1)  # (n, 96, 96)
     of_plain = np.abs(stack[2:-2, 1].astype(int) - 128).max(axis=-1)
