@@ -39,7 +39,6 @@ def test_impossible_clip_specs(fields, message):
         ({"fine_tune": -1}, "fine_tune must be 0 or more layers, received: -1"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0, received: 0.0"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 to below 1, received: -0.1"),
-        ({"merge_mode": "mean"}, "merge_mode must be one of concat, sum, mul, ave, received: mean"),
         ({"precision": 1.0}, "precision must be above 0 and below 1, received: 1.0"),
         ({"class_weight": "auto"}, "class_weight must be none or balanced, received: auto"),
     ],

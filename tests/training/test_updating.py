@@ -249,7 +249,7 @@ class TestRecord:
         dataset = dataclasses.replace(grown, samples=other)
         with caplog.at_level(logging.WARNING):
             result = update(ramp_run.classifier, dataset, work_dir=tmp_path, epochs=1)
-        assert "videos are in other splits than when the model was trained; they are not used to judge" in caplog.text
+        assert "videos are in other splits than when the model was trained; they are not used to evaluate" in caplog.text
         assert result.old.reason == "the data set is divided otherwise than that of the model"
 
 
@@ -297,7 +297,7 @@ class TestErrors:
     def test_a_model_without_a_record(self, ramp_model, grown, tmp_path):
         model = load_classifier(ramp_model)
         model.record = {}
-        with pytest.raises(ModelFileError, match="does not tell how and with which videos it was taught"):
+        with pytest.raises(ModelFileError, match="does not tell how and on which videos it was trained"):
             update(model, grown, work_dir=tmp_path)
 
 
