@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from activity.datasets.dataset import Dataset
-from activity.datasets.samples import Sample, content_of, file_of
-from activity.errors import DatasetError
-from activity.evaluation.metrics import Scores
+from activity.datasets.dataset import Dataset, time_columns
+from activity.datasets.samples import Sample
+from activity.datasets.splits import audit_leaks
+from activity.errors import DatasetError, printable
+from activity.evaluation.metrics import Scores, expected_calibration_error
 from activity.models.classifier import ActivityClassifier
 from activity.models.network import LONG_CLIPS
 from activity.runtimes.features import extract_features
+
+_Evaluation = TypeVar("_Evaluation", bound="Evaluation")
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores and the samples they were made on, in the same order.
+    """Scores, the samples they were computed on (in the same order), and all that a report says and draws of them.
 
     Attributes:
         samples: of one split.
         scores: of the classifier on them; they take the most probable label, however unlikely.
     """
+
+    title: ClassVar[str] = "Evaluation"
 
     samples: list[Sample]
     scores: Scores
@@ -41,15 +46,67 @@ class Evaluation:
         """The scores for a terminal."""
         return self.scores.as_text()
 
+    def headline(self) -> list[tuple[str, str, str]]:
+        """The numbers that count most: the name, value and detail of each."""
+        scores = self.scores
+        error = expected_calibration_error(scores.confidences, scores.correct)
+        return [
+            ("accuracy", f"{scores.accuracy:.3f}", f"{scores.correct.sum()} of {len(scores.correct)} videos"),
+            ("macro-F1", f"{scores.macro_f1:.3f}", f"{len(scores.labels)} labels"),
+            *((f"top-{k}", f"{scores.top_k_accuracy(k):.3f}", "") for k in (3, 5) if k < len(scores.labels)),
+            ("expected calibration error", f"{error:.3f}", "0 is best"),
+        ]
+
+    def sentences(self, dataset: Dataset, trained: Iterable[str] = ()) -> list[str]:
+        """Sentences on what was evaluated, and on whether the scores can be believed.
+
+        Args:
+            dataset: that the samples are of.
+            trained: contents of the training videos, as for `activity.datasets.splits.audit_leaks`.
+        """
+        audit = audit_leaks(dataset.samples, scored=self.samples, trained=trained)
+        splits = " + ".join(sorted({sample.split for sample in self.samples}))
+        about = f"{len(self.samples)} videos of {audit.num_groups} groups of the split {splits}; {dataset.spec}."
+        return [about, *audit.sentences()]
+
+    def figures(self, dataset: Dataset) -> dict[str, tuple[Any, ...]]:
+        """Figure -> the arguments that it is drawn from; the report knows how to draw each, and in which order.
+
+        `classes` and `confusion`: the scores. `confidence`: confidences and correctness, `(N,)` each. `mistakes`: the
+        evaluation and the data set.
+        """
+        scores = self.scores
+        confidence = (scores.confidences, scores.correct)
+        return {"classes": (scores,), "confusion": (scores,), "confidence": confidence, "mistakes": (self, dataset)}
+
+    def rows(self) -> list[dict[str, object]]:
+        """A row for each sample, in their order: `path`, times of segments, `label`, `predicted`, `probability`."""
+        columns = ("path", *time_columns(self.samples), "label")
+        predicted = [self.scores.labels[best] for best in self.scores.predicted_ids]
+        return [
+            {**{name: getattr(sample, name) for name in columns}, "predicted": label, "probability": confidence}
+            for sample, label, confidence in zip(self.samples, predicted, self.scores.confidences.tolist(), strict=True)
+        ]
+
+    def printable(self: _Evaluation) -> _Evaluation:
+        """A copy with names that fonts and UTF-8 take: bytes of names that are not UTF-8 are spelled out."""
+        samples = [dataclasses.replace(s, path=printable(s.path), label=printable(s.label)) for s in self.samples]
+        scores = dataclasses.replace(self.scores, labels=[printable(label) for label in self.scores.labels])
+        return dataclasses.replace(self, samples=samples, scores=scores)
+
     def above(self, threshold: float) -> tuple[float, float]:
-        """Of the answers at least so sure: their share of all, and the share of them that is right (`nan` of none)."""
+        """Fraction of the answers with at least this confidence, and fraction of them that is correct (`nan`: none)."""
         given = self.scores.confidences >= threshold
         return float(given.mean()), float(self.scores.correct[given].mean()) if given.any() else float("nan")
 
+    def ranking(self) -> list[int]:
+        """Indices of all samples: mistakes from the most confident, then correct answers from the least confident."""
+        correct, confidences = self.scores.correct, self.scores.confidences
+        return np.lexsort((np.where(correct, confidences, -confidences), correct)).tolist()
+
     def worst_mistakes(self, most: int = 12) -> list[int]:
         """Indices of wrong answers, the most confident first."""
-        wrong = np.flatnonzero(~self.scores.correct)
-        return wrong[np.argsort(-self.scores.confidences[wrong], kind="stable")][:most].tolist()
+        return [index for index in self.ranking() if not self.scores.correct[index]][:most]
 
 
 def evaluate(
@@ -60,7 +117,7 @@ def evaluate(
     shuffle_seed: int | None = None,
     runtime: str = "auto",
 ) -> Evaluation:
-    """Judge one split of a data set.
+    """Evaluate a classifier on one split of a data set.
 
     Args:
         classifier: from training or a model file.
@@ -86,14 +143,9 @@ def evaluate(
 
 
 def _warn_of_bias(classifier: ActivityClassifier, dataset: Dataset, samples: Sequence[Sample]) -> None:
-    trained = set(map(file_of, classifier.record.get("taught", ())))
-    known = [sample for sample in samples if file_of(content_of(sample)) in trained]
-    if known:
-        _logger.warning(
-            "%d of these %d videos are training videos of this model: the score is too optimistic",
-            len(known),
-            len(samples),
-        )
+    audit = audit_leaks(dataset.samples, scored=samples, trained=classifier.record.get("taught", ()))
+    if audit.on_videos:
+        _logger.warning(audit.on_videos)
     longest = LONG_CLIPS * classifier.clip_seconds
     too_long = [sample for sample in samples if sample.duration_seconds > longest]
     if too_long and dataset.spec.frames_per_second is None:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import keras
 import numpy as np
 
 from activity.config import TrainConfig
 from activity.datasets.dataset import Dataset
-from activity.datasets.splits import assign_folds
-from activity.errors import DatasetError
+from activity.datasets.splits import assign_folds, audit_leaks
+from activity.errors import DatasetError, printable
 from activity.evaluation.evaluator import Evaluation
 from activity.evaluation.metrics import Scores
 from activity.progress import progress_bar
 from activity.runtimes.features import extract_features
 from activity.training.trainer import build_classifier, check_labels, stage_names, train
+
+_CrossValidation = TypeVar("_CrossValidation", bound="CrossValidation")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class CrossValidation(Evaluation):
         baseline: scores of mean features and logistic regression in the same folds.
         folds: name of the fold of each sample.
     """
+
+    title: ClassVar[str] = "Cross-validation"
 
     baseline: Scores
     folds: list[str]
@@ -69,19 +73,11 @@ class CrossValidation(Evaluation):
         return mean_and_error([ours[fold] - theirs[fold] for fold in ours])
 
     def verdict(self) -> str:
-        """Whether the model is better than the baseline by more than one standard error of the paired difference."""
+        """Whether the model is better than the baseline, and what to do if it is worse."""
         lead, error = self.lead
-        advice = ""
-        if abs(lead) <= error or not lead:
-            what = "not significantly better than the baseline: the difference is within one standard error"
-        elif lead > 0:
-            what = "significantly better than the baseline"
-        else:
-            what = "significantly worse than the baseline"
-            advice = " Try --head pooled, other --streams, or more videos."
-        return (
-            f"The model is {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.fold_accuracies)} folds).{advice}"
-        )
+        paired = f"({lead:+.3f} +- {error:.3f}, paired over {len(self.fold_accuracies)} folds)"
+        advice = " Try --head pooled, more --epochs, or activity tune." if lead < -error else ""
+        return f"The model is {compared(lead, error, 'the baseline')} {paired}.{advice}"
 
     def as_dict(self) -> dict[str, Any]:
         """The pooled scores, accuracy (`folds`) and macro-F1 by fold, and the baseline; ready for JSON."""
@@ -110,6 +106,40 @@ class CrossValidation(Evaluation):
             f"{self.verdict()}"
         )
 
+    def headline(self) -> list[tuple[str, str, str]]:
+        """The numbers that count most, also over the folds and of the baseline: the name, value and detail of each."""
+        *pooled, calibration = super().headline()
+        over_folds = []
+        for name, by_fold in (("accuracy", self.fold_accuracies), ("macro-F1", self.fold_macro_f1)):
+            values = list(by_fold.values())
+            spread = f"{np.mean(values):.3f} \N{PLUS-MINUS SIGN} {np.std(values, ddof=1):.3f}"
+            over_folds.append((f"{name} over folds", spread, f"standard deviation, {len(values)} folds"))
+        baseline = ("baseline accuracy", f"{self.baseline.accuracy:.3f}", f"macro-F1 {self.baseline.macro_f1:.3f}")
+        return [*pooled, *over_folds, baseline, calibration]
+
+    def sentences(self, dataset: Dataset, trained: Iterable[str] = ()) -> list[str]:
+        """Sentences on what was evaluated, on whether the scores can be believed, and on the baseline."""
+        audit = audit_leaks(self.samples, self.folds, trained=trained)
+        return [
+            f"{len(self.samples)} videos of {audit.num_groups} groups in {len(self.fold_accuracies)} folds, each "
+            f"predicted by a model that was trained without it; {dataset.spec}.",
+            *audit.sentences(),
+            f"{self.verdict()} The baseline is logistic regression on the mean feature of each video. Standard error "
+            f"of the accuracy over the folds: {self.standard_error:.3f}.",
+        ]
+
+    def figures(self, dataset: Dataset) -> dict[str, tuple[Any, ...]]:
+        """Figure -> the arguments that it is drawn from, also `folds`: accuracies of model and baseline by fold."""
+        return {**super().figures(dataset), "folds": (self.fold_accuracies, self.baseline_fold_accuracies)}
+
+    def rows(self) -> list[dict[str, object]]:
+        """A row for each sample, with its `fold`."""
+        return [{**row, "fold": fold} for row, fold in zip(super().rows(), self.folds, strict=True)]
+
+    def printable(self: _CrossValidation) -> _CrossValidation:
+        """A copy with names that fonts and UTF-8 take."""
+        return dataclasses.replace(super().printable(), folds=list(map(printable, self.folds)))
+
     def _by_fold(self, scores: Scores) -> dict[str, Scores]:
         folds = np.asarray(self.folds)
         return {
@@ -121,6 +151,13 @@ class CrossValidation(Evaluation):
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """Mean of two or more values, one a fold, and its standard error."""
     return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def compared(lead: float, error: float, other: str) -> str:
+    """Words on a lead in accuracy, such as "significantly better than the baseline", where it is beyond its error."""
+    if abs(lead) <= error or not lead:
+        return f"not significantly better than {other}: the difference is within one standard error"
+    return f"significantly {'better' if lead > 0 else 'worse'} than {other}, by more than one standard error"
 
 
 def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", work_dir: Path) -> CrossValidation:

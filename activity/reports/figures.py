@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
+from scipy.stats import binomtest
 
 from activity.datasets.dataset import Dataset
 from activity.evaluation.evaluator import Evaluation
@@ -145,7 +146,9 @@ def reliability_figure(
         counts = np.array([b.num_samples for b in bins])
         error = expected_calibration_error(confidence, correct, num_bins=num_bins)
         name = f"{name}: expected calibration error {error:.3f}"
-        upper.errorbar(x, y, yerr=np.abs(_wilson(y, counts) - y), color=colour, marker=marker, capsize=2, label=name)
+        tests = [binomtest(round(b.accuracy * b.num_samples), b.num_samples) for b in bins]
+        limits = np.transpose([test.proportion_ci(method="wilson") for test in tests])  # (2, bins)
+        upper.errorbar(x, y, yerr=np.abs(limits - y), color=colour, marker=marker, capsize=2, label=name)
         width = 0.9 / num_bins / len(series)
         middles = np.array([(b.low + b.high) / 2 for b in bins]) + (number - (len(series) - 1) / 2) * width
         lower.bar_label(lower.bar(middles, counts, width, color=colour), fontsize=7, padding=1)
@@ -155,14 +158,6 @@ def reliability_figure(
     upper.grid(alpha=0.3)
     figure.legend(loc="outside upper left", fontsize="small", frameon=False)
     return figure
-
-
-def _wilson(fraction: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """The 95 % interval of shares `(B,)` of counts: `(2, B)`. Unlike the plain one it has a width at 0 and 1."""
-    z2 = 1.96**2
-    middle = (fraction + z2 / (2 * count)) / (1 + z2 / count)
-    half = 1.96 / (1 + z2 / count) * np.sqrt(fraction * (1 - fraction) / count + z2 / (4 * count**2))
-    return np.stack([np.minimum(middle - half, fraction), np.maximum(middle + half, fraction)])
 
 
 @plain_text

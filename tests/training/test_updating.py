@@ -168,7 +168,10 @@ class TestForgetting:
         assert forgetful.old.after.mean() < replayed.old.after.mean() - 0.3
         assert forgetful.old.fell and forgetful.as_dict()["forgot"]
         fall = 1 - forgetful.old.after.mean()
-        assert f"Accuracy on old classes dropped (forgetting): by {fall:.3f}, more than one" in forgetful.as_text()
+        assert (
+            f"Accuracy on old classes dropped (forgetting): by {fall:.3f} on old videos, more than"
+            in forgetful.as_text()
+        )
 
     def test_a_data_set_of_new_videos_only_will_do(self, ramp_run, grown, forgetful, tmp_path):
         only = part_of(grown, lambda sample: sample.label == "glows")
@@ -249,7 +252,9 @@ class TestRecord:
         dataset = dataclasses.replace(grown, samples=other)
         with caplog.at_level(logging.WARNING):
             result = update(ramp_run.classifier, dataset, work_dir=tmp_path, epochs=1)
-        assert "videos are in other splits than when the model was trained; they are not used to evaluate" in caplog.text
+        assert (
+            "videos are in other splits than when the model was trained; they are not used to evaluate" in caplog.text
+        )
         assert result.old.reason == "the data set is divided otherwise than that of the model"
 
 
