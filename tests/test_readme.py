@@ -13,8 +13,12 @@ from activity.cli.main import COMMANDS, parser
 from activity.datasets.synthetic import write_videos
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+README, HOUSE, *_ = DOCUMENTS = [
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "activity/README.md", "data/README.md", "tests/benchmarks/README.md")
+]
+DOCKER = "\n".join(re.findall(r"^# ?(.*)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE))
+PYTHON = re.findall(r"^```python\n(.*?)^```$", HOUSE, re.MULTILINE | re.DOTALL)
 
 
 def commands_in(text):
@@ -29,26 +33,56 @@ def is_complete(line):
     return len(line.split()) > 1 or line in ("demo", "doctor")
 
 
-@pytest.mark.parametrize("line", [line for line in commands_in(README) if is_complete(line)])
-def test_its_commands_are_taken(line):
+LINES = sorted({line for text in (*DOCUMENTS, DOCKER) for line in commands_in(text) if is_complete(line)})
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_commands_are_taken(line):
     assert parser().parse_args(shlex.split(line)).command == line.split()[0]
 
 
 def test_every_command_is_in_it():
-    assert {"demo", *(line.split()[0] for line in commands_in(README))} == set(COMMANDS)
+    assert {line.split()[0] for text in (README, HOUSE) for line in commands_in(text)} | {"demo"} == set(COMMANDS)
 
 
-def test_what_it_points_to_is_there():
-    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README)
-    assert len(targets) > 10
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+def test_it_can_be_read_in_one_sitting():
+    assert 6_500 < len(README.encode()) < 9_200
 
 
-def test_its_map_names_every_package():
-    rows = re.findall(r"^\| [a-z ,]+ \| (`\w+`(?: `\w+`)*) \|$", README, re.MULTILINE)
+@pytest.mark.parametrize("name", ["README.md", "activity/README.md", "data/README.md", "tests/benchmarks/README.md"])
+def test_what_a_document_points_to_is_there(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#:]*)(#[^)]*)?\)", text)
+    assert targets
+    for target, anchor in targets:
+        path = (ROOT / name).parent / target if target else ROOT / name
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor[1:] in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_map_names_every_package():
+    rows = re.findall(r"^\| [a-z ,]+ \| (`\w+`(?: `\w+`)*) \|$", HOUSE, re.MULTILINE)
     named = re.findall(r"\w+", " ".join(rows))
     there = {path.stem for path in (ROOT / "activity").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert sorted(named) == sorted(name for name in there if not name.startswith("_"))
+
+
+@pytest.mark.parametrize(("begin", "most"), [("activity classify", 9), ("activity train", 12)])
+def test_a_way_through_the_house_is_short(begin, most):
+    """Each module is imported by one that was read before it."""
+    way = re.search(rf"^- From `{begin}` .*?: (.*?)(?=^- |^$)", HOUSE, re.MULTILINE | re.DOTALL)
+    modules = re.findall(r"`([\w.]+)`", way[1])
+    assert 1 < len(modules) <= most and len(set(modules)) == len(modules)
+    read = ""
+    for module in modules:
+        package, _, name = module.rpartition(".")
+        imported = re.search(
+            rf"from activity\.{package}\.{name} import|from activity\.{package} import .*\b{name}\b", read
+        )
+        assert not read or imported, f"{module} is imported by none of those before it"
+        read += (ROOT / "activity" / package / f"{name}.py").read_text(encoding="utf-8")
 
 
 def run_python(program, folder):
