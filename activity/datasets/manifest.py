@@ -71,7 +71,7 @@ def _warn_of_twin_labels(labels: Iterable[str]) -> None:
 
 
 def scan_folder(videos_dir: Path) -> VideoList:
-    """Every file below `videos_dir/<label>/`, whatever its extension; hidden files, pictures and sidecars are counted.
+    """Every file below `videos_dir/<label>/`, whatever its extension; hidden files, images and sidecars are counted.
 
     The group is read from UCF-style names (`_g07_`); without one, each file is its own group.
     """
@@ -124,7 +124,7 @@ def _warn_of_labels_without_videos(labels: Iterable[str], samples: Iterable[Samp
 
 
 def is_passed_over(relative_path: Path) -> bool:
-    """Whether a search through folders passes a file over: hidden, a picture, or a sidecar such as subtitles."""
+    """Whether a search through folders skips a file: hidden, an image, or a sidecar such as subtitles."""
     hidden = any(part.startswith(".") for part in relative_path.parts)
     return hidden or relative_path.suffix.lower() in _SIDECARS | _IMAGES
 

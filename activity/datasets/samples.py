@@ -77,7 +77,7 @@ class VideoList:
     Attributes:
         videos_dir: what `Sample.path` is relative to.
         samples: in order of their paths and times.
-        num_skipped: hidden files, pictures and sidecars that were passed over.
+        num_skipped: hidden files, images and sidecars that were skipped.
         missing: paths that a manifest or split list names but that are not there, and files of a name that cannot be
             used, with the reason.
     """

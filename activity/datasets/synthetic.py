@@ -25,7 +25,7 @@ CANVAS_SCALE = 2  # drawn larger and shrunk: smoother edges than anti-aliased li
 
 SUBPIXEL_BITS = 4  # cv2 takes fixed-point coordinates; whole pixels would make slow motion jerky
 
-SIDES = (-1, 1)  # the figure's limb on the left and on the right of the picture
+SIDES = (-1, 1)  # the figure's limb on the left and on the right of the image
 
 SEAT_X = -0.17
 
@@ -35,7 +35,7 @@ class Pose:
     """Where the joints are: complex numbers x + y·j in body heights, x to the right, y up, (0, 0) on the floor.
 
     Elbows and knees follow from them. `turn` is where the figure faces, in radians: 0 to the viewer, pi / 2 to the
-    right and -pi / 2 to the left of the picture. `seat_x` is the middle of the chair to sit on, if there is one.
+    right and -pi / 2 to the left of the image. `seat_x` is the middle of the chair to sit on, if there is one.
     """
 
     hip: complex = 0.5j
@@ -242,7 +242,8 @@ def draw_frames(
     Args:
         activity: A key of `ACTIVITIES`.
         performer: Fixes the looks: body, clothes, room. 0 or more.
-        take: Fixes place, tempo, camera shake, light, noise and where a chair stands, anew for every performer and
+        take: Fixes place, tempo, camera shake, light, noise and where a chair stands, drawn again for every performer
+            and
             activity: two takes have nothing in common that could give the label away. 0 or more.
         num_frames: Length of the video; the activity is complete in any.
         height: Of the frames, in pixels.
