@@ -1,0 +1,156 @@
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from activity.errors import VideoError
+
+
+@pytest.mark.parametrize("option", [["--timeline"], ["--out", "d"], ["--annotate", "d"], ["--explain", "d"]])
+def test_options_that_need_a_whole_video_are_refused_for_a_live_source(run, option):
+    status, _, err = run("classify", "m.keras", "0", *option)
+    assert status == 2 and "need a whole file, not a live source" in err
+
+
+def test_classify_prints_a_line_a_file(run, folder, ramp_videos):
+    files = [ramp_videos / "darkens" / "p0_0.avi", ramp_videos / "brightens" / "p0_0.avi"]
+    status, out, _ = run("classify", folder / "model.keras", *files, "--top-k", 1)
+    assert status == 0
+    for file, line in zip(files, out.splitlines(), strict=True):
+        assert re.fullmatch(rf"{re.escape(str(file))}  (brightens|darkens) [01]\.\d{{3}}", line)
+
+
+def test_classify_as_json_and_csv_continues_after_a_bad_file(run, folder, ramp_videos, tmp_path):
+    good, bad = ramp_videos / "darkens" / "p0_0.avi", tmp_path / "bad.mp4"
+    bad.write_text("text")
+    table = tmp_path / "out.csv"
+    status, out, _ = run("classify", folder / "model.keras", bad, good, "--json", "--csv", table)
+    assert status == 1
+    failure, result = map(json.loads, out.splitlines())
+    assert failure == {"source": str(bad), "error": "this is a text file, not a video"}
+    assert set(result) == {"source", "label", "probability", "top", "duration_seconds"}
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["error"] for row in rows] == [failure["error"], ""]
+    assert rows[1]["label"] == result["label"] and float(rows[1]["probability"]) == result["probability"]
+
+
+@pytest.mark.parametrize("runtime", ["keras", "openvino"])
+def test_classify_draws_explanations(run, folder, ramp_videos, tmp_path, runtime):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("text")
+    files = [ramp_videos / "darkens" / "p0_0.avi", bad, ramp_videos / "brightens" / "p0_0.avi"]
+    plain = run("classify", folder / "model.keras", *files, "--runtime", runtime)
+    drawn = run("classify", folder / "model.keras", *files, "--runtime", runtime, "--explain", tmp_path / "why" / "x")
+    assert drawn[:2] == plain[:2] and drawn[0] == 1
+    written = [tmp_path / "why" / "x" / name for name in ("p0_0.png", "p0_0-2.png")]
+    assert sorted((tmp_path / "why" / "x").iterdir()) == sorted(written)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    assert [line for line in drawn[2].splitlines() if "wrote" in line] == [f"wrote {path}" for path in written]
+    assert ("explained by keras" in drawn[2]) is (runtime == "openvino")
+
+
+def test_classify_prints_a_timeline(run, folder, ramp_videos):
+    file = ramp_videos / "darkens" / "p0_0.avi"
+    status, out, _ = run("classify", folder / "model.keras", file, "--timeline")
+    assert status == 0
+    first, *segments = out.splitlines()
+    assert first.startswith(str(file)) and segments
+    assert all(re.fullmatch(r" +\d+\.\d\d - +\d+\.\d\d s  (brightens|darkens) [01]\.\d{3}", line) for line in segments)
+    _, out, _ = run("classify", folder / "model.keras", file, "--timeline", "--json")
+    assert set(json.loads(out)["segments"][0]) == {"start_seconds", "end_seconds", "label", "probability"}
+
+
+def test_classify_writes_timelines_and_annotated_videos(run, folder, ramp_videos, tmp_path):
+    pytest.importorskip("av", reason="PyAV is not installed")
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("text")
+    sources = [ramp_videos / "darkens" / "p0_0.avi", bad, ramp_videos / "brightens" / "p0_0.avi"]
+    places = ("--out", tmp_path / "out", "--annotate", tmp_path / "videos")
+    status, out, err = run("classify", folder / "model.keras", *sources, *places, "--json", "--top-k", 1)
+    assert status == 1
+    good = [line for line in map(json.loads, out.splitlines()) if "error" not in line]
+    names = ("p0_0", "p0_0-2")  # two sources share their name
+    for name, result in zip(names, good, strict=True):
+        assert json.loads((tmp_path / "out" / f"{name}.json").read_text()) == result
+    expected = {tmp_path / "out" / f"{name}.{kind}" for name in names for kind in ("json", "csv", "srt", "png")}
+    expected |= {tmp_path / "videos" / f"{name}.mp4" for name in names}
+    assert {*(tmp_path / "out").iterdir(), *(tmp_path / "videos").iterdir()} == expected
+    assert {line.removeprefix("wrote ") for line in err.splitlines() if "wrote" in line} == set(map(str, expected))
+
+
+def test_a_video_that_can_no_longer_be_read_does_not_stop_the_others(run, folder, ramp_videos, tmp_path, monkeypatch):
+    sources = [ramp_videos / "darkens" / "p0_0.avi", ramp_videos / "brightens" / "p0_0.avi"]
+    failures = iter([VideoError("gone"), None])
+
+    def annotate(source, prediction, out_path):
+        if error := next(failures):
+            raise error
+        return out_path
+
+    monkeypatch.setattr("activity.reports.annotation.annotate", annotate)
+    status, out, err = run("classify", folder / "model.keras", *sources, "--annotate", tmp_path / "videos")
+    assert status == 1 and "activity: gone" in err and f"wrote {tmp_path / 'videos' / 'p0_0-2.mp4'}" in err
+
+
+def test_a_folder_or_pattern_without_videos_does_not_stop_the_others(run, folder, ramp_videos, tmp_path):
+    sources = [tmp_path, f"{tmp_path}/*.mp4", ramp_videos / "darkens" / "p0_0.avi"]
+    status, out, err = run("classify", folder / "model.keras", *sources)
+    assert status == 1 and len(out.splitlines()) == 1
+    assert err.splitlines() == [
+        f"activity: {tmp_path}: a folder that holds no videos",
+        f"activity: {tmp_path}/*.mp4: cannot be opened: No such file or directory",
+    ]
+
+
+def test_python_command_line_and_reloaded_model_agree(run, folder, ramp_videos):
+    from activity.predictor.predictor import Predictor
+
+    file = ramp_videos / "brightens" / "p3_1.avi"
+    _, out, _ = run("classify", folder / "model.keras", file, "--json")
+    assert json.loads(out)["probability"] == Predictor.load(folder / "model.keras").predict(file).probability
+
+
+def test_classify_takes_folders_and_patterns(run, folder, ramp_videos):
+    (ramp_videos / "darkens" / "notes.txt").write_text("a sidecar")
+    _, out, _ = run("classify", folder / "model.keras", ramp_videos / "darkens", f"{ramp_videos}/bright*/p1_*.avi")
+    assert len(out.splitlines()) == 16 + 2
+
+
+def classify_as_a_program(*arguments):
+    command = [sys.executable, "-m", "activity", "classify", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_program_gives_its_answer_and_a_line_on_what_computes(folder, ramp_videos):
+    classify_as_a_program(folder / "model.keras", ramp_videos / "darkens" / "p0_0.avi")  # exports, if need be
+    done = classify_as_a_program(folder / "model.keras", ramp_videos / "darkens" / "p0_0.avi")
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()  # not a word from TensorFlow, CUDA or FFmpeg
+    assert "model.keras: computed by " in line
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_name_that_is_not_utf8_can_be_printed(folder, ramp_videos, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/\xff.avi"
+    try:
+        shutil.copy(ramp_videos / "darkens/p0_0.avi", odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    done = classify_as_a_program(folder / "model.keras", odd, "--csv", tmp_path / "t.csv")
+    assert "udcff.avi" in done.stdout + done.stderr and "Traceback" not in done.stderr
+    assert "udcff.avi" in (tmp_path / "t.csv").read_text(encoding="utf-8")
+
+
+def test_a_reader_that_has_enough_is_no_error(folder, ramp_videos):
+    command = f"{sys.executable} -m activity classify {folder}/model.keras {ramp_videos}/darkens | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert [line for line in done.stderr.splitlines() if "computed by" not in line and "exporting" not in line] == []
