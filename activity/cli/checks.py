@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from activity.config import ClipSpec, TrainConfig
 from activity.errors import ModelFileError, SettingError
 from activity.files import check_folder
+from activity.models.backbones import find_weights
 from activity.models.info import check_model_path, is_model
 
 if TYPE_CHECKING:
@@ -42,12 +43,11 @@ def read_recipe(arguments: argparse.Namespace) -> TrainConfig:
     """The options of `activity.cli.options.add_recipe`.
 
     Raises:
-        ActivityError: the weights file is absent, or the runtime is not installed.
+        ActivityError: the weights are absent, or the runtime is not installed.
     """
     config = read_settings(TrainConfig, arguments)
     check_runtime(arguments.runtime)
-    if config.weights not in (None, "imagenet", "none") and not Path(config.weights).is_file():
-        raise ModelFileError("no such weights file; expected a path, imagenet or none", path=config.weights)
+    find_weights(config.backbone, config.weights)
     return config
 
 

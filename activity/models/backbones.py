@@ -54,11 +54,7 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
         ActivityError: no such backbone, or it cannot take frames of this size.
         ModelFileError: the weights cannot be had or do not fit.
     """
-    weights = choose_weights(name, weights)
-    if weights == "imagenet" and not BACKBONES[name].weights_file:
-        raise ModelFileError(f"{name} has no ImageNet weights; use --weights none or a path")
-    if weights not in ("imagenet", "none") and not Path(weights).is_file():
-        raise ModelFileError("no such weights file; expected a path, imagenet or none", path=weights)
+    weights = find_weights(name, weights)
     import keras
 
     from activity.models.devices import prepare_gpus
@@ -152,6 +148,21 @@ def choose_weights(name: str, weights: str | None) -> str:
         expected = f"expected one of {', '.join(BACKBONES)}"
         raise ActivityError(f"no backbone '{name}'; {expected}", hint=did_you_mean(name, BACKBONES))
     return weights or ("imagenet" if BACKBONES[name].weights_file else "none")
+
+
+def find_weights(name: str, weights: str | None) -> str:
+    """As `choose_weights`, for a backbone that is about to be built; asked before Keras is imported.
+
+    Raises:
+        ActivityError: no such backbone.
+        ModelFileError: it has no ImageNet weights, or there is no such file.
+    """
+    weights = choose_weights(name, weights)
+    if weights == "imagenet" and not BACKBONES[name].weights_file:
+        raise ModelFileError(f"{name} has no ImageNet weights; use --weights none or a path")
+    if weights not in ("imagenet", "none") and not Path(weights).is_file():
+        raise ModelFileError("no such weights file; expected a path, imagenet or none", path=weights)
+    return weights
 
 
 def weights_dir() -> Path:

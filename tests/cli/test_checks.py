@@ -21,6 +21,7 @@ REFUSED = [
     ("train nowhere --out m.keras", 1, "nowhere: not a data set folder"),
     ("train d --out m.keras --streams rgb,motion", 1, "d: has no stream motion; it was made with rgb"),
     ("train d --out m.keras --weights none.h5", 1, "none.h5: no such weights file; expected a path, imagenet or none"),
+    ("train d --out m.keras --weights imagenet --backbone small_cnn", 1, "small_cnn has no ImageNet weights"),
     ("train d --out m.keras --epochs 0", 2, "--epochs must be 1 or more, received: 0"),
     ("train d --out m.keras --head pool", 2, "did you mean 'pooled'?"),
     ("train d --out m.keras --runtime onnx", 1, "the runtime onnx needs onnxruntime, which is not installed"),
