@@ -9,12 +9,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from activity.config import ClipSpec, TrainConfig, as_dict, recipe_arguments, spec_from_dict
 from activity.errors import ActivityError, ModelFileError
 from activity.models.info import read_config
+from activity.progress import format_table
 
 _SPLITS = ("train", "val", "test")
 
@@ -101,9 +103,10 @@ class ModelCard:
 
     def as_text(self) -> str:
         """For a terminal."""
-        lines = []
-        for title, rows in self._sections().items():
-            lines += ["", title, *(f"  {name:20} {value}".rstrip() for name, value in rows)]
+        sections, lines = self._sections(), list[str]()
+        table = iter(format_table(chain.from_iterable(sections.values())))
+        for title, rows in sections.items():
+            lines += ["", title, *(f"  {next(table)}" for _ in rows)]
         return "\n".join([str(self.path), *lines, "", "limits", *(f"  {limit}" for limit in self.limits)])
 
     def as_markdown(self) -> str:
