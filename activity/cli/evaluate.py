@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the data set, its split, and the report."""
     add_model(parser)
     add_dataset(parser)
-    add_choice(parser, "--split", ("train", "val", "test"), default="test", help="default: %(default)s")
+    add_choice(parser, "--split", ("train", "val", "test"), default="test", help="of the data set")
     add_runtime(parser, "the features")
     add_report(parser)
 

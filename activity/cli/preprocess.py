@@ -27,22 +27,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("videos", type=Path, metavar="VIDEOS", help="a folder per class, or with a manifest.csv, or that CSV")
     add("--out", type=Path, required=True, metavar="DATASET", help="folder to make or to bring up to date")
-    add("--num-frames", type=int, default=spec.num_frames, metavar="T", help="in a clip; default: %(default)s")
+    add("--num-frames", type=int, default=spec.num_frames, metavar="T", help="frames in a clip; default: %(default)s")
     add(
         "--size",
         type=frame_size,
         default=(spec.height, spec.width),
         metavar="S|HxW",
-        help="of a frame in pixels; default: 224",
+        help="of a frame, in pixels; default: 224",
     )
     add("--frames-per-second", type=float, metavar="R", help="sample at this rate; default: evenly over the video")
-    add_choice(
-        parser, "--resize", RESIZE_MODES, default=spec.resize, help="how frames get that size; default: %(default)s"
+    add_choice(parser, "--resize", RESIZE_MODES, default=spec.resize, help="how frames get that size")
+    add(
+        "--streams",
+        type=stream_names,
+        default=spec.streams,
+        metavar="NAMES",
+        help=f"images per frame; default: {','.join(STREAMS)}",
     )
-    add("--streams", type=stream_names, default=spec.streams, metavar="NAMES", help=f"default: {','.join(STREAMS)}")
     add("--split-files", type=Path, nargs="+", default=[], metavar="FILE", help="official lists of UCF101 or HMDB51")
     add("--workers", type=positive_int, metavar="N", help="decoding processes; default: one per CPU")
-    add("--time-limit", type=seconds, default=600, metavar="SECONDS", help="for one video; default: %(default)s")
+    add(
+        "--time-limit",
+        type=seconds,
+        default=600,
+        metavar="SECONDS",
+        help="longest time for one video; default: %(default)s",
+    )
     add("--seed", type=seed, default=0, help="random seed for the split; default: %(default)s")
 
 

@@ -24,8 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The data set, the extent of the search, and the recipe where it begins."""
     add_dataset(parser)
     add = parser.add_argument
-    add("--trials", type=positive_int, default=30, metavar="N", help="in total, earlier ones included; default: 30")
-    add("--folds", default="3", help="of train and val, as for cross-validate; default: %(default)s")
+    add(
+        "--trials", type=positive_int, default=30, metavar="N", help="trials in all, earlier ones included; default: 30"
+    )
+    add("--folds", default="3", help="folds of train and val, as for cross-validate; default: %(default)s")
     add("--study", type=Path, metavar="FILE", help="search to begin or continue; default: DATASET/tuning.log")
     add("--timeout", type=seconds, metavar="SECONDS", help="begin no trial after this time")
     add("--out", type=Path, metavar="DIR", help="also write a figure and a table of all trials there")

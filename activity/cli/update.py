@@ -31,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scheme",
         UPDATE_SCHEMES,
         default=UPDATE_SCHEMES[0],
-        help="continue with the new videos and some old ones, with the new ones only, or train again with all; "
-        "default: %(default)s",
+        help="continue with the new videos and some old ones, with the new ones only, or train again with all",
     )
     add(
         "--replay",

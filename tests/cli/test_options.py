@@ -1,6 +1,7 @@
 """Whether what the help promises can be typed. What commands do with it: test_cli.py."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def test_help_shows_the_examples(name, capsys):
         main([name, "--help"])
     shown = capsys.readouterr().out
     assert all(f"\n  activity {name} {words}".rstrip() in shown for words in COMMANDS[name].EXAMPLES)
+    assert not re.search(r"default: \S+; default:", " ".join(shown.split()))
 
 
 def test_the_recipe_has_an_option_for_each_field_with_its_default_and_its_meaning(capsys):
