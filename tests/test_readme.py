@@ -1,5 +1,6 @@
-"""What the README shows can be typed, and its Python runs."""
+"""What the documents show can be typed, their Python runs, and what they point to exists."""
 
+import json
 import re
 import shlex
 import shutil
@@ -13,76 +14,142 @@ from activity.cli.main import COMMANDS, parser
 from activity.datasets.synthetic import write_videos
 
 ROOT = Path(__file__).parents[1]
-README, HOUSE, *_ = DOCUMENTS = [
-    (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "activity/README.md", "data/README.md", "tests/benchmarks/README.md")
-]
-DOCKER = "\n".join(re.findall(r"^# ?(.*)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE))
+PACKAGE = ROOT / "activity"
+BENCHMARKS = ROOT / "tests" / "benchmarks"
+PAGES = [ROOT / "README.md", PACKAGE / "README.md", *sorted(ROOT.glob("data/*.md")), BENCHMARKS / "README.md"]
+DOCKERFILE = ROOT / "Dockerfile"
+HOUSE = (PACKAGE / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(.*?)^```$", HOUSE, re.MULTILINE | re.DOTALL)
+EXTRAS = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def commands_in(text):
+def text_of(path):
+    """A document; of the Dockerfile its comments, of a notebook its text."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        return "\n\n".join("".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+    return "\n".join(re.findall(r"^# ?(.*)$", text, re.MULTILINE)) if path == DOCKERFILE else text
+
+
+def commands_in(path):
     """Commands of ours in code blocks and between backticks, without what is said about them."""
-    code = [*re.findall(r"^ {4}(.*)$", text, re.MULTILINE), *re.findall(r"(?<!`)`([^`\n]+)`", text)]
-    found = [re.search(rf"(?:^|\s)activity ((?:{'|'.join(COMMANDS)})(?:\s.*)?)$", line) for line in code]
+    text = re.sub(r"\\\n\s*", "", text_of(path))  # continued lines
+    indented = r"^ {2,}(.*)$" if path == DOCKERFILE else r"^ {4}(.*)$"
+    text_without_fences = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    quoted = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text_without_fences)]
+    code = [*re.findall(indented, text, re.MULTILINE), *quoted]
+    found = [re.search(rf"(?:^|\s)activity(?::\w+)? ((?:{'|'.join(COMMANDS)})(?:\s.*)?)$", line) for line in code]
     typed = [re.split(r"\s+(?:#|>|\()", match[1])[0].strip() for match in found if match]
-    return sorted({line for line in typed if "..." not in line and not line.endswith("\\")})
+    return sorted({line for line in typed if "..." not in line})
 
 
 def is_complete(line):
     return len(line.split()) > 1 or line in ("demo", "doctor")
 
 
-LINES = sorted({line for text in (*DOCUMENTS, DOCKER) for line in commands_in(text) if is_complete(line)})
+ALL_COMMANDS = {path: commands_in(path) for path in (*PAGES, DOCKERFILE)}
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_commands_are_taken(line):
+@pytest.mark.parametrize(
+    "line", sorted({line for lines in ALL_COMMANDS.values() for line in lines if is_complete(line)})
+)
+def test_commands_of_the_documents_are_accepted(line):
     assert parser().parse_args(shlex.split(line)).command == line.split()[0]
 
 
-def test_every_command_is_in_it():
-    assert {line.split()[0] for text in (README, HOUSE) for line in commands_in(text)} | {"demo"} == set(COMMANDS)
+def test_every_document_shows_commands():
+    assert [path.name for path, lines in ALL_COMMANDS.items() if not lines] == []
 
 
-def test_it_can_be_read_in_one_sitting():
-    assert 6_500 < len(README.encode()) < 9_200
+def test_every_command_is_in_the_documents():
+    shown = {line.split()[0] for path in PAGES[:2] for line in ALL_COMMANDS[path]}
+    assert {"demo", *shown} == set(COMMANDS)  # the demo is typed with its path
 
 
-@pytest.mark.parametrize("name", ["README.md", "activity/README.md", "data/README.md", "tests/benchmarks/README.md"])
-def test_what_a_document_points_to_is_there(name):
-    text = (ROOT / name).read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(([^)#:]*)(#[^)]*)?\)", text)
-    assert targets
-    for target, anchor in targets:
-        path = (ROOT / name).parent / target if target else ROOT / name
-        assert path.exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor[1:] in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+def test_commands_of_benchmarks_name_scripts_and_their_options():
+    lines = re.findall(r"^ {4}python (tests/\S+)(.*)$", text_of(BENCHMARKS / "README.md"), re.MULTILINE)
+    assert {script for script, _ in lines} == {
+        f"tests/benchmarks/{path.name}" for path in BENCHMARKS.glob("bench_*.py")
+    }
+    for script, arguments in lines:
+        options = re.findall(r"--[\w-]+", arguments)
+        source = (ROOT / script).read_text(encoding="utf-8")
+        assert [option for option in options if f'"{option}"' not in source] == [], script
 
 
-def test_the_map_names_every_package():
+@pytest.mark.parametrize("path", [*PAGES, DOCKERFILE], ids=lambda path: str(path.relative_to(ROOT)))
+def test_extras_and_test_files_of_the_documents_exist(path):
+    text = text_of(path)
+    named = re.findall(r"'\.\[([\w,]+)\]'|EXTRA=([\w,]+)", text)
+    assert {extra for pair in named for names in pair for extra in names.split(",") if extra} <= set(EXTRAS)
+    for folder, names, one in re.findall(r"(tests/\w+/)(?:test_\{([\w,]+)\}|(test_\w+))\.py", text):
+        files = [f"test_{name}.py" for name in names.split(",") if name] or [f"{one}.py"]
+        assert [name for name in files if not (ROOT / folder / name).exists()] == []
+
+
+def anchors_of(path):
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+
+
+@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_images_of_the_documents_exist(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(path)):
+        if target.startswith("https:"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists() and ROOT in (there, *there.parents), target
+        assert not anchor or anchor in anchors_of(there), target
+
+
+def test_the_readme_stays_short_and_leads_to_every_other_document():
+    path = ROOT / "README.md"
+    assert 7_000 <= path.stat().st_size <= 9_200
+    targets = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text_of(path))}
+    others = {"activity/README.md", "data/README.md", "tests/benchmarks/README.md", "Dockerfile", "notebooks"}
+    assert {*others, "CHANGELOG.md"} <= targets
+
+
+# The map of the house
+
+
+def test_its_map_names_every_package():
     rows = re.findall(r"^\| [a-z ,]+ \| (`\w+`(?: `\w+`)*) \|$", HOUSE, re.MULTILINE)
     named = re.findall(r"\w+", " ".join(rows))
-    there = {path.stem for path in (ROOT / "activity").iterdir() if path.suffix == ".py" or path.is_dir()}
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
     assert sorted(named) == sorted(name for name in there if not name.startswith("_"))
 
 
-@pytest.mark.parametrize(("begin", "most"), [("activity classify", 9), ("activity train", 12)])
-def test_a_way_through_the_house_is_short(begin, most):
-    """Each module is imported by one that was read before it."""
-    way = re.search(rf"^- From `{begin}` .*?: (.*?)(?=^- |^$)", HOUSE, re.MULTILINE | re.DOTALL)
-    modules = re.findall(r"`([\w.]+)`", way[1])
-    assert 1 < len(modules) <= most and len(set(modules)) == len(modules)
-    read = ""
-    for module in modules:
-        package, _, name = module.rpartition(".")
-        imported = re.search(
-            rf"from activity\.{package}\.{name} import|from activity\.{package} import .*\b{name}\b", read
-        )
-        assert not read or imported, f"{module} is imported by none of those before it"
-        read += (ROOT / "activity" / package / f"{name}.py").read_text(encoding="utf-8")
+def test_modules_it_names_exist():
+    named = {name for name in re.findall(r"`(\w+/\w+\.py)`", HOUSE) if "NAME" not in name}
+    assert len(named) > 5
+    assert [name for name in named if not ((PACKAGE / name).exists() or (ROOT / name).exists())] == []
+
+
+def imports_of(module):
+    """Modules of ours that a module imports when it runs, without `activity.`."""
+    source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    source = re.sub(r"^if TYPE_CHECKING:\n(?:    .*\n)+", "", source, flags=re.MULTILINE)
+    return set(re.findall(r"^\s*from activity\.([\w.]+) import", source, re.MULTILINE))
+
+
+@pytest.mark.parametrize(("first", "most"), [("cli.classify", 9), ("cli.train", 12)])
+def test_its_lists_to_read_are_short_and_lead_from_one_module_to_the_next(first, most):
+    (listed,) = re.findall(rf"^- From `[^`]*` .*?: (`{first}`(?:\s+`[\w.]+`)+)", HOUSE, re.MULTILINE)
+    modules = re.findall(r"[\w.]+", listed)
+    assert 3 < len(modules) <= most and len(set(modules)) == len(modules)
+    known = imports_of(first)
+    for module in modules[1:]:
+        assert module in known, f"{module} is imported by none of those before it"
+        known |= imports_of(module)
+
+
+# Python
 
 
 def run_python(program, folder):
@@ -102,7 +169,7 @@ def test_its_python_labels_videos(ramp_model, ramp_videos, tmp_path):
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_its_python_teaches_a_model(real_data, tmp_path):
+def test_its_python_trains_a_model(real_data, tmp_path):
     assert len(PYTHON) == 2
     write_videos(tmp_path / "videos", num_performers=6, num_takes=1)
     done = run_python(PYTHON[1], tmp_path)
