@@ -37,7 +37,7 @@
 #     docker build -t activity:web --build-arg EXTRA=gpu,web .
 #     docker run --rm --gpus all -p 127.0.0.1:7860:7860 -v "$PWD:/data" activity:web serve model.keras --host 0.0.0.0
 #
-# Without a GPU: the image `activity:cpu`, and no `--gpus all`. To bring weights along to a machine without a network, mount
+# Without a GPU: the image `activity:cpu`, and no `--gpus all`. To bring weights along to a machine without internet, mount
 # the folder that has them: `-v ~/.keras:/weights`, in place of the named volume.
 #
 # Podman takes the same lines with `--device nvidia.com/gpu=all` for `--gpus all` (after
@@ -56,7 +56,7 @@ ENV PIP_NO_CACHE_DIR=1 \
     PYTHONUNBUFFERED=1 \
     TF_CPP_MIN_LOG_LEVEL=2
 
-# What it needs, in a layer that only a change of pyproject.toml makes again: an empty package stands in for ours.
+# What it needs, in a layer that only a change of pyproject.toml makes again: an empty package takes the place of ours.
 # (hadolint asks for versions: pyproject.toml has them.)
 ARG EXTRA=gpu
 WORKDIR /src
