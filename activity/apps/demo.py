@@ -19,8 +19,9 @@ from activity.evaluation.evaluator import Evaluation, evaluate
 from activity.evaluation.metrics import Scores
 from activity.models.classifier import save_classifier
 from activity.predictor.predictor import Predictor
-from activity.reports.figures import samples_figure, save_figure
+from activity.reports.figures import samples_figure
 from activity.reports.report import save_report, save_training_report
+from activity.reports.style import save_figure
 from activity.reports.timeline import save_timeline
 from activity.training.trainer import train
 from activity.video.writer import write_video

@@ -112,7 +112,7 @@ class PageSession:
     def explained(self, prediction: Prediction, folder: Path) -> Path:
         """An image of the frames, and the places in them, that speak for the label."""
         from activity.reports.explanation import explanation_figure
-        from activity.reports.figures import save_figure
+        from activity.reports.style import save_figure
 
         explanation = self._explainer.explain(prediction)
         return save_figure(explanation_figure(explanation), folder / f"{Path(prediction.source).stem}-why.png")
@@ -222,12 +222,12 @@ def build_page(
             except Exception:
                 forget(request)  # what is refused quickly must not fill the page with visitors
                 raise
-            *tables, strip = page_session.files(prediction, folder)
+            files = page_session.files(prediction, folder)
             yield {
                 answer: _answer(prediction),
                 bars: dict(prediction.top(_MOST_BARS)),
-                when: str(strip),
-                downloads: [str(path) for path in tables],
+                when: next(str(path) for path in files if path.suffix == ".png"),
+                downloads: [str(path) for path in files if path.suffix != ".png"],
                 beside: gr.Column(visible=True),
             }
             yield {annotated: str(page_session.annotated(prediction, folder))}

@@ -143,7 +143,7 @@ def _explaining(arguments: argparse.Namespace, predictor: Predictor) -> Callable
     from activity.models.classifier import ActivityClassifier
     from activity.predictor.explainer import Explainer
     from activity.reports.explanation import explanation_figure
-    from activity.reports.figures import save_figure
+    from activity.reports.style import save_figure
 
     if isinstance(predictor.model, ActivityClassifier):
         explainer = Explainer(predictor.model)

@@ -64,7 +64,8 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         print(f"{search.as_text()}\n\n{command}")
     if arguments.out:
-        from activity.reports.figures import save_figure, search_figure
+        from activity.reports.figures import search_figure
+        from activity.reports.style import save_figure
 
         figure = save_figure(search_figure(search), arguments.out / "search.png")
         rows = [trial.as_dict() for trial in search.trials]

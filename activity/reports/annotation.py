@@ -7,7 +7,6 @@ Pillow, because OpenCV's fonts know ASCII only.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,12 +16,9 @@ from activity.errors import VideoError
 from activity.predictor.prediction import Prediction
 from activity.predictor.timeline import Timeline
 from activity.progress import progress_bar
-from activity.reports.style import font_for, ink_on, label_colour, shortened, text_width
+from activity.reports.style import fitted, font_for, ink_on, label_colour, text_width
 from activity.video.decoder import VideoReader, why_unreadable
 from activity.video.writer import Frames, write_playable
-
-if TYPE_CHECKING:
-    pass
 
 _TRACK = "#707070"  # what a bar may still fill
 
@@ -164,7 +160,7 @@ def _write(
     draw: ImageDraw.ImageDraw, text: str, place: tuple[int, int], size: int, *, room: float, anchor: str = "lm"
 ) -> None:
     """Draw a text, in white, without the end for which there is no room."""
-    shown = shortened(text, size, room)
+    shown = fitted(text, size, room)
     draw.text(place, shown, "white", font_for(shown, size), anchor)
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from activity.errors import printable
 from activity.predictor.explainer import Explanation
-from activity.reports.figures import plain_text, shortened
+from activity.reports.style import BLUE, GREY, LIGHT_BLUE, VERMILION, plain_text, shortened
 
 # === The image ===
 
@@ -23,8 +23,6 @@ _LEFT, _RIGHT, _HEAD, _BARS, _GAP, _FOOT = 0.75, 0.35, 1.15, 1.4, 0.08, 0.45  # 
 _WIDEST, _TALLEST, _LEAST_WIDTH = 15.0, 2.4, 9.0  # all columns, an image, the figure
 
 _MOST_COLUMNS, _MOST_PORTRAITS = 12, 16
-
-_FOR, _FOR_SHOWN, _AGAINST, _GREY = "#a6cee3", "#0072b2", "#d55e00", "#555555"
 
 _ABOUT = {
     "attention": "Bars: how much the model looks at each frame (attention, sum 1).",
@@ -67,7 +65,7 @@ def explanation_figure(explanation: Explanation) -> Figure:
     name = shortened(printable(Path(e.source).name), 60)
     seconds = "frames from {:.2f} to {:.2f} s".format(*e.timestamps_seconds[[0, -1]])
     write(width - _RIGHT, 0.16, f"{name}\n{seconds}", ha="right", linespacing=1.5)
-    write(_LEFT, 0.6, f"{_ABOUT[e.importance_kind]}\n{_ABOUT_HEAT}", color=_GREY, size=9, linespacing=1.4)
+    write(_LEFT, 0.6, f"{_ABOUT[e.importance_kind]}\n{_ABOUT_HEAT}", color=GREY, size=9, linespacing=1.4)
     _draw_importance(panel(_HEAD, inner, _BARS), e, shown)
     top = _HEAD + _BARS
     for name, own, images in rows:
@@ -80,10 +78,10 @@ def explanation_figure(explanation: Explanation) -> Figure:
 
 def _draw_importance(axes: Axes, explanation: Explanation, shown: Sequence[int]) -> None:
     values = explanation.importance
-    colours = [_AGAINST if value < 0 else _FOR_SHOWN if i in shown else _FOR for i, value in enumerate(values)]
+    colours = [VERMILION if value < 0 else BLUE if i in shown else LIGHT_BLUE for i, value in enumerate(values)]
     axes.bar(np.arange(len(values)) + 0.5, values, width=0.86, color=colours)
     axes.set(xlim=(0, len(values)), xticks=[])
-    axes.axhline(0, color=_GREY, linewidth=0.8)
+    axes.axhline(0, color=GREY, linewidth=0.8)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
 
 

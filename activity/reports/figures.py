@@ -1,15 +1,11 @@
-"""Images of training and evaluation, drawn by matplotlib without a screen."""
+"""Figures of training and evaluation, drawn by matplotlib without a screen."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -18,40 +14,16 @@ from scipy.stats import binomtest
 
 from activity.datasets.dataset import Dataset
 from activity.evaluation.evaluator import Evaluation
-from activity.evaluation.metrics import Scores, expected_calibration_error, reliability_bins
-from activity.files import atomic_file
+from activity.evaluation.metrics import ReliabilityBin, Scores, expected_calibration_error, reliability_bins
 from activity.model_selection.tuning import SETTINGS, Search, Trial
-
-# Okabe and Ito's colours, which the colour-blind tell apart (jfly.uni-koeln.de/color)
-_CORRECT, _INCORRECT, _OTHER, _GREY = "#0072b2", "#d55e00", "#e69f00", "#777777"
+from activity.reports.style import BLUE, GREY, LIGHT_BLUE, ORANGE, VERMILION, plain_text, shortened
 
 _PANELS = 4  # in a row
-
-_LONGEST_NAME = 32  # characters of a label or file beside an image
-
-plain_text = rc_context({"text.parse_math": False})  # a $ in a label or path is no formula
-
-
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        file.write(figure_png(figure))
-    return path
-
-
-def figure_png(figure: Figure) -> bytes:
-    """A figure as the content of a PNG file."""
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of characters that the font lacks, and of labels without room
-        figure.savefig(file, format="png", dpi=110)
-    return file.getvalue()
 
 
 @plain_text
 def confusion_figure(scores: Scores) -> Figure:
-    """The confusion matrix: rows true, columns predicted, colour by share of the row; counts for up to 40 labels."""
+    """The confusion matrix: rows actual, columns predicted, colour by fraction of the row; counts up to 40 labels."""
     counts = scores.confusion
     few = len(scores.labels) <= 40  # with more there is no room for numbers
     size = max(4.5, (0.5 if few else 0.16) * len(scores.labels) + 2.5)
@@ -68,7 +40,7 @@ def confusion_figure(scores: Scores) -> Figure:
         text.set(ha="right", va="top" if few else "center", rotation_mode="anchor")
     axes.set_yticks(ticks, names, fontsize=text_size)
     axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set_ylabel("actual")
     axes.set_title(f"accuracy {scores.accuracy:.3f}, macro-F1 {scores.macro_f1:.3f}, {len(scores.label_ids)} videos")
     if few:
         for row, column in zip(*np.nonzero(counts), strict=True):
@@ -85,10 +57,10 @@ def per_class_figure(scores: Scores) -> Figure:
     figure = Figure(figsize=(8, 0.24 * len(rows) + 1.3), layout="constrained")
     axes = figure.subplots()
     values = {name: [row[name] for _, row in rows] for name in ("precision", "recall", "f1")}
-    axes.barh(places, values["f1"], color="#a6cee3", height=0.75, label="F1")
-    axes.hlines(places, values["precision"], values["recall"], color=_GREY, linewidth=1, zorder=2)
-    axes.scatter(values["precision"], places, color=_CORRECT, marker="D", s=42, label="precision", zorder=3)
-    axes.scatter(values["recall"], places, color=_INCORRECT, marker="o", s=18, label="recall", zorder=4)
+    axes.barh(places, values["f1"], color=LIGHT_BLUE, height=0.75, label="F1")
+    axes.hlines(places, values["precision"], values["recall"], color=GREY, linewidth=1, zorder=2)
+    axes.scatter(values["precision"], places, color=BLUE, marker="D", s=42, label="precision", zorder=3)
+    axes.scatter(values["recall"], places, color=VERMILION, marker="o", s=18, label="recall", zorder=4)
     for place, (_, row) in zip(places, rows, strict=True):
         axes.annotate(
             f"{row['support']}",
@@ -98,14 +70,14 @@ def per_class_figure(scores: Scores) -> Figure:
             va="center",
             textcoords="offset points",
             fontsize="small",
-            color=_GREY,
+            color=GREY,
             annotation_clip=False,
         )
     axes.set_yticks(places, [shortened(label) for label, _ in rows], fontsize="small")
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.02)
     axes.grid(axis="x", alpha=0.3)
-    axes.set_title("videos", loc="right", color=_GREY, fontsize="small")
+    axes.set_title("videos", loc="right", color=GREY, fontsize="small")
     figure.legend(loc="outside upper left", ncols=3, frameon=False)
     return figure
 
@@ -135,29 +107,33 @@ def reliability_figure(
     """
     figure = Figure(figsize=(5.6, 6.2), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="calibrated")
-    series = [("after" if before else "model", _CORRECT, "o", confidences, correct)]
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="calibrated")
+    series = [("after" if before else "model", BLUE, "o", confidences, correct)]
     if before:
-        series.insert(0, ("before", _OTHER, "s", *before))
-    for number, (name, colour, marker, confidence, correct) in enumerate(series):
-        bins = reliability_bins(confidence, correct, num_bins=num_bins)
-        x = np.array([b.confidence for b in bins])
-        y = np.array([b.accuracy for b in bins])
-        counts = np.array([b.num_samples for b in bins])
-        error = expected_calibration_error(confidence, correct, num_bins=num_bins)
+        series.insert(0, ("before", ORANGE, "s", *before))
+    width = 0.9 / num_bins / len(series)
+    for number, (name, colour, marker, confidence, is_correct) in enumerate(series):
+        bins = reliability_bins(confidence, is_correct, num_bins=num_bins)
+        error = expected_calibration_error(confidence, is_correct, num_bins=num_bins)
+        x, y = [b.confidence for b in bins], [b.accuracy for b in bins]
         name = f"{name}: expected calibration error {error:.3f}"
-        tests = [binomtest(round(b.accuracy * b.num_samples), b.num_samples) for b in bins]
-        limits = np.transpose([test.proportion_ci(method="wilson") for test in tests])  # (2, bins)
-        upper.errorbar(x, y, yerr=np.abs(limits - y), color=colour, marker=marker, capsize=2, label=name)
-        width = 0.9 / num_bins / len(series)
+        upper.errorbar(x, y, yerr=_distances_to_limits(bins), color=colour, marker=marker, capsize=2, label=name)
         middles = np.array([(b.low + b.high) / 2 for b in bins]) + (number - (len(series) - 1) / 2) * width
-        lower.bar_label(lower.bar(middles, counts, width, color=colour), fontsize=7, padding=1)
+        bars = lower.bar(middles, [b.num_samples for b in bins], width, color=colour)
+        lower.bar_label(bars, fontsize=7, padding=1)
     upper.set(title=title, ylabel="accuracy", ylim=(-0.02, 1.02))
     lower.set(xlabel=f"confidence ({num_bins} bins)", ylabel="videos", xlim=(0, 1.02))
     lower.margins(y=0.2)
     upper.grid(alpha=0.3)
     figure.legend(loc="outside upper left", fontsize="small", frameon=False)
     return figure
+
+
+def _distances_to_limits(bins: Sequence[ReliabilityBin]) -> np.ndarray:
+    """How far the limits of the 95 % intervals are below and above the accuracies, `(2, B)`."""
+    tests = [binomtest(round(b.accuracy * b.num_samples), b.num_samples) for b in bins]
+    limits = np.transpose([test.proportion_ci(method="wilson") for test in tests])  # (B, 2) -> (2, B)
+    return np.abs(limits - [b.accuracy for b in bins])
 
 
 @plain_text
@@ -179,10 +155,10 @@ def ablation_figure(rows: Sequence[tuple[str, Mapping[str, tuple[float, float]]]
         for place, (_, scores) in enumerate(rows):
             if dataset in scores:
                 mean, error = scores[dataset]
-                colour = _INCORRECT if place == 0 else _CORRECT
+                colour = VERMILION if place == 0 else BLUE
                 axes.errorbar(mean, place, xerr=error, fmt="o", color=colour, capsize=3)
         if dataset in rows[0][1]:
-            axes.axvline(rows[0][1][dataset][0], color=_INCORRECT, linestyle="--", linewidth=1, zorder=0)
+            axes.axvline(rows[0][1][dataset][0], color=VERMILION, linestyle="--", linewidth=1, zorder=0)
         axes.set_title(shortened(dataset), fontsize="medium")
         axes.grid(axis="x", alpha=0.3)
         axes.set_xlabel("accuracy \N{PLUS-MINUS SIGN} standard error", fontsize="small")
@@ -205,7 +181,7 @@ def folds_figure(accuracies: Mapping[str, float], baseline: Mapping[str, float])
     axes = figure.subplots()
     ours, theirs = list(accuracies.values()), [baseline[fold] for fold in accuracies]
     axes.hlines(places, ours, theirs, color="#bbbbbb", linewidth=2, zorder=1)
-    for name, values, colour, marker in (("baseline", theirs, _OTHER, "s"), ("model", ours, _CORRECT, "o")):
+    for name, values, colour, marker in (("baseline", theirs, ORANGE, "s"), ("model", ours, BLUE, "o")):
         mean = float(np.mean(values))
         axes.scatter(values, places, color=colour, marker=marker, s=36, zorder=3, label=f"{name}, mean {mean:.3f}")
         axes.axvline(mean, color=colour, linestyle="--", linewidth=1.2, zorder=2)
@@ -223,9 +199,9 @@ def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = np.arange(1, len(history) + 1)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axes.plot(epochs, [row[name] for row in history], color=_GREY, label="train")
+        axes.plot(epochs, [row[name] for row in history], color=GREY, label="train")
         if f"val_{name}" in history[0]:
-            axes.plot(epochs, [row[f"val_{name}"] for row in history], color=_CORRECT, label="validation")
+            axes.plot(epochs, [row[f"val_{name}"] for row in history], color=BLUE, label="validation")
         axes.set_xlabel("epoch")
         axes.set_title(name)
         axes.grid(alpha=0.3)
@@ -263,15 +239,15 @@ def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10,
         axes.imshow(strip)
         axes.set_axis_off()
         axes.set_title(
-            f"{shortened(sample.label)} predicted as {shortened(scores.labels[predicted])} "
+            f"predicted {shortened(scores.labels[predicted])}, actual {shortened(sample.label)} "
             if wrong
             else f"{shortened(sample.label)} ",
             loc="left",
-            color=_INCORRECT if wrong else _CORRECT,
+            color=VERMILION if wrong else BLUE,
             fontsize="medium",
         )
         predicted = f"{scores.confidences[i]:.2f}   {shortened(sample.name, 40)}"
-        axes.set_title(predicted, loc="right", color=_GREY, fontsize="small")
+        axes.set_title(predicted, loc="right", color=GREY, fontsize="small")
     return figure
 
 
@@ -290,8 +266,8 @@ def search_figure(search: Search) -> Figure:
     _draw_trials(upper, trials, [trial.number for trial in trials])
     ranked = [max((t for t in search.ranking if t.number <= trial.number), key=lambda t: t.score) for trial in trials]
     numbers = [trial.number for trial in trials]
-    upper.step(numbers, [t.accuracy for t in ranked], where="post", color=_CORRECT, label="best so far", zorder=1)
-    upper.axhline(search.first.accuracy, color=_INCORRECT, linestyle="--", linewidth=1, label="given recipe", zorder=0)
+    upper.step(numbers, [t.accuracy for t in ranked], where="post", color=BLUE, label="best so far", zorder=1)
+    upper.axhline(search.first.accuracy, color=VERMILION, linestyle="--", linewidth=1, label="given recipe", zorder=0)
     upper.set(xlabel="trial", ylabel="accuracy")
     upper.xaxis.set_major_locator(MaxNLocator(integer=True))
     upper.grid(alpha=0.3)
@@ -299,20 +275,7 @@ def search_figure(search: Search) -> Figure:
     for place, name in enumerate(names):
         axes = figure.add_subplot(grid[1 + place // _PANELS, place % _PANELS], sharey=upper)
         chosen = [trial for trial in trials if name in trial.settings]
-        values = [trial.settings[name] for trial in chosen]
-        if isinstance(values[0], str):
-            kinds = sorted(set(values), key=lambda kind: (len(kind.split(",")), kind))
-            values = [kinds.index(value) for value in values]
-            axes.set_xticks(range(len(kinds)), [shortened(kind) for kind in kinds], rotation=40, ha="right", fontsize=7)
-            axes.set_xlim(-0.5, len(kinds) - 0.5)
-        elif name == "learning_rate":
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter("")
-        elif isinstance(values[0], int):
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        _draw_trials(axes, chosen, values)
+        _draw_trials(axes, chosen, _show_setting(axes, name, [trial.settings[name] for trial in chosen]))
         axes.set_title(name, fontsize="medium")
         axes.grid(alpha=0.3)
         axes.tick_params(labelleft=place % _PANELS == 0)
@@ -320,8 +283,25 @@ def search_figure(search: Search) -> Figure:
     return figure
 
 
+def _show_setting(axes: Axes, name: str, values: list[Any]) -> list[Any]:
+    """Prepare the horizontal axis for the values of a setting, and give their places on it."""
+    if isinstance(values[0], str):
+        kinds = sorted(set(values), key=lambda kind: (len(kind.split(",")), kind))
+        values = [kinds.index(value) for value in values]
+        axes.set_xticks(range(len(kinds)), [shortened(kind) for kind in kinds], rotation=40, ha="right", fontsize=7)
+        axes.set_xlim(-0.5, len(kinds) - 0.5)
+    elif name == "learning_rate":
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+    elif isinstance(values[0], int):
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return values
+
+
 def _draw_trials(axes: Axes, trials: Sequence[Trial], x: Sequence[Any]) -> None:
-    for pruned, marker, colour, name in ((False, "o", _CORRECT, "trial"), (True, "x", _GREY, "stopped early")):
+    for pruned, marker, colour, name in ((False, "o", BLUE, "trial"), (True, "x", GREY, "stopped early")):
         some = [i for i, trial in enumerate(trials) if trial.pruned is pruned]
         accuracies = [trials[i].accuracy for i in some]
         axes.scatter([x[i] for i in some], accuracies, s=24, color=colour, marker=marker, label=name, alpha=0.8)
@@ -343,7 +323,7 @@ def samples_figure(dataset: Dataset, *, per_label: int = 1, num_columns: int = 8
         axes.set_axis_off()
         about = f"{shortened(sample.name, 60)}   {sample.duration_seconds:.1f} s"
         axes.set_title(shortened(sample.label), loc="left", fontsize="medium")
-        axes.set_title(about, loc="right", color=_GREY, fontsize="small")
+        axes.set_title(about, loc="right", color=GREY, fontsize="small")
     return figure
 
 
@@ -351,9 +331,3 @@ def _strip(frames: np.ndarray, num_columns: int) -> np.ndarray:
     """Frames of a stack from first to last, side by side: `(H, num_columns * W, 3)`."""
     chosen = np.linspace(0, len(frames) - 1, num_columns).round().astype(int)
     return np.concatenate(list(np.asarray(frames[chosen])), axis=1)  # (columns, H, W, 3) -> (H, columns*W, 3)
-
-
-def shortened(name: str, longest: int = _LONGEST_NAME) -> str:
-    """A name without its middle, if it is too long: the ends tell names apart."""
-    half = longest // 2
-    return name if len(name) <= longest else f"{name[: half - 1]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"

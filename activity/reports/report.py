@@ -23,6 +23,7 @@ from activity.models.classifier import ActivityClassifier
 from activity.predictor.explainer import Explainer, Explanation
 from activity.reports import figures as draw
 from activity.reports.explanation import explanation_figure
+from activity.reports.style import save_figure
 from activity.training.trainer import TrainingRun
 
 _LARGE = 1000  # pixels; a wider image scrolls on a narrow screen, else its text would be too small
@@ -97,7 +98,7 @@ def save_report(
     sections, images = [], []
 
     def add(title: str, figure: Figure, path: Path, note: str = "", **table: Any) -> None:
-        images.append(draw.save_figure(figure, path))
+        images.append(save_figure(figure, path))
         sections.append(_Section(title, note, *_data_uri(path), **table))
 
     drawn = evaluation.figures(dataset)
@@ -152,11 +153,11 @@ def _explain_sample(explainer: Explainer, dataset: Dataset, sample: Sample, labe
 
 def save_training_report(run: TrainingRun, out: Path) -> list[Path]:
     """Write the learning curves and, of a calibrated model, the reliability before and after, as PNG into a folder."""
-    paths = [draw.save_figure(draw.curves_figure(run.history), out / "learning_curves.png")]
+    paths = [save_figure(draw.curves_figure(run.history), out / "learning_curves.png")]
     if run.calibration:
         before, after = ((s.confidences, s.correct) for s in (run.calibration.before, run.calibration.after))
         figure = draw.reliability_figure(*after, before=before, title="validation videos")
-        paths.append(draw.save_figure(figure, out / "reliability.png"))
+        paths.append(save_figure(figure, out / "reliability.png"))
     return paths
 
 

@@ -1,9 +1,9 @@
-"""What a video shows when, as a video to watch, an image, subtitles and tables."""
+"""Timelines as files: an image, subtitles and tables of which label each part of a video has."""
 
 from __future__ import annotations
 
 import json
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +15,22 @@ from activity.errors import printable
 from activity.files import atomic_file, write_csv
 from activity.models.network import UNKNOWN
 from activity.predictor.prediction import Prediction
-from activity.reports.style import font_file, ink_on, label_colour, shortened, text_width
+from activity.reports.annotation import timeline_of
+from activity.reports.style import (
+    fitted,
+    font_file,
+    ink_on,
+    label_colour,
+    plain_text,
+    save_figure,
+    text_width,
+)
 from activity.video.decoder import probe
 from activity.video.sampling import sample_video
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-from activity.reports.annotation import timeline_of
 
 _WIDTH, _THUMBNAIL_HEIGHT, _STRIP_HEIGHT, _NAME_ROW = 10.4, 1.0, 0.45, 0.21  # inches
 
@@ -37,13 +44,13 @@ _CLOCK_FROM = 120  # seconds, from which an axis shows minutes
 
 
 def save_timeline(prediction: Prediction, out_dir: Path, name: str, *, top_k: int = 5) -> list[Path]:
-    """Write the timeline of a video into a folder as `<name>.json`, `.csv`, `.srt` (subtitles) and `.png`.
+    """Write the timeline of a video into a folder in all formats of `TIMELINE_FORMATS`, each as `<name>.<format>`.
 
     Args:
         prediction: with its timeline. Its source is read for the thumbnails.
         out_dir: made if need be.
         name: of the files, without an ending.
-        top_k: activities in the JSON file.
+        top_k: activities in the JSON file, 1 or more.
 
     Returns:
         The paths that were written.
@@ -52,19 +59,40 @@ def save_timeline(prediction: Prediction, out_dir: Path, name: str, *, top_k: in
         VideoError: the source can no longer be read.
         ValueError: the prediction has no timeline.
     """
-    segments = timeline_of(prediction).segments
+    timeline_of(prediction)
     out_dir.mkdir(parents=True, exist_ok=True)
-    paths = [out_dir / f"{name}.{kind}" for kind in ("json", "csv", "srt", "png")]
-    with atomic_file(paths[0], "w") as file:
-        file.write(json.dumps(prediction.as_dict(top_k=top_k), indent=1) + "\n")
-    write_csv(paths[1], list(segments[0].as_dict()), [segment.as_dict() for segment in segments])
-    with atomic_file(paths[2], "w") as file:
-        file.write(as_srt(segments))
-    figure = timeline_figure(prediction)
-    with atomic_file(paths[3]) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of characters that no font here has
-        figure.savefig(file, format="png", dpi=110)
+    paths = [out_dir / f"{name}.{ending}" for ending in TIMELINE_FORMATS]
+    for write, path in zip(TIMELINE_FORMATS.values(), paths, strict=True):
+        write(prediction, path, top_k)
     return paths
+
+
+def _write_json(prediction: Prediction, path: Path, top_k: int) -> None:
+    with atomic_file(path, "w") as file:
+        file.write(json.dumps(prediction.as_dict(top_k=top_k), indent=1) + "\n")
+
+
+def _write_csv(prediction: Prediction, path: Path, _: int) -> None:
+    rows = [segment.as_dict() for segment in timeline_of(prediction).segments]
+    write_csv(path, list(rows[0]), rows)
+
+
+def _write_srt(prediction: Prediction, path: Path, _: int) -> None:
+    with atomic_file(path, "w") as file:
+        file.write(as_srt(timeline_of(prediction).segments))
+
+
+def _write_png(prediction: Prediction, path: Path, _: int) -> None:
+    save_figure(timeline_figure(prediction), path)
+
+
+# Ending of the file -> writes the timeline of a prediction to a path; the number is that of the labels to list.
+TIMELINE_FORMATS: dict[str, Callable[[Prediction, Path, int], None]] = {
+    "json": _write_json,
+    "csv": _write_csv,
+    "srt": _write_srt,
+    "png": _write_png,
+}
 
 
 def as_srt(segments: tuple[Segment, ...]) -> str:
@@ -86,6 +114,7 @@ def _srt_time(seconds: float) -> str:
     return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02},{milliseconds:03}"
 
 
+@plain_text
 def timeline_figure(prediction: Prediction) -> Figure:
     """Images of a video from its beginning to its end, above a strip of its segments over time.
 
@@ -97,39 +126,42 @@ def timeline_figure(prediction: Prediction) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
     from matplotlib.patches import Patch
-    from matplotlib.ticker import MaxNLocator
 
     timeline, labels = timeline_of(prediction), prediction.labels
     end, name = float(timeline.edges_seconds[-1]), printable(Path(prediction.source).name)
     shown = sorted({s.label for s in timeline.segments}, key=[*labels, UNKNOWN].index)
     families = ["DejaVu Sans", *(FontProperties(fname=font_file(text)).get_name() for text in (*shown, name))]
     named = {segment.label for segment in timeline.segments if _has_room(segment, end)}
-    names = {label: shortened(label, _NAME_POINTS, _WIDTH * 72 / 5) for label in shown if label not in named}
+    names = {label: fitted(label, _NAME_POINTS, _WIDTH * 72 / 5) for label in shown if label not in named}
     widest = max((text_width(text, _NAME_POINTS) for text in names.values()), default=0)
     num_columns = int(_WIDTH * 72 / (widest + 4 * _NAME_POINTS))
-    num_rows = -(-len(names) // num_columns)
-    # A $ in a label is no formula; and what DejaVu Sans lacks is taken from other fonts.
-    with rc_context({"text.parse_math": False, "font.family": list(dict.fromkeys(families))}):
-        height = _NAME_ROW * num_rows + 0.55 + _STRIP_HEIGHT + _THUMBNAIL_HEIGHT + 0.4
-        figure = Figure(figsize=(_WIDTH + 0.6, height))
-
-        def axes_at(bottom: float, tall: float) -> Axes:
-            return figure.add_axes((0.3 / (_WIDTH + 0.6), bottom / height, _WIDTH / (_WIDTH + 0.6), tall / height))
-
-        strip = axes_at(_NAME_ROW * num_rows + 0.55, _STRIP_HEIGHT)
-        thumbnails = axes_at(_NAME_ROW * num_rows + 0.6 + _STRIP_HEIGHT, _THUMBNAIL_HEIGHT)
+    bottom = _NAME_ROW * -(-len(names) // num_columns) + 0.55  # inches, of the strip
+    width, height = _WIDTH + 0.6, bottom + _STRIP_HEIGHT + _THUMBNAIL_HEIGHT + 0.4
+    with rc_context({"font.family": list(dict.fromkeys(families))}):  # what DejaVu Sans lacks, others have
+        figure = Figure(figsize=(width, height))
+        strip, thumbnails = (
+            figure.add_axes((0.3 / width, low / height, _WIDTH / width, tall / height))
+            for low, tall in ((bottom, _STRIP_HEIGHT), (bottom + _STRIP_HEIGHT + 0.05, _THUMBNAIL_HEIGHT))
+        )
         thumbnails.set_title(name, loc="left", fontsize="medium")
         _draw_thumbnails(thumbnails, Path(prediction.source), end)
         _draw_segments(strip, timeline.segments, labels)
-        clock = end >= _CLOCK_FROM
-        strip.set(xlim=(0, end), ylim=(0, 1), yticks=(), xlabel="minutes:seconds" if clock else "seconds")
-        strip.xaxis.set_major_locator(MaxNLocator(12, steps=(1.5, 3, 6, 10) if clock else (1, 2, 5, 10)))
-        if clock:
-            strip.xaxis.set_major_formatter(lambda seconds, _: f"{seconds // 60:.0f}:{seconds % 60:02.0f}")
+        _show_seconds(strip, end)
         if names:
             patches = [Patch(color=label_colour(label, labels), label=text) for label, text in names.items()]
             figure.legend(handles=patches, loc="lower center", ncols=num_columns, frameon=False, fontsize=_NAME_POINTS)
     return figure
+
+
+def _show_seconds(axes: Axes, end_seconds: float) -> None:
+    """An axis of time, in seconds or as a clock."""
+    from matplotlib.ticker import MaxNLocator
+
+    clock = end_seconds >= _CLOCK_FROM
+    axes.set(xlim=(0, end_seconds), ylim=(0, 1), yticks=(), xlabel="minutes:seconds" if clock else "seconds")
+    axes.xaxis.set_major_locator(MaxNLocator(12, steps=(1.5, 3, 6, 10) if clock else (1, 2, 5, 10)))
+    if clock:
+        axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds // 60:.0f}:{seconds % 60:02.0f}")
 
 
 def _has_room(segment: Segment, end_seconds: float) -> bool:

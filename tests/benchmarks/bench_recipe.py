@@ -23,7 +23,8 @@ from activity.config import TrainConfig
 from activity.datasets.dataset import load_dataset
 from activity.model_selection.cross_validation import cross_validate, mean_and_error
 from activity.models import heads, layers
-from activity.reports.figures import ablation_figure, save_figure
+from activity.reports.figures import ablation_figure
+from activity.reports.style import save_figure
 from activity.training import fitting, trainer
 
 

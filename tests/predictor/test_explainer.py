@@ -15,7 +15,7 @@ from activity.models.layers import Preprocess
 from activity.predictor.explainer import Explainer
 from activity.predictor.predictor import Predictor
 from activity.reports.explanation import explanation_figure
-from activity.reports.figures import figure_png
+from activity.reports.style import figure_png
 from activity.video.writer import write_video
 
 SPEC = ClipSpec(num_frames=16, height=32, width=32, streams=("rgb",))

@@ -16,9 +16,9 @@ from activity.reports.figures import (
     per_class_figure,
     reliability_figure,
     samples_figure,
-    save_figure,
     search_figure,
 )
+from activity.reports.style import save_figure
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
 
@@ -57,7 +57,7 @@ def test_curves_mark_where_a_stage_begins():
 def test_mistakes_name_what_was_taken_for_what(evaluation, ramp_dataset):
     figure = mistakes_figure(evaluation, ramp_dataset)
     titles = [axes.get_title(loc="left").strip() for axes in figure.axes]
-    assert titles == ["brightens predicted as darkens"]
+    assert titles == ["predicted darkens, actual brightens"]
     assert evaluation.samples[2].path in figure.axes[0].get_title(loc="right")
     assert "0.80" in figure.axes[0].get_title(loc="right")
 

@@ -14,8 +14,9 @@ from activity.evaluation.calibration import Calibration
 from activity.evaluation.evaluator import Evaluation
 from activity.evaluation.metrics import Scores
 from activity.model_selection.cross_validation import CrossValidation
-from activity.reports.figures import samples_figure, save_figure
+from activity.reports.figures import samples_figure
 from activity.reports.report import figures_of_model, save_report, save_training_report
+from activity.reports.style import save_figure
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]])
 VOID = {"meta", "img", "br", "hr", "link", "input"}

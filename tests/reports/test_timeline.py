@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+from activity.cli.main import main
 from activity.datasets.samples import Segment
 from activity.errors import VideoError
 from activity.predictor.prediction import Prediction
 from activity.predictor.timeline import Timeline
 from activity.reports.annotation import annotate
 from activity.reports.style import label_colour
-from activity.reports.timeline import as_srt, save_timeline, timeline_figure
+from activity.reports.timeline import TIMELINE_FORMATS, as_srt, save_timeline, timeline_figure
 from activity.video.decoder import VideoReader, probe, read_frames
 from activity.video.writer import write_video
 
@@ -243,6 +244,20 @@ class TestFigure:
         frame = read_frames(source)[0]
         expected = cv2.resize(frame, thumbnail.shape[1::-1], interpolation=cv2.INTER_AREA)
         assert np.abs(thumbnail - expected).mean() < 6
+
+
+def test_a_format_in_the_table_is_written_by_the_command_line(ramp_model, ramp_videos, tmp_path, monkeypatch, capsys):
+    def write_audacity(prediction, path, _):
+        rows = (f"{s.start_seconds}\t{s.end_seconds}\t{s.label}\n" for s in prediction.timeline.segments)
+        path.write_text("".join(rows))
+
+    monkeypatch.setitem(TIMELINE_FORMATS, "labels.txt", write_audacity)
+    video = ramp_videos / "darkens" / "p0_0.avi"
+    command = ["classify", str(ramp_model), str(video), "--runtime", "keras", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert (tmp_path / "out" / "p0_0.labels.txt").read_text().endswith("\tdarkens\n")
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".csv", ".srt", ".png", ".txt"}
+    assert "p0_0.labels.txt" in capsys.readouterr().err
 
 
 def test_nothing_heavy_is_imported_to_annotate():
