@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 
-from activity.config import TrainConfig
 from activity.errors import ActivityError
 from activity.models.layers import uses_jit
 from activity.progress import progress_bar
@@ -63,56 +62,71 @@ class Stage:
         return f"{self.name:16} {len(self.rows)} epochs; {scores}; {time_text}"
 
 
-def fit(
-    model: keras.Model,
-    batches: Callable[[str], ClipBatches | None],
-    config: TrainConfig,
-    num_epochs: int,
-    optimizer: Callable[..., keras.optimizers.Optimizer],
-    learning_rate: float,
-    stage_dir: Path,
-) -> Stage:
-    """Train a model whose output is the predictions `(B, M, C)` of its members."""
+Optimizer: TypeAlias = Callable[..., keras.optimizers.Optimizer]  # a class, or a function that makes one
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """All that a stage of training is made of.
+
+    Args:
+        name: `head`, `fine_tune` or `scratch`.
+        model: its output is the predictions `(B, M, C)` of the members.
+        train_batches: what it learns from.
+        val_batches: what it is evaluated on after each epoch; `None` without a val split.
+        num_epochs: passes over the training clips.
+        optimizer: AdamW, or made like it.
+        learning_rate: at its peak.
+        weight_decay: decoupled.
+        is_balanced: classes weigh by the inverse of their number of clips.
+    """
+
+    name: str
+    model: keras.Model
+    train_batches: ClipBatches
+    val_batches: ClipBatches | None
+    num_epochs: int
+    optimizer: Optimizer
+    learning_rate: float
+    weight_decay: float
+    is_balanced: bool
+
+
+def fit(plan: StagePlan, stage_dir: Path) -> Stage:
+    """Carry out a stage, or what is left of it; its state and log are kept in a folder of its own."""
+    model, num_epochs = plan.model, plan.num_epochs
     checkpoint = Checkpoint(stage_dir, num_epochs)
-    train_batches, val_batches = batches("train"), batches("val")
-    assert train_batches is not None
-    num_steps = num_epochs * len(train_batches)
+    num_steps = num_epochs * len(plan.train_batches)
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, num_steps, warmup_target=learning_rate, warmup_steps=int(_WARM_UP * num_steps)
+        0.0, num_steps, warmup_target=plan.learning_rate, warmup_steps=int(_WARM_UP * num_steps)
     )
-    adamw = optimizer(schedule, weight_decay=config.weight_decay, clipnorm=1.0)
+    adamw = plan.optimizer(schedule, weight_decay=plan.weight_decay, clipnorm=1.0)
     adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     # a metric, not a function: one that makes its variables in the first step has TensorFlow trace the step twice
     metric = keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")
     model.compile(adamw, loss=loss_of_members, metrics=[metric], jit_compile=uses_jit())
     first_epoch = checkpoint.begin(model)
     if checkpoint.finished:
-        _logger.info("%s: finished earlier, its weights are used", stage_dir.name)
-        return Stage(stage_dir.name, checkpoint.rows)
-    class_weight = _class_weight(train_batches.label_ids) if config.class_weight == "balanced" else None
-    epochs = range(first_epoch, num_epochs)
-    with _memory_in_words(), progress_bar(total=num_epochs, desc=f"training {stage_dir.name}", unit="epoch") as bar:
+        _logger.info("%s: finished earlier, its weights are used", plan.name)
+        return Stage(plan.name, checkpoint.rows)
+    with _memory_in_words(), progress_bar(total=num_epochs, desc=f"training {plan.name}", unit="epoch") as bar:
         bar.update(first_epoch)
-        for row in _train_epochs(model, train_batches, val_batches, epochs, class_weight):
+        for row in _train_epochs(plan, range(first_epoch, num_epochs)):
             checkpoint.end_epoch(model, row)
             scores = [f"{name} {row[key]:.3f}" for name, key in _SHOWN.items() if key in row]
             bar.set_postfix_str(", ".join(scores), refresh=False)
             bar.update()
-    return Stage(stage_dir.name, checkpoint.rows)
+    return Stage(plan.name, checkpoint.rows)
 
 
-def _train_epochs(
-    model: keras.Model,
-    train_batches: ClipBatches,
-    val_batches: ClipBatches | None,
-    epochs: range,
-    class_weight: dict[int, float] | None,
-) -> Iterator[dict[str, float]]:
+def _train_epochs(plan: StagePlan, epochs: range) -> Iterator[dict[str, float]]:
     """The row of each epoch.
 
     Not `Model.fit`: it sets up its feed again each epoch and copies each batch twice, which takes longer than the step
     of a head, and it cannot tell how long it waits.
     """
+    model, train_batches, val_batches = plan.model, plan.train_batches, plan.val_batches
+    class_weight = _class_weight(train_batches.label_ids) if plan.is_balanced else None
     batches = Prefetch(batch for epoch in epochs for batch in train_batches.epoch(epoch))
     for epoch in epochs:
         start, waited = time.perf_counter(), batches.waiting_seconds

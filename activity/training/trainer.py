@@ -32,7 +32,7 @@ from activity.models.devices import gpu_names
 from activity.models.heads import HeadOptions, build_head, member_predictions_of_standardized, standardize, standardized
 from activity.runtimes.features import cache_activations, extract_features
 from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
-from activity.training.fitting import TIMES, LayerwiseAdamW, Stage, fit
+from activity.training.fitting import TIMES, LayerwiseAdamW, Optimizer, Stage, StagePlan, fit
 from activity.training.record import record_of
 
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
@@ -108,7 +108,9 @@ def train(
     with lock_folder(work_dir, "train"), _precision(config.mixed_precision):
         names, classifier = stage_names(config), build_classifier(dataset, config, backbone)
         _claim_work_dir(work_dir, dataset, config, resume)  # last: what cannot run must not replace what did
-        stages = [_STAGES[name](classifier, dataset, config, work_dir / name) for name in names]
+        stages = [fit(PLANS[name](classifier, dataset, config), work_dir / name) for name in names]
+        if config.fine_tune:
+            classifier.backbone.trainable = False
     if config.mixed_precision:
         classifier = _in_float32(classifier, dataset, config)
     calibration = _calibrate(classifier, dataset, config)
@@ -135,7 +137,7 @@ def train_on(classifier: ActivityClassifier, dataset: Dataset, config: TrainConf
     keras.utils.set_random_seed(config.seed)
     with lock_folder(work_dir, "update"):
         _claim_work_dir(work_dir, dataset, config, resume=False)
-        stage = _train_head(classifier, dataset, config, work_dir / "head", fresh=False)
+        stage = fit(plan_head(classifier, dataset, config, fresh=False), work_dir / "head")
     return TrainingRun(classifier, [stage], _calibrate(classifier, dataset, config))
 
 
@@ -194,113 +196,108 @@ def stage_names(config: TrainConfig) -> list[str]:
     return ["head", "fine_tune"] if config.fine_tune else ["head"]
 
 
-def _train_head(
-    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path, *, fresh: bool = True
-) -> Stage:
+def plan_head(
+    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, *, fresh: bool = True
+) -> StagePlan:
+    """The head on cached features; a `fresh` one first takes the mean and deviation of those of the train split."""
     head = classifier.head
-    features = partial(extract_features, dataset, backbone=classifier.backbone, runtime=config.runtime)
+
+    def features(samples: Sequence[Sample]) -> list[np.ndarray]:
+        return extract_features(dataset, samples, classifier.backbone, runtime=config.runtime)
+
     if fresh:
         standardize(head, features(dataset.split("train")))
-
-    def stacks(samples: Sequence[Sample]) -> list[np.ndarray]:
-        return standardized(head, features(samples))
-
-    return fit(
+    return _plan(
+        "head",
         member_predictions_of_standardized(head),
-        partial(_batches, classifier, dataset, stacks, FeatureBatches, config),
+        lambda samples: standardized(head, features(samples)),
+        FeatureBatches,
+        classifier,
+        dataset,
         config,
-        config.epochs,
-        keras.optimizers.AdamW,
-        config.learning_rate,
-        stage_dir,
     )
 
 
-def _fine_tune(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path) -> Stage:
+def plan_fine_tuning(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> StagePlan:
+    """The last layers of the backbone, and the head, on frames or on what the layers below give."""
     backbone = classifier.backbone
     unfreeze(backbone, config.fine_tune)
     trained = [layer for layer in backbone.layers if layer.trainable_variables]
     rates = {v.path: _LAYER_DECAY**depth for depth, layer in enumerate(trained[::-1], 1) for v in layer.variables}
     below, above = split_backbone(backbone)
-    stacks: Callable[[Sequence[Sample]], Stacks]
-    make: Callable[..., ClipBatches]
-    if below:  # it stays as it is, so once is enough for all epochs; nothing is left to shift or to mirror then
-        stacks, make = partial(cache_activations, dataset, model=below, runtime=config.runtime), FrameBatches
-    else:
-        stacks, make = partial(_frames, dataset), partial(FrameBatches, augment=dataset.spec.streams, flip=config.flip)
-    stage = _train_end_to_end(
-        classifier.member_predictions(above),
-        partial(_batches, classifier, dataset, stacks, make),
-        config,
-        config.fine_tune_epochs,
-        partial(LayerwiseAdamW, rates=rates),
-        config.learning_rate * _FINE_TUNE_LEARNING_RATE,
-        stage_dir,
-    )
-    backbone.trainable = False
-    return stage
+    rate = config.learning_rate * _FINE_TUNE_LEARNING_RATE
+    config = dataclasses.replace(config, epochs=config.fine_tune_epochs, learning_rate=rate)
+    optimizer = partial(LayerwiseAdamW, rates=rates)
+    if below is None:
+        return _plan_on_frames("fine_tune", classifier, dataset, config, optimizer)
+
+    def activations(samples: Sequence[Sample]) -> Stacks:  # once is enough for all epochs
+        return cache_activations(dataset, samples, below, config.runtime)
+
+    model = classifier.member_predictions(above)
+    return _plan("fine_tune", model, activations, FrameBatches, classifier, dataset, config, optimizer)
 
 
-def _train_from_scratch(
-    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, stage_dir: Path
-) -> Stage:
+def plan_from_scratch(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> StagePlan:
+    """A backbone without pretrained weights, together with the head, on frames."""
+    return _plan_on_frames("scratch", classifier, dataset, config, keras.optimizers.AdamW)
+
+
+PLANS = {"head": plan_head, "fine_tune": plan_fine_tuning, "scratch": plan_from_scratch}
+
+
+def _plan_on_frames(
+    name: str, classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, optimizer: Optimizer
+) -> StagePlan:
+    def frames(samples: Sequence[Sample]) -> Stacks:
+        return Stacks(dataset.frames, samples, dataset.spec.streams)
+
     make = partial(FrameBatches, augment=dataset.spec.streams, flip=config.flip)
-    return _train_end_to_end(
-        classifier.member_predictions(classifier.backbone),
-        partial(_batches, classifier, dataset, partial(_frames, dataset), make),
-        config,
-        config.epochs,
-        keras.optimizers.AdamW,
-        config.learning_rate,
-        stage_dir,
-    )
+    model = classifier.member_predictions(classifier.backbone)
+    return _plan(name, model, frames, make, classifier, dataset, config, optimizer)
 
 
-def _train_end_to_end(
+def _plan(
+    name: str,
     model: keras.Model,
-    batches: Callable[..., ClipBatches | None],
-    config: TrainConfig,
-    num_epochs: int,
-    optimizer: Callable[..., keras.optimizers.Optimizer],
-    learning_rate: float,
-    stage_dir: Path,
-) -> Stage:
-    # A step's clips go through the backbone a few at a time and their gradients are added up: BatchNormalization is
-    # frozen or absent, so this gives the same step in less memory.
-    num_numbers = int(np.prod(model.input["frames"].shape[1:]))
-    parts = min(-(-config.batch_size * num_numbers // _NUMBERS_AT_ONCE), config.batch_size)
-    if parts > 1:
-        optimizer = partial(optimizer, gradient_accumulation_steps=parts)
-    config = dataclasses.replace(config, batch_size=-(-config.batch_size // parts))
-    return fit(model, partial(batches, config), config, num_epochs, optimizer, learning_rate, stage_dir)
-
-
-def _frames(dataset: Dataset, samples: Sequence[Sample]) -> Stacks:
-    return Stacks(dataset.frames, samples, dataset.spec.streams)
-
-
-_STAGES = {"head": _train_head, "fine_tune": _fine_tune, "scratch": _train_from_scratch}
-
-
-def _batches(
-    classifier: ActivityClassifier,
-    dataset: Dataset,
     stacks: Callable[[Sequence[Sample]], Sequence[Any]],
     make: Callable[..., ClipBatches],
+    classifier: ActivityClassifier,
+    dataset: Dataset,
     config: TrainConfig,
-    split: str,
-) -> ClipBatches | None:
-    """The batches of one split for a stage, `None` if the split is empty."""
-    samples = [sample for sample in dataset.samples if sample.split == split]
-    if not samples:
-        return None
-    return make(
-        stacks(samples),
-        [classifier.labels.index(sample.label) for sample in samples],
-        num_frames=classifier.spec.num_frames,
-        batch_size=config.batch_size,
-        training=split == "train",
-        seed=config.seed,
+    optimizer: Optimizer = keras.optimizers.AdamW,
+) -> StagePlan:
+    """A stage whose clips are windows of `stacks` of samples, batched by `make`."""
+    # Where frames go through the backbone, a step takes a few clips at a time and adds up their gradients:
+    # BatchNormalization is frozen or absent, so this gives the same step in less memory.
+    num_numbers = int(np.prod(model.input["frames"].shape[1:])) if make is not FeatureBatches else 0
+    parts = max(1, min(-(-config.batch_size * num_numbers // _NUMBERS_AT_ONCE), config.batch_size))
+
+    def batches(split: str) -> ClipBatches | None:
+        samples = [sample for sample in dataset.samples if sample.split == split]
+        if not samples:
+            return None
+        return make(
+            stacks(samples),
+            [classifier.labels.index(sample.label) for sample in samples],
+            num_frames=classifier.spec.num_frames,
+            batch_size=-(-config.batch_size // parts),
+            training=split == "train",
+            seed=config.seed,
+        )
+
+    train_batches = batches("train")
+    assert train_batches is not None
+    return StagePlan(
+        name=name,
+        model=model,
+        train_batches=train_batches,
+        val_batches=batches("val"),
+        num_epochs=config.epochs,
+        optimizer=partial(optimizer, gradient_accumulation_steps=parts) if parts > 1 else optimizer,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        is_balanced=config.class_weight == "balanced",
     )
 
 
@@ -355,7 +352,7 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
         if changed:
             raise ActivityError(f"cannot resume with other settings: {'; '.join(changed)}", path=work_dir)
         return
-    for stage in _STAGES:
+    for stage in PLANS:
         shutil.rmtree(work_dir / stage, ignore_errors=True)
     work_dir.mkdir(parents=True, exist_ok=True)
     with atomic_file(note, "w") as file:
