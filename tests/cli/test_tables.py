@@ -9,6 +9,7 @@ from activity.cli.main import main
 from activity.models.backbones import BACKBONES, Backbone
 from activity.models.classifier import load_classifier
 from activity.models.heads import HEADS, Head
+from activity.reports.timeline import TIMELINE_FORMATS
 
 RECIPE = ("--backbone", "small_cnn", "--weights", "none", "--head", "pooled", "--members", "1", "--epochs", "1")
 
@@ -47,6 +48,17 @@ def test_a_head(folder, ramp_videos, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
     assert "newest" in capsys.readouterr().out
+
+
+def test_a_timeline_format(folder, ramp_videos, tmp_path, monkeypatch):
+    def write_labels(prediction, path, top_k):
+        path.write_text("\n".join(segment.label for segment in prediction.timeline.segments))
+
+    monkeypatch.setitem(TIMELINE_FORMATS, "labels", write_labels)
+    video = ramp_videos / "darkens" / "p0_0.avi"
+    assert main(["classify", str(folder / "model.keras"), str(video), "--out", str(tmp_path)]) == 0
+    assert set((tmp_path / "p0_0.labels").read_text().split()) <= {"brightens", "darkens"}
+    assert (tmp_path / "p0_0.json").is_file()
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_in_python_too(ramp_dataset, frozen_config, tmp_path):
