@@ -9,6 +9,7 @@ from activity.cli.options import add_choice, add_model
 from activity.cli.output import say_written
 from activity.config import EXPORT_FORMATS
 from activity.errors import VideoError
+from activity.files import check_folder
 from activity.models.info import read_config
 
 HELP = "write a model as one graph for programs of your own"
@@ -41,15 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Export, and print how near the graph is to Keras."""
-    read_config(arguments.model)
     from activity.predictor.sources import expand_sources
+    from activity.runtimes.exporting import check_request, export_classifier
 
+    check_request(arguments.format, arguments.out)
+    check_folder(arguments.out.parent)
+    read_config(arguments.model)
     clips = expand_sources(arguments.check)
     for clip in clips:
         if not Path(clip).is_file():
             raise VideoError("no such file; expected a video to compare on", path=clip)
-    from activity.runtimes.exporting import export_classifier
-
     made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips)
     print(made.as_text())
     say_written(made.files)

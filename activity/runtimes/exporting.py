@@ -28,18 +28,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import keras
 import numpy as np
 
 from activity.config import EXPORT_FORMATS, ClipSpec
 from activity.datasets.synthetic import write_videos
 from activity.errors import ActivityError
-from activity.models.classifier import ActivityClassifier, load_classifier, predict
-from activity.runtimes.formats import about_model, export_graph, with_plain_loops
 from activity.video.clips import pad_right, window_starts
 from activity.video.sampling import read_stack
+
+if TYPE_CHECKING:
+    from activity.models.classifier import ActivityClassifier
 
 Clip: TypeAlias = tuple[np.ndarray, np.ndarray]  # frames (T, S, H, W, 3) uint8 and their mask (T,) bool
 
@@ -114,7 +114,9 @@ def export_classifier(model_path: Path, format: str, out: Path, *, clips: Sequen
         ModelFileError: the model file is missing, damaged or not ours.
         VideoError: one of `clips` cannot be read.
     """
-    _check_request(format, out)
+    check_request(format, out)
+    from activity.models.classifier import load_classifier
+
     classifier = load_classifier(model_path)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-", ignore_cleanup_errors=True) as folder:
@@ -133,8 +135,8 @@ def export_classifier(model_path: Path, format: str, out: Path, *, clips: Sequen
     return Export(tuple(out.parent / file.name for file in reversed(files)), difference, kinds)
 
 
-def _check_request(format: str, out: Path) -> None:
-    """What can be told without loading anything."""
+def check_request(format: str, out: Path) -> None:
+    """Raise `ActivityError` if a model cannot be exported so, whatever it is; asked before Keras is imported."""
     if format not in EXPORT_FORMATS:
         raise ActivityError(f"format must be one of {', '.join(EXPORT_FORMATS)}, received: {format}")
     for module in _MODULES[format]:
@@ -160,6 +162,8 @@ def _is_replaceable(folder: Path) -> bool:
 
 def _about(classifier: ActivityClassifier, format: str) -> dict[str, Any]:
     """The JSON beside a graph: that of an exported runtime, and how the graph is fed."""
+    from activity.runtimes.formats import about_model
+
     spec, batch = classifier.spec, 1 if format == "litert" else None
     reader = importlib.import_module(_READERS[format])  # asked itself: packages such as tensorflow-cpu have other names
     frames = [batch, spec.num_frames, len(spec.streams), spec.height, spec.width, 3]
@@ -183,6 +187,11 @@ def _about(classifier: ActivityClassifier, format: str) -> dict[str, Any]:
 
 def _open_new(classifier: ActivityClassifier, format: str, path: Path) -> Graph:
     """Export, and open what was written."""
+    import keras
+
+    from activity.models.classifier import ActivityClassifier
+    from activity.runtimes.formats import export_graph, with_plain_loops
+
     options = {name: getattr(classifier, name) for name in ("spec", "labels", "clip_seconds", "window_seconds")}
     head = with_plain_loops(classifier.head, classifier.spec.num_frames)
     whole = ActivityClassifier(classifier.backbone, head, **options)
@@ -241,6 +250,8 @@ def _compare(
     classifier: ActivityClassifier, graph: Graph, format: str, videos: Sequence[Path | str]
 ) -> tuple[float, dict[str, int]]:
     """The largest difference of a probability, and how many clips of which kind there were."""
+    from activity.models.classifier import predict
+
     difference, kinds = 0.0, dict[str, int]()
     for kind, clips in _clips(classifier.spec, videos).items():
         kinds[kind] = 0

@@ -136,7 +136,7 @@ def test_one_that_computes_something_else_leaves_nothing_behind(change, message,
 def test_another_label_is_refused_however_small_the_difference(model, tmp_path, monkeypatch):
     fewer_clips(monkeypatch)
     even = np.full((1, 3), 1 / 3, np.float32) + np.float32([0, 1e-4, 0])
-    monkeypatch.setattr(exporting, "predict", lambda *_: even)
+    monkeypatch.setattr("activity.models.classifier.predict", lambda *_: even)
     monkeypatch.setitem(exporting._OPEN, "savedmodel", lambda path: lambda *_: even[:, ::-1] * [1, 1, 1.001])
     with pytest.raises(ActivityError, match="the export to savedmodel gives another label than Keras"):
         export_classifier(model, "savedmodel", tmp_path / "saved")
@@ -228,7 +228,7 @@ def test_a_network_that_a_format_cannot_express_is_one_line(model, tmp_path, mon
     def fail(*_):
         raise ValueError("No Op\n registered")
 
-    monkeypatch.setattr(exporting, "export_graph", fail)
+    monkeypatch.setattr("activity.runtimes.formats.export_graph", fail)
     with pytest.raises(ActivityError, match="this network cannot be exported to savedmodel: No Op registered"):
         export_classifier(model, "savedmodel", tmp_path / "saved")
     with pytest.raises(ModelFileError, match="no such model file"):
