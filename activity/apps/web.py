@@ -33,6 +33,8 @@ _STALE_SECONDS = 3600  # after which files of a visitor go whose browser never s
 
 _PATIENCE_SECONDS = 60  # beyond its longest length, for the frames of a video
 
+_SLOWEST_DRAWING = 5  # seconds for a second of video, to decode, draw and encode it
+
 _MOST_WAITING = 20  # visitors in the queue
 
 _MOST_VISITORS = 500  # whose results are kept at once
@@ -99,7 +101,7 @@ class PageSession:
         path = Path(prediction.source)
         paths = save_timeline(prediction, folder, path.stem)
         about = {**prediction.as_dict(), "source": path.name}  # where uploads lie is nobody's business
-        paths[0].write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        (folder / f"{path.stem}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         return paths
 
     def annotated(self, prediction: Prediction, folder: Path) -> Path:
@@ -107,7 +109,15 @@ class PageSession:
         from activity.reports.annotation import annotate
 
         path = Path(prediction.source)
-        return annotate(path, prediction, folder / f"{path.stem}-annotated.mp4")
+        end = time.monotonic() + _SLOWEST_DRAWING * self.max_seconds + _PATIENCE_SECONDS
+
+        def check(seconds: float) -> None:
+            if seconds > self.max_seconds:
+                raise self._too_long(path)
+            if time.monotonic() > end:
+                raise ActivityError("its labels took too long to draw", path=path.name)
+
+        return annotate(path, prediction, folder / f"{path.stem}-annotated.mp4", check=check)
 
     def explained(self, prediction: Prediction, folder: Path) -> Path:
         """An image of the frames, and the places in them, that speak for the label."""
@@ -261,7 +271,7 @@ def build_page(
             gr.Markdown("### Explanation")
             why = gr.Image(**image, elem_id="why")
         results = (answer, bars, when, downloads, annotated, why)
-        # One at a time: the network needs all processors. The others wait in the queue and see their place in it.
+        # One at a time: the model needs all processors. The others wait in the queue and see their place in it.
         video.change(label, video, [*results, beside, below], concurrency_limit=1, show_progress_on=video)
         page.unload(forget)
     visitors = Visitors(work_dir)  # Gradio has copied or converted the examples by now
@@ -317,7 +327,7 @@ def serve(
                 prevent_thread_lock=True,
                 show_error=True,
                 max_file_size=max_megabytes * 10**6,
-                allowed_paths=[folder, *(str(path) for path in examples)],
+                allowed_paths=[str(path) for path in examples],  # what is sent must not open as a page of this site
                 css=_STYLE,
                 theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             )

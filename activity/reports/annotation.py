@@ -17,7 +17,7 @@ from activity.predictor.prediction import Prediction
 from activity.predictor.timeline import Timeline
 from activity.progress import progress_bar
 from activity.reports.style import fitted, font_for, ink_on, label_colour, text_width
-from activity.video.decoder import VideoReader, why_unreadable
+from activity.video.decoder import Check, VideoReader, why_unreadable
 from activity.video.writer import Frames, write_playable
 
 _TRACK = "#707070"  # what a bar may still fill
@@ -164,7 +164,9 @@ def _write(
     draw.text(place, shown, "white", font_for(shown, size), anchor)
 
 
-def annotate(source: Path | str, prediction: Prediction, out_path: Path | str) -> Path:
+def annotate(
+    source: Path | str, prediction: Prediction, out_path: Path | str, *, check: Check | None = None
+) -> Path:
     """Write a video with its timeline drawn on it: the same frames, times, size, way up and, if it can be, sound.
 
         prediction = predictor.predict("a.mp4", timeline=True)
@@ -176,6 +178,7 @@ def annotate(source: Path | str, prediction: Prediction, out_path: Path | str) -
         source: the video.
         prediction: of this video, with its timeline.
         out_path: ends in `.mp4`; see `activity.video.writer.write_playable` for what becomes of it without PyAV.
+        check: called with the time of each frame that passes, in seconds; what it raises ends the work.
 
     Returns:
         The path that was written.
@@ -187,7 +190,7 @@ def annotate(source: Path | str, prediction: Prediction, out_path: Path | str) -
     source, out_path, timeline = Path(source), Path(out_path), timeline_of(prediction)
     if out_path.exists() and out_path.samefile(source):
         raise VideoError("this is the video to annotate; expected another name for the annotated one", path=out_path)
-    with VideoReader(source, num_threads=0) as reader:
+    with VideoReader(source, num_threads=0, check=check) as reader:
         frames = _annotated_frames(reader, prediction.labels, timeline)
         return write_playable(out_path, frames, frames_per_second=reader.info.frames_per_second, source=source)
 

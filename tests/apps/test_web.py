@@ -94,6 +94,17 @@ class TestPageSession:
         assert time.monotonic() - began < 20
         released.set()
 
+    def test_drawing_the_labels_keeps_to_the_limits_too(self, page_session, ramp_videos, tmp_path, monkeypatch):
+        prediction = page_session.predict(ramp_videos / "darkens" / "p0_0.avi")
+        monkeypatch.setattr(page_session, "max_seconds", 0.1)
+        with pytest.raises(ActivityError, match=r"^p0_0.avi is too long: this page takes up to 0.1 seconds"):
+            page_session.annotated(prediction, tmp_path)
+        monkeypatch.setattr(page_session, "max_seconds", 5)
+        monkeypatch.setattr("activity.apps.web._PATIENCE_SECONDS", -30)
+        with pytest.raises(ActivityError, match=r"^p0_0.avi: its labels took too long to draw"):
+            page_session.annotated(prediction, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_playlist_is_refused(self, page_session, tmp_path, ramp_videos):
         (tmp_path / "a.mp4").write_text(f"ffconcat version 1.0\nfile {ramp_videos}/darkens/p0_0.avi\n")
         with pytest.raises(ActivityError, match=r"^a\.mp4 cannot be read: this is a playlist \(ffconcat\)"):
@@ -385,6 +396,16 @@ class TestAHostileClient:
         assert list(temporary.rglob(text_file.name)) == []
         (made,) = temporary.glob("activity-page-*/made")
         assert len(list(made.iterdir())) < 10  # of visitors of other tests
+
+    @pytest.mark.parametrize("name", ["page.html", "image.svg", "page.xhtml", "feed.xml", "nothing"])
+    def test_a_script_that_was_sent_does_not_run_by_its_address(self, page_address, tmp_path, name):
+        (tmp_path / name).write_text("<script>alert(document.cookie)</script>")
+        sent = upload(page_address, tmp_path / name)
+        for headers in ({}, {"Range": "bytes=0-10"}):
+            request = urllib.request.Request(f"{page_address}/gradio_api/file={sent}", headers=headers)
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                assert answer.headers["Content-Type"] == "application/octet-stream"
+                assert answer.headers["Content-Disposition"].startswith("attachment")
 
     def test_nobody_goes_past_the_queue(self, page_address, victim_files):
         (sent,) = (path for path in victim_files if path.suffix == ".avi")
