@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from activity.config import ClipSpec, TrainConfig
+from activity.config import ClipSpec, TrainConfig, recipe_arguments
 from activity.datasets.preprocessing import preprocess
 from activity.datasets.synthetic import ORDER_PAIRS, draw_frames, write_videos
 from activity.evaluation.evaluator import Evaluation, evaluate
@@ -34,7 +34,7 @@ _NEW_PERFORMER = 900  # none of the training performers
 
 _IN_A_ROW = ("walk_right", "sit_down", "stand_up", "wave", "jump")
 
-_NUM_SHUFFLES = 5  # one permutation has luck of its own
+_NUM_SHUFFLES = 5  # a single permutation may be lucky
 
 
 def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
@@ -53,7 +53,7 @@ def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
     say(dataset.as_text())
     save_figure(samples_figure(dataset), out / "samples.png")
 
-    recipe = "--backbone small_cnn --head lstm --units 64 --members 1 --dropout 0.3 --epochs 30 --learning-rate 0.002"
+    recipe = " ".join(recipe_arguments(CONFIG, SPEC.streams))
     say(f"\n3. activity train {out}/dataset --out {out}/model.keras {recipe}")
     run = train(dataset, CONFIG, work_dir=out / "model.training")
     save_classifier(run.classifier, out / "model.keras")

@@ -1,7 +1,7 @@
-"""The web page: drop a video, see what it shows, when and why. It asks the same `Predictor` as the command line.
+"""The web page: drop a video, see its labels, timeline and explanation. It asks the `Predictor` of the command line.
 
-What visitors send and what is made of it lies in one temporary folder, which goes when the program ends. What belongs
-to one visitor goes when another video is given or the page is closed. `Visitors` keeps them apart: nothing a client
+Uploads and results lie in one temporary folder, which is deleted when the program ends. Those of one visitor are
+deleted when another video is given or the page is closed. `Visitors` keeps them apart: nothing a client
 sends becomes part of a path.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import gradio
 
 
-_STALE_SECONDS = 3600  # after which files of a visitor go whose browser never said goodbye
+_STALE_SECONDS = 3600  # after which files of a visitor whose browser never said goodbye are deleted
 
 _PATIENCE_SECONDS = 60  # beyond its longest length, for the frames of a video
 
@@ -48,7 +48,7 @@ footer { display: none !important; }
 
 
 class PageSession:
-    """What the page does with one video after the other; it knows nothing of the page.
+    """The work of the page, with one video after the other; it knows nothing of the page.
 
     Args:
         model_path: a `.keras` file.
@@ -67,7 +67,7 @@ class PageSession:
         return Explainer.load(self.model_path)
 
     def predict(self, video_path: Path) -> Prediction:
-        """What a video shows, and when.
+        """Predict the label of a video, with its timeline.
 
         Raises:
             ActivityError: it is no video, or too long.
@@ -78,7 +78,7 @@ class PageSession:
         if isinstance(result, Failure):
             if result.too_long:
                 raise self._too_long(video_path)
-            raise ActivityError(f"{video_path.name} cannot be read: {result.error}")
+            raise ActivityError(f"cannot be read: {result.error}", path=video_path.name)
         return result
 
     def _check_length(self, video_path: Path) -> None:
@@ -89,10 +89,8 @@ class PageSession:
             raise self._too_long(video_path, f"{seconds:.0f}")
 
     def _too_long(self, video_path: Path, seconds: str = "more") -> ActivityError:
-        return ActivityError(
-            f"{video_path.name} is too long: this page takes up to {self.max_seconds:g} seconds, and it has {seconds}; "
-            "`activity classify` takes any"
-        )
+        reason = f"too long: this page takes up to {self.max_seconds:g} seconds, and it has {seconds}"
+        return ActivityError(reason, path=video_path.name, hint="`activity classify` takes any")
 
     def files(self, prediction: Prediction, folder: Path) -> list[Path]:
         """The timeline as JSON, CSV, SRT and PNG; they know the video by its bare name."""
@@ -163,7 +161,7 @@ class Visitors:
         """
         upload = video_path.resolve()
         if not (upload.is_file() and _is_inside(upload, self._uploads_dir)) or _is_inside(upload, self._work_dir):
-            raise ActivityError("this is not a file that was sent to this page; please send it again")
+            raise ActivityError("this is not a file that was sent to this page", hint="please send it again")
         with self._lock:
             now = time.monotonic()
             for name, visit in list(self._visits.items()):
@@ -171,7 +169,7 @@ class Visitors:
                     self._discard(self._visits.pop(name))
             # To make room would let anyone who invents enough names delete what others have.
             if session not in self._visits and len(self._visits) >= self._most:
-                raise ActivityError("this page has too many visitors; please try again later")
+                raise ActivityError("this page has too many visitors", hint="please try again later")
             previous = self._visits.get(session)
             self._written_ns[upload] = upload.stat().st_mtime_ns
             folder = Path(tempfile.mkdtemp(dir=self._work_dir))
@@ -307,15 +305,15 @@ def serve(
     """
     missing = [path for path in examples if not path.is_file()]
     if missing:
-        raise ActivityError(f"{missing[0]}: no such file; expected a video to show as an example")
+        raise ActivityError("no such file; expected a video to show as an example", path=missing[0])
     with tempfile.TemporaryDirectory(prefix="activity-page-") as folder:
         # Gradio reads these when it is imported: where it keeps uploads, and that it does not report its use.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
         try:
             import gradio as gr
         except ImportError as error:
-            install = "pip install '.[web]' in the project's folder brings it"
-            raise ActivityError(f"the web page needs Gradio; {install}") from error
+            hint = "pip install '.[web]' in the project's folder brings it"
+            raise ActivityError("the web page needs Gradio", hint=hint) from error
         page_session = PageSession(model_path, runtime=runtime, max_seconds=max_seconds)
         page = build_page(page_session, Path(folder, "made"), max_megabytes=max_megabytes, examples=examples)
         try:
@@ -342,7 +340,7 @@ def serve(
 
 @contextlib.contextmanager
 def _errors_in_page() -> Iterator[None]:
-    """What is wrong with a video is told to the visitor."""
+    """Show the visitor what is wrong with a video."""
     import gradio as gr
 
     try:
@@ -366,4 +364,4 @@ def _answer(prediction: Prediction) -> str:
 
 def _known(page_session: PageSession) -> str:
     names = ", ".join(f"**{label}**" for label in page_session.predictor.model.labels)
-    return f"This model recognises: {names}. Anything else will be mispredicted as one of them."
+    return f"This model recognises: {names}. Anything else will be mistaken for one of them."

@@ -1,4 +1,4 @@
-"""What is drawn on the frames of a video to show its timeline: a panel of probabilities, a strip of segments.
+"""Drawings on the frames of a video that show its timeline: a panel of probabilities, a strip of segments.
 
 Sizes follow the shorter side of the frame, so that phones' upright videos and 4K look alike. All text is drawn by
 Pillow, because OpenCV's fonts know ASCII only.
@@ -95,7 +95,7 @@ class Overlay:
         )
 
     def _fitting_width(self) -> int:
-        """Of the panel: what the widest name that will be shown needs, so that it never changes."""
+        """Width of the panel: room for the widest name that will be shown, so that it never changes."""
         shown = {int(i) for row in self._timeline.probabilities for i in np.argsort(-row)[:_NUM_ROWS]}
         names = {self._labels[i] for i in shown}
         headlines = {segment.label for segment in self._timeline.segments}
@@ -119,13 +119,13 @@ class Overlay:
         _write(draw, label, (left, pad + headline_height // 2), self._headline_size, room=right - left)
         probabilities = self._timeline.probabilities[moment]  # (C,)
         for row, label_id in enumerate(np.argsort(-probabilities, kind="stable")[:_NUM_ROWS]):
-            name, share = self._labels[label_id], float(probabilities[label_id])
+            name, probability = self._labels[label_id], float(probabilities[label_id])
             top, thickness = pad + headline_height + row * row_height, max(2, size // 5)
             bar = top + row_height - thickness, top + row_height - 1
             draw.rectangle((left, bar[0], right, bar[1]), fill=_TRACK)
-            if length := round(share * (right - left)):
+            if length := round(probability * (right - left)):
                 draw.rectangle((left, bar[0], left + length, bar[1]), fill=label_colour(name, self._labels))
-            number = f"{share:.0%}"
+            number = f"{probability:.0%}"
             draw.text((right, top), number, "white", font_for(number, size), "ra")
             _write(draw, name, (left, top), size, room=right - left - text_width(f" {number}", size), anchor="la")
         return image
@@ -164,9 +164,7 @@ def _write(
     draw.text(place, shown, "white", font_for(shown, size), anchor)
 
 
-def annotate(
-    source: Path | str, prediction: Prediction, out_path: Path | str, *, check: Check | None = None
-) -> Path:
+def annotate(source: Path | str, prediction: Prediction, out_path: Path | str, *, check: Check | None = None) -> Path:
     """Write a video with its timeline drawn on it: the same frames, times, size, way up and, if it can be, sound.
 
         prediction = predictor.predict("a.mp4", timeline=True)

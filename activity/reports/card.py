@@ -1,4 +1,4 @@
-"""A model card: what a model file says of itself, for people. Neither Keras nor the weights are loaded.
+"""A model card: the contents of a model file, for people. Neither Keras nor the weights are loaded.
 
 The idea is that of Mitchell et al. 2019, Model Cards for Model Reporting, https://arxiv.org/abs/1810.03993. Everything
 is read from the file. It holds the scores of the validation split, not those of `activity evaluate`.
@@ -30,7 +30,7 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known of a model. What its file does not tell is `None` or empty.
+    """All that a model file tells of the model. Fields that it does not tell are `None` or empty.
 
     Attributes:
         path: the model file.
@@ -40,7 +40,7 @@ class ModelCard:
         clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
         window_seconds: how long these are.
         threshold: probability below which the answer is "unknown"; 0: there is always an answer.
-        record: as it stands in the file: how the model came about.
+        record: training metadata, as in the file.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class ModelCard:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Of the last epoch: `loss` and `accuracy` in training, with a val split `val_loss` and `val_accuracy`."""
+        """Scores of the last epoch: `loss` and `accuracy` in training, `val_loss` and `val_accuracy` in validation."""
         last = (self.record.get("history") or [{}])[-1]
         return {name: last[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in last}
 
@@ -79,7 +79,7 @@ class ModelCard:
 
     @property
     def limits(self) -> list[str]:
-        """What its scores do not say, a sentence each."""
+        """Limits that its scores do not show, a sentence each."""
         return [*_limits_of_data(self.record), *_limits_of_answers(self)]
 
     def as_dict(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class ModelCard:
         }
 
     def as_text(self) -> str:
-        """For a terminal."""
+        """The card for a terminal."""
         sections, lines = self._sections(), list[str]()
         table = iter(format_table(chain.from_iterable(sections.values())))
         for title, rows in sections.items():
@@ -110,7 +110,7 @@ class ModelCard:
         return "\n".join([str(self.path), *lines, "", "limits", *(f"  {limit}" for limit in self.limits)])
 
     def as_markdown(self) -> str:
-        """A page to share."""
+        """The card as a page to share, in Markdown."""
         lines = [f"# {_cell(self.path.name)}", ""]
         lines += [f"A video classifier for {len(self.labels)} activities, made with `activity`."]
         for title, rows in self._sections().items():
@@ -132,7 +132,7 @@ class ModelCard:
 
 
 def model_card(path: Path) -> ModelCard:
-    """The card of a model file.
+    """Read the card of a model file.
 
     Raises:
         ModelFileError: there is no such file, it is cut off, not ours, or of another version.
@@ -206,7 +206,7 @@ def _rows_of_training(card: ModelCard) -> list[Row]:
     record, rows = card.record, []
     if "training" in record:
         trained = record["training"]
-        rows.append(("network", f"backbone {trained['backbone']}, head {trained['head']}"))
+        rows.append(("architecture", f"backbone {trained['backbone']}, head {trained['head']}"))
         changed = ", ".join(f"{name} {value}" for name, value in card.changed.items())
         rows.append(("not the default", changed or "nothing"))
     rows.append(("date", record.get("date", _NOT_RECORDED)))
@@ -239,12 +239,12 @@ def _by_split(numbers: Mapping[str, int]) -> str:
 
 def _limits_of_data(record: Mapping[str, Any]) -> list[str]:
     limits = []
-    videos, groups, torn = (record.get(name) for name in ("num_videos", "num_groups", "num_torn_groups"))
+    videos, groups, num_split = (record.get(name) for name in ("num_videos", "num_groups", "num_torn_groups"))
     if not groups or not videos:
-        limits.append("Whether clips of one person or recording stand on both sides of its splits is not recorded.")
-    elif torn:
+        limits.append("Whether clips of one person or recording are on both sides of its splits is not recorded.")
+    elif num_split:
         limits.append(
-            f"{torn} groups (people, recordings) appear in more than one split: its scores are too optimistic."
+            f"{num_split} groups (people, recordings) appear in more than one split: its scores are too optimistic."
         )
     elif groups == videos:
         limits.append(

@@ -37,7 +37,7 @@ def explanation_figure(explanation: Explanation) -> Figure:
     """Importance over time as bars, below them the frames, and below those where in each stream the label is seen.
 
     There is a bar for every frame. Of many frames, the most important of each few is shown; its bar is dark. Heat is
-    drawn over grey images, its colour and strength by its share of the greatest in all of the figure.
+    drawn over grey images, its colour and strength by its fraction of the greatest in all of the figure.
     """
     e = explanation
     aspect = float(np.clip(e.aspect, 0.4, 2.5))  # a film strip would leave no room for anything

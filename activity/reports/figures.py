@@ -97,7 +97,7 @@ def reliability_figure(
 
     Args:
         confidences: `(N,)` probabilities of the predicted labels.
-        correct: `(N,)` bool, whether the predictions were right.
+        correct: `(N,)` bool, whether the predictions were correct.
         title: of the figure.
         before: the same two arrays before calibration (temperature scaling), drawn beside.
         num_bins: of equal width.
@@ -138,7 +138,7 @@ def _distances_to_limits(bins: Sequence[ReliabilityBin]) -> np.ndarray:
 
 @plain_text
 def ablation_figure(rows: Sequence[tuple[str, Mapping[str, tuple[float, float]]]]) -> Figure:
-    """What each change does: a dot and its standard error per row, a panel per data set, the first row dashed.
+    """Effect of each change: a dot and its standard error per row, a panel per data set, the first row dashed.
 
     Args:
         rows: name, and data set -> (mean, standard error); the first row is the reference. A row may lack data sets.
@@ -219,16 +219,22 @@ def _mark_stages(axes: Axes, stages: Sequence[str]) -> None:
 
 @plain_text
 def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10, num_columns: int = 8) -> Figure:
-    """The most confident mistakes, one row each: frames from first to last, with true and predicted label.
+    """The most confident mistakes, one row each: frames from first to last, with actual and predicted label.
 
-    Without a mistake it shows the least certain of the right answers.
+    Without a mistake it shows the least confident of the correct answers.
+
+    Args:
+        evaluation: on samples of the data set.
+        dataset: whose frames are shown.
+        most: rows, 1 or more.
+        num_columns: frames in a row, 1 or more.
     """
     scores = evaluation.scores
     chosen = evaluation.worst_mistakes(most)
     title = "most confident mistakes"
     if not chosen:
         chosen = np.argsort(scores.confidences, kind="stable")[:most].tolist()
-        title = "no mistakes; the least certain right answers"
+        title = "no mistakes; the least confident correct answers"
     strips = [_strip(dataset.frames(evaluation.samples[i]), num_columns) for i in chosen]
     ratio = strips[0].shape[0] / strips[0].shape[1]
     figure = Figure(figsize=(10, len(chosen) * (10 * ratio + 0.42) + 0.4), layout="constrained")
@@ -309,7 +315,14 @@ def _draw_trials(axes: Axes, trials: Sequence[Trial], x: Sequence[Any]) -> None:
 
 @plain_text
 def samples_figure(dataset: Dataset, *, per_label: int = 1, num_columns: int = 8, split: str = "train") -> Figure:
-    """A few samples of each label as strips of frames, to see what a data set holds."""
+    """A few samples of each label as strips of frames, to see what a data set holds.
+
+    Args:
+        dataset: with samples in the split.
+        per_label: samples of each label, 1 or more.
+        num_columns: frames of each, 1 or more.
+        split: `train`, `val` or `test`.
+    """
     rows = [
         sample
         for label in dataset.labels

@@ -1,4 +1,4 @@
-"""One evaluation as a folder: a page for people that needs nothing but itself, and the files it is made of."""
+"""Reports of evaluations and training: a page that needs nothing but itself, and the files it is made of."""
 
 from __future__ import annotations
 
@@ -124,9 +124,14 @@ def save_report(
 
 
 def figures_of_model(classifier: ActivityClassifier, evaluation: Evaluation, dataset: Dataset) -> dict[str, Figure]:
-    """Title -> figure of what only the model knows: its learning curves, and explanations of some of its answers.
+    """Title -> figure of the model itself: its learning curves, and explanations of some of its answers.
 
     Explained are the most confident mistakes and the most confident correct answers, by the first clip of each.
+
+    Args:
+        classifier: that was evaluated.
+        evaluation: of the classifier.
+        dataset: that the samples of the evaluation are of.
     """
     figures = {}
     if history := classifier.record.get("history"):
@@ -201,7 +206,7 @@ def _classes(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _videos(evaluation: Evaluation) -> dict[str, Any]:
-    """All of them: the mistakes first, the most confident on top, then the right answers, the least confident first."""
+    """All videos: mistakes, the most confident on top, then correct answers, the least confident on top."""
     known, rows = evaluation.rows(), []
     columns = [name for name in ("label", "predicted", "probability", "fold") if name in known[0]]
     for i in evaluation.ranking():

@@ -154,7 +154,7 @@ def timeline_figure(prediction: Prediction) -> Figure:
 
 
 def _show_seconds(axes: Axes, end_seconds: float) -> None:
-    """An axis of time, in seconds or as a clock."""
+    """Prepare an axis of time, in seconds or as a clock."""
     from matplotlib.ticker import MaxNLocator
 
     clock = end_seconds >= _CLOCK_FROM
@@ -170,7 +170,7 @@ def _has_room(segment: Segment, end_seconds: float) -> bool:
 
 
 def _draw_segments(axes: Axes, segments: tuple[Segment, ...], labels: tuple[str, ...]) -> None:
-    """A strip of segments, with their names where there is room."""
+    """Draw a strip of segments, with their names where there is room."""
     for segment in segments:
         colour, seconds = label_colour(segment.label, labels), segment.end_seconds - segment.start_seconds
         axes.barh(0.5, seconds, 1.0, segment.start_seconds, color=colour)
@@ -187,7 +187,7 @@ def _draw_segments(axes: Axes, segments: tuple[Segment, ...], labels: tuple[str,
 
 
 def _draw_thumbnails(axes: Axes, source: Path, end_seconds: float) -> None:
-    """As many as fit side by side, each where its part of the video lies on the axis of time."""
+    """Draw as many frames as fit side by side, each where its part of the video lies on the axis of time."""
     info = probe(source)
     width = _THUMBNAIL_HEIGHT * info.width / info.height  # inches
     most = min(max(1, int(_WIDTH / width)), _MOST_THUMBNAILS)

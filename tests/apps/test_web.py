@@ -1,4 +1,4 @@
-"""The page in a real browser, and what stands behind it."""
+"""The page in a real browser, and the session and visitors that it is made of."""
 
 import contextlib
 import json
@@ -63,13 +63,13 @@ class TestPageSession:
         )
 
     def test_what_is_no_video_is_named_without_its_folder(self, page_session, text_file):
-        with pytest.raises(ActivityError, match=r"^notes\.mp4 cannot be read: ") as caught:
+        with pytest.raises(ActivityError, match=r"^notes\.mp4: cannot be read: ") as caught:
             page_session.predict(text_file)
         assert str(text_file.parent) not in str(caught.value)
 
     def test_what_is_too_long_is_refused_before_it_is_read(self, ramp_model, ramp_videos):
         page_session = PageSession(ramp_model, runtime="keras", max_seconds=0.1)
-        with pytest.raises(ActivityError, match=r"p0_0.avi is too long: this page takes up to 0.1 seconds"):
+        with pytest.raises(ActivityError, match=r"p0_0.avi: too long: this page takes up to 0.1 seconds"):
             page_session.predict(ramp_videos / "darkens" / "p0_0.avi")
 
     def test_what_turns_out_too_long_is_refused_whatever_its_header_says(self, ramp_model, tmp_path):
@@ -79,7 +79,7 @@ class TestPageSession:
         write_video(tmp_path / "packets.avi", frames, frames_per_second=25)  # their times are those of decoding
         page_session = PageSession(ramp_model, runtime="keras", max_seconds=1)
         for name, length in {"header.mjpeg": "3", "packets.avi": "more"}.items():
-            message = f"^{name} is too long: this page takes up to 1 seconds, and it has {length}; `activity classify`"
+            message = f"^{name}: too long: this page takes up to 1 seconds, and it has {length}; `activity classify`"
             with pytest.raises(ActivityError, match=message):
                 page_session.predict(tmp_path / name)
 
@@ -89,7 +89,7 @@ class TestPageSession:
         monkeypatch.setattr("activity.apps.web._PATIENCE_SECONDS", 0.2)
         page_session = PageSession(ramp_model, runtime="keras", max_seconds=5)
         began = time.monotonic()
-        with pytest.raises(ActivityError, match=r"^p0_0.avi cannot be read: decoding took longer than 5.2 s and was"):
+        with pytest.raises(ActivityError, match=r"^p0_0.avi: cannot be read: decoding took longer than 5.2 s and was"):
             page_session.predict(ramp_videos / "darkens" / "p0_0.avi")
         assert time.monotonic() - began < 20
         released.set()
@@ -97,7 +97,7 @@ class TestPageSession:
     def test_drawing_the_labels_keeps_to_the_limits_too(self, page_session, ramp_videos, tmp_path, monkeypatch):
         prediction = page_session.predict(ramp_videos / "darkens" / "p0_0.avi")
         monkeypatch.setattr(page_session, "max_seconds", 0.1)
-        with pytest.raises(ActivityError, match=r"^p0_0.avi is too long: this page takes up to 0.1 seconds"):
+        with pytest.raises(ActivityError, match=r"^p0_0.avi: too long: this page takes up to 0.1 seconds"):
             page_session.annotated(prediction, tmp_path)
         monkeypatch.setattr(page_session, "max_seconds", 5)
         monkeypatch.setattr("activity.apps.web._PATIENCE_SECONDS", -30)
@@ -107,14 +107,14 @@ class TestPageSession:
 
     def test_a_playlist_is_refused(self, page_session, tmp_path, ramp_videos):
         (tmp_path / "a.mp4").write_text(f"ffconcat version 1.0\nfile {ramp_videos}/darkens/p0_0.avi\n")
-        with pytest.raises(ActivityError, match=r"^a\.mp4 cannot be read: this is a playlist \(ffconcat\)"):
+        with pytest.raises(ActivityError, match=r"^a\.mp4: cannot be read: this is a playlist \(ffconcat\)"):
             page_session.predict(tmp_path / "a.mp4")
 
     @pytest.mark.real
     def test_lengths_of_real_files_are_those_of_their_frames(self, ramp_model, real_data):
         page_session = PageSession(ramp_model, runtime="keras", max_seconds=1)
         for name in ("live.webm", "raw.h264"):
-            with pytest.raises(ActivityError, match=f"{name} .*too long"):
+            with pytest.raises(ActivityError, match=f"{name}: .*too long"):
                 page_session.predict(real_data / "cases" / name)
         assert page_session.predict(real_data / "cases" / "song_cover.mp3").duration_seconds < 1
 
@@ -237,7 +237,7 @@ class TestInABrowser:
     def test_a_text_file_is_told_from_a_video(self, visit, text_file):
         page = visit()
         give(page, text_file)
-        page.get_by_text("notes.mp4 cannot be read").wait_for()
+        page.get_by_text("notes.mp4: cannot be read").wait_for()
         assert not page.locator("#answer h2").is_visible()
 
     def test_an_example_can_be_tried(self, visit):
@@ -265,7 +265,7 @@ class TestInABrowser:
         page.get_by_text("About this model").click()
         page.get_by_text("brightens").nth(1).wait_for()
 
-    def test_a_visitor_leaves_nothing_behind(self, visit, ramp_videos, temporary):
+    def test_nothing_of_a_visitor_is_left(self, visit, ramp_videos, temporary):
         page = visit()
         give(page, ramp_videos / "darkens" / "p4_0.avi")
         page.locator("#why img").wait_for()

@@ -54,7 +54,7 @@ def test_it_tells_what_the_file_knows(ramp_model, ramp_run, ramp_dataset):
     assert not {"taught", "held_out", "history"} & set(about)
 
 
-def test_of_a_model_taught_from_python_it_gives_a_command_that_would(ramp_model, ramp_dataset, frozen_config):
+def test_of_a_model_trained_from_python_it_gives_a_command_that_would(ramp_model, ramp_dataset, frozen_config):
     card = model_card(ramp_model)
     assert not card.as_dict()["command_recorded"]
     program, *words = shlex.split(card.command)

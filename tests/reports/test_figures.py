@@ -54,7 +54,7 @@ def test_curves_mark_where_a_stage_begins():
     assert len(figure.axes[0].lines[0].get_xdata()) == 3
 
 
-def test_mistakes_name_what_was_taken_for_what(evaluation, ramp_dataset):
+def test_mistakes_name_the_predicted_and_the_actual_label(evaluation, ramp_dataset):
     figure = mistakes_figure(evaluation, ramp_dataset)
     titles = [axes.get_title(loc="left").strip() for axes in figure.axes]
     assert titles == ["predicted darkens, actual brightens"]
@@ -62,7 +62,7 @@ def test_mistakes_name_what_was_taken_for_what(evaluation, ramp_dataset):
     assert "0.80" in figure.axes[0].get_title(loc="right")
 
 
-def test_without_mistakes_the_least_certain_are_shown(evaluation, ramp_dataset):
+def test_without_mistakes_the_least_confident_are_shown(evaluation, ramp_dataset):
     correct = Evaluation(evaluation.samples, Scores(PROBABILITIES, np.array([0, 0, 1, 1]), ("brightens", "darkens")))
     figure = mistakes_figure(correct, ramp_dataset, most=2)
     assert "no mistakes" in figure.get_suptitle()
@@ -86,7 +86,7 @@ def test_classes_come_best_first_with_their_support(evaluation):
 
 
 def test_a_hundred_long_labels_have_room():
-    labels = [f"a label that goes on and on, the {i}th" for i in range(100)]
+    labels = [f"a label that is rather long, the {i}th" for i in range(100)]
     scores = Scores(np.eye(100), np.arange(100), labels)
     for figure in (per_class_figure(scores), confusion_figure(scores)):
         figure.draw_without_rendering()
@@ -127,7 +127,7 @@ def test_ablation_has_a_panel_a_data_set_and_the_reference_dashed():
         ablation_figure([])
 
 
-def test_folds_stand_beside_the_baseline():
+def test_folds_are_beside_the_baseline():
     figure = folds_figure({"x": 0.5, "y": 0.9}, {"y": 0.6, "x": 0.4})
     axes = figure.axes[0]
     baseline, model = [np.asarray(dots.get_offsets())[:, 0].tolist() for dots in axes.collections[1:]]

@@ -90,7 +90,7 @@ def test_the_page_needs_nothing_but_itself(evaluation, page_of):
     assert "url(" not in page.text and "@import" not in page.text
 
 
-def test_the_page_gives_the_numbers_and_what_was_judged(evaluation, page_of, ramp_dataset):
+def test_the_page_gives_the_numbers_and_what_was_evaluated(evaluation, page_of, ramp_dataset):
     page = page_of(evaluation)
     assert f"Evaluation: {ramp_dataset.dataset_dir.name}" in page.texts
     assert "accuracy 0.750 3 of 4 videos" in page.text
@@ -157,7 +157,7 @@ def test_segments_are_told_apart(evaluation, page_of, tmp_path):
     assert rows[1] == ("match.mp4", "10.0", "15.5", "brightens")
 
 
-def test_another_segment_of_a_file_that_was_taught_is_named(evaluation, page_of):
+def test_another_segment_of_a_training_video_is_named(evaluation, page_of):
     trained = [f"{content_of(evaluation.samples[0])}_7_9", "9f"]
     assert (
         "WARNING: 1 of these 4 videos were used to train this model"
@@ -165,14 +165,14 @@ def test_another_segment_of_a_file_that_was_taught_is_named(evaluation, page_of)
     )
 
 
-def test_what_flatters_is_said_on_the_page(evaluation, page_of, ramp_dataset):
+def test_what_makes_the_score_too_optimistic_is_said_on_the_page(evaluation, page_of, ramp_dataset):
     trained = [content_of(evaluation.samples[0])]
     assert (
         "WARNING: 1 of these 4 videos were used to train this model"
         in page_of(evaluation, about={"taught": trained}).text
     )
-    torn = [dataclasses.replace(s, split="train") if s is evaluation.samples[0] else s for s in ramp_dataset.samples]
-    others = [dataclasses.replace(s, split="test") if s.split == "train" else s for s in torn]
+    moved = [dataclasses.replace(s, split="train") if s is evaluation.samples[0] else s for s in ramp_dataset.samples]
+    others = [dataclasses.replace(s, split="test") if s.split == "train" else s for s in moved]
     page = page_of(evaluation, dataclasses.replace(ramp_dataset, samples=[*ramp_dataset.samples, *others]))
     assert "in more than one split: the score will be too optimistic" in page.text
     alone = [dataclasses.replace(s, group=s.path) for s in evaluation.samples]
@@ -190,8 +190,8 @@ def test_a_cross_validation_shows_its_folds_and_the_baseline(evaluation, page_of
     assert "in 2 folds, each predicted by a model that was trained without it" in page.text
     assert "Folds" in page.texts and len(page.links) == 5
     assert page.rows[-1][1][-1] == "1"  # the fold of the last video
-    torn = dataclasses.replace(result, samples=[dataclasses.replace(s, group="a") for s in samples])
-    assert "1 group appears in more than one" in page_of(torn).text
+    one_group = dataclasses.replace(result, samples=[dataclasses.replace(s, group="a") for s in samples])
+    assert "1 group appears in more than one" in page_of(one_group).text
 
 
 class TestFiguresOfTheModel:
@@ -207,7 +207,7 @@ class TestFiguresOfTheModel:
         texts = " ".join(text.get_text() for text in list(figures.values())[1].texts)
         assert texts.startswith("darkens  0.") and Path(sample.path).name in texts
         num_frames = min(sample.num_frames, 6)
-        first, last = (share * sample.duration_seconds / num_frames for share in (0.5, num_frames - 0.5))
+        first, last = (part * sample.duration_seconds / num_frames for part in (0.5, num_frames - 0.5))
         assert f"frames from {first:.2f} to {last:.2f} s" in texts
 
     def test_frames_at_a_rate_keep_their_times(self, ramp_run, evaluation, ramp_dataset, monkeypatch):

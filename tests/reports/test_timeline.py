@@ -227,7 +227,7 @@ class TestFigure:
         figure = timeline_figure(prediction)
         assert texts(figure) == list(labels)
 
-    def test_many_and_long_names_stay_inside_the_picture(self, grey_video):
+    def test_many_and_long_names_stay_inside_the_figure(self, grey_video):
         labels = (*(f"activity {i}" for i in range(30)), "a very long name " * 9)
         segments = [(i / 10, (i + 1) / 10, label) for i, label in enumerate(labels)]
         figure = timeline_figure(prediction_of(grey_video, segments, labels))
