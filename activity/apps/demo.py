@@ -62,7 +62,7 @@ def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
 
     say(f"\n4. activity evaluate {out}/model.keras {out}/dataset --out {out}/report")
     evaluation = evaluate(run.classifier, dataset)
-    save_report(evaluation, dataset, out / "report", about=run.classifier.record)
+    save_report(evaluation, dataset, out / "report", about=run.classifier.info.record.as_dict())
     say(evaluation.as_text())
     shuffled = [evaluate(run.classifier, dataset, shuffle_seed=seed).scores for seed in range(_NUM_SHUFFLES)]
     without_order = np.mean([pair_accuracy(scores) for scores in shuffled])

@@ -15,7 +15,7 @@ from activity.cli.options import add_model, add_runtime, positive_int
 from activity.cli.output import say_error, say_written
 from activity.errors import ActivityError, VideoError
 from activity.files import check_folder, csv_rows
-from activity.models.info import read_config
+from activity.models.info import read_info
 
 if TYPE_CHECKING:
     from activity.predictor.prediction import Prediction
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if live and (arguments.explain or arguments.timeline or arguments.out or arguments.annotate):
         arguments.parser.error("--explain, --timeline, --out and --annotate need a whole file, not a live source")
     _check_places(arguments, sources)
-    read_config(arguments.model)
+    read_info(arguments.model)
     check_runtime(arguments.runtime)
     return _classify_live(arguments, live) if live else _classify_files(arguments, sources)
 

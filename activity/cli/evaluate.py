@@ -9,7 +9,7 @@ from activity.cli.checks import check_order, check_runtime, open_dataset
 from activity.cli.options import add_choice, add_dataset, add_model, add_report, add_runtime
 from activity.cli.output import say_written
 from activity.files import check_folder
-from activity.models.info import read_config
+from activity.models.info import read_info
 
 HELP = "measure a model on videos it was not trained with"
 
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_folder(arguments.out)
     dataset = open_dataset(arguments)
     dataset.split(arguments.split)  # raises if it is empty
-    read_config(arguments.model)
+    read_info(arguments.model)
     check_runtime(arguments.runtime)
     from activity.evaluation.evaluator import evaluate
     from activity.models.classifier import load_classifier
@@ -48,6 +48,6 @@ def run(arguments: argparse.Namespace) -> None:
         below = f'"unknown" below {classifier.threshold:.3f}'
         print(f"\n{below}: {coverage:.0%} of the videos get an answer, {precision:.3f} of these are correct")
     if arguments.out:
-        about = {"model": arguments.model, **classifier.record}
+        about = {"model": arguments.model, **classifier.info.record.as_dict()}
         figures = figures_of_model(classifier, evaluation, dataset)
         say_written(save_report(evaluation, dataset, arguments.out, about=about, figures=figures))

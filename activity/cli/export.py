@@ -10,7 +10,7 @@ from activity.cli.output import say_written
 from activity.config import EXPORT_FORMATS
 from activity.errors import VideoError
 from activity.files import check_folder
-from activity.models.info import read_config
+from activity.models.info import read_info
 
 HELP = "write a model as one graph for programs of your own"
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     check_request(arguments.format, arguments.out)
     check_folder(arguments.out.parent)
-    read_config(arguments.model)
+    read_info(arguments.model)
     clips = expand_sources(arguments.check)
     for clip in clips:
         if not Path(clip).is_file():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from activity.cli.checks import check_runtime
 from activity.cli.options import add_model, add_runtime, in_range, positive_int, seconds
-from activity.models.info import read_config
+from activity.models.info import read_info
 
 HELP = "show a web page that labels videos"
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C."""
-    read_config(arguments.model)
+    read_info(arguments.model)
     check_runtime(arguments.runtime)
     from activity.apps.web import serve
 

@@ -36,5 +36,5 @@ def run(arguments: argparse.Namespace) -> None:
     from activity.training.trainer import train
 
     result = train(dataset, config, work_dir=state_dir(arguments.out), resume=arguments.resume)
-    result.classifier.record["command"] = arguments.command_line
+    result.classifier.info = result.classifier.info.with_record(command=arguments.command_line)
     print(f"{result.as_text()}\n{save_run(result, arguments.out)}")

@@ -11,7 +11,7 @@ from activity.cli.options import add_choice, add_dataset, add_model, add_runtime
 from activity.cli.output import save_run, state_dir
 from activity.config import UPDATE_SCHEMES
 from activity.errors import SettingError
-from activity.models.info import read_config
+from activity.models.info import read_info
 
 HELP = "train a model with new videos and labels, and measure forgetting"
 
@@ -54,13 +54,15 @@ def run(arguments: argparse.Namespace) -> None:
         raise SettingError("replay", "1 or more videos a label, with the scheme replay", arguments.replay)
     check_new_model(arguments.out)
     dataset = open_dataset(arguments)
-    read_config(arguments.model)
+    read_info(arguments.model)
     check_runtime(arguments.runtime)
     from activity.models.classifier import load_classifier
     from activity.training.updating import update
 
     options = {name: getattr(arguments, name) for name in _OPTIONS}
     result = update(load_classifier(arguments.model), dataset, work_dir=state_dir(arguments.out), **options)
-    result.classifier.record["updates"][-1]["command"] = arguments.command_line
+    info = result.classifier.info
+    *before, update_ = info.record.updates
+    result.classifier.info = info.with_record(updates=(*before, {**update_, "command": arguments.command_line}))
     written = save_run(result.run, arguments.out)
     print(json.dumps(result.as_dict()) if arguments.json else f"{result.as_text()}\n{written}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,8 +105,9 @@ def calibrate(
     before = Scores(classifier.predict_stacks(stacks), label_ids, classifier.labels)
     classifier.temperature = _best_temperature(classifier, stacks, label_ids)
     after = Scores(classifier.predict_stacks(stacks), label_ids, classifier.labels)
-    classifier.threshold = threshold_for(after.confidences, after.correct, precision) if precision else 0.0
-    return Calibration(classifier.temperature, classifier.threshold, before, after)
+    threshold = threshold_for(after.confidences, after.correct, precision) if precision else 0.0
+    classifier.info = dataclasses.replace(classifier.info, threshold=threshold)
+    return Calibration(classifier.temperature, threshold, before, after)
 
 
 def _best_temperature(classifier: ActivityClassifier, stacks: Sequence[np.ndarray], label_ids: np.ndarray) -> float:

@@ -143,7 +143,7 @@ def evaluate(
 
 
 def _warn_of_bias(classifier: ActivityClassifier, dataset: Dataset, samples: Sequence[Sample]) -> None:
-    audit = audit_leaks(dataset.samples, scored=samples, trained=classifier.record.get("taught", ()))
+    audit = audit_leaks(dataset.samples, scored=samples, trained=classifier.info.record.trained)
     if audit.on_videos:
         _logger.warning(audit.on_videos)
     longest = LONG_CLIPS * classifier.clip_seconds

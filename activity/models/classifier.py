@@ -1,8 +1,7 @@
-"""The model: backbone + head + spec + labels, in one `.keras` file that needs nothing beside it."""
+"""The model in Keras: backbone + head + info, in one `.keras` file that needs nothing beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,11 @@ import keras
 import numpy as np
 
 from activity._version import __version__
-from activity.config import ClipSpec, as_dict, spec_from_dict
 from activity.errors import ModelFileError
 from activity.files import atomic_path
 from activity.models.devices import prepare_gpus
 from activity.models.heads import FUSE, member_predictions_of
-from activity.models.info import FORMAT_VERSION, check_model_path, read_config
+from activity.models.info import FORMAT_VERSION, ModelInfo, check_model_path, read_info
 from activity.models.layers import TimeDistributed, uses_jit
 from activity.models.network import InferenceModel
 
@@ -31,27 +29,11 @@ class ActivityClassifier(InferenceModel, keras.Model):
         backbone: one image `(H, W, 3)` uint8 RGB to features `(D,)`; from `activity.models.backbones`. All streams
             share it.
         head: features and mask to probabilities; from `activity.models.heads`.
-        spec: what a clip is.
-        labels: names of the C activities; the position is the label id.
-        clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
-        window_seconds: how long these are: less than most clips of training, so that most lie within one activity.
-        threshold: probability below which an answer is "unknown"; 0: there is always an answer.
-        record: how the model came about (configuration, data, scores, versions); for people, prediction never reads it.
+        info: spec, labels and all else that the model file tells.
     """
 
-    def __init__(
-        self,
-        backbone: keras.Model,
-        head: keras.Model,
-        *,
-        spec: ClipSpec,
-        labels: Sequence[str],
-        clip_seconds: float,
-        window_seconds: float,
-        threshold: float = 0.0,
-        record: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, backbone: keras.Model, head: keras.Model, info: ModelInfo, **kwargs: Any) -> None:
+        spec = info.spec
         # === Layers ===
         shape = (spec.num_frames, len(spec.streams), spec.height, spec.width, 3)
         frames = keras.Input(shape, dtype="uint8", name="frames")
@@ -63,43 +45,32 @@ class ActivityClassifier(InferenceModel, keras.Model):
         # === Config ===
         self.backbone = backbone
         self.head = head
-        self.spec = spec
-        self.labels = tuple(labels)
-        self.clip_seconds = float(clip_seconds)
-        self.window_seconds = float(window_seconds)
-        self.threshold = float(threshold)
-        self.record = record or {}
+        self.info = info
         self.jit_compile = uses_jit()  # the default "auto" would choose XLA on a CPU
 
     def get_config(self) -> dict[str, Any]:
         """Everything `from_config` needs, as plain values."""
+        info = self.info.with_record(num_parameters=self.count_params(), versions=versions())
         return {
             "name": self.name,
             "format_version": FORMAT_VERSION,
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "head": keras.saving.serialize_keras_object(self.head),
-            "spec": as_dict(self.spec),
-            "labels": list(self.labels),
-            "clip_seconds": self.clip_seconds,
-            "window_seconds": self.window_seconds,
-            "threshold": self.threshold,
-            "record": {**self.record, "num_parameters": self.count_params(), "versions": versions()},
+            **info.as_dict(),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ActivityClassifier:
         """The classifier that `get_config` describes, with fresh weights."""
-        config = dict(config)
-        config.pop("format_version")
-        parts = {
-            name: keras.saving.deserialize_keras_object(config.pop(name), custom_objects=custom_objects)
+        backbone, head = (
+            keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
             for name in ("backbone", "head")
-        }
-        return cls(**parts, **{**config, "spec": spec_from_dict(config["spec"])})
+        )
+        return cls(backbone, head, ModelInfo.from_dict(config), name=config["name"])
 
     @property
     def temperature(self) -> float:
-        """What log-probabilities are divided by; see `activity.evaluation.calibration`."""
+        """The number that log-probabilities are divided by; see `activity.evaluation.calibration`."""
         return float(self.head.get_layer(FUSE).temperature)
 
     @temperature.setter
@@ -148,7 +119,7 @@ def versions() -> dict[str, str]:
 
 
 def save_classifier(classifier: ActivityClassifier, path: Path) -> Path:
-    """Write one `.keras` file; what stood there is replaced only once the new file is whole.
+    """Write one `.keras` file; an older file is replaced only once the new file is whole.
 
     Raises:
         ModelFileError: the name does not end in `.keras`.
@@ -168,7 +139,7 @@ def load_classifier(path: Path) -> ActivityClassifier:
         ModelFileError: there is no such file, it is cut off, not ours, or of a newer version.
     """
     path = Path(path)
-    read_config(path)  # says what is wrong
+    read_info(path)  # says what is wrong
     prepare_gpus()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)

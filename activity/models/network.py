@@ -1,4 +1,4 @@
-"""What prediction needs of a model, whatever computes it. Nothing here, nor below, needs Keras."""
+"""The interface of models that are ready to predict, whatever computes them. This needs no Keras."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from activity.config import ClipSpec
+from activity.models.info import ModelInfo
 from activity.video.clips import pad_right, window_starts
 
 UNKNOWN = "unknown"  # the answer below the threshold
@@ -21,21 +22,38 @@ _STEPS_PER_WINDOW = 8
 class InferenceModel:
     """A model that is ready to predict: images to features, and features of clips to probabilities.
 
-    A subclass gives the attributes, `extract_features` and `predict_features`.
+    A subclass gives `info`, `extract_features` and `predict_features`.
 
     Attributes:
-        spec: what a clip is.
-        labels: names of the C activities; the position is the label id.
-        clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
-        window_seconds: how long these are: less than most clips of training, so that most lie within one activity.
-        threshold: probability below which an answer is "unknown"; 0: there is always an answer.
+        info: what the model file tells; to change something in it, assign a copy with `dataclasses.replace`.
     """
 
-    spec: ClipSpec
-    labels: tuple[str, ...]
-    clip_seconds: float
-    window_seconds: float
-    threshold: float
+    info: ModelInfo
+
+    @property
+    def spec(self) -> ClipSpec:
+        """How a video becomes a clip."""
+        return self.info.spec
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the C activities; the position is the label id."""
+        return self.info.labels
+
+    @property
+    def clip_seconds(self) -> float:
+        """The longest time a clip spanned in training; a video of more than twice that is read in windows."""
+        return self.info.clip_seconds
+
+    @property
+    def window_seconds(self) -> float:
+        """How long the windows of a long video are."""
+        return self.info.window_seconds
+
+    @property
+    def threshold(self) -> float:
+        """Probability below which an answer is "unknown"; 0: there is always an answer."""
+        return self.info.threshold
 
     @property
     def window_rate(self) -> float:

@@ -6,6 +6,7 @@ is read from the file. It holds the scores of the validation split, not those of
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +14,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from activity.config import ClipSpec, TrainConfig, as_dict, recipe_arguments, spec_from_dict
-from activity.errors import ActivityError, ModelFileError
-from activity.models.info import read_config
+from activity.config import TrainConfig, as_dict, recipe_arguments
+from activity.models.info import ModelInfo, TrainingRecord, read_info
 from activity.progress import format_table
 
 _SPLITS = ("train", "val", "test")
@@ -30,51 +30,44 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All that a model file tells of the model. Fields that it does not tell are `None` or empty.
+    """All that a model file tells of the model.
 
     Attributes:
         path: the model file.
         num_bytes: its size.
-        spec: what a clip is.
-        labels: names of the activities.
-        clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
-        window_seconds: how long these are.
-        threshold: probability below which the answer is "unknown"; 0: there is always an answer.
-        record: training metadata, as in the file.
+        info: what the file tells.
     """
 
     path: Path
     num_bytes: int
-    spec: ClipSpec
-    labels: tuple[str, ...]
-    clip_seconds: float
-    window_seconds: float
-    threshold: float
-    record: Mapping[str, Any]
+    info: ModelInfo
+
+    @property
+    def record(self) -> TrainingRecord:
+        """How the model came about."""
+        return self.info.record
 
     @property
     def scores(self) -> dict[str, float]:
         """Scores of the last epoch: `loss` and `accuracy` in training, `val_loss` and `val_accuracy` in validation."""
-        last = (self.record.get("history") or [{}])[-1]
+        last = (self.record.history or [{}])[-1]
         return {name: last[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in last}
 
     @property
     def changed(self) -> dict[str, Any]:
         """The settings of the recipe that are not the defaults."""
-        trained = self.record.get("training", {})
-        return {
-            name: trained[name] for name, value in as_dict(TrainConfig()).items() if trained.get(name, value) != value
-        }
+        if self.record.training is None:
+            return {}
+        trained, defaults = as_dict(self.record.training), as_dict(TrainConfig())
+        return {name: value for name, value in trained.items() if value != defaults[name]}
 
     @property
     def command(self) -> str:
         """The command that trained it first, or one that would, where it was trained from Python."""
-        if "command" in self.record or "training" not in self.record:
-            return self.record.get("command", "")
-        names = TrainConfig.__dataclass_fields__
-        config = TrainConfig(**{name: value for name, value in self.record["training"].items() if name in names})
-        dataset = self.record.get("dataset", "DATASET")
-        recipe = recipe_arguments(config, self.spec.streams)
+        if self.record.command or self.record.training is None:
+            return self.record.command
+        recipe = recipe_arguments(self.record.training, self.info.spec.streams)
+        dataset = self.record.dataset or "DATASET"
         return shlex.join(["activity", "train", dataset, "--out", self.path.name, *recipe])
 
     @property
@@ -84,21 +77,20 @@ class ModelCard:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON; without the digests of all videos and the log of all epochs."""
-        left_out = ("taught", "held_out", "history", "command")
+        record, split_groups = self.record.as_dict(), self.record.num_split_groups
+        left_out = ("trained", "held_out", "history", "command")
         return {
             "path": str(self.path),
             "num_bytes": self.num_bytes,
-            "spec": as_dict(self.spec),
-            "labels": list(self.labels),
-            "clip_seconds": self.clip_seconds,
-            "window_seconds": self.window_seconds,
-            "threshold": self.threshold,
+            **dataclasses.replace(self.info, record=TrainingRecord()).as_dict(),
             "scores": self.scores,
             "changed": self.changed,
             "command": self.command,
-            "command_recorded": "command" in self.record,
+            "command_recorded": bool(self.record.command),
             "limits": self.limits,
-            **{name: value for name, value in self.record.items() if name not in left_out},
+            **{name: value for name, value in record.items() if name not in left_out},
+            "calibration": self.record.calibration,
+            **({} if split_groups is None else {"num_torn_groups": split_groups}),  # its name until 0.1
         }
 
     def as_text(self) -> str:
@@ -112,7 +104,7 @@ class ModelCard:
     def as_markdown(self) -> str:
         """The card as a page to share, in Markdown."""
         lines = [f"# {_cell(self.path.name)}", ""]
-        lines += [f"A video classifier for {len(self.labels)} activities, made with `activity`."]
+        lines += [f"A video classifier for {len(self.info.labels)} activities, made with `activity`."]
         for title, rows in self._sections().items():
             lines += ["", f"## {title.capitalize()}", "", "| | |", "|---|---|"]
             lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows]
@@ -126,7 +118,7 @@ class ModelCard:
             "scores": _rows_of_scores(self),
             "training": _rows_of_training(self),
         }
-        for number, update in enumerate(self.record.get("updates", ()), start=1):
+        for number, update in enumerate(self.record.updates, start=1):
             sections[f"update {number}"] = _rows_of_update(update)
         return {title: rows for title, rows in sections.items() if rows}
 
@@ -138,50 +130,40 @@ def model_card(path: Path) -> ModelCard:
         ModelFileError: there is no such file, it is cut off, not ours, or of another version.
     """
     path = Path(path)
-    config = read_config(path)
-    try:
-        return ModelCard(
-            path,
-            path.stat().st_size,
-            spec_from_dict(config["spec"]),
-            tuple(config["labels"]),
-            config["clip_seconds"],
-            config["window_seconds"],
-            config["threshold"],
-            config["record"],
-        )
-    except (KeyError, TypeError, ActivityError) as error:
-        raise ModelFileError(f"damaged, or made by another version of activity: {error!r}", path=path) from error
+    info = read_info(path)  # says what is wrong
+    return ModelCard(path, path.stat().st_size, info)
 
 
 # === Rows ===
 
 
 def _rows_of_model(card: ModelCard) -> list[Row]:
-    spec, parameters = card.spec, card.record.get("num_parameters")
+    info, spec, parameters = card.info, card.info.spec, card.record.num_parameters
     if spec.frames_per_second is None:
         clip = f"{spec.num_frames} frames, spread evenly over the video"
     else:
         clip = f"{spec.num_frames} frames, {spec.frames_per_second:g} a second; several clips of a longer video"
-    windows = f"; a video more than twice as long is read in windows of {card.window_seconds:.1f} s"
-    below = f'below a probability of {card.threshold:.3f} the answer is "unknown"'
+    windows = f"; a video more than twice as long is read in windows of {info.window_seconds:.1f} s"
+    below = f'below a probability of {info.threshold:.3f} the answer is "unknown"'
     return [
-        ("labels", f"{len(card.labels)}: {', '.join(card.labels)}"),
+        ("labels", f"{len(info.labels)}: {', '.join(info.labels)}"),
         ("clip", clip),
-        ("longest clip", f"{card.clip_seconds:.1f} s" + (windows if spec.frames_per_second is None else "")),
+        ("longest clip", f"{info.clip_seconds:.1f} s" + (windows if spec.frames_per_second is None else "")),
         ("frame", f"{spec.width} x {spec.height} pixels (width x height), {_RESIZED[spec.resize]}"),
         ("streams", ", ".join(spec.streams)),
-        ("answer", below if card.threshold else "always one of the labels"),
+        ("answer", below if info.threshold else "always one of the labels"),
         ("size", f"{card.num_bytes / 1e6:.1f} MB" + (f", {parameters:,} parameters" if parameters else "")),
     ]
 
 
-def _rows_of_data(record: Mapping[str, Any]) -> list[Row]:
-    rows = [("data set", record["dataset"])] if "dataset" in record else []
-    for title, name in (("videos", "num_videos"), ("groups", "num_groups")):
-        if name in record:
-            rows.append((title, _by_split(record[name])))
-    return rows + [(label, _by_split(numbers)) for label, numbers in record.get("counts", {}).items()]
+def _rows_of_data(record: TrainingRecord) -> list[Row]:
+    rows = [
+        ("data set", record.dataset),
+        ("videos", _by_split(record.num_videos)),
+        ("groups", _by_split(record.num_groups)),
+    ]
+    rows += [(label, _by_split(numbers)) for label, numbers in record.counts.items()]
+    return [row for row in rows if row[1]]
 
 
 def _rows_of_scores(card: ModelCard) -> list[Row]:
@@ -190,7 +172,7 @@ def _rows_of_scores(card: ModelCard) -> list[Row]:
         rows.append(("validation", f"accuracy {scores['val_accuracy']:.3f}, loss {scores['val_loss']:.3f}"))
     if "accuracy" in scores:
         rows.append(("training", f"accuracy {scores['accuracy']:.3f}, loss {scores['loss']:.3f}"))
-    if calibration := card.record.get("calibration"):
+    if calibration := card.record.calibration:
         error = calibration["expected_calibration_error"]
         rows.append(
             (
@@ -204,18 +186,17 @@ def _rows_of_scores(card: ModelCard) -> list[Row]:
 
 def _rows_of_training(card: ModelCard) -> list[Row]:
     record, rows = card.record, []
-    if "training" in record:
-        trained = record["training"]
-        rows.append(("architecture", f"backbone {trained['backbone']}, head {trained['head']}"))
+    if record.training:
+        rows.append(("architecture", f"backbone {record.training.backbone}, head {record.training.head}"))
         changed = ", ".join(f"{name} {value}" for name, value in card.changed.items())
         rows.append(("not the default", changed or "nothing"))
-    rows.append(("date", record.get("date", _NOT_RECORDED)))
-    if "seconds" in record:
-        rows.append(("time", f"{record['seconds']:.0f} s, without that of the features"))
-    if versions := record.get("versions"):
+    rows.append(("date", record.date or _NOT_RECORDED))
+    if record.seconds is not None:
+        rows.append(("time", f"{record.seconds:.0f} s, without that of the features"))
+    if versions := record.versions:
         rows.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
     if card.command:
-        rows.append(("command" if "command" in record else "as a command", card.command))
+        rows.append(("command" if record.command else "as a command", card.command))
     return rows
 
 
@@ -231,15 +212,15 @@ def _rows_of_update(update: Mapping[str, Any]) -> list[Row]:
 
 
 def _by_split(numbers: Mapping[str, int]) -> str:
-    return ", ".join(f"{numbers[split]} {split}" for split in _SPLITS)
+    return ", ".join(f"{numbers[split]} {split}" for split in _SPLITS if split in numbers)
 
 
 # === Limits ===
 
 
-def _limits_of_data(record: Mapping[str, Any]) -> list[str]:
+def _limits_of_data(record: TrainingRecord) -> list[str]:
     limits = []
-    videos, groups, num_split = (record.get(name) for name in ("num_videos", "num_groups", "num_torn_groups"))
+    videos, groups, num_split = record.num_videos, record.num_groups, record.num_split_groups
     if not groups or not videos:
         limits.append("Whether clips of one person or recording are on both sides of its splits is not recorded.")
     elif num_split:
@@ -258,7 +239,7 @@ def _limits_of_data(record: Mapping[str, Any]) -> list[str]:
     if not videos or not videos["val"]:
         limits.append("It has no score on videos it was not trained on: see `activity evaluate`.")
         return limits
-    too = ", which calibrated it too" if record.get("calibration") else ""
+    too = ", which calibrated it too" if record.calibration else ""
     limits.append(
         f"The validation score is that of {videos['val']} videos{too}; that of the test videos is not in the file: see "
         "`activity evaluate`."
@@ -267,7 +248,7 @@ def _limits_of_data(record: Mapping[str, Any]) -> list[str]:
 
 
 def _limits_of_answers(card: ModelCard) -> list[str]:
-    if card.threshold:
+    if card.info.threshold:
         other = "Something quite different may still be predicted as one of its labels with confidence."
     else:
         other = "It answers with one of its labels whatever a video shows."

@@ -134,7 +134,7 @@ def figures_of_model(classifier: ActivityClassifier, evaluation: Evaluation, dat
         dataset: that the samples of the evaluation are of.
     """
     figures = {}
-    if history := classifier.record.get("history"):
+    if history := classifier.info.record.history:
         figures["Learning curves"] = draw.curves_figure(history)
     scores, explainer, ranking = evaluation.scores, Explainer(classifier), evaluation.ranking()
     correct = [i for i in ranking[::-1] if scores.correct[i]][:2]
@@ -181,7 +181,7 @@ def _page(evaluation: Evaluation, dataset: Dataset, about: Mapping[str, Any], se
     return environment.get_template("report.html").render(
         title=f"{evaluation.title}: {os.path.basename(os.path.abspath(dataset.dataset_dir))}",
         headline=evaluation.headline(),
-        sentences=evaluation.sentences(dataset, about.get("taught") or ()),
+        sentences=evaluation.sentences(dataset, about.get("trained") or ()),
         sections=sections,
     )
 

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from activity.config import RUNTIMES, spec_from_dict
+from activity.config import RUNTIMES
 from activity.errors import ActivityError, ModelFileError
+from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 
 if TYPE_CHECKING:
@@ -207,10 +208,7 @@ class ExportedModel(InferenceModel):
 
     def __init__(self, folder: Path, runtime: str) -> None:
         about = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-        self.spec = spec_from_dict(about["spec"])
-        self.labels = tuple(about["labels"])
-        self.clip_seconds, self.window_seconds = about["clip_seconds"], about["window_seconds"]
-        self.threshold = about["threshold"]
+        self.info = ModelInfo.from_dict(about)
         self._backbone = _open_graph(folder / "backbone", runtime)
         self._head = _open_graph(folder / "head", _kind(runtime))
 

@@ -192,9 +192,8 @@ def _open_new(classifier: ActivityClassifier, format: str, path: Path) -> Graph:
     from activity.models.classifier import ActivityClassifier
     from activity.runtimes.formats import export_graph, with_plain_loops
 
-    options = {name: getattr(classifier, name) for name in ("spec", "labels", "clip_seconds", "window_seconds")}
     head = with_plain_loops(classifier.head, classifier.spec.num_frames)
-    whole = ActivityClassifier(classifier.backbone, head, **options)
+    whole = ActivityClassifier(classifier.backbone, head, classifier.info)
     try:
         export_graph(keras.Model(whole.input, {"probabilities": whole.output}), path)
         return _OPEN[format](path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import tempfile
@@ -15,9 +16,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from activity.config import as_dict
 from activity.errors import ActivityError
 from activity.models.classifier import ActivityClassifier, versions
+from activity.models.info import TrainingRecord
 
 
 def export_graph(model: keras.Model, path: Path) -> None:
@@ -41,14 +42,8 @@ def about_model(classifier: ActivityClassifier, runtime: str) -> dict[str, Any]:
         classifier: what was exported.
         runtime: what it was exported for, with its version.
     """
-    return {
-        "spec": as_dict(classifier.spec),
-        "labels": classifier.labels,
-        "clip_seconds": classifier.clip_seconds,
-        "window_seconds": classifier.window_seconds,
-        "threshold": classifier.threshold,
-        "versions": {**versions(), "runtime": runtime},
-    }
+    info = dataclasses.replace(classifier.info, record=TrainingRecord())  # others need not know the training videos
+    return {**info.as_dict(), "versions": {**versions(), "runtime": runtime}}
 
 
 def _write(model: keras.Model, path: Path, batch: int | None = None) -> None:

@@ -30,6 +30,7 @@ from activity.models.backbones import build_backbone, choose_weights, split_back
 from activity.models.classifier import ActivityClassifier
 from activity.models.devices import gpu_names
 from activity.models.heads import HeadOptions, build_head, member_predictions_of_standardized, standardize, standardized
+from activity.models.info import ModelInfo
 from activity.runtimes.features import cache_activations, extract_features
 from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
 from activity.training.fitting import TIMES, LayerwiseAdamW, Optimizer, Stage, StagePlan, fit
@@ -66,6 +67,14 @@ class TrainingRun:
         """The rows of all stages, each with the name of its `stage`; without times, so the same again for a seed."""
         rows = [{"stage": stage.name, **row} for stage in self.stages for row in stage.rows]
         return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How well it learned, as a `TrainingRecord` holds it."""
+        return {
+            "calibration": self.calibration.as_dict() if self.calibration else None,
+            "history": tuple(self.history),
+        }
 
     def as_text(self) -> str:
         """A line a stage, for a terminal."""
@@ -115,11 +124,8 @@ def train(
         classifier = _in_float32(classifier, dataset, config)
     calibration = _calibrate(classifier, dataset, config)
     run = TrainingRun(classifier, stages, calibration)
-    classifier.record = {
-        **record_of(dataset, config, stages),
-        "calibration": calibration.as_dict() if calibration else None,
-        "history": run.history,
-    }
+    record = record_of(dataset, config, stages)
+    classifier.info = dataclasses.replace(classifier.info, record=record).with_record(**run.facts)
     return run
 
 
@@ -166,9 +172,10 @@ def build_classifier(
         num_streams=len(spec.streams),
         num_labels=len(labels),
     )
-    return ActivityClassifier(
-        backbone, head, spec=spec, labels=labels, clip_seconds=clip_seconds, window_seconds=window_seconds
+    info = ModelInfo(
+        spec=spec, labels=tuple(labels), clip_seconds=float(clip_seconds), window_seconds=float(window_seconds)
     )
+    return ActivityClassifier(backbone, head, info)
 
 
 def unfreeze(backbone: keras.Model, num_layers: int) -> None:

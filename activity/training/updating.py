@@ -23,6 +23,7 @@ from activity.datasets.samples import Sample, content_of, labels_of, name_some
 from activity.errors import ActivityError, DatasetError, ModelFileError
 from activity.evaluation.evaluator import check_spec
 from activity.models.classifier import ActivityClassifier
+from activity.models.info import TrainingRecord
 from activity.progress import format_table
 from activity.runtimes.features import extract_features
 from activity.training.record import when
@@ -208,7 +209,7 @@ def update(
     if scheme == "retrain":
         _check_old_labels(classifier, dataset)
         run = train(videos.dataset, config, work_dir=work_dir)
-        record = run.classifier.record
+        record = run.classifier.info.record
     else:
         _check_new_videos(dataset, new, added)
         old = _replayed(classifier, dataset, old, new, replay, config.seed) if scheme == "replay" else []
@@ -220,7 +221,8 @@ def update(
     told = {**update.as_dict(), **{name: getattr(config, name) for name in ("epochs", "learning_rate", "seed")}}
     del told["labels"]  # the model has them
     told.update(when(run.stages), dataset=str(dataset.dataset_dir))
-    run.classifier.record = {**record, "updates": [*classifier.record.get("updates", ()), told]}
+    record = dataclasses.replace(record, updates=(*classifier.info.record.updates, told))
+    run.classifier.info = dataclasses.replace(run.classifier.info, record=record)
     return update
 
 
@@ -250,18 +252,21 @@ def expand_labels(classifier: ActivityClassifier, dataset: Dataset, added: Seque
         values = np.array(target)
         values[tuple(slice(length) for length in source.shape)] = np.asarray(source)
         target.assign(values)
-    wide.clip_seconds = max(classifier.clip_seconds, wide.clip_seconds)
-    wide.window_seconds = min(classifier.window_seconds, wide.window_seconds)
-    wide.threshold = classifier.threshold
+    wide.info = dataclasses.replace(
+        wide.info,
+        clip_seconds=max(classifier.clip_seconds, wide.clip_seconds),
+        window_seconds=min(classifier.window_seconds, wide.window_seconds),
+        threshold=classifier.threshold,
+    )
     return wide
 
 
 def _recipe(classifier: ActivityClassifier) -> TrainConfig:
-    """How the model was trained; what this version of the program does not know of it is left out."""
-    record, names = classifier.record, TrainConfig.__dataclass_fields__
-    if not {"training", "taught", "held_out"} <= set(record):
+    """The settings that the model was trained with."""
+    record = classifier.info.record
+    if not record.training or not record.trained:
         raise ModelFileError("this model does not tell how and on which videos it was trained; train it again")
-    return TrainConfig(**{name: value for name, value in record["training"].items() if name in names})
+    return record.training
 
 
 # === Which videos ===
@@ -275,7 +280,7 @@ class _Videos:
 
     def __init__(self, classifier: ActivityClassifier, dataset: Dataset, runtime: str) -> None:
         self.classifier, self.dataset, self._runtime = classifier, dataset, runtime
-        self._trained, self._held_out = (set(classifier.record[name]) for name in ("taught", "held_out"))
+        self._trained, self._held_out = map(set, (classifier.info.record.trained, classifier.info.record.held_out))
 
     def of(self, split: str) -> list[Sample]:
         return [sample for sample in self.dataset.samples if sample.split == split]
@@ -289,17 +294,16 @@ class _Videos:
     def new(self, split: str) -> list[Sample]:
         return [sample for sample in self.of(split) if content_of(sample) not in self._trained | self._held_out]
 
-    def record_after(self, trained: Sequence[Sample], run: TrainingRun) -> dict[str, Any]:
+    def record_after(self, trained: Sequence[Sample], run: TrainingRun) -> TrainingRecord:
         """The record of a model that was trained on some samples beside those it knew."""
         all_trained = self._trained | {content_of(sample) for sample in trained}
         held_out = self._held_out | {content_of(sample) for sample in self.of("test")}
-        return {
-            **self.classifier.record,
-            "taught": sorted(all_trained),
-            "held_out": sorted(held_out - all_trained),
-            "calibration": run.calibration.as_dict() if run.calibration else None,
-            "history": run.history,
-        }
+        return dataclasses.replace(
+            self.classifier.info.record,
+            trained=tuple(sorted(all_trained)),
+            held_out=tuple(sorted(held_out - all_trained)),
+            **run.facts,
+        )
 
     def compare(self, after: ActivityClassifier) -> tuple[Comparison, Comparison]:
         """Both models on old and on new videos that neither was trained on."""

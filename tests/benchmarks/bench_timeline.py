@@ -9,6 +9,7 @@ same for windows as long as the longest clip of training instead of a short one.
 """
 
 import argparse
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -74,9 +75,10 @@ def main():
                 path = Path(work_dir, "joined.avi")
                 truth = join(clips, dataset.videos_dir, path)
                 short = scores(Predictor(classifier), path, truth)
-                window_seconds, classifier.window_seconds = classifier.window_seconds, classifier.clip_seconds
+                info = classifier.info
+                classifier.info = dataclasses.replace(info, window_seconds=info.clip_seconds)
                 rows.append((*short, *scores(Predictor(classifier), path, truth)))
-                classifier.window_seconds = window_seconds
+                classifier.info = info
                 cells = " | ".join(f"{score:.3f}" for score in rows[-1])
                 print(f"| {group} | {len(clips)} | {truth[-1].end_seconds:.1f} | {cells} |", flush=True)
     print("| mean | | | " + " | ".join(f"**{mean:.3f}**" for mean in np.mean(rows, axis=0)) + " |")

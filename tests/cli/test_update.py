@@ -6,7 +6,7 @@ def test_an_updated_model_remembers_both_commands(run, folder, ramp_videos, monk
     from activity.models.classifier import load_classifier
 
     model = load_classifier(folder / "model.keras")
-    model.record["taught"] = model.record["taught"][4:]  # as if these had come since
+    model.info = model.info.with_record(trained=model.info.record.trained[4:])  # as if these had come since
     monkeypatch.setattr("activity.models.classifier.load_classifier", lambda _: model)
     new = tmp_path / "new.keras"
     status, _, err = run("update", folder / "model.keras", folder / "dataset", "--out", new, "--epochs", 1)

@@ -4,8 +4,10 @@ import logging
 import numpy as np
 import pytest
 
+from activity.config import ClipSpec
 from activity.evaluation.calibration import calibrate, threshold_for
 from activity.models.classifier import load_classifier
+from activity.models.info import ModelInfo
 from activity.training.trainer import train
 
 
@@ -15,7 +17,8 @@ class StubClassifier:
     labels = ("a", "b")
 
     def __init__(self, probabilities):
-        self._logs, self.temperature, self.threshold = np.log(probabilities), 1.0, 0.0
+        self._logs, self.temperature = np.log(probabilities), 1.0
+        self.info = ModelInfo(spec=ClipSpec(), labels=self.labels, clip_seconds=1.0, window_seconds=1.0)
 
     def predict_windows_of(self, stacks):
         return self.predict_stacks(stacks), np.arange(len(stacks))
@@ -82,14 +85,14 @@ def test_where_no_threshold_will_do_nothing_is_answered_and_it_says_so(caplog):
 
 def test_both_travel_in_the_model_file(ramp_run, tmp_path):
     classifier = ramp_run.classifier
-    temperature, threshold = classifier.temperature, classifier.threshold
+    temperature, info = classifier.temperature, classifier.info
     try:
-        classifier.temperature, classifier.threshold = 2.5, 0.75
+        classifier.temperature, classifier.info = 2.5, dataclasses.replace(info, threshold=0.75)
         classifier.save(tmp_path / "m.keras")
         loaded = load_classifier(tmp_path / "m.keras")
         assert (loaded.temperature, loaded.threshold) == (2.5, 0.75)
     finally:
-        classifier.temperature, classifier.threshold = temperature, threshold
+        classifier.temperature, classifier.info = temperature, info
 
 
 def test_train_calibrates_by_the_validation_split_and_notes_it(ramp_dataset, frozen_config, tmp_path, caplog):
@@ -98,7 +101,7 @@ def test_train_calibrates_by_the_validation_split_and_notes_it(ramp_dataset, fro
     with caplog.at_level(logging.INFO):
         run = train(dataclasses.replace(ramp_dataset, samples=samples), config, work_dir=tmp_path)
     num_val = sum(sample.split == "val" for sample in samples)
-    assert num_val >= 10 and run.classifier.record["calibration"]["num_videos"] == num_val
+    assert num_val >= 10 and run.classifier.info.record.calibration["num_videos"] == num_val
     assert run.classifier.temperature != 1
     assert run.classifier.threshold == run.calibration.threshold > 0
     assert f"by {num_val} validation videos" in run.as_text()

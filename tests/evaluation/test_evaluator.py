@@ -182,12 +182,13 @@ def test_an_evaluation_says_its_headline_and_what_it_is_worth(ramp_run, ramp_dat
         "1.000",
         f"{len(evaluation.samples)} of {len(evaluation.samples)} videos",
     )
-    about, *audit = evaluation.sentences(ramp_dataset, ramp_run.classifier.record["taught"])
+    about, *audit = evaluation.sentences(ramp_dataset, ramp_run.classifier.info.record.trained)
     assert about.startswith(f"{len(evaluation.samples)} videos of ") and "of the split test; 6 evenly spaced" in about
     assert not any("used to train this model" in line for line in audit)
     validated = Evaluation(ramp_dataset.split("val"), evaluation.scores)
     assert (
-        "were used to train this model" in validated.sentences(ramp_dataset, ramp_run.classifier.record["taught"])[-1]
+        "were used to train this model"
+        in validated.sentences(ramp_dataset, ramp_run.classifier.info.record.trained)[-1]
     )
     assert set(evaluation.figures(ramp_dataset)) == {"classes", "confusion", "confidence", "mistakes"}
     row = evaluation.rows()[0]

@@ -11,6 +11,7 @@ from activity.errors import ActivityError
 from activity.models.backbones import build_backbone
 from activity.models.classifier import ActivityClassifier, load_classifier
 from activity.models.heads import HEADS, HeadOptions, build_head
+from activity.models.info import ModelInfo
 from activity.models.layers import Preprocess
 from activity.predictor.explainer import Explainer
 from activity.predictor.predictor import Predictor
@@ -52,7 +53,8 @@ def classifier_of(backbone, head="segments", num_streams=1, **options):
     head = build_head(
         head, HeadOptions(units=8, **options), num_features=num_features, num_labels=3, num_streams=num_streams
     )
-    return ActivityClassifier(backbone, head, spec=SPEC, labels=LABELS, clip_seconds=1.6, window_seconds=1.6)
+    info = ModelInfo(spec=SPEC, labels=LABELS, clip_seconds=1.6, window_seconds=1.6)
+    return ActivityClassifier(backbone, head, info)
 
 
 def flash_classifier(backbone):

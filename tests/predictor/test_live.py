@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from activity.config import ClipSpec
+from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 from activity.predictor.live import Decision, _windows, watch
 from activity.video.capture import Frame
@@ -25,12 +26,9 @@ from activity.video.writer import write_video
 class Brightness(InferenceModel):
     """Says whether the images of a window are rather bright or dark."""
 
-    labels = ("bright", "dark")
-    clip_seconds = window_seconds = 1.0
-    threshold = 0.0
-
     def __init__(self, num_frames=8, streams=("rgb",)):
-        self.spec = ClipSpec(num_frames=num_frames, height=32, width=32, streams=streams)
+        spec = ClipSpec(num_frames=num_frames, height=32, width=32, streams=streams)
+        self.info = ModelInfo(spec=spec, labels=("bright", "dark"), clip_seconds=1.0, window_seconds=1.0)
 
     def extract_features(self, images):
         return images.mean(axis=(1, 2), dtype=np.float32)[:, :1]  # (N, 1)

@@ -240,7 +240,7 @@ class TestLongVideos:
 
     def test_a_model_of_single_frames_reads_longer_videos_too(self, ramp_model, tmp_path):
         predictor = Predictor.load(ramp_model)
-        predictor.model.clip_seconds = 0.001
+        predictor.model.info = dataclasses.replace(predictor.model.info, clip_seconds=0.001)
         prediction = predictor.predict(ramp_video(tmp_path / "a.avi", np.linspace(40, 200, 3)))
         assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
 

@@ -5,12 +5,14 @@ import shlex
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from activity.cli.main import parser
 from activity.errors import ModelFileError
 from activity.models.classifier import load_classifier, save_classifier
+from activity.models.info import TrainingRecord
 from activity.reports.card import model_card
 from activity.training.trainer import train
 
@@ -26,8 +28,10 @@ def card_of(ramp_model, tmp_path):
 
     def card(**changes):
         model = load_classifier(ramp_model)
-        model.threshold = changes.pop("threshold", 0.0)
-        model.record = {k: v for k, v in {**model.record, **changes}.items() if v is not None}
+        info = dataclasses.replace(model.info, threshold=changes.pop("threshold", 0.0))
+        facts = {"num_parameters": None, **info.record.as_dict(), "training": info.record.training, **changes}
+        record = TrainingRecord(**{name: fact for name, fact in facts.items() if fact is not None})
+        model.info = dataclasses.replace(info, record=record)
         return model_card(save_classifier(model, tmp_path / "changed.keras"))
 
     return card
@@ -37,7 +41,7 @@ def test_it_tells_what_the_file_knows(ramp_model, ramp_run, ramp_dataset):
     card = model_card(ramp_model)
     about = card.as_dict()
     assert set(json.loads(json.dumps(about))) == set(about)
-    assert about["labels"] == ["brightens", "darkens"] and card.spec == ramp_dataset.spec
+    assert about["labels"] == ["brightens", "darkens"] and card.info.spec == ramp_dataset.spec
     assert about["num_bytes"] == ramp_model.stat().st_size
     assert about["num_parameters"] == ramp_run.classifier.count_params()
     for label, numbers in about["counts"].items():
@@ -51,7 +55,7 @@ def test_it_tells_what_the_file_knows(ramp_model, ramp_run, ramp_dataset):
     }  # fmt: skip
     assert about["seconds"] == pytest.approx(sum(stage.seconds for stage in ramp_run.stages), abs=0.1)
     assert about["date"][:2] == "20" and about["date"].endswith("+00:00")
-    assert not {"taught", "held_out", "history"} & set(about)
+    assert not {"trained", "held_out", "history"} & set(about)
 
 
 def test_of_a_model_trained_from_python_it_gives_a_command_that_would(ramp_model, ramp_dataset, frozen_config):
@@ -101,7 +105,10 @@ def test_updates_are_told(card_of):
 @pytest.mark.parametrize(
     ("changes", "limit"),
     [
-        ({"num_groups": {"train": 5, "val": 2, "test": 1}, "num_torn_groups": 2}, "2 groups .* in more than one split"),
+        (
+            {"num_groups": {"train": 5, "val": 2, "test": 1}, "num_split_groups": 2},
+            "2 groups .* in more than one split",
+        ),
         (
             {"num_groups": {"train": 9, "val": 4, "test": 3}, "num_videos": {"train": 9, "val": 4, "test": 3}},
             "No groups",
@@ -120,14 +127,14 @@ def test_it_names_the_limits(card_of, changes, limit):
 
 def test_a_model_without_a_record_has_a_card(ramp_model, tmp_path):
     model = load_classifier(ramp_model)
-    model.record = {}
+    model.info = dataclasses.replace(model.info, record=TrainingRecord())
     card = model_card(save_classifier(model, tmp_path / "m.keras"))
     assert (card.scores, card.changed, card.command) == ({}, {}, "")
     assert "  date  not recorded" in squeezed(card.as_text()) and "## Training" in card.as_markdown()
 
 
 def test_what_was_trained_before_groups_and_dates_were_recorded(card_of):
-    old = dict.fromkeys(("counts", "num_groups", "num_torn_groups", "date", "seconds", "dataset"))
+    old = dict.fromkeys(("counts", "num_groups", "num_split_groups", "date", "seconds", "dataset"))
     text = card_of(**old).as_text()
     assert "  date  not recorded" in squeezed(text) and "activity train DATASET --out" in text
 
@@ -166,3 +173,11 @@ def test_neither_keras_nor_numpy_is_imported(ramp_model):
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stdout, run.stderr) == (0, "\n", "")
+
+
+def test_a_model_file_of_the_version_before_has_a_card():
+    card = model_card(Path(__file__).parents[1] / "models" / "data" / "model_v3.keras")
+    about = json.loads(json.dumps(card.as_dict()))
+    assert about["num_videos"] == {"train": 6, "val": 2, "test": 2} and about["num_torn_groups"] == 0
+    assert about["command"].startswith("activity train dataset --out model_v3.keras") and about["command_recorded"]
+    assert "Its splits share no group" in card.as_text() and "jump, sit_down" in card.as_markdown()

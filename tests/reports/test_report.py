@@ -137,10 +137,10 @@ def test_labels_and_paths_are_no_formulas_and_may_lack_in_the_font(evaluation, p
 
 
 def test_the_page_says_how_the_model_was_made(evaluation, page_of):
-    about = {"model": "m.keras", "training": {"units": 8, "weights": None}, "taught": ["x"] * 400, "few": [1, 2]}
+    about = {"model": "m.keras", "training": {"units": 8, "weights": None}, "trained": ["x"] * 400, "few": [1, 2]}
     rows = [row for _, row in page_of(evaluation, about=about).rows]
     assert rows[-5:] == [
-        ["model", "m.keras"], ["training.units", "8"], ["training.weights", "None"], ["taught", "400 entries"],
+        ["model", "m.keras"], ["training.units", "8"], ["training.weights", "None"], ["trained", "400 entries"],
         ["few", "1, 2"],
     ]  # fmt: skip
 
@@ -161,7 +161,7 @@ def test_another_segment_of_a_training_video_is_named(evaluation, page_of):
     trained = [f"{content_of(evaluation.samples[0])}_7_9", "9f"]
     assert (
         "WARNING: 1 of these 4 videos were used to train this model"
-        in page_of(evaluation, about={"taught": trained}).text
+        in page_of(evaluation, about={"trained": trained}).text
     )
 
 
@@ -169,7 +169,7 @@ def test_what_makes_the_score_too_optimistic_is_said_on_the_page(evaluation, pag
     trained = [content_of(evaluation.samples[0])]
     assert (
         "WARNING: 1 of these 4 videos were used to train this model"
-        in page_of(evaluation, about={"taught": trained}).text
+        in page_of(evaluation, about={"trained": trained}).text
     )
     moved = [dataclasses.replace(s, split="train") if s is evaluation.samples[0] else s for s in ramp_dataset.samples]
     others = [dataclasses.replace(s, split="test") if s.split == "train" else s for s in moved]
@@ -212,7 +212,8 @@ class TestFiguresOfTheModel:
 
     def test_frames_at_a_rate_keep_their_times(self, ramp_run, evaluation, ramp_dataset, monkeypatch):
         classifier = ramp_run.classifier
-        monkeypatch.setattr(classifier, "spec", dataclasses.replace(classifier.spec, frames_per_second=4.0))
+        spec = dataclasses.replace(classifier.spec, frames_per_second=4.0)
+        monkeypatch.setattr(classifier, "info", dataclasses.replace(classifier.info, spec=spec))
         figures = figures_of_model(classifier, evaluation, ramp_dataset)
         num_frames = min(evaluation.samples[2].num_frames, 6)
         texts = " ".join(text.get_text() for text in list(figures.values())[1].texts)

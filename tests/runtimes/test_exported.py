@@ -82,7 +82,7 @@ class TestExportedFolder:
         load_inference_model(openvino_model, runtime="openvino")
         source = about(openvino_model)["source"]
         other = load_classifier(openvino_model)
-        other.threshold = 0.75
+        other.info = dataclasses.replace(other.info, threshold=0.75)
         save_classifier(other, openvino_model)
         assert load_inference_model(openvino_model, runtime="openvino").threshold == 0.75
         assert about(openvino_model)["source"] != source

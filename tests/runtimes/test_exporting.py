@@ -15,6 +15,7 @@ from activity.errors import ActivityError, ModelFileError, VideoError
 from activity.models.backbones import build_backbone
 from activity.models.classifier import ActivityClassifier, load_classifier, save_classifier
 from activity.models.heads import HEADS, HeadOptions, build_head
+from activity.models.info import ModelInfo
 from activity.predictor.predictor import Predictor
 from activity.runtimes import exporting
 from activity.runtimes.exporting import export_classifier
@@ -40,10 +41,8 @@ def write_model(path, *, head="segments", streams=("rgb", "motion"), size=32, ba
     options = HeadOptions(units=6, dropout=0.1, members=members)
     shape = {"num_features": encoder.output_shape[-1], "num_streams": len(streams), "num_labels": len(LABELS)}
     predict_features = build_head(head, options, **shape)
-    classifier = ActivityClassifier(
-        encoder, predict_features, spec=spec, labels=LABELS, clip_seconds=2.0, window_seconds=1.5, threshold=0.25
-    )
-    return save_classifier(classifier, path)
+    info = ModelInfo(spec=spec, labels=LABELS, clip_seconds=2.0, window_seconds=1.5, threshold=0.25)
+    return save_classifier(ActivityClassifier(encoder, predict_features, info), path)
 
 
 @pytest.fixture(scope="module")

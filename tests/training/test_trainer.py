@@ -291,7 +291,7 @@ class TestSegments:
         config = TrainConfig(backbone="small_cnn", weights="none", head="lstm", learning_rate=5e-3, **few)
         run = train(dataset, config, work_dir=tmp_path / "run")
         assert run.classifier.clip_seconds == 2.0  # the longest segment, not the film
-        known = {name: run.classifier.record[name] for name in ("taught", "held_out")}
-        assert sorted(known["taught"] + known["held_out"]) == sorted(map(content_of, dataset.samples))  # one by one
+        record = run.classifier.info.record
+        assert sorted(record.trained + record.held_out) == sorted(map(content_of, dataset.samples))  # one by one
         trained = evaluate(run.classifier, dataset, split="train", runtime="keras")
         assert trained.scores.accuracy > 0.8

@@ -10,11 +10,12 @@ import pytest
 from conftest import SPEC
 
 from activity.cli.main import main
-from activity.config import TrainConfig, as_dict
+from activity.config import TrainConfig
 from activity.datasets.preprocessing import preprocess
 from activity.datasets.samples import content_of
 from activity.errors import ActivityError, DatasetError, ModelFileError
 from activity.models.classifier import load_classifier, save_classifier
+from activity.models.info import TrainingRecord
 from activity.predictor.predictor import Predictor
 from activity.training.trainer import build_classifier, train
 from activity.training.updating import Comparison, expand_labels, update
@@ -65,12 +66,12 @@ def untrained(run, dataset, **changes):
     config = dataclasses.replace(recipe_of(run), **changes)
     keras.utils.set_random_seed(0)
     classifier = build_classifier(dataset, config, run.classifier.backbone)
-    classifier.record = {**run.classifier.record, "training": as_dict(config)}
+    classifier.info = run.classifier.info.with_record(training=config)
     return classifier
 
 
 def recipe_of(run):
-    return TrainConfig(**run.classifier.record["training"])
+    return run.classifier.info.record.training
 
 
 class TestExpandLabels:
@@ -103,7 +104,8 @@ class TestExpandLabels:
 
     def test_a_head_that_is_not_that_of_the_record_is_refused(self, ramp_model, ramp_dataset):
         model = load_classifier(ramp_model)
-        model.record["training"]["head"] = "gru"
+        recipe = dataclasses.replace(model.info.record.training, head="gru")
+        model.info = model.info.with_record(training=recipe)
         with pytest.raises(ModelFileError, match="not that of the recipe in its record; train it again"):
             expand_labels(model, ramp_dataset, ["glows"])
 
@@ -130,7 +132,7 @@ class TestReplay:
         saved = load_classifier(ramp_model)
         for a, b in zip(saved.get_weights(), ramp_run.classifier.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
-        assert "updates" not in ramp_run.classifier.record
+        assert not ramp_run.classifier.info.record.updates
 
     def test_statistics_and_backbone_stay(self, replayed, ramp_run):
         old, new = ramp_run.classifier, replayed.classifier
@@ -205,9 +207,10 @@ class TestRetrain:
         for a, b in zip(result.classifier.get_weights(), same.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
         assert result.num_new + result.num_old == len(grown.split("train"))
-        told, times = result.classifier.record, {"date", "seconds"}
-        assert set(told) == {*same.record, "updates"} and times < set(told)
-        assert all(told[name] == same.record[name] for name in set(same.record) - times)
+        told, expected = (model.info.record.as_dict() for model in (result.classifier, same))
+        times = {"date", "seconds"}
+        assert set(told) == {*expected, "updates"} and times < set(told)
+        assert all(told[name] == expected[name] for name in set(expected) - times)
 
     def test_it_needs_all_old_labels(self, ramp_run, grown, tmp_path):
         fewer = part_of(grown, lambda sample: sample.label != "darkens")
@@ -217,18 +220,18 @@ class TestRetrain:
 
 class TestRecord:
     def test_it_tells_what_happened(self, replayed, ramp_run, grown):
-        old, new = ramp_run.classifier.record, replayed.classifier.record
-        assert new["training"] == old["training"]
+        old, new = ramp_run.classifier.info.record, replayed.classifier.info.record
+        assert new.training == old.training
         glows = [sample for sample in grown.samples if sample.label == "glows"]
         learned = {content_of(sample) for sample in glows if sample.split != "test"}
-        assert set(new["taught"]) == set(old["taught"]) | learned
-        assert set(new["held_out"]) == {content_of(sample) for sample in grown.split("test")}
-        assert new["history"] == replayed.run.history
-        [note] = new["updates"]
+        assert set(new.trained) == set(old.trained) | learned
+        assert set(new.held_out) == {content_of(sample) for sample in grown.split("test")}
+        assert list(new.history) == replayed.run.history
+        [note] = new.updates
         assert (note["scheme"], note["added"], note["num_new"]) == ("replay", ["glows"], replayed.num_new)
         assert note["new"] == {"split": "test", "num_videos": len(replayed.new.labels), "before": 0, "after": 1}
-        assert note["learning_rate"] < old["training"]["learning_rate"]
-        json.dumps(new)
+        assert note["learning_rate"] < old.training.learning_rate
+        json.dumps(new.as_dict())
 
     def test_a_model_file_can_be_updated_again(self, replayed, grown, tmp_path):
         path = save_classifier(replayed.classifier, tmp_path / "new.keras")
@@ -238,7 +241,7 @@ class TestRecord:
         with pytest.raises(DatasetError, match="has no new training videos; the model knows all of its train split"):
             update(model, grown, work_dir=tmp_path)
         again = update(model, grown, work_dir=tmp_path, scheme="retrain", epochs=1)
-        assert again.num_new == 0 and [note["scheme"] for note in again.classifier.record["updates"]] == [
+        assert again.num_new == 0 and [note["scheme"] for note in again.classifier.info.record.updates] == [
             "replay",
             "retrain",
         ]
@@ -301,7 +304,7 @@ class TestErrors:
 
     def test_a_model_without_a_record(self, ramp_model, grown, tmp_path):
         model = load_classifier(ramp_model)
-        model.record = {}
+        model.info = dataclasses.replace(model.info, record=TrainingRecord())
         with pytest.raises(ModelFileError, match="does not tell how and on which videos it was trained"):
             update(model, grown, work_dir=tmp_path)
 
