@@ -24,10 +24,6 @@ STREAMS = ("rgb", "motion", "motion_crop")  # what they are: activity.video.stre
 
 _OLD_STREAMS = {"closeup": "motion_crop"}  # old name -> name
 
-RUNTIMES = ("auto", "keras", "openvino", "openvino-bf16", "onnx")  # what they are: activity.runtimes.exported
-
-EXPORT_FORMATS = ("savedmodel", "onnx", "openvino", "litert")  # what they are: activity.runtimes.exporting
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
@@ -135,7 +131,6 @@ class TrainConfig:
         _check("fine_tune", self.fine_tune, self.fine_tune >= 0, "0 or more layers")
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate < 10, "above 0")
         _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "0 to below 1")
-        _check("runtime", self.runtime, self.runtime in RUNTIMES, f"one of {', '.join(RUNTIMES)}")
         _check("class_weight", self.class_weight, self.class_weight in CLASS_WEIGHTS, "none or balanced")
 
 

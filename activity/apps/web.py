@@ -52,7 +52,7 @@ class PageSession:
 
     Args:
         model_path: a `.keras` file.
-        runtime: see `activity.runtimes.exported`.
+        runtime: see `activity.runtimes.choice`.
         max_seconds: longest video that is taken.
     """
 
@@ -294,7 +294,7 @@ def serve(
         model_path: a `.keras` file.
         host: address to listen at; the default is reached from this computer only, `0.0.0.0` from any.
         port: to listen at.
-        runtime: see `activity.runtimes.exported`.
+        runtime: see `activity.runtimes.choice`.
         max_seconds: longest video that is taken.
         max_megabytes: largest file that is taken.
         examples: videos to try.

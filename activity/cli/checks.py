@@ -66,7 +66,7 @@ def open_dataset(arguments: argparse.Namespace) -> Dataset:
 def check_runtime(runtime: str) -> None:
     """Raise `ActivityError` if a runtime was asked for by name and is not installed."""
     if runtime != "auto":  # to choose may ask Keras for a GPU
-        from activity.runtimes.exported import choose
+        from activity.runtimes.choice import choose
 
         choose(runtime)
 

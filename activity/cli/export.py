@@ -7,10 +7,10 @@ from pathlib import Path
 
 from activity.cli.options import add_choice, add_model
 from activity.cli.output import say_written
-from activity.config import EXPORT_FORMATS
 from activity.errors import VideoError
 from activity.files import check_folder
 from activity.models.info import read_info
+from activity.runtimes.formats import FORMATS, check_export
 
 HELP = "write a model as one graph for programs of your own"
 
@@ -23,13 +23,13 @@ EXAMPLES = [
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The model, the format, and what the graph is compared on."""
     add_model(parser)
-    add_choice(parser, "--format", EXPORT_FORMATS, required=True)
+    add_choice(parser, "--format", FORMATS, required=True)
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="PATH",
-        help=".onnx, .xml for openvino or .tflite for litert; a folder for savedmodel",
+        help=", ".join(f"{entry.suffix or 'a folder'} for {name}" for name, entry in FORMATS.items()),
     )
     parser.add_argument(
         "--check",
@@ -43,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Export, and print how near the graph is to Keras."""
     from activity.predictor.sources import expand_sources
-    from activity.runtimes.exporting import check_request, export_classifier
+    from activity.runtimes.exporting import export_classifier
 
-    check_request(arguments.format, arguments.out)
+    check_export(arguments.format, arguments.out)
     check_folder(arguments.out.parent)
     read_info(arguments.model)
     clips = expand_sources(arguments.check)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from activity.config import CLASS_WEIGHTS, RUNTIMES, STREAMS, TrainConfig, current_streams
+from activity.config import CLASS_WEIGHTS, STREAMS, TrainConfig, current_streams
 from activity.errors import did_you_mean
 from activity.models.backbones import BACKBONES
 from activity.models.heads import HEADS, MERGE_MODES
+from activity.runtimes.choice import RUNTIMES
 
 # === Types ===
 

@@ -124,7 +124,7 @@ def evaluate(
         dataset: made by `preprocess` with the model's spec.
         split: `train`, `val` or `test`.
         shuffle_seed: put the frames of each video in a random order: what is left of the score does not need time.
-        runtime: what computes the features; see `activity.runtimes.exported`.
+        runtime: what computes the features; see `activity.runtimes.choice`.
 
     Raises:
         DatasetError: the split is empty, or the data set was made with another spec or has labels the model lacks.

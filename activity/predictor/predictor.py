@@ -50,7 +50,7 @@ class Predictor:
 
     @classmethod
     def load(cls, model_path: Path | str, *, runtime: str = "auto", num_threads: int | None = None) -> Predictor:
-        """Read a model file for one of `activity.config.RUNTIMES`.
+        """Read a model file for one of `activity.runtimes.choice.RUNTIMES`.
 
         Raises:
             ModelFileError: it is missing, damaged or not ours.

@@ -21,7 +21,8 @@ from activity.datasets.samples import Sample
 from activity.files import atomic_file
 from activity.files import digest_of as digest
 from activity.progress import progress_bar
-from activity.runtimes.exported import digest_of, is_bf16, open_extractor
+from activity.runtimes.choice import is_bf16
+from activity.runtimes.exported import digest_of, open_extractor
 
 if TYPE_CHECKING:
     import keras
@@ -45,7 +46,7 @@ def extract_features(
         samples: of the data set.
         backbone: images `(H, W, 3)` to features `(D,)`. The cache is keyed by its name, input size and weights.
         keep: write what had to be computed into the cache.
-        runtime: what computes it; see `activity.runtimes.exported`.
+        runtime: what computes it; see `activity.runtimes.choice`.
     """
     compute = partial(_through_backbone, dataset, backbone, runtime, keep)
     dirs = _cache_dirs(dataset, backbone, runtime)
@@ -60,7 +61,7 @@ def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.
         dataset: whose stacks are read.
         samples: of the data set.
         model: images `(H, W, 3)` to anything: the lower part of a backbone.
-        runtime: what computes it; see `activity.runtimes.exported`.
+        runtime: what computes it; see `activity.runtimes.choice`.
     """
     compute = partial(_through_backbone, dataset, model, runtime, True)
     dirs = _cache_dirs(dataset, model, runtime)

@@ -1,52 +1,132 @@
-"""Keras models as graphs that other runtimes read. This needs Keras on TensorFlow; to run them does not."""
+"""The formats of exported models: how each is written from Keras and how it is run.
+
+    format      is written as               is read by
+    savedmodel  a folder                    TensorFlow
+    onnx        .onnx                       ONNX Runtime
+    openvino    .xml and .bin               OpenVINO
+    litert      .tflite, batch size 1       LiteRT (TensorFlow Lite), with its builtin operators only
+
+To write needs Keras on TensorFlow; to run, only the runtime. The table itself needs neither: the command line reads it.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
+import importlib
+import importlib.util
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import keras
-import numpy as np
-from keras import ops
+from activity.errors import ActivityError, SettingError
 
-from activity.errors import ActivityError
-from activity.models.classifier import ActivityClassifier, versions
-from activity.models.info import TrainingRecord
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+Graph: TypeAlias = "Callable[..., np.ndarray]"  # arrays, in the order of the names of the inputs -> one array
+
+_OPENVINO_BATCH, _ONNX_BATCH = 4, 16  # images, or clips
 
 
-def export_graph(model: keras.Model, path: Path) -> None:
-    """Write a model in float32: `.xml` and `.bin` for OpenVINO, `.onnx`, `.tflite`, or else the folder of a SavedModel.
+@dataclass(frozen=True)
+class Format:
+    """One format of the table.
 
-    Inputs and outputs keep their names. The batch size is free; in `.tflite` it is 1.
+    Args:
+        suffix: of the file; empty for a folder.
+        reader: the module that runs it.
+        write: a Keras model, in float32 and with the names of its inputs and outputs, to a path.
+        open: a path to a function of its inputs, for any batch size.
+        writers: further modules that writing needs.
+        batch: the size of a batch that the file takes; `None`: any.
+    """
+
+    suffix: str
+    reader: str
+    write: Callable[[keras.Model, Path], None]
+    open: Callable[..., Graph]
+    writers: tuple[str, ...] = ()
+    batch: int | None = None
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether its reader is installed."""
+        return importlib.util.find_spec(self.reader) is not None
+
+    @property
+    def version(self) -> str:
+        """Name and version of its reader."""
+        module = importlib.import_module(self.reader)  # packages such as tensorflow-cpu have other names
+        return f"{self.reader} {module.__version__.partition('-')[0]}"
+
+
+def check_writable(name: str) -> None:
+    """Raise `ActivityError` unless all is installed that an export to a format needs."""
+    for module in (*FORMATS[name].writers, FORMATS[name].reader):
+        if importlib.util.find_spec(module) is None:
+            hint = f"pip install '.[{name}]' in the project's folder brings it"
+            raise ActivityError(f"to export to {name}, {module} must be installed", hint=hint)
+
+
+def check_export(name: str, out: Path) -> None:
+    """Refuse what could not be written, without loading a model.
+
+    Args:
+        name: of a format.
+        out: the file or folder to write.
+
+    Raises:
+        ActivityError: no such format, what it needs is not installed, or `out` has a name it cannot have.
+    """
+    if name not in FORMATS:
+        raise SettingError("format", f"one of {', '.join(FORMATS)}", name)
+    check_writable(name)
+    suffix = FORMATS[name].suffix
+    if suffix and out.suffix != suffix:
+        raise ActivityError(f"the name of a file for {name} must end in {suffix}", path=out)
+    if suffix and out.is_dir():
+        raise ActivityError("a folder has this name; give the file another", path=out)
+    if not suffix and out.suffix in {entry.suffix for entry in FORMATS.values()} - {suffix}:
+        raise ActivityError(f"a SavedModel is a folder, whose name must not end in {out.suffix}", path=out)
+    if not suffix and out.exists() and not _is_replaceable(out):
+        raise ActivityError("holds something else than a SavedModel of ours; name a new folder", path=out)
+
+
+def _is_replaceable(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / "network.json").is_file() or not any(folder.iterdir()))
+
+
+def write_graph(model: keras.Model, name: str, path: Path) -> None:
+    """Write a model in a format, without what libraries log while they do.
+
+    Args:
+        model: of any inputs and one output.
+        name: a key of `FORMATS`.
+        path: of the file or folder.
 
     Raises:
         ActivityError: Keras does not compute with TensorFlow.
     """
+    import keras
+
     if keras.backend.backend() != "tensorflow":
         raise ActivityError(f"only models on TensorFlow can be exported, here Keras uses {keras.backend.backend()}")
     with _quiet("tensorflow", "tf2onnx"):  # what fails raises too
-        {".xml": _write_openvino, ".onnx": _write_onnx, ".tflite": _write_litert}.get(path.suffix, _write)(model, path)
+        FORMATS[name].write(model, path)
 
 
-def about_model(classifier: ActivityClassifier, runtime: str) -> dict[str, Any]:
-    """What stands beside an exported network, ready for JSON: all that prediction needs to know of the model.
-
-    Args:
-        classifier: what was exported.
-        runtime: what it was exported for, with its version.
-    """
-    info = dataclasses.replace(classifier.info, record=TrainingRecord())  # others need not know the training videos
-    return {**info.as_dict(), "versions": {**versions(), "runtime": runtime}}
+# === Writing ===
 
 
-def _write(model: keras.Model, path: Path, batch: int | None = None) -> None:
+def _write_savedmodel(model: keras.Model, path: Path, batch: int | None = None) -> None:
+    import keras
+
     def free(x: keras.KerasTensor) -> keras.InputSpec:
         return keras.InputSpec(x.dtype, (batch, *x.shape[1:]), name=x.name)
 
@@ -59,7 +139,7 @@ def _write_openvino(model: keras.Model, path: Path) -> None:
     # Not openvino.convert_model, as Keras does it: that takes ten times as long, leaves inner values of the graph
     # among its outputs, and reports its use over the network.
     with tempfile.TemporaryDirectory() as folder:
-        _write(model, Path(folder))
+        _write_savedmodel(model, Path(folder))
         openvino.save_model(openvino.Core().read_model(folder), path, compress_to_fp16=False)
 
 
@@ -68,13 +148,14 @@ def _write_litert(model: keras.Model, path: Path) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         with _without_xla():
-            _write(model, Path(folder), batch=1)
+            _write_savedmodel(model, Path(folder), batch=1)
         # As nothing else is allowed, it takes the operators that every LiteRT has, or fails.
         path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
 
 
 def _write_onnx(model: keras.Model, path: Path) -> None:
     """As Keras does it, but there tf2onnx makes inputs out of constants such as the means of a `Normalization`."""
+    import keras
     import tensorflow as tf
     import tf2onnx
     from keras.src.export.tf2onnx_lib import patch_tf2onnx
@@ -103,6 +184,7 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
 @functools.cache
 def _register_erfc() -> None:
     """Show tf2onnx the complement of the error function, which `gelu` uses."""
+    import numpy as np
     from tf2onnx.handler import tf_op
     from tf2onnx.utils import make_name
 
@@ -150,66 +232,88 @@ def _quiet(*names: str) -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def with_plain_loops(head: keras.Model, num_frames: int) -> keras.Model:
-    """The same head, sharing all weights, for clips of T frames, without TensorFlow's lists of tensors in its loops.
+# === Running ===
 
-    OpenVINO knows no such lists, and tf2onnx takes twice as long over them.
-    """
-    features, mask = head.input["features"], head.input["mask"]
-    inputs = {
-        "features": keras.Input((num_frames, *features.shape[2:]), name=features.name),
-        "mask": keras.Input((num_frames,), dtype="bool", name=mask.name),
+
+def _open_savedmodel(path: Path) -> Graph:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))  # its functions live only as long as it does
+
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        signature = loaded.signatures["serving_default"]
+        names = sorted(signature.structured_input_signature[1])
+        outputs = signature(**{name: tf.constant(x) for name, x in zip(names, arrays, strict=True)})
+        return next(iter(outputs.values())).numpy()
+
+    return run
+
+
+def _open_openvino(path: Path, *, bf16: bool = False) -> Graph:
+    import numpy as np
+    import openvino
+
+    # By itself OpenVINO would take bfloat16 wherever the CPU has it. A few images at a time, which stay in the caches
+    # of their core, on all cores at once take a fifth less time than all cores on all images.
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+        "PERFORMANCE_HINT": "THROUGHPUT",
     }
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    order = sorted(range(len(compiled.inputs)), key=lambda i: compiled.inputs[i].any_name)
+    queue = openvino.AsyncInferQueue(compiled)
 
-    def replace(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return _PlainLoop(layer) if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional) else layer
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        results: dict[int, np.ndarray] = {}
 
-    return keras.models.clone_model(head, input_tensors=inputs, clone_function=replace)
+        def take(request: Any, start: int) -> None:
+            results[start] = request.get_output_tensor().data.copy()
 
+        queue.set_callback(take)
+        for start in range(0, len(arrays[0]), _OPENVINO_BATCH):
+            part = (x[start : start + _OPENVINO_BATCH] for x in arrays)
+            queue.start_async(dict(zip(order, part, strict=True)), start)
+        queue.wait_all()
+        return np.concatenate([results[start] for start in sorted(results)])
 
-class _PlainLoop(keras.layers.Layer):
-    """What a recurrent layer, or one in each direction, does in inference with its mask; it uses that layer's cells."""
-
-    def __init__(self, layer: keras.layers.Layer) -> None:
-        super().__init__(name=layer.name)
-        self._layer = layer
-
-    def call(self, inputs: Any, mask: Any) -> Any:
-        """`(B, T, D)` -> `(B, T, U)`, and from one direction the last states `(B, U)` too."""
-        layer = self._layer
-        if not isinstance(layer, keras.layers.Bidirectional):
-            return _loop(layer, inputs, mask)
-        forward, *_ = _loop(layer.forward_layer, inputs, mask)
-        backward, *_ = _loop(layer.backward_layer, inputs, mask)
-        return _MERGE[layer.merge_mode](forward, ops.flip(backward, axis=1))
-
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
-        """No mask, as behind all our layers: see `activity.models.layers`."""
-        return None
+    return run
 
 
-def _loop(layer: keras.layers.RNN, inputs: Any, mask: Any) -> list[Any]:
-    if layer.go_backwards:
-        inputs, mask = ops.flip(inputs, axis=1), ops.flip(mask, axis=1)
-    num_frames = inputs.shape[1]
-    steps = ops.reshape(ops.arange(num_frames), (1, -1, 1))  # (1, T, 1)
-    batch, widths = ops.shape(inputs)[0], layer.cell.state_size
-    states = [ops.zeros((batch, width)) for width in (widths if isinstance(widths, list | tuple) else [widths])]
+def _open_onnx(path: Path) -> Graph:
+    import numpy as np
+    import onnxruntime
 
-    def step(i: Any, sequence: Any, *states: Any) -> tuple[Any, ...]:
-        output, new = layer.cell(ops.take(inputs, i, axis=1), list(states), training=False)  # (B, U)
-        real = ops.expand_dims(ops.take(mask, i, axis=1), -1)  # (B, 1)
-        sequence = ops.where(steps == i, ops.expand_dims(output, 1), sequence)  # (B, T, U)
-        return (i + 1, sequence, *(ops.where(real, after, before) for after, before in zip(new, states, strict=True)))
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # while it waits, decoding needs the cores
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = sorted(value.name for value in session.get_inputs())
 
-    sequence = ops.zeros((batch, num_frames, layer.units))
-    _, *results = ops.while_loop(lambda i, *_: i < num_frames, step, (0, sequence, *states))
-    return results
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        starts = range(0, len(arrays[0]), _ONNX_BATCH)
+        parts = [[x[start : start + _ONNX_BATCH] for x in arrays] for start in starts]
+        return np.concatenate([session.run(None, dict(zip(names, part, strict=True)))[0] for part in parts])
+
+    return run
 
 
-_MERGE = {
-    "concat": lambda forward, backward: ops.concatenate([forward, backward], axis=-1),
-    "sum": ops.add,
-    "mul": ops.multiply,
-    "ave": lambda forward, backward: (forward + backward) / 2,
+def _open_litert(path: Path) -> Graph:
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    signature = Interpreter(str(path)).get_signature_runner()
+    names = sorted(signature.get_input_details())
+
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        items = ([x[i : i + 1] for x in arrays] for i in range(len(arrays[0])))
+        results = (signature(**dict(zip(names, item, strict=True))) for item in items)
+        return np.concatenate([next(iter(result.values())) for result in results])
+
+    return run
+
+
+FORMATS: dict[str, Format] = {
+    "savedmodel": Format("", "tensorflow", _write_savedmodel, _open_savedmodel),
+    "onnx": Format(".onnx", "onnxruntime", _write_onnx, _open_onnx, writers=("tf2onnx",)),
+    "openvino": Format(".xml", "openvino", _write_openvino, _open_openvino),
+    "litert": Format(".tflite", "ai_edge_litert", _write_litert, _open_litert, batch=1),
 }

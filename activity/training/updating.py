@@ -183,7 +183,7 @@ def update(
         epochs: passes over the training clips; by default those of the model's recipe.
         learning_rate: at its highest; by default that of the model's recipe for `retrain`, else less.
         seed: of everything random; by default that of the model's recipe.
-        runtime: what computes the features; see `activity.runtimes.exported`.
+        runtime: what computes the features; see `activity.runtimes.choice`.
 
     Raises:
         DatasetError: it does not fit the model, or lacks new videos, or those old ones that the scheme needs.

@@ -16,13 +16,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from activity.config import RUNTIMES
 from activity.errors import ActivityError
 from activity.models.backbones import build_backbone
 from activity.models.classifier import load_classifier
 from activity.predictor.predictor import Predictor
 from activity.predictor.sources import expand_sources
-from activity.runtimes.exported import choose, open_extractor
+from activity.runtimes.choice import RUNTIMES, choose
+from activity.runtimes.exported import open_extractor
 
 
 def here(runtime):

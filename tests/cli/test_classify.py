@@ -134,7 +134,7 @@ def test_the_program_gives_its_answer_and_a_line_on_what_computes(folder, ramp_v
     done = classify_as_a_program(folder / "model.keras", ramp_videos / "darkens" / "p0_0.avi")
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()  # not a word from TensorFlow, CUDA or FFmpeg
-    assert "model.keras: computed by " in line
+    assert "model.keras: predicting with " in line
     assert len(done.stdout.splitlines()) == 1
 
 
@@ -153,4 +153,6 @@ def test_a_reader_that_has_enough_is_no_error(folder, ramp_videos):
     command = f"{sys.executable} -m activity classify {folder}/model.keras {ramp_videos}/darkens | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 1
-    assert [line for line in done.stderr.splitlines() if "computed by" not in line and "exporting" not in line] == []
+    assert [
+        line for line in done.stderr.splitlines() if "predicting with" not in line and "exporting" not in line
+    ] == []

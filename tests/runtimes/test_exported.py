@@ -13,8 +13,9 @@ from activity.errors import ActivityError, ModelFileError
 from activity.models.backbones import build_backbone
 from activity.models.classifier import load_classifier, save_classifier
 from activity.predictor.predictor import Predictor
-from activity.runtimes import exported as runtimes
-from activity.runtimes.exported import ExportedModel, choose, load_inference_model, open_extractor
+from activity.runtimes import choice, exported, exporting
+from activity.runtimes.choice import choose
+from activity.runtimes.exported import ExportedModel, load_inference_model, open_extractor
 from activity.runtimes.features import _cache_dirs, extract_features
 
 HERE = [name for name, package in (("openvino", "openvino"), ("onnx", "tf2onnx")) if importlib.util.find_spec(package)]
@@ -22,7 +23,7 @@ needs_openvino = pytest.mark.skipif("openvino" not in HERE, reason="openvino is 
 
 
 @pytest.fixture(scope="module", params=HERE)
-def exported(request, ramp_model, tmp_path_factory):
+def exported_model(request, ramp_model, tmp_path_factory):
     """A runtime and a model file with its exported network beside it."""
     model = tmp_path_factory.mktemp(request.param) / "ramps.keras"
     shutil.copy(ramp_model, model)
@@ -38,9 +39,9 @@ def openvino_model(ramp_model, tmp_path):
 
 @pytest.fixture
 def log(caplog):
-    runtimes._say_once.cache_clear()
-    runtimes._last_extractor.clear()
-    caplog.set_level(logging.INFO, logger="activity.runtimes.exported")
+    choice.tell_once.cache_clear()
+    exported._last_extractor.clear()
+    caplog.set_level(logging.INFO, logger="activity.runtimes")
     return caplog
 
 
@@ -51,12 +52,16 @@ def about(model):
 # === Exported networks ===
 
 
-def test_every_runtime_gives_the_probabilities_of_keras(exported, ramp_videos, log):
-    runtime, model_path = exported
+def test_every_runtime_gives_the_probabilities_of_keras(exported_model, ramp_videos, log):
+    runtime, model_path = exported_model
     videos = sorted(ramp_videos.glob("*/*.avi"))[::5]
     model = load_inference_model(model_path, runtime=runtime)
     assert isinstance(model, ExportedModel)
-    assert f"computed by {runtime} " in log.text and "float32" in log.text and "exporting" not in log.text
+    assert (
+        f"predicting with {choice._NAMES[runtime]} (CPU, " in log.text
+        and "float32" in log.text
+        and "exporting" not in log.text
+    )
     keras = load_inference_model(model_path, runtime="keras")
     for name in ("spec", "labels", "clip_seconds", "threshold"):
         assert getattr(model, name) == getattr(keras, name)
@@ -64,8 +69,8 @@ def test_every_runtime_gives_the_probabilities_of_keras(exported, ramp_videos, l
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
 
 
-def test_neither_keras_nor_other_heavy_libraries_are_imported(exported, ramp_videos):
-    runtime, model = exported
+def test_neither_keras_nor_other_heavy_libraries_are_imported(exported_model, ramp_videos):
+    runtime, model = exported_model
     video = next(ramp_videos.glob("darkens/*.avi"))
     heavy = {"keras", "tensorflow", "sklearn", "matplotlib", "h5py", "scipy"}
     program = (
@@ -89,7 +94,7 @@ class TestExportedFolder:
         assert log.text.count("exporting for openvino, once") == 2
         assert sorted(path.name for path in (openvino_model.parent / "ramps.exported").iterdir()) == ["openvino"]
 
-    def test_it_is_made_anew_when_damaged(self, openvino_model, log):
+    def test_it_is_made_again_when_damaged(self, openvino_model, log):
         load_inference_model(openvino_model, runtime="openvino")
         (openvino_model.parent / "ramps.exported" / "openvino" / "head.xml").write_text("nonsense")
         assert isinstance(load_inference_model(openvino_model, runtime="openvino"), ExportedModel)
@@ -102,11 +107,11 @@ class TestExportedFolder:
         assert predictor.predict(next(ramp_videos.glob("darkens/*.avi"))).label == "darkens"
 
     def test_one_that_computes_something_else_is_refused(self, openvino_model, monkeypatch, log):
-        monkeypatch.setattr(runtimes, "_TOLERANCE", -1.0)
+        monkeypatch.setattr(exporting, "_TOLERANCE", -1.0)
         with pytest.raises(ActivityError, match="openvino cannot compute .* features differ from those of Keras"):
             load_inference_model(openvino_model, runtime="openvino")
         assert load_inference_model(openvino_model, runtime="auto").name  # a Keras model has one
-        assert "openvino is not used: its features differ" in log.text and "computed by keras" in log.text
+        assert "openvino is not used: its features differ" in log.text and "with Keras" in log.text
         assert not list((openvino_model.parent / "ramps.exported").iterdir())
 
     def test_bfloat16_is_near_and_is_asked_for(self, openvino_model, ramp_videos):
@@ -142,15 +147,15 @@ def test_a_file_that_is_no_model_is_told_as_ever(tmp_path):
     ],
 )
 def test_auto_takes_what_is_there(installed, gpu, expected, monkeypatch):
-    monkeypatch.setattr(runtimes, "_installed", lambda name: runtimes._PACKAGES[name] in installed)
-    monkeypatch.setattr(runtimes, "_has_gpu", lambda: gpu)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(choice, "_has_gpu", lambda: gpu)
     assert choose("auto") == expected
 
 
 def test_what_cannot_be_had_by_name_is_an_error(monkeypatch):
     with pytest.raises(ActivityError, match="runtime must be one of auto, keras, .*, received: torch"):
         choose("torch")
-    monkeypatch.setattr(runtimes, "_installed", lambda name: False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ActivityError, match="onnx needs onnxruntime, which is not installed: pip install onnxruntime"):
         choose("onnx")
 
@@ -165,14 +170,13 @@ def test_a_cpu_without_bfloat16_says_so(monkeypatch):
 
 
 def test_without_an_exporter_keras_computes(openvino_model, monkeypatch, log):
-    monkeypatch.setattr(runtimes, "_has_gpu", lambda: False)
-    monkeypatch.setattr(runtimes, "_installed", lambda name: name == "onnx")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ActivityError, match="onnx cannot compute this network: to export, it needs tf2onnx"):
+    monkeypatch.setattr(choice, "_has_gpu", lambda: False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "onnxruntime" else None)
+    with pytest.raises(ActivityError, match="onnx cannot compute this model: to export to onnx, tf2onnx must be"):
         load_inference_model(openvino_model, runtime="onnx")
-    monkeypatch.setattr(runtimes, "_check_exporter", lambda runtime: 1 / 0)
+    monkeypatch.setattr(exported, "check_writable", lambda name: 1 / 0)
     assert load_inference_model(openvino_model).name
-    assert "onnx is not used: division by zero" in log.text and "computed by keras" in log.text
+    assert "onnx is not used: division by zero" in log.text and "with Keras" in log.text
 
 
 # === Features ===
@@ -195,8 +199,8 @@ def test_features_by_openvino_share_the_cache_with_keras_but_not_in_bfloat16(ram
     assert exact == _cache_dirs(dataset, backbone, "keras") and not set(exact.values()) & set(rough.values())
 
 
-def test_a_few_pictures_are_not_worth_an_export(cnn_weights, log, tmp_path):
+def test_a_few_images_are_not_worth_an_export(cnn_weights, log, tmp_path):
     backbone = build_backbone("small_cnn", height=32, width=32, weights=str(cnn_weights))
     extract_features = open_extractor(backbone, "auto", num_images=8, cache_dir=tmp_path)
     assert extract_features(np.zeros((8, 32, 32, 3), np.uint8)).shape == (8, 128)
-    assert "computed by keras" in log.text and not list(tmp_path.iterdir())
+    assert "with Keras" in log.text and not list(tmp_path.iterdir())

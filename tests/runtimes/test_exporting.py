@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from activity.config import EXPORT_FORMATS, ClipSpec
+from activity.config import ClipSpec
 from activity.datasets.synthetic import draw_frames
 from activity.errors import ActivityError, ModelFileError, VideoError
 from activity.models.backbones import build_backbone
@@ -19,6 +20,7 @@ from activity.models.info import ModelInfo
 from activity.predictor.predictor import Predictor
 from activity.runtimes import exporting
 from activity.runtimes.exporting import export_classifier
+from activity.runtimes.formats import FORMATS
 from activity.video.writer import write_video
 
 if keras.backend.backend() != "tensorflow":
@@ -30,7 +32,7 @@ LABELS = ("jump", "sit", "wave")
 
 
 def needs(format):
-    for module in exporting._MODULES[format]:
+    for module in (FORMATS[format].reader, *FORMATS[format].writers):
         pytest.importorskip(module)
 
 
@@ -66,7 +68,7 @@ def video(tmp_path_factory):
 
 def fewer_clips(monkeypatch):
     """Noise alone: of one frame, of half of the frames, of all."""
-    monkeypatch.setattr(exporting, "_drawn_clips", lambda spec: iter(()))
+    monkeypatch.setattr(exporting, "_synthetic_clips", lambda spec: iter(()))
 
 
 # === Parity ===
@@ -76,13 +78,13 @@ def fewer_clips(monkeypatch):
 SLOW = [pytest.param(head, marks=pytest.mark.slow) for head in HEADS if head != "segments"]
 
 
-@pytest.mark.parametrize("format", EXPORT_FORMATS)
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("head", ["segments", *SLOW])
 def test_every_head_is_the_same_in_every_format(format, head, tmp_path, monkeypatch):
     needs(format)
     fewer_clips(monkeypatch)
     made = export_classifier(write_model(tmp_path / "m.keras", head=head), format, tmp_path / NAMES[format])
-    assert made.difference < 1e-5 and made.clips == {"drawn clips": 0, "of noise": 3}
+    assert made.difference < 1e-5 and made.clips == {"synthetic": 0, "noise": 3}
 
 
 @pytest.mark.slow
@@ -96,16 +98,20 @@ def test_difficult_backbones_are_the_same(format, backbone, tmp_path, monkeypatc
     assert export_classifier(path, format, tmp_path / NAMES[format]).difference < 1e-5
 
 
-def test_drawn_clips_and_noise_are_compared_and_the_line_says_so(model, tmp_path):
+def test_synthetic_clips_and_noise_are_compared_and_the_line_says_so(model, tmp_path):
     made = export_classifier(model, "savedmodel", tmp_path / "saved")
-    assert made.clips == {"drawn clips": 8, "of noise": 3}
+    assert made.clips == {"synthetic": 8, "noise": 3}
     line = made.as_text()
-    assert line.startswith(f"{tmp_path / 'saved'}: ") and "on 8 drawn clips and 3 of noise" in line and "\n" not in line
+    assert (
+        line.startswith(f"{tmp_path / 'saved'}: ")
+        and "matches Keras on 11 test clips (8 synthetic, 3 noise; largest difference " in line
+        and "\n" not in line
+    )
 
 
 def test_given_videos_are_compared(model, video, tmp_path):
     made = export_classifier(model, "savedmodel", tmp_path / "saved", clips=[video, video])
-    assert made.clips == {"clips of 2 videos": 2} and "on 2 clips of 2 videos" in made.as_text()
+    assert made.clips == {"of 2 videos": 2} and "on 2 test clips (2 of 2 videos; " in made.as_text()
     with pytest.raises(VideoError):
         export_classifier(model, "savedmodel", tmp_path / "none", clips=[tmp_path / "none.avi"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
@@ -114,19 +120,19 @@ def test_given_videos_are_compared(model, video, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: p + np.float32(0.002), "gives other probabilities than Keras: they differ by 2.0e-03"),
-        (lambda p: p * np.float32(np.nan), "gives other probabilities than Keras: they differ by nan"),
+        (lambda p: p + np.float32(0.002), "its probabilities differ from those of Keras by 2.0e-03"),
+        (lambda p: p * np.float32(np.nan), "its probabilities differ from those of Keras by nan"),
     ],
 )
 def test_one_that_computes_something_else_leaves_nothing_behind(change, message, model, tmp_path, monkeypatch):
     fewer_clips(monkeypatch)
-    opened = exporting._open_savedmodel
+    entry = FORMATS["savedmodel"]
 
     def open_changed(path):
-        run = opened(path)
+        run = entry.open(path)
         return lambda *clip: change(run(*clip))
 
-    monkeypatch.setitem(exporting._OPEN, "savedmodel", open_changed)
+    monkeypatch.setitem(FORMATS, "savedmodel", dataclasses.replace(entry, open=open_changed))
     with pytest.raises(ActivityError, match=message):
         export_classifier(model, "savedmodel", tmp_path / "saved")
     assert list(tmp_path.iterdir()) == []
@@ -135,9 +141,10 @@ def test_one_that_computes_something_else_leaves_nothing_behind(change, message,
 def test_another_label_is_refused_however_small_the_difference(model, tmp_path, monkeypatch):
     fewer_clips(monkeypatch)
     even = np.full((1, 3), 1 / 3, np.float32) + np.float32([0, 1e-4, 0])
-    monkeypatch.setattr("activity.models.classifier.predict", lambda *_: even)
-    monkeypatch.setitem(exporting._OPEN, "savedmodel", lambda path: lambda *_: even[:, ::-1] * [1, 1, 1.001])
-    with pytest.raises(ActivityError, match="the export to savedmodel gives another label than Keras"):
+    monkeypatch.setattr(exporting, "predict", lambda *_: even)
+    entry = dataclasses.replace(FORMATS["savedmodel"], open=lambda path: lambda *_: even[:, ::-1] * [1, 1, 1.001])
+    monkeypatch.setitem(FORMATS, "savedmodel", entry)
+    with pytest.raises(ActivityError, match="the export to savedmodel is refused: it gives another label than Keras"):
         export_classifier(model, "savedmodel", tmp_path / "saved")
     assert list(tmp_path.iterdir()) == []
 
@@ -158,8 +165,8 @@ def test_litert_has_builtin_operators_only(rgb_model, tmp_path, monkeypatch):
 # === Files ===
 
 
-@pytest.mark.parametrize("format", EXPORT_FORMATS)
-def test_what_a_program_must_know_stands_beside_it(format, model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_a_program_must_know_is_beside_it(format, model, tmp_path, monkeypatch):
     needs(format)
     fewer_clips(monkeypatch)
     out = tmp_path / NAMES[format]
@@ -205,8 +212,7 @@ def test_an_earlier_export_is_replaced(format, model, rgb_model, tmp_path, monke
     ],
 )
 def test_a_name_it_cannot_have_is_told_before_the_work(format, name, message, tmp_path, monkeypatch):
-    for module in ("openvino", "onnx"):
-        monkeypatch.setitem(exporting._MODULES, module, ())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").touch()
     (tmp_path / "folder.xml").mkdir()
@@ -223,12 +229,12 @@ def test_a_missing_package_is_told_with_the_way_to_get_it(tmp_path, monkeypatch)
         export_classifier(tmp_path / "m.keras", "onnx", tmp_path / "m.onnx")
 
 
-def test_a_network_that_a_format_cannot_express_is_one_line(model, tmp_path, monkeypatch):
+def test_a_model_that_a_format_cannot_express_is_one_line(model, tmp_path, monkeypatch):
     def fail(*_):
         raise ValueError("No Op\n registered")
 
-    monkeypatch.setattr("activity.runtimes.formats.export_graph", fail)
-    with pytest.raises(ActivityError, match="this network cannot be exported to savedmodel: No Op registered"):
+    monkeypatch.setattr(exporting, "write_graph", fail)
+    with pytest.raises(ActivityError, match="this model cannot be exported to savedmodel: No Op registered"):
         export_classifier(model, "savedmodel", tmp_path / "saved")
     with pytest.raises(ModelFileError, match="no such model file"):
         export_classifier(tmp_path / "none.keras", "savedmodel", tmp_path / "saved")
@@ -238,7 +244,7 @@ def test_a_network_that_a_format_cannot_express_is_one_line(model, tmp_path, mon
 # === Programs of others ===
 
 
-@pytest.mark.parametrize("format", EXPORT_FORMATS)
+@pytest.mark.parametrize("format", FORMATS)
 def test_an_example_labels_a_video_without_this_package(format, rgb_model, video, tmp_path, monkeypatch):
     needs(format)
     fewer_clips(monkeypatch)
@@ -257,7 +263,7 @@ def test_an_example_labels_a_video_without_this_package(format, rgb_model, video
     assert label == expected.label and float(probability) == pytest.approx(expected.probability, abs=1e-3)
 
 
-@pytest.mark.parametrize("format", EXPORT_FORMATS)
+@pytest.mark.parametrize("format", FORMATS)
 def test_an_example_is_short(format):
     code = (EXAMPLES / f"classify_{format}.py").read_text().rpartition('"""')[2].splitlines()
     assert len([line for line in code if line and not line.startswith(("import ", "from "))]) <= 15
