@@ -97,8 +97,6 @@ class TrainConfig:
         precision: fraction of correct answers below which the model says "unknown"; by default it always answers.
         seed: random seed for weights, shuffling and dropout.
         mixed_precision: compute in float16 on a GPU.
-        runtime: what computes the features of a frozen backbone; auto: keras on a GPU, else openvino or onnx if
-            installed.
     """
 
     backbone: str = "mobilenet_v2"
@@ -120,7 +118,6 @@ class TrainConfig:
     precision: float | None = None
     seed: int = 0
     mixed_precision: bool = False
-    runtime: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("units", "layers", "members", "epochs", "fine_tune_epochs", "batch_size"):

@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
     from activity.reports.report import save_report
 
     with tempfile.TemporaryDirectory() as work_dir:
-        result = cross_validate(dataset, config, folds=arguments.folds, work_dir=Path(work_dir))
+        result = cross_validate(
+            dataset, config, folds=arguments.folds, work_dir=Path(work_dir), runtime=arguments.runtime
+        )
     print(json.dumps(result.as_dict()) if arguments.json else result.as_text())
     if arguments.out:
         about = {"folds": arguments.folds, **as_dict(config)}

@@ -124,6 +124,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
             type_, metavar = _TYPES[field.type.removesuffix(" | None")]
             help += "" if field.default is None else "; default: %(default)s"
             group.add_argument(flag, type=type_, default=field.default, metavar=metavar, help=help)
+    add_runtime(group, "the features of a frozen backbone")
 
 
 _TYPES = {"int": (int, "N"), "float": (float, "X"), "str": (str, None)}
@@ -133,5 +134,4 @@ _TABLES: dict[str, Collection[str]] = {
     "head": HEADS,
     "merge_mode": MERGE_MODES,
     "class_weight": CLASS_WEIGHTS,
-    "runtime": RUNTIMES,
 }

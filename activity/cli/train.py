@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     dataset = open_dataset(arguments)
     from activity.training.trainer import train
 
-    result = train(dataset, config, work_dir=state_dir(arguments.out), resume=arguments.resume)
+    work_dir = state_dir(arguments.out)
+    result = train(dataset, config, work_dir=work_dir, resume=arguments.resume, runtime=arguments.runtime)
     result.classifier.info = result.classifier.info.with_record(command=arguments.command_line)
     print(f"{result.as_text()}\n{save_run(result, arguments.out)}")

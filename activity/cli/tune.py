@@ -55,9 +55,11 @@ def run(arguments: argparse.Namespace) -> None:
         folds=arguments.folds,
         study_path=arguments.study,
         timeout_seconds=arguments.timeout,
+        runtime=arguments.runtime,
     )
     all_streams = search.best.streams == load_dataset(arguments.dataset).spec.streams
     recipe = recipe_arguments(search.best.config, None if all_streams else search.best.streams)
+    recipe += [] if arguments.runtime == "auto" else ["--runtime", arguments.runtime]
     command = shlex.join(["activity", "train", str(arguments.dataset), "--out", "model.keras", *recipe])
     if arguments.json:
         print(json.dumps({**search.as_dict(), "command": command}))

@@ -160,7 +160,9 @@ def compared(lead: float, error: float, other: str) -> str:
     return f"significantly {'better' if lead > 0 else 'worse'} than {other}, by more than one standard error"
 
 
-def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", work_dir: Path) -> CrossValidation:
+def cross_validate(
+    dataset: Dataset, config: TrainConfig, *, folds: str = "5", work_dir: Path, runtime: str = "auto"
+) -> CrossValidation:
     """Train and evaluate a classifier once per fold, so that each sample is predicted by one that never saw its group.
 
     The splits of the data set are not used: nothing is chosen by a validation split, so all other folds are trained on.
@@ -170,6 +172,7 @@ def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", w
         config: how to train.
         folds: a number K of group folds, `groups` (leave one group out), or a column of the manifest.
         work_dir: for the state of the runs.
+        runtime: what computes the features; see `activity.runtimes.exported`.
 
     Raises:
         DatasetError: the folds cannot be made.
@@ -179,7 +182,7 @@ def cross_validate(dataset: Dataset, config: TrainConfig, *, folds: str = "5", w
     probabilities, baseline = np.zeros((2, len(samples), len(labels)))
     label_ids = np.asarray([labels.index(sample.label) for sample in samples])
     assigned = [""] * len(samples)
-    predicted = evaluate_folds(parts, config, work_dir=work_dir)
+    predicted = evaluate_folds(parts, config, work_dir=work_dir, runtime=runtime)
     for fold in progress_bar(predicted, total=len(parts), desc="cross-validation", unit="fold"):
         probabilities[fold.test] = fold.probabilities
         baseline[fold.test] = _baseline(fold.features, label_ids, fold.test, len(labels))
@@ -229,7 +232,12 @@ def divide_folds(dataset: Dataset, folds: str, *, seed: int = 0) -> dict[str, Da
 
 
 def evaluate_folds(
-    parts: Mapping[str, Dataset], config: TrainConfig, *, work_dir: Path, backbone: keras.Model | None = None
+    parts: Mapping[str, Dataset],
+    config: TrainConfig,
+    *,
+    work_dir: Path,
+    backbone: keras.Model | None = None,
+    runtime: str = "auto",
 ) -> Iterator[FoldResult]:
     """Train and evaluate one fold after the other; the caller may stop early.
 
@@ -238,21 +246,21 @@ def evaluate_folds(
         config: how to train.
         work_dir: for the state of the runs.
         backbone: that of `config`, if it is available; it must stay frozen.
+        runtime: what computes the features; see `activity.runtimes.exported`.
     """
     features = None
     if stage_names(config) == ["head"]:  # the backbone stays as it is, so once is enough for all folds
         dataset = next(iter(parts.values()))
         backbone = backbone or build_classifier(dataset, config).backbone
-        features = extract_features(dataset, dataset.samples, backbone, runtime=config.runtime)
+        features = extract_features(dataset, dataset.samples, backbone, runtime=runtime)
     for number, (fold, part) in enumerate(parts.items()):
         with _graphs_freed():
-            classifier = train(part, config, work_dir=work_dir / str(number), backbone=backbone).classifier
-            stacks = features or extract_features(
-                part, part.samples, classifier.backbone, keep=False, runtime=config.runtime
-            )
+            run = train(part, config, work_dir=work_dir / str(number), backbone=backbone, runtime=runtime)
+            classifier = run.classifier
+            stacks = features or extract_features(part, part.samples, classifier.backbone, keep=False, runtime=runtime)
             test = np.asarray([sample.split == "test" for sample in part.samples])
             probabilities = classifier.predict_stacks([stacks[i] for i in np.flatnonzero(test)])
-            del classifier
+            del run, classifier
         yield FoldResult(fold, test, probabilities, stacks)
 
 

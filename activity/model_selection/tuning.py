@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from activity.config import TrainConfig, as_dict, current_streams, stored_streams
@@ -180,6 +179,7 @@ def tune(
     folds: str = "3",
     study_path: Path | None = None,
     timeout_seconds: float | None = None,
+    runtime: str = "auto",
 ) -> Search:
     """Try recipes on the train and val splits, the given one first; the samples of the test split play no part.
 
@@ -197,6 +197,7 @@ def tune(
             `activity.datasets.splits.assign_folds`.
         study_path: the log of the search, made if absent; by default `tuning.log` in the folder of the data set.
         timeout_seconds: no trial begins later than this, but the first.
+        runtime: what computes the features; see `activity.runtimes.exported`.
 
     Raises:
         ActivityError: Optuna is absent, the recipe trains the backbone, or the study file is that of another data set
@@ -211,7 +212,8 @@ def tune(
     parts = divide_folds(dataset, folds, seed=config.seed)
     backbone = build_classifier(dataset, config).backbone
     with open_study(study_path, _about(dataset, parts, config)) as study:
-        attempt = partial(_attempt, study, parts, config, backbone)
+        evaluate = partial(evaluate_folds, backbone=backbone, runtime=runtime)
+        attempt = partial(_attempt, study, parts, config, evaluate)
         _fill(study, attempt, _given(dataset, config), num_trials, timeout_seconds, config.seed)
         trials = [_as_trial(number, frozen, config) for number, frozen in enumerate(finished_trials(study), 1)]
         return Search(trials, _importance(study, config.seed), list(parts), len(samples), study_path)
@@ -278,9 +280,9 @@ def _fill(
 
 
 def _attempt(
-    study: Any, parts: Mapping[str, Dataset], given: TrainConfig, backbone: keras.Model, trial: Any, work_dir: Path
+    study: Any, parts: Mapping[str, Dataset], given: TrainConfig, evaluate: Any, trial: Any, work_dir: Path
 ) -> None:
-    """Judge one recipe fold by fold, and tell the study; it may say that this is enough."""
+    """Evaluate one recipe fold by fold, and tell the study; it may say that this is enough."""
     import optuna
 
     dataset = next(iter(parts.values()))
@@ -290,7 +292,7 @@ def _attempt(
     narrowed = {fold: part.with_streams(streams) for fold, part in parts.items()}
     label_ids = np.asarray([dataset.labels.index(sample.label) for sample in dataset.samples])
     correct, losses, accuracies, score = np.zeros(0, bool), np.zeros(0), {}, 0.0
-    for step, fold in enumerate(evaluate_folds(narrowed, config, work_dir=work_dir, backbone=backbone)):
+    for step, fold in enumerate(evaluate(narrowed, config, work_dir=work_dir)):
         probabilities, truth = np.nan_to_num(fold.probabilities), label_ids[fold.test]  # a diverged head gives nan
         hits = probabilities.argmax(axis=1) == truth
         accuracies[fold.name] = float(hits.mean())

@@ -89,6 +89,7 @@ def train(
     work_dir: Path | str,
     resume: bool = False,
     backbone: keras.Model | None = None,
+    runtime: str = "auto",
 ) -> TrainingRun:
     """Train a classifier on the train split; the test split is not touched.
 
@@ -103,8 +104,9 @@ def train(
         dataset: made by `preprocess`.
         config: how to train.
         work_dir: folder for the state of the run and its log; another run's state in it is replaced.
-        resume: go on where a killed run with the same configuration stopped.
+        resume: continue where a killed run with the same configuration stopped.
         backbone: that of `config`, if it is available; it must stay frozen.
+        runtime: what computes the features of a frozen backbone; see `activity.runtimes.exported`.
 
     Raises:
         DatasetError: a split is empty, or a label has no training videos.
@@ -117,19 +119,21 @@ def train(
     with lock_folder(work_dir, "train"), _precision(config.mixed_precision):
         names, classifier = stage_names(config), build_classifier(dataset, config, backbone)
         _claim_work_dir(work_dir, dataset, config, resume)  # last: what cannot run must not replace what did
-        stages = [fit(PLANS[name](classifier, dataset, config), work_dir / name) for name in names]
+        stages = [fit(PLANS[name](classifier, dataset, config, runtime), work_dir / name) for name in names]
         if config.fine_tune:
             classifier.backbone.trainable = False
     if config.mixed_precision:
         classifier = _in_float32(classifier, dataset, config)
-    calibration = _calibrate(classifier, dataset, config)
+    calibration = _calibrate(classifier, dataset, config, runtime)
     run = TrainingRun(classifier, stages, calibration)
     record = record_of(dataset, config, stages)
     classifier.info = dataclasses.replace(classifier.info, record=record).with_record(**run.facts)
     return run
 
 
-def train_on(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, *, work_dir: Path) -> TrainingRun:
+def train_on(
+    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, *, work_dir: Path, runtime: str = "auto"
+) -> TrainingRun:
     """Train the head of a trained classifier further on the train split of a data set; calibrate it by the val split.
 
     Its backbone and the statistics of its features stay as they are, and so does its record.
@@ -139,12 +143,13 @@ def train_on(classifier: ActivityClassifier, dataset: Dataset, config: TrainConf
         dataset: of the classifier's spec.
         config: how to train.
         work_dir: folder for the state of the run and its log; another run's state in it is replaced.
+        runtime: what computes the features; see `activity.runtimes.exported`.
     """
     keras.utils.set_random_seed(config.seed)
     with lock_folder(work_dir, "update"):
         _claim_work_dir(work_dir, dataset, config, resume=False)
-        stage = fit(plan_head(classifier, dataset, config, fresh=False), work_dir / "head")
-    return TrainingRun(classifier, [stage], _calibrate(classifier, dataset, config))
+        stage = fit(plan_head(classifier, dataset, config, runtime, fresh=False), work_dir / "head")
+    return TrainingRun(classifier, [stage], _calibrate(classifier, dataset, config, runtime))
 
 
 def build_classifier(
@@ -204,13 +209,13 @@ def stage_names(config: TrainConfig) -> list[str]:
 
 
 def plan_head(
-    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, *, fresh: bool = True
+    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, runtime: str, *, fresh: bool = True
 ) -> StagePlan:
     """The head on cached features; a `fresh` one first takes the mean and deviation of those of the train split."""
     head = classifier.head
 
     def features(samples: Sequence[Sample]) -> list[np.ndarray]:
-        return extract_features(dataset, samples, classifier.backbone, runtime=config.runtime)
+        return extract_features(dataset, samples, classifier.backbone, runtime=runtime)
 
     if fresh:
         standardize(head, features(dataset.split("train")))
@@ -225,7 +230,7 @@ def plan_head(
     )
 
 
-def plan_fine_tuning(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> StagePlan:
+def plan_fine_tuning(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, runtime: str) -> StagePlan:
     """The last layers of the backbone, and the head, on frames or on what the layers below give."""
     backbone = classifier.backbone
     unfreeze(backbone, config.fine_tune)
@@ -239,13 +244,13 @@ def plan_fine_tuning(classifier: ActivityClassifier, dataset: Dataset, config: T
         return _plan_on_frames("fine_tune", classifier, dataset, config, optimizer)
 
     def activations(samples: Sequence[Sample]) -> Stacks:  # once is enough for all epochs
-        return cache_activations(dataset, samples, below, config.runtime)
+        return cache_activations(dataset, samples, below, runtime)
 
     model = classifier.member_predictions(above)
     return _plan("fine_tune", model, activations, FrameBatches, classifier, dataset, config, optimizer)
 
 
-def plan_from_scratch(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> StagePlan:
+def plan_from_scratch(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, runtime: str) -> StagePlan:
     """A backbone without pretrained weights, together with the head, on frames."""
     return _plan_on_frames("scratch", classifier, dataset, config, keras.optimizers.AdamW)
 
@@ -386,11 +391,13 @@ def _in_float32(trained: ActivityClassifier, dataset: Dataset, config: TrainConf
     return fresh
 
 
-def _calibrate(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> Calibration | None:
+def _calibrate(
+    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, runtime: str
+) -> Calibration | None:
     samples = [sample for sample in dataset.samples if sample.split == "val"]
     if not samples:
         return None
     keep = stage_names(config) == ["head"]
-    features = extract_features(dataset, samples, classifier.backbone, keep=keep, runtime=config.runtime)
+    features = extract_features(dataset, samples, classifier.backbone, keep=keep, runtime=runtime)
     label_ids = np.asarray([classifier.labels.index(sample.label) for sample in samples])
     return calibrate(classifier, features, label_ids, precision=config.precision)

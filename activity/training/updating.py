@@ -200,7 +200,6 @@ def update(
         epochs=recipe.epochs if epochs is None else epochs,
         learning_rate=recipe.learning_rate * fraction if learning_rate is None else learning_rate,
         seed=recipe.seed if seed is None else seed,
-        runtime=runtime,
     )
     check_spec(classifier, dataset)
     videos = _Videos(classifier, dataset.with_streams(classifier.spec.streams), runtime)
@@ -208,14 +207,14 @@ def update(
     new, old = videos.new("train"), videos.trained("train")
     if scheme == "retrain":
         _check_old_labels(classifier, dataset)
-        run = train(videos.dataset, config, work_dir=work_dir)
+        run = train(videos.dataset, config, work_dir=work_dir, runtime=runtime)
         record = run.classifier.info.record
     else:
         _check_new_videos(dataset, new, added)
         old = _replayed(classifier, dataset, old, new, replay, config.seed) if scheme == "replay" else []
         part = dataclasses.replace(videos.dataset, samples=[*new, *old, *videos.of("val")])
         keras.utils.set_random_seed(config.seed)  # of the fresh columns
-        run = train_on(expand_labels(classifier, part, added), part, config, work_dir=work_dir)
+        run = train_on(expand_labels(classifier, part, added), part, config, work_dir=work_dir, runtime=runtime)
         record = videos.record_after(part.samples, run)
     update = Update(run.classifier, run, scheme, added, len(new), len(old), *videos.compare(run.classifier))
     told = {**update.as_dict(), **{name: getattr(config, name) for name in ("epochs", "learning_rate", "seed")}}

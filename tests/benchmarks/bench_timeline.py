@@ -61,14 +61,14 @@ def main():
     arguments = parser.parse_args()
     folder, _, folds = arguments.dataset.rpartition(":")
     dataset = load_dataset(Path(folder))
-    config = TrainConfig(seed=arguments.seed, runtime=arguments.runtime)
+    config = TrainConfig(seed=arguments.seed)
     random = np.random.default_rng(arguments.seed)
     print("| video | clips | seconds | frame accuracy | segment F1 | ... with long windows | |", flush=True)
     print("|---|---|---|---|---|---|---|", flush=True)
     rows = []
     for part in divide_folds(dataset, folds, seed=arguments.seed).values():
         with tempfile.TemporaryDirectory() as work_dir:
-            classifier = train(part, config, work_dir=Path(work_dir, "training")).classifier
+            classifier = train(part, config, work_dir=Path(work_dir, "training"), runtime=arguments.runtime).classifier
             tested = [sample for sample in part.samples if sample.split == "test"]
             for group in dict.fromkeys(sample.group for sample in tested):
                 clips = random.permutation([sample for sample in tested if sample.group == group]).tolist()

@@ -29,7 +29,7 @@ def predict_features(monkeypatch):
     calls = []
 
     def install(fraction):
-        def evaluate_folds(parts, config, *, work_dir, backbone=None):
+        def evaluate_folds(parts, config, *, work_dir, backbone, runtime):
             for name, part in parts.items():
                 calls.append((config, part.spec.streams, name))
                 test = np.array([sample.split == "test" for sample in part.samples])
@@ -100,7 +100,7 @@ def test_a_trial_is_a_cross_validation_without_the_test_split_and_repeatable(qui
 def test_no_sample_of_the_test_split_is_taught_or_judged(ramp_dataset, config, tmp_path, monkeypatch):
     seen = []
 
-    def evaluate_folds(parts, config, *, work_dir, backbone=None):
+    def evaluate_folds(parts, config, *, work_dir, backbone, runtime):
         for name, part in parts.items():
             seen.extend(content_of(sample) for sample in part.samples)
             test = np.array([sample.split == "test" for sample in part.samples])
