@@ -43,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Export, and print how near the graph is to Keras."""
     from activity.predictor.sources import expand_sources
-    from activity.runtimes.exporting import export_classifier
 
     check_export(arguments.format, arguments.out)
     check_folder(arguments.out.parent)
@@ -52,6 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
     for clip in clips:
         if not Path(clip).is_file():
             raise VideoError("no such file; expected a video to compare on", path=clip)
+    from activity.runtimes.exporting import export_classifier
+
     made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips)
     print(made.as_text())
     say_written(made.files)
