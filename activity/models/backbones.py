@@ -52,19 +52,19 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
 
     Raises:
         ActivityError: no such backbone, or it cannot take frames of this size.
-        ModelFileError: the weights cannot be had or do not fit.
+        ModelFileError: the weights are not available or do not fit.
     """
     weights = find_weights(name, weights)
     import keras
 
     from activity.models.devices import prepare_gpus
-    from activity.models.layers import uses_jit
+    from activity.models.layers import make_model
 
     prepare_gpus()
     frames = keras.Input((height, width, 3), dtype="uint8", name="frames")
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):  # Keras tells of downloads on stdout
-            # MobileNets are told apart by input size only in the name of the file; its weights fit every size
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):  # Keras reports downloads on stdout
+            # MobileNets differ by input size only in the name of the weights file; the weights fit every size
             warnings.filterwarnings("ignore", message=".*input_shape.*")
             warnings.filterwarnings("error", message="Skipping nested container")  # it would leave random weights
             model = BACKBONES[name].build(frames, weights)
@@ -82,13 +82,11 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
             "Three ways out: connect to the network once, give a file with --weights PATH, or train from scratch with "
             "--weights none"
         ) from error
-    backbone = keras.Model(frames, model.output, name=name)
-    backbone.jit_compile = uses_jit()
-    return backbone
+    return make_model(frames, model.output, name=name)
 
 
 def split_backbone(backbone: keras.Model) -> tuple[keras.Model | None, keras.Model]:
-    """A backbone in two: what lies below its first trainable layer, and the rest. They share its weights.
+    """Split a backbone into the layers below its first trainable one, and the rest. Both share its weights.
 
     The cut is where everything passes through one layer, so never inside a residual block.
 
@@ -97,7 +95,7 @@ def split_backbone(backbone: keras.Model) -> tuple[keras.Model | None, keras.Mod
     """
     import keras
 
-    from activity.models.layers import uses_jit
+    from activity.models.layers import make_model
 
     layers = backbone.layers
     index = {id(layer): i for i, layer in enumerate(layers)}
@@ -112,30 +110,24 @@ def split_backbone(backbone: keras.Model) -> tuple[keras.Model | None, keras.Mod
     if not cuts:
         return None, backbone
     cut = layers[cuts[-1]].output
-    below = keras.Model(backbone.input, cut, name=f"{backbone.name}_below")
-    above = keras.Model(cut, backbone.output, name=f"{backbone.name}_above")
-    below.jit_compile = above.jit_compile = uses_jit()
-    return below, above
+    below = make_model(backbone.input, cut, name=f"{backbone.name}_below")
+    return below, make_model(cut, backbone.output, name=f"{backbone.name}_above")
 
 
 def split_at_maps(backbone: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """A backbone that also gives its last feature maps, and what it makes of them. They share its weights.
+    """Split a backbone after its last feature maps. Both models share its weights.
 
     Returns:
         `(feature_map_model, pooling_model)`: frames `(B, H, W, 3)` uint8 -> `[maps (B, h, w, c), features (B, D)]`,
         and maps -> features.
     """
-    import keras
-
-    from activity.models.layers import uses_jit
+    from activity.models.layers import make_model
 
     # What is pooled or flattened last. Not the output of the layer before: if that is a model, it is of another graph.
     single = [layer for layer in backbone.layers if not isinstance(layer.input, list)]
     maps = next(x.input for x in reversed(single) if len(x.input.shape) == 4 and len(x.output.shape) < 4)
-    feature_map_model = keras.Model(backbone.input, [maps, backbone.output], name=f"{backbone.name}_looker")
-    pooling_model = keras.Model(maps, backbone.output, name=f"{backbone.name}_reader")
-    feature_map_model.jit_compile = pooling_model.jit_compile = uses_jit()
-    return feature_map_model, pooling_model
+    feature_map_model = make_model(backbone.input, [maps, backbone.output], name=f"{backbone.name}_feature_maps")
+    return feature_map_model, make_model(maps, backbone.output, name=f"{backbone.name}_pooling")
 
 
 def choose_weights(name: str, weights: str | None) -> str:
@@ -194,7 +186,7 @@ def _application(frames: keras.KerasTensor, weights: str, *, builder: str, mode:
 def _small_cnn(frames: keras.KerasTensor, weights: str) -> keras.Model:
     """Three convolutions that each halve the size, for small frames and training from scratch on a CPU.
 
-    It ends in a dense layer, not in a global average, because where the figure stands is part of the activity.
+    It ends in a dense layer, not in a global average, because where the figure is belongs to the activity.
     """
     import keras
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recurrent head
-NUM_SEGMENTS = 4  # of the head `segments`
+NUM_CHUNKS = 4  # of the head `segments`
 
-FUSE, _STANDARDIZE, _MEMBER_PREDICTIONS = "fuse", "standardize", "opinions"  # names of layers
+FUSE, _STANDARDIZE, _MEMBER_PREDICTIONS = "fuse", "standardize", "opinions"  # names of layers in model files
 
 
 Tensor: TypeAlias = "keras.KerasTensor"
@@ -102,7 +102,7 @@ def build_head(
     import keras
     from keras import ops
 
-    from activity.models.layers import Fuse, MemberPredictions, Standardize, uses_jit
+    from activity.models.layers import Fuse, MemberPredictions, Standardize, make_model
 
     features = keras.Input((None, num_streams, num_features), name="features")
     mask = keras.Input((None,), dtype="bool", name="mask")
@@ -116,9 +116,7 @@ def build_head(
             member_predictions.append(keras.layers.Dense(num_labels, activation="softmax", dtype="float32")(read))
     stacked = MemberPredictions(name=_MEMBER_PREDICTIONS)(member_predictions)  # S*M x (B, [T,] C) -> (B, M, [T,] C)
     probabilities = Fuse(name=FUSE, dtype="float32")(stacked)  # (B, M, [T,] C) -> (B, [T,] C)
-    head = keras.Model({"features": features, "mask": mask}, probabilities, name=name)
-    head.jit_compile = uses_jit()
-    return head
+    return make_model({"features": features, "mask": mask}, probabilities, name=name)
 
 
 def member_predictions_of(head: keras.Model) -> keras.Model:
@@ -154,7 +152,7 @@ def standardize(head: keras.Model, stacks: Sequence[np.ndarray]) -> None:
 
 
 def attention_weights(head: keras.Model, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """How much the head `attention` looks at each frame, the mean over its members.
+    """How much the head `attention` attends to each frame, the mean over its members.
 
     Args:
         head: made by `build_head("attention", ...)`, for whole clips.
@@ -167,17 +165,15 @@ def attention_weights(head: keras.Model, features: np.ndarray, mask: np.ndarray)
     Raises:
         ActivityError: the head has no attention.
     """
-    import keras
     import numpy as np
     from keras import ops
 
-    from activity.models.layers import MaskedSoftmax, uses_jit
+    from activity.models.layers import MaskedSoftmax, make_model
 
     if not has_attention(head):
         raise ActivityError(f"attention weights need a head 'attention' for whole clips, received: '{head.name}'")
     weights = [layer.output for layer in head.layers if isinstance(layer, MaskedSoftmax)]
-    reader = keras.Model(head.input, ops.mean(ops.stack(weights), axis=0))  # S*M x (B, T) -> (B, T)
-    reader.jit_compile = uses_jit()
+    reader = make_model(head.input, ops.mean(ops.stack(weights), axis=0))  # S*M x (B, T) -> (B, T)
     return np.asarray(reader.predict_on_batch({"features": features, "mask": mask}), np.float32)
 
 
@@ -258,7 +254,7 @@ def _lstm_cnn(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Te
 
     from activity.models.layers import MaskedMax
 
-    x, _ = _lstm(x, mask, options)  # zeros on padding, as the convolution puts behind a clip without any
+    x, _ = _lstm(x, mask, options)  # zeros on padding, as the convolution adds after a clip without any
     sequence = keras.layers.Conv1D(options.units, 3, padding="same", activation="relu")(x)  # (B, T, U)
     return sequence, MaskedMax()(sequence, mask=mask)  # (B, T, U) -> (B, U)
 
@@ -270,9 +266,9 @@ def _pooled(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tens
 
 def _segments(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """The means of the quarters of the clip (pyramids, Lazebnik 2006, Laptev 2008; segments, Wang et al., 2016)."""
-    from activity.models.layers import SegmentMeans
+    from activity.models.layers import ChunkMeans
 
-    return x, SegmentMeans(NUM_SEGMENTS)(x, mask=mask)  # (B, T, D) -> (B, 4*D)
+    return x, ChunkMeans(NUM_CHUNKS)(x, mask=mask)  # (B, T, D) -> (B, 4*D)
 
 
 # === Parts of heads ===
@@ -296,9 +292,9 @@ def _mean_and_max(x: Tensor, mask: Tensor) -> Tensor:
     """Over the real frames: (B, T, D) -> (B, 2*D)."""
     import keras
 
-    from activity.models.layers import MaskedMax, SegmentMeans
+    from activity.models.layers import ChunkMeans, MaskedMax
 
-    return keras.layers.Concatenate()([SegmentMeans(1)(x, mask=mask), MaskedMax()(x, mask=mask)])
+    return keras.layers.Concatenate()([ChunkMeans(1)(x, mask=mask), MaskedMax()(x, mask=mask)])
 
 
 _BIDIRECTIONAL = ("units", "merge_mode")

@@ -1,4 +1,7 @@
-"""The few Keras layers we own. All are registered, so that model files load with `safe_mode` on."""
+"""The Keras layers of this package, and how its models are made of layers.
+
+All are registered, so that model files load with `safe_mode` on; a class renamed since keeps its registered name.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,13 @@ _LOWEST = -6e4  # below every feature, and float16 still has it
 def uses_jit() -> bool:
     """Whether to compile models with XLA: JAX is nothing without it; with TensorFlow on a CPU it is 10 times slower."""
     return keras.backend.backend() == "jax"
+
+
+def make_model(inputs: Any, outputs: Any, *, name: str | None = None) -> keras.Model:
+    """A functional model that is compiled with XLA only where `uses_jit`."""
+    model = keras.Model(inputs, outputs, name=name)
+    model.jit_compile = uses_jit()  # the default "auto" would choose XLA on a CPU
+    return model
 
 
 @keras.saving.register_keras_serializable(package="activity")
@@ -76,10 +86,10 @@ class Preprocess(keras.layers.Layer):
 
 
 class _EndsMask(keras.layers.Layer):
-    """Nothing behind this layer meets an implicit mask.
+    """A layer that passes no implicit mask on to those after it.
 
-    Keras 3.15 hangs the mask that a layer was given on its output, and warns where a later layer knows none; Keras 3.16
-    no longer does. Behind a layer that reads backwards, that mask is even the wrong way round.
+    Keras 3.15 attaches the mask that a layer was given to its output, and warns where a later layer knows none; Keras
+    3.16 no longer does. After a layer that reads backwards, that mask would even be in the wrong order.
     """
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
@@ -91,11 +101,11 @@ class _EndsMask(keras.layers.Layer):
 class HidePadding(_EndsMask):
     """Zeros on padding: `(batch, T, D)` and mask `(batch, T)` -> `(batch, T, D)`.
 
-    What a recurrent layer gives there depends on the device: a CPU repeats the last output, cuDNN gives zeros.
+    The output of a recurrent layer on padding depends on the device: a CPU repeats the last output, cuDNN gives zeros.
     """
 
     def call(self, inputs: Any, mask: Any) -> Any:
-        """The real frames as they are, zeros behind them."""
+        """The real frames as they are, zeros after them."""
         return ops.where(ops.expand_dims(mask, -1), inputs, ops.zeros_like(inputs))  # (B, T, D)
 
     def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
@@ -147,66 +157,66 @@ class MaskedMax(_EndsMask):
         return keras.KerasTensor((inputs.shape[0], inputs.shape[2]), dtype=self.compute_dtype)
 
 
-@keras.saving.register_keras_serializable(package="activity")
-class SegmentMeans(_EndsMask):
-    """The mean of each of K equal parts of the real time: `(batch, T, D)` and mask `(batch, T)` -> `(batch, K*D)`.
+@keras.saving.register_keras_serializable(package="activity", name="SegmentMeans")
+class ChunkMeans(_EndsMask):
+    """The mean of each of K equal chunks of the real time: `(batch, T, D)` and mask `(batch, T)` -> `(batch, K*D)`.
 
-    Of n real frames, frame i fills the time from i to i + 1, and part k that from k*n/K to (k+1)*n/K. A frame on the
-    border of two parts counts in each by its share, so that any n from 1 on works. One part is the masked mean.
+    Of n real frames, frame i fills the time from i to i + 1, and chunk k that from k*n/K to (k+1)*n/K. A frame on the
+    border of two chunks counts in each by its overlap, so that any n from 1 on works. One chunk is the masked mean.
 
     Args:
-        num_segments: K.
+        num_segments: K, the number of chunks, by its name in model files.
     """
 
     def __init__(self, num_segments: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if num_segments < 1:
             raise ValueError(f"num_segments must be 1 or more, received: {num_segments}")
-        self.num_segments = num_segments
+        self.num_chunks = num_segments
 
     def call(self, inputs: Any, mask: Any) -> Any:
-        """The means, part after part."""
-        # weights in float32: float16 cannot count to 1024 frames and share them out
+        """The means, chunk after chunk."""
+        # weights in float32: float16 can neither count to 1024 frames nor divide them
         real = ops.expand_dims(ops.cast(mask, "float32"), 1)  # (B, T) -> (B, 1, T)
-        length = ops.maximum(ops.sum(real, axis=2, keepdims=True), 1) / self.num_segments  # of a part: (B, 1, 1)
-        part = ops.reshape(ops.arange(self.num_segments, dtype="float32"), (1, -1, 1))  # (1, K, 1)
+        length = ops.maximum(ops.sum(real, axis=2, keepdims=True), 1) / self.num_chunks  # of a chunk: (B, 1, 1)
+        chunk = ops.reshape(ops.arange(self.num_chunks, dtype="float32"), (1, -1, 1))  # (1, K, 1)
         end = ops.cumsum(real, axis=2)  # of each real frame: (B, 1, T)
-        overlap = ops.minimum(end, (part + 1) * length) - ops.maximum(end - 1, part * length)  # (B, K, T)
-        weights = ops.maximum(overlap, 0) * real / length  # (B, K, T), each part sums to 1
+        overlap = ops.minimum(end, (chunk + 1) * length) - ops.maximum(end - 1, chunk * length)  # (B, K, T)
+        weights = ops.maximum(overlap, 0) * real / length  # (B, K, T), each chunk sums to 1
         means = ops.matmul(ops.cast(weights, inputs.dtype), inputs)  # (B, K, T) x (B, T, D) -> (B, K, D)
-        return ops.reshape(means, (-1, self.num_segments * inputs.shape[2]))  # (B, K, D) -> (B, K*D)
+        return ops.reshape(means, (-1, self.num_chunks * inputs.shape[2]))  # (B, K, D) -> (B, K*D)
 
     def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
-        """The axis of time becomes that of the chunks."""
-        return keras.KerasTensor((inputs.shape[0], self.num_segments * inputs.shape[2]), dtype=self.compute_dtype)
+        """The axis of time is replaced by the chunks."""
+        return keras.KerasTensor((inputs.shape[0], self.num_chunks * inputs.shape[2]), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """The number of parts."""
-        return {**super().get_config(), "num_segments": self.num_segments}
+        """The number of chunks."""
+        return {**super().get_config(), "num_segments": self.num_chunks}
 
 
 @keras.saving.register_keras_serializable(package="activity")
 class Standardize(keras.layers.Layer):
     """Features to mean 0 and deviation 1 after a square root, `(batch, T, S, D)` to the same.
 
-    A few features of a model shout and most whisper; the root evens them out (power normalization, Perronnin et al.
-    2010). Until `adapt` has seen features this layer changes nothing, as for a backbone that is still to be trained.
+    A few features of a backbone are large and most are small; the root evens them out (power normalization, Perronnin
+    et al. 2010). Until `adapt` has seen features this layer changes nothing, as for a backbone still to be trained.
     """
 
     _ROOT_OF = 1e-3  # keeps the slope of the root finite at 0
 
     def build(self, input_shape: Any) -> None:
-        """The statistics, which are data, not learned."""
+        """Create the statistics, which are data, not learned."""
         shape = tuple(input_shape[-2:])
         self.mean = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="mean")
         self.scale = self.add_weight(shape=shape, initializer="ones", trainable=False, name="scale")
         self.adapted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
 
     def adapt(self, features: Any) -> None:
-        """Take the statistics of `(num_frames, S, D)` features."""
+        """Set the statistics to those of `(num_frames, S, D)` features."""
         roots = _signed_root(np.asarray(features, np.float32), self._ROOT_OF)
         deviation = roots.std(axis=0)
-        # a feature that hardly ever differs from 0 must not be blown up to weigh like the others
+        # a feature that is nearly always 0 must not be scaled up to weigh as much as the others
         floor = 0.1 * deviation.mean(axis=-1, keepdims=True) + 1e-6
         self.mean.assign(roots.mean(axis=0))
         self.scale.assign(1 / np.maximum(deviation, floor))
@@ -223,12 +233,12 @@ def _signed_root(x: Any, root_of: float) -> Any:
     return x / ((abs(x) + root_of) ** 0.5 + root_of**0.5)
 
 
-@keras.saving.register_keras_serializable(package="activity", name="Opinions")  # as model files call it
+@keras.saving.register_keras_serializable(package="activity", name="Opinions")
 class MemberPredictions(_EndsMask):
     """The probabilities of M members, each `(batch, ..., C)`, as one `(batch, M, ..., C)`."""
 
     def call(self, inputs: Any) -> Any:
-        """Side by side."""
+        """Stack them along a new axis."""
         return ops.stack(inputs, axis=1)
 
 
@@ -236,12 +246,12 @@ class MemberPredictions(_EndsMask):
 class Fuse(_EndsMask):
     """The geometric mean of the members' probabilities, `(batch, M, ..., C)` -> `(batch, ..., C)`, at a temperature.
 
-    In a product, a member that is not sure changes little (product of experts, Hinton 2002). The temperature makes the
-    result less confident, above 1, or more confident: see `activity.evaluation.calibration`.
+    In a product, a member that is not confident changes little (product of experts, Hinton 2002). A temperature above 1
+    makes the result less confident, one below 1 more: see `activity.evaluation.calibration`.
     """
 
     def build(self, input_shape: Any) -> None:
-        """The temperature, which is set, not learned."""
+        """Create the temperature, which is set, not learned."""
         self.temperature = self.add_weight(shape=(), initializer="ones", trainable=False, name="temperature")
 
     def call(self, inputs: Any) -> Any:

@@ -59,7 +59,7 @@ class Export:
     """What `export_classifier` wrote, and how far it is from Keras.
 
     Attributes:
-        files: the graph first, then what stands beside it.
+        files: the graph first, then those beside it.
         difference: the largest between two probabilities, over all labels of all clips.
         clips: how many clips of each kind were compared, such as `{"synthetic": 8, "noise": 3}`.
     """
@@ -111,7 +111,7 @@ def export_classifier(model_path: Path, format: str, out: Path, *, clips: Sequen
             raise
         except ActivityError as error:
             raise ActivityError(f"the export to {format} is refused: {error}") from error
-        note = (made / out.name / "network.json") if format == "savedmodel" else made / f"{out.name}.json"
+        note = (made / out.name / "network.json") if not FORMATS[format].suffix else made / f"{out.name}.json"
         note.write_text(json.dumps(_about(classifier, format), indent=2), encoding="utf-8")
         # the graph last: as long as it is the old one or absent, nobody takes what is beside it for its own
         files = sorted(made.iterdir(), key=lambda file: file.name == out.name)

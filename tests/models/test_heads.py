@@ -131,7 +131,7 @@ def test_backward_reads_what_lstm_reads_of_the_reversed_clip():
         backward.set_weights(forward.get_weights())
         result = probabilities(backward, features, [6, 6])
         expected = probabilities(forward, reversed_features, [6, 6])
-        if per_frame:  # each answer stands at its own frame
+        if per_frame:  # each answer is at its own frame
             result, expected = result[:, :6], expected[:, 5::-1]
         np.testing.assert_allclose(result, expected, atol=1e-6)
 

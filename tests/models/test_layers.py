@@ -4,12 +4,12 @@ import pytest
 
 from activity.models.layers import (
     PREPROCESS_MODES,
+    ChunkMeans,
     HidePadding,
     MaskedMax,
     MaskedSoftmax,
     Preprocess,
     ReverseTime,
-    SegmentMeans,
     TimeDistributed,
 )
 
@@ -91,30 +91,30 @@ def pooled(layer, sequence, num_real):
     return keras.ops.convert_to_numpy(layer(sequence, mask=mask))
 
 
-def segment_means(sequence, num_segments):
+def chunk_means(sequence, num_chunks):
     """The definition, frame by frame, of one clip without padding."""
-    length = len(sequence) / num_segments
+    length = len(sequence) / num_chunks
     weights = [
         [max(0, min(i + 1, (k + 1) * length) - max(i, k * length)) / length for i in range(len(sequence))]
-        for k in range(num_segments)
+        for k in range(num_chunks)
     ]
     return np.concatenate(np.array(weights) @ sequence)
 
 
-@pytest.mark.parametrize("num_segments", [1, 3, 4])
-def test_segment_means_share_the_frames_out_by_time(num_segments):
+@pytest.mark.parametrize("num_chunks", [1, 3, 4])
+def test_chunk_means_share_the_frames_out_by_time(num_chunks):
     num_real = [1, 2, 3, 4, 5, 7, 8, 11]
     sequence = np.random.default_rng(0).random((len(num_real), 12, 2), np.float32)
-    expected = [segment_means(clip[:n], num_segments) for clip, n in zip(sequence, num_real, strict=True)]
-    np.testing.assert_allclose(pooled(SegmentMeans(num_segments), sequence, num_real), expected, atol=1e-6)
+    expected = [chunk_means(clip[:n], num_chunks) for clip, n in zip(sequence, num_real, strict=True)]
+    np.testing.assert_allclose(pooled(ChunkMeans(num_chunks), sequence, num_real), expected, atol=1e-6)
 
 
-def test_segment_means_of_two_frames_and_of_six():
+def test_chunk_means_of_two_frames_and_of_six():
     sequence = np.arange(8, dtype=np.float32).reshape(1, 8, 1)
-    assert pooled(SegmentMeans(4), sequence, [2])[0].tolist() == [0, 0, 1, 1]
-    # borders at 1.5, 3 and 4.5: frame 1 counts half in the first part and half in the second
+    assert pooled(ChunkMeans(4), sequence, [2])[0].tolist() == [0, 0, 1, 1]
+    # borders at 1.5, 3 and 4.5: frame 1 counts half in the first chunk and half in the second
     expected = [(0 + 1 / 2) / 1.5, (1 / 2 + 2) / 1.5, (3 + 4 / 2) / 1.5, (4 / 2 + 5) / 1.5]
-    assert pooled(SegmentMeans(4), sequence, [6])[0] == pytest.approx(expected)
+    assert pooled(ChunkMeans(4), sequence, [6])[0] == pytest.approx(expected)
 
 
 def test_masked_max_sees_real_frames_only():
@@ -122,7 +122,7 @@ def test_masked_max_sees_real_frames_only():
     assert pooled(MaskedMax(), sequence, [2, 1]).tolist() == [[-3, 2], [0, -8]]
 
 
-@pytest.mark.parametrize("layer", [MaskedMax, lambda **options: SegmentMeans(4, **options)], ids=["max", "means"])
+@pytest.mark.parametrize("layer", [MaskedMax, lambda **options: ChunkMeans(4, **options)], ids=["max", "means"])
 def test_pooling_in_half_precision_neither_overflows_nor_miscounts(layer):
     sequence = np.full((2, 1024, 1), 1000, np.float32)  # a sum in float16 ends at 65504
     sequence[:, 512:] = 2000
@@ -132,7 +132,7 @@ def test_pooling_in_half_precision_neither_overflows_nor_miscounts(layer):
     assert result.tolist() in ([[2000], [1000]], [[1000, 1000, 2000, 2000], [1000] * 4])
 
 
-@pytest.mark.parametrize("layer", [MaskedMax(), SegmentMeans(4)], ids=["max", "means"])
+@pytest.mark.parametrize("layer", [MaskedMax(), ChunkMeans(4)], ids=["max", "means"])
 def test_a_clip_of_padding_only_gives_numbers(layer):
     assert np.isfinite(pooled(layer, np.ones((1, 3, 2), np.float32), [0])).all()
 
@@ -152,6 +152,6 @@ def test_reverse_time_keeps_batch_and_features():
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(ReverseTime()(sequence)), sequence[:, ::-1])
 
 
-def test_segment_means_name_the_number_they_need():
+def test_chunk_means_name_the_number_they_need():
     with pytest.raises(ValueError, match="num_segments must be 1 or more, received: 0"):
-        SegmentMeans(0)
+        ChunkMeans(0)

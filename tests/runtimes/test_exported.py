@@ -24,7 +24,7 @@ needs_openvino = pytest.mark.skipif("openvino" not in HERE, reason="openvino is 
 
 @pytest.fixture(scope="module", params=HERE)
 def exported_model(request, ramp_model, tmp_path_factory):
-    """A runtime and a model file with its exported network beside it."""
+    """A runtime and a model file with its exported model beside it."""
     model = tmp_path_factory.mktemp(request.param) / "ramps.keras"
     shutil.copy(ramp_model, model)
     load_inference_model(model, runtime=request.param)
