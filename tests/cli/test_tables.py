@@ -1,6 +1,7 @@
 """What is put into a public table can be used from the command line, with no other file touched."""
 
 import dataclasses
+import json
 
 import keras
 import pytest
@@ -10,6 +11,7 @@ from activity.models.backbones import BACKBONES, Backbone
 from activity.models.classifier import load_classifier
 from activity.models.heads import HEADS, Head
 from activity.reports.timeline import TIMELINE_FORMATS
+from activity.runtimes.formats import FORMATS, Format
 
 RECIPE = ("--backbone", "small_cnn", "--weights", "none", "--head", "pooled", "--members", "1", "--epochs", "1")
 
@@ -59,6 +61,26 @@ def test_a_timeline_format(folder, ramp_videos, tmp_path, monkeypatch):
     assert main(["classify", str(folder / "model.keras"), str(video), "--out", str(tmp_path)]) == 0
     assert set((tmp_path / "p0_0.labels").read_text().split()) <= {"brightens", "darkens"}
     assert (tmp_path / "p0_0.json").is_file()
+
+
+def test_an_export_format(folder, tmp_path, monkeypatch, capsys):
+    """Its file holds nothing, but is opened as the model that was written."""
+    written = {}
+
+    def write(model, path):
+        path.touch()
+        written[path] = model
+
+    def open_written(path):
+        return lambda frames, mask: written[path].predict_on_batch({"frames": frames, "mask": mask})["probabilities"]
+
+    monkeypatch.setitem(FORMATS, "toy", Format(".toy", "keras", write, open_written))
+    command = ["export", str(folder / "model.keras"), "--format", "toy", "--out"]
+    assert main([*command, str(tmp_path / "m.toy")]) == 0
+    assert "matches Keras on 11 test clips" in capsys.readouterr().out
+    assert json.loads((tmp_path / "m.toy.json").read_text())["versions"]["runtime"] == f"keras {keras.__version__}"
+    assert main([*command, str(tmp_path / "m.onnx")]) == 1
+    assert "the name of a file for toy must end in .toy" in capsys.readouterr().err
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_in_python_too(ramp_dataset, frozen_config, tmp_path):
