@@ -9,11 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from activity.errors import ActivityError
 
 TRIALS_BEFORE_PRUNING = 5  # complete ones: with fewer, their median is chance
 
 _NAME = _ABOUT = "activity"
+
+_OTHER_FILE = "name another file with --study"
 
 
 def import_optuna() -> Any:
@@ -39,9 +43,9 @@ def open_study(path: Path, about: Mapping[str, Any]) -> Iterator[Any]:
         ActivityError: Optuna is absent, or the file is in use, of another study, or no study of ours.
     """
     optuna = import_optuna()
-    with _alone(path), _quiet(optuna):
-        _mend(path)
-        yield _load(optuna, path, about)
+    with _alone(path) as lock, _quiet(optuna):
+        _cut_incomplete_line(path)
+        yield _load(optuna, path, about, lock)
 
 
 def finished_trials(study: Any) -> list[Any]:
@@ -49,9 +53,11 @@ def finished_trials(study: Any) -> list[Any]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name in ("COMPLETE", "PRUNED")]
 
 
-def _load(optuna: Any, path: Path, about: Mapping[str, Any]) -> Any:
+def _load(optuna: Any, path: Path, about: Mapping[str, Any], lock: FileLock) -> Any:
     try:  # whatever is not ours must not be written to
-        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+        # one lock for all: Optuna's own would keep a search waiting for 30 s after one that was killed
+        journal = optuna.storages.journal.JournalFileBackend(str(path), lock_obj=lock)
+        storage = optuna.storages.JournalStorage(journal)
         names = [study.study_name for study in storage.get_all_studies()]
         fresh = path.stat().st_size == 0
         if not fresh and names != [_NAME]:
@@ -63,7 +69,7 @@ def _load(optuna: Any, path: Path, about: Mapping[str, Any]) -> Any:
         if known is None and trials:
             raise ValueError("expected a study of ours")
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # text of another kind
-        raise ActivityError("not a study of ours; name another file with --study", path=path) from error
+        raise ActivityError("not a study of ours", path=path, hint=_OTHER_FILE) from error
     if known is None:
         study.set_user_attr(_ABOUT, dict(about))
     else:
@@ -77,27 +83,28 @@ def _load(optuna: Any, path: Path, about: Mapping[str, Any]) -> Any:
 def _check_same(path: Path, known: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     names = [name for name in about if known.get(name) != about[name]]
     if "dataset" in names:
-        raise ActivityError(
-            "the study of another data set, or of this one before it changed; name another file with --study", path=path
-        )
+        reason = "the study of another data set, or of this one before it changed"
+        raise ActivityError(reason, path=path, hint=_OTHER_FILE)
     if names:
         changed = "; ".join(f"{name} was {known.get(name)}, now {about[name]}" for name in names)
-        raise ActivityError(f"cannot go on with other settings: {changed}; name another file with --study", path=path)
+        raise ActivityError(f"cannot continue with other settings: {changed}", path=path, hint=_OTHER_FILE)
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path) -> Iterator[FileLock]:
     """Keep others out of the file: they would take the trial that is running for one that was killed."""
-    with path.open("ab") as file:
-        with contextlib.suppress(ImportError):  # Windows has no such locks
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however that ends
-            except BlockingIOError:
-                raise ActivityError("another search is writing it; wait, or name another --study", path=path) from None
-            path.with_name(f"{path.name}.lock").unlink(missing_ok=True)  # Optuna's, of a process that was killed
-        yield
+    path.open("ab").close()  # an error names this file, not that of the lock
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        lock.acquire()  # ends with the process, however that ends
+    except Timeout:
+        raise ActivityError("another search is writing it", path=path, hint=f"wait, or {_OTHER_FILE}") from None
+    try:
+        yield lock
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes it later
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -111,8 +118,11 @@ def _quiet(optuna: Any) -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def _mend(path: Path) -> None:
-    """Cut off what a full disk or a power cut left of the last line: Optuna could not read past it."""
+def _cut_incomplete_line(path: Path) -> None:
+    """Cut off what a full disk or a power cut left of the last line.
+
+    Optuna (5.0) skips such a line, but writes the next one right behind it, and then cannot read past both.
+    """
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content) and content.startswith(b'{"op_code"'):

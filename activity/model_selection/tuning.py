@@ -260,7 +260,8 @@ def _fill(
         progress_bar(total=num_trials, initial=num_done, desc="search", unit="trial") as bar,
     ):
         while num_done < num_trials and not (num_done and timeout and time.monotonic() - began >= timeout):
-            # A seed for each trial: a search that was stopped goes on with what it would have tried.
+            # Not `study.optimize`: each trial has a sampler with a seed of its own, so that a search that was stopped
+            # continues with what it would have tried; and the first trial is made whatever the time, or else raises.
             of_trial = int(np.random.SeedSequence([seed, num_done]).generate_state(1)[0])
             study.sampler = optuna.samplers.TPESampler(seed=of_trial)
             if not num_done and not study.get_trials(states=[optuna.trial.TrialState.WAITING]):

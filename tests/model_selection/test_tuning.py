@@ -150,6 +150,7 @@ def test_a_search_that_is_killed_in_a_trial_goes_on_as_if_it_was_not(
         tune(ramp_dataset, config, num_trials=4, study_path=tmp_path / "killed.log")
     with (tmp_path / "killed.log").open("a") as file:
         file.write('{"op_code":5,"wor')  # what a power cut leaves
+    (tmp_path / "killed.log.lock").symlink_to("killed.log")  # and a lock of Optuna's own, as versions before used it
     predict_features(lambda config, streams: 0.5 + config.dropout / 4)
     resumed = tune(ramp_dataset, config, num_trials=4, study_path=tmp_path / "killed.log")
     assert [trial.settings for trial in resumed.trials] == [trial.settings for trial in whole.trials]
@@ -211,6 +212,16 @@ def test_a_file_of_something_else_is_refused_and_left_as_it_is(ramp_dataset, con
     with pytest.raises(ActivityError, match="folds was 3 .*, now 2 "):
         tune(ramp_dataset, config, folds="2", study_path=path)
     assert path.read_bytes() == before
+
+
+def test_a_study_of_before_that_names_a_runtime_continues_with_any(ramp_dataset, config, tmp_path, predict_features):
+    predict_features(lambda config, streams: 0.5)
+    path = tmp_path / "tuning.log"
+    tune(ramp_dataset, config, num_trials=1, study_path=path)
+    path.write_text(path.read_text().replace('"seed":', '"runtime":"keras","seed":'))
+    assert '"runtime":"keras"' in path.read_text()
+    assert len(tune(ramp_dataset, config, num_trials=2, study_path=path, runtime="openvino").trials) == 2
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["tuning.log"]
 
 
 @pytest.mark.parametrize("content", [b"hello\nworld\n", b'{"a": 1}\n', b"[]\n", b"\x89PNG\r\n\xff", b'"x"\n', b"note"])

@@ -137,6 +137,14 @@ class TestFrozenBackbone:
         with pytest.raises(ActivityError, match="cannot resume with other settings: units was 16, now 8"):
             train(ramp_dataset, dataclasses.replace(config, units=8), work_dir=tmp_path, resume=True)
 
+    def test_a_run_of_before_that_names_a_runtime_is_resumed_with_any(self, ramp_dataset, frozen_config, tmp_path):
+        config = dataclasses.replace(frozen_config, epochs=1)
+        train(ramp_dataset, config, work_dir=tmp_path)
+        note = tmp_path / "config.json"
+        note.write_text(note.read_text().replace('"seed":', '"runtime": "auto", "seed":'))
+        again = train(ramp_dataset, config, work_dir=tmp_path, resume=True, runtime="keras")
+        assert len(again.history) == 1
+
     def test_resuming_on_other_data_is_refused(self, ramp_dataset, frozen_config, tmp_path):
         config = dataclasses.replace(frozen_config, epochs=1)
         train(ramp_dataset, config, work_dir=tmp_path)
