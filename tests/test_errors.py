@@ -11,6 +11,12 @@ def test_one_except_clause_catches_all_that_a_user_can_cause(name):
         raise getattr(errors, name)("why")
 
 
+def test_the_line_of_an_error_is_made_of_its_parts():
+    error = errors.DatasetError("unfinished", path="out", hint="run it again")
+    assert (error.reason, error.path, error.hint) == ("unfinished", "out", "run it again")
+    assert str(error) == "out: unfinished; run it again" and str(errors.VideoError("is empty")) == "is empty"
+
+
 def test_a_setting_keeps_its_parts_also_in_another_process():
     error = pickle.loads(pickle.dumps(errors.SettingError("epochs", "1 or more", 0)))
     assert (error.name, error.expected, error.received) == ("epochs", "1 or more", 0)

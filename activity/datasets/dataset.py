@@ -4,7 +4,7 @@
     DATASET/manifest.csv    sample_id,path,label,group,split,num_frames,duration_seconds, where there are segments also
                             start_seconds,end_seconds (empty: the beginning, the end), and the user's own columns
     DATASET/problems.csv    path,reason,frames_read,frames_claimed
-    DATASET/decoded.csv     what decoding each content gave, so that it is done once
+    DATASET/decoded.csv     result of decoding each content, so that it is done once
     DATASET/frames/<sample_id>.npy                       (N, H, W, 3) uint8 RGB, real frames only
     DATASET/motion/<sample_id>.npy, motion_crop/...      the same of the other streams, see `activity.video.streams`
     DATASET/features/<backbone>-<digest>/<sample_id>.npy cached, see `activity.runtimes.features`
@@ -36,6 +36,8 @@ from activity.video.sampling import SampledVideo, sample_video
 
 FORMAT_VERSION = 2  # 1 had no streams
 
+_AGAIN = "run the same preprocess command again"
+
 MANIFEST_COLUMNS = ("sample_id", "path", "label", "group", "split", "num_frames", "duration_seconds")
 
 PROBLEM_COLUMNS = ("path", "reason", "frames_read", "frames_claimed")
@@ -65,7 +67,7 @@ class Dataset:
         return labels_of(self.samples)
 
     def as_text(self) -> str:
-        """What the data set holds, for a terminal."""
+        """Counts of the data set by label and split, for a terminal."""
         counts = Counter((label, sample.split) for sample in self.samples for label in (sample.label, "all"))
         rows = [(label, *(counts[label, split] for split in SPLITS)) for label in (*self.labels, "all")]
         num_files = len({sample.path for sample in self.samples})
@@ -86,7 +88,7 @@ class Dataset:
         return samples
 
     def with_streams(self, streams: Sequence[str]) -> Dataset:
-        """The same data set, seen through some of its streams; raises `DatasetError` if it lacks one."""
+        """This data set with only some of its streams; raises `DatasetError` if it lacks one."""
         lacks = [stream for stream in current_streams(streams) if stream not in self.spec.streams]
         if lacks:
             raise DatasetError(
@@ -101,7 +103,7 @@ class Dataset:
         try:
             frames = map_array(path)
         except (OSError, EOFError, ValueError) as error:
-            raise DatasetError(f"cannot be read ({error}); run the same preprocess command again", path=path) from error
+            raise DatasetError(f"cannot be read ({error})", path=path, hint=_AGAIN) from error
         expected = (self.spec.height, self.spec.width, 3)
         if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8 or not len(frames):
             raise DatasetError(f"expected (N, {expected}) uint8 with N >= 1, received {frames.shape}", path=path)
@@ -152,19 +154,17 @@ def load_dataset(dataset_dir: Path) -> Dataset:
     about = read_about(dataset_dir)
     if about is None:
         raise DatasetError(
-            f"not a data set folder (no dataset.json in it); make one with: "
-            f"activity preprocess VIDEOS --out {dataset_dir}",
+            "not a data set folder (no dataset.json in it)",
             path=dataset_dir,
+            hint=f"make one with: activity preprocess VIDEOS --out {dataset_dir}",
         )
     manifest = dataset_dir / "manifest.csv"
     if not manifest.is_file():
-        raise DatasetError("unfinished; run the same preprocess command again to complete it", path=dataset_dir)
+        raise DatasetError("unfinished", path=dataset_dir, hint=f"{_AGAIN} to complete it")
     try:
         samples = [_sample_from_row(row) for row in read_csv(manifest)]
     except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(
-            f"damaged ({error!r}); delete it and run the same preprocess command", path=manifest
-        ) from error
+        raise DatasetError(f"damaged ({error!r})", path=manifest, hint=f"delete it and {_AGAIN}") from error
     return Dataset(
         dataset_dir,
         about["videos_dir"],
@@ -236,6 +236,13 @@ def write_stacks(
     video_path: Path, spec: ClipSpec, dataset_dir: Path, sample_id: str, span: Span = WHOLE
 ) -> SampledVideo:
     """Decode a video, or a span of it, into a file per stream, frame by frame: memory does not grow with the video.
+
+    Args:
+        video_path: of the video.
+        spec: which frames, at what size, and which streams.
+        dataset_dir: has a folder for each stream already.
+        sample_id: names the files.
+        span: start and end in seconds.
 
     Raises:
         VideoError: not one frame can be decoded, or none lies in the span.

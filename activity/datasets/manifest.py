@@ -120,7 +120,7 @@ def files_below(folder: Path) -> list[Path]:
 def _warn_of_labels_without_videos(labels: Iterable[str], samples: Iterable[Sample]) -> None:
     absent = set(labels) - set(labels_of(samples))
     if absent:
-        _logger.warning("no videos are there of: %s", name_some(absent))
+        _logger.warning("no videos of: %s", name_some(absent))
 
 
 def is_passed_over(relative_path: Path) -> bool:
@@ -149,14 +149,18 @@ def read_manifest(manifest_path: Path) -> VideoList:
             if absent:
                 raise DatasetError(
                     f"expected columns path,label[,group][,split], missing {name_some(absent)}; "
-                    f"received: {','.join(columns)}{_hint_on_columns(columns)}",
+                    f"received: {','.join(columns)}{_note_on_columns(columns)}",
                     path=manifest_path,
                 )
             rows = [(reader.line_num, row) for row in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         raise DatasetError(f"not a CSV file in UTF-8: {error}", path=manifest_path) from error
-    samples = [_sample_from_row(row, f"{manifest_path} line {line}") for line, row in rows]
-    lines = [line for line, _ in rows]
+    samples, lines = [], [line for line, _ in rows]
+    for line, row in rows:
+        try:
+            samples.append(_sample_from_row(row))
+        except DatasetError as error:
+            raise DatasetError(f"line {line}: {error.reason}", path=manifest_path) from error
     _check_segments(samples, lines, manifest_path)
     found = {path for path in {sample.path for sample in samples} if (videos_dir / path).is_file()}
     missing = {
@@ -173,7 +177,7 @@ def read_manifest(manifest_path: Path) -> VideoList:
 
 
 def _check_segments(samples: Sequence[Sample], lines: Sequence[int], manifest_path: Path) -> None:
-    """Raise `DatasetError` where two rows name the same, or tear one file: its segments look alike."""
+    """Raise `DatasetError` where two rows name the same, or split one file across groups or splits."""
     names: dict[str, int] = {}
     first: dict[str, tuple[Sample, int]] = {}
     for sample, line in zip(samples, lines, strict=True):
@@ -185,8 +189,9 @@ def _check_segments(samples: Sequence[Sample], lines: Sequence[int], manifest_pa
             if values[0] != values[1]:
                 raise DatasetError(
                     f"lines {other_line} and {line} give segments of {sample.path} different "
-                    f"{column}s, {' and '.join(values)}; all segments of a file must keep to one {column}",
+                    f"{column}s, {' and '.join(values)}",
                     path=manifest_path,
+                    hint=f"all segments of a file must keep to one {column}",
                 )
 
 
@@ -204,7 +209,7 @@ def _warn_of_overlaps(samples: Sequence[Sample]) -> None:
         _logger.warning("%d pairs of segments overlap under different labels: %s", len(clashes), name_some(clashes, 3))
 
 
-def _hint_on_columns(columns: Sequence[str]) -> str:
+def _note_on_columns(columns: Sequence[str]) -> str:
     if len(columns) == 1 and re.search(r"[;\t|]", columns[0]):
         return " (columns must be separated by commas)"
     if {"path", "label"} <= {column.strip().lower() for column in columns}:
@@ -212,24 +217,24 @@ def _hint_on_columns(columns: Sequence[str]) -> str:
     return ""
 
 
-def _sample_from_row(row: dict[str, str], where: str) -> Sample:
+def _sample_from_row(row: dict[str, str]) -> Sample:
     if None in row or None in row.values():
-        raise DatasetError(f"expected {len([k for k in row if k])} fields, received another number", path=where)
+        raise DatasetError(f"expected {len([k for k in row if k])} fields, received another number")
     values = {name: value.strip() for name, value in row.items()}
     path, label, split = values.pop("path"), values.pop("label"), values.pop("split", "")
     parts = PurePosixPath(path.replace("\\", "/"))
     if not path or not label:
-        raise DatasetError(f"path and label must not be empty, received path={path!r} label={label!r}", path=where)
+        raise DatasetError(f"path and label must not be empty, received path={path!r} label={label!r}")
     if parts.is_absolute() or ".." in parts.parts or re.match(r"^[A-Za-z]:", path):
-        raise DatasetError(f"a path must stay inside the folder of the manifest, received {path}", path=where)
+        raise DatasetError(f"a path must stay inside the folder of the manifest, received {path}")
     if split not in ("", *SPLITS):
-        raise DatasetError(f"split must be one of {', '.join(SPLITS)} or empty, received {split}", path=where)
+        raise DatasetError(f"split must be one of {', '.join(SPLITS)} or empty, received {split}")
     group = values.pop("group", None)
     if group == "":
-        raise DatasetError("group must not be empty where the column exists", path=where)
-    start, end = (_seconds(values, column, where) for column in TIME_COLUMNS)
+        raise DatasetError("group must not be empty where the column exists")
+    start, end = (_seconds(values, column) for column in TIME_COLUMNS)
     if end is not None and end <= (start or 0.0):
-        raise DatasetError(f"end_seconds must be above start_seconds, received {start or 0.0} to {end}", path=where)
+        raise DatasetError(f"end_seconds must be above start_seconds, received {start or 0.0} to {end}")
     return Sample(
         path=str(parts),
         label=label,
@@ -241,14 +246,14 @@ def _sample_from_row(row: dict[str, str], where: str) -> Sample:
     )
 
 
-def _seconds(values: dict[str, str], column: str, where: str) -> float | None:
+def _seconds(values: dict[str, str], column: str) -> float | None:
     text = values.pop(column, "")
     try:
         seconds = float(text or 0)
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise DatasetError(f"{column} must be a number of seconds, 0 or more, or empty, received {text}", path=where)
+        raise DatasetError(f"{column} must be a number of seconds, 0 or more, or empty, received {text}")
     return round(seconds, 6) if text else None
 
 
@@ -275,9 +280,9 @@ def read_split_files(split_files: Iterable[Path]) -> dict[str, str]:
         for path, split in _read_split_file(file):
             if splits.setdefault(path, split) != split:
                 raise DatasetError(
-                    f"{path} is {split or 'unused'} here but {splits[path] or 'unused'} in another list; "
-                    "give the lists of one split only",
+                    f"{path} is {split or 'unused'} here but {splits[path] or 'unused'} in another list",
                     path=file,
+                    hint="give the lists of one split only",
                 )
     return splits
 
@@ -310,7 +315,8 @@ def _apply_split_files(listed: VideoList, split_files: list[Path]) -> VideoList:
         alike = keys[f"{sample.label}/{PurePosixPath(sample.path).name}"]
         if alike and alike[0].path != sample.path:
             raise DatasetError(
-                f"split lists name files only by label and name, which {alike[0].path} and {sample.path} share"
+                f"split lists name files only by label and name, which {alike[0].path} and {sample.path} share",
+                path=listed.videos_dir,
             )
         alike.append(sample)  # segments of one file and label go the same way
     used = {key: split for key, split in splits.items() if split}

@@ -44,11 +44,13 @@ from activity.datasets.samples import (
     with_ids,
 )
 from activity.datasets.splits import extend_splits, join_copies
-from activity.errors import DatasetError, VideoError, printable
+from activity.errors import DatasetError, SettingError, VideoError
 from activity.files import LOCK_NAME, atomic_file, lock_folder, write_csv
 from activity.progress import progress_bar
 from activity.video.clips import Span
 from activity.video.decoder import probe
+
+_OTHER_FOLDER = "choose another --out, or delete that folder"
 
 _logger = logging.getLogger(__name__)
 
@@ -77,8 +79,8 @@ def preprocess(
     """Decode labelled videos into a data set folder.
 
     A second run decodes only videos that are new or changed, drops those that are gone, and keeps the splits of the
-    groups it knows. A video that cannot be read is listed in `problems.csv` with its reason, and the run goes on. What
-    is said of videos holds for segments, where the manifest has some.
+    groups it knows. A video that cannot be read is listed in `problems.csv` with its reason, and the run continues.
+    Segments are treated as videos are, where the manifest has some.
 
     Workers are spawned processes: in a script of your own, call this below `if __name__ == "__main__":`.
 
@@ -93,13 +95,14 @@ def preprocess(
         seed: of the split.
 
     Raises:
+        SettingError: `seconds_per_video` or `seed` is out of range.
         DatasetError: see `list_videos`; or the folder holds something else, or too few videos can be read.
         ActivityError: another command is writing the folder.
     """
     if not seconds_per_video > 0:
-        raise DatasetError(f"seconds_per_video must be above 0, received {seconds_per_video}")
+        raise SettingError("seconds_per_video", "above 0", seconds_per_video)
     if seed < 0:
-        raise DatasetError(f"seed must be 0 or more, received {seed}")
+        raise SettingError("seed", "0 or more", seed)
     dataset_dir = Path(dataset_dir)
     listed = list_videos(Path(videos), split_files=split_files)
     with lock_folder(dataset_dir, "preprocess"):
@@ -141,22 +144,19 @@ def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int
     about = read_about(dataset_dir) if dataset_dir.is_dir() else None
     if about is None:
         if dataset_dir.exists() and not (dataset_dir.is_dir() and _is_vacant(dataset_dir)):
-            raise DatasetError("exists and is not a data set folder; choose another --out", path=dataset_dir)
+            raise DatasetError("exists and is not a data set folder", path=dataset_dir, hint="choose another --out")
         dataset_dir.mkdir(parents=True, exist_ok=True)
         _write_about(dataset_dir, spec, videos_dir, seed)
         about = read_about(dataset_dir) or {}
     elif about["spec"] != spec:
-        raise DatasetError(
-            f"was made with {about['spec']}; received {spec}; choose another --out, or delete that folder",
-            path=dataset_dir,
-        )
+        raise DatasetError(f"was made with {about['spec']}; received {spec}", path=dataset_dir, hint=_OTHER_FOLDER)
     for stream in spec.streams:
         stream_dir(dataset_dir, stream).mkdir(exist_ok=True)
     return about
 
 
 def _is_vacant(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a first run leaves that is stopped at once."""
+    """Whether a folder holds nothing but the first traces of a run that was stopped at once."""
     return all(
         path.name == LOCK_NAME
         or path.match(".*dataset.json*")
@@ -184,9 +184,9 @@ def _check_what_is_gone(known: list[Sample], listed: VideoList, videos_dir: Path
     here = listed.videos_dir.resolve()
     if known and here != videos_dir and {*map(file_of, new)}.isdisjoint(map(file_of, old)):
         raise DatasetError(
-            f"was made from {videos_dir}, and none of its {len(known)} videos is in {here}; choose "
-            "another --out, or delete that folder",
+            f"was made from {videos_dir}, and none of its {len(known)} videos is in {here}",
             path=dataset_dir,
+            hint=_OTHER_FOLDER,
         )
     lost = Counter(sample.path for sample in known if content_of(sample) not in new)
     changed = Counter(sample.path for sample in listed.samples if content_of(sample) not in old)
@@ -229,7 +229,7 @@ def _is_whole(stack: Path, spec: ClipSpec) -> bool:
 def _decode(
     todo: dict[str, tuple[Path, Span]], dataset_dir: Path, spec: ClipSpec, num_workers: int, seconds_per_video: float
 ) -> dict[str, _Decoded]:
-    """Sample id -> what its video gave; noted in `decoded.csv` one by one, so that a stopped run goes on there."""
+    """Sample id -> what its video gave; noted in `decoded.csv` one by one, so that a stopped run continues there."""
     decoded = {}
     with (dataset_dir / "decoded.csv").open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -296,8 +296,7 @@ def _decode_one(sample_id: str, video_path: Path, span: Span, spec: ClipSpec, da
     try:
         sampled = write_stacks(video_path, spec, dataset_dir, sample_id, span)
     except VideoError as error:
-        reason = str(error).removeprefix(f"{printable(video_path)}: ")
-        return _Decoded(sample_id, 0, _num_frames_claimed(video_path), 0.0, _one_line(reason))
+        return _Decoded(sample_id, 0, _num_frames_claimed(video_path), 0.0, _one_line(error.reason))
     return _Decoded(
         sample_id,
         sampled.num_frames,

@@ -1,7 +1,7 @@
-"""Which videos, with which label, of which group, in which split.
+"""Samples: labelled videos or segments of them, each of a group and in a split.
 
-A group is what clips share beside their label: the person, the recording, the place. Clips of one group never stand on
-both sides of a split, else the score tells how well the model knows the group, not the activity.
+A group is what clips have in common beside their label: the person, the recording, the place. Clips of one group are
+never in two splits, else the score measures how well the model knows the group, not the activity.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """What people know it by: its path, and of a segment its times."""
+        """Its name for people: its path, and of a segment its times."""
         start, end = self.span
         times = f"{start}-{end} s" if end < math.inf else f"{start} s to the end"
         return f"{self.path} [{times}]" if self.is_segment else self.path
@@ -119,7 +119,7 @@ def _id_times(sample: Sample) -> str:
 
 
 def _id_name(path: str) -> str:
-    """A path as part of a file name, unique to it: a digest stands for what the name does not show."""
+    """A path as part of a file name, unique to it by a digest where the name does not show all of the path."""
     name = re.sub(r"[^A-Za-z0-9_.]+", "_", path)[-80:]
     if _PLAIN_PATH.fullmatch(path):
         return name
@@ -127,7 +127,7 @@ def _id_name(path: str) -> str:
 
 
 def content_of(sample: Sample) -> str:
-    """What a sample shows, with which its id ends: the digest of its file, and the times of a segment."""
+    """The content of a sample, with which its id ends: the digest of its file, and the times of a segment."""
     return sample.sample_id.rpartition("-")[2]
 
 

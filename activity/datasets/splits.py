@@ -48,7 +48,7 @@ def assign_splits(samples: Sequence[Sample], *, seed: int = 0) -> list[Sample]:
 
 
 def extend_splits(samples: Sequence[Sample], known: Iterable[Sample], *, seed: int = 0) -> list[Sample]:
-    """Splits for all samples, such that what had one keeps it, renamed or not: a model may have been trained on it.
+    """Assign splits so that a video that had one keeps it, renamed or not: a model may have been trained on it.
 
     Args:
         samples: with their ids.
@@ -94,6 +94,12 @@ def hold_out(samples: Sequence[Sample], split: str, num_folds: int, seed: int) -
 
     Samples that are already in another split stay there.
 
+    Args:
+        samples: with or without splits.
+        split: to fill, such as `test`.
+        num_folds: 2 or more; fewer where there are fewer groups, or fewer videos of the most frequent label.
+        seed: of the folds.
+
     Raises:
         DatasetError: the training part has too few groups.
     """
@@ -124,7 +130,7 @@ def hold_out(samples: Sequence[Sample], split: str, num_folds: int, seed: int) -
 
 
 def assign_folds(samples: Sequence[Sample], folds: str, *, seed: int = 0) -> list[str]:
-    """The fold of each sample; a group never stands in two folds.
+    """The fold of each sample; no group is in two folds.
 
     Args:
         samples: of a data set.
@@ -241,7 +247,7 @@ def audit_leaks(
     for sample, part in zip(samples, part_of or [sample.split for sample in samples], strict=True):
         parts.get(sample.group, set()).add(part)
     split_groups = sorted(group for group, found in parts.items() if len(found) > 1)
-    first = f" ({split_groups[0]}: {', '.join(sorted(parts[split_groups[0]]))})" if split_groups else ""
+    first = f"; {split_groups[0]} is in {' and '.join(sorted(parts[split_groups[0]]))}" if split_groups else ""
     files = {*map(file_of, trained)}
     return LeakAudit(
         num_videos=len(scored),
@@ -257,4 +263,4 @@ def check_leaks(samples: Sequence[Sample], part_of: Sequence[str] | None = None)
     """Raise `DatasetError` naming the groups that appear in more than one split."""
     audit = audit_leaks(samples, part_of)
     if audit.num_split_groups:
-        raise DatasetError(f"{audit.on_groups}: {audit.examples}", hint="every group must keep to one split")
+        raise DatasetError(f"{audit.on_groups} ({audit.examples})", hint="every group must keep to one split")

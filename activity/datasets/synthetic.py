@@ -1,7 +1,7 @@
 """Small videos with known labels, drawn rather than filmed: for `activity demo`, the notebooks and the tests.
 
 A figure in a room does one of eight activities. Six of them form pairs of which the second is the first played
-backwards, so neither a frame nor the set of frames tells them apart: only a model that minds the order can.
+backwards, so neither a frame nor the set of frames tells them apart: only a model that uses the order can.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class _Performer:
     def __init__(self, rng: np.random.Generator, height: int, width: int) -> None:
         self.stature = rng.uniform(0.52, 0.6) * min(height, width)  # body height in canvas pixels
         self.limb, self.head = rng.uniform(0.07, 0.09), rng.uniform(0.095, 0.12)
-        self.colours: dict[str, Colour] = {  # pale walls, strong clothes: the figure always stands out
+        self.colours: dict[str, Colour] = {  # pale walls, strong clothes: the figure always contrasts
             "wall": _colour(rng, (0.04, 0.22), (0.75, 0.92)),
             "ground": _colour(rng, (0.1, 0.35), (0.6, 0.75)),
             "shirt": _colour(rng, (0.6, 0.9), (0.45, 0.8)),
@@ -141,7 +141,7 @@ class _Performer:
         room = (light * self.colours["wall"]).astype(np.uint8)  # (height, width, 3)
         for x in np.arange(0, width, width / rng.integers(4, 10)):
             room[:, int(x) : int(x) + width // 40] = 0.96 * room[:, int(x) : int(x) + width // 40]
-        for x in rng.uniform(0.05, 0.8, rng.integers(1, 4)):  # pictures on the wall
+        for x in rng.uniform(0.05, 0.8, rng.integers(1, 4)):  # pictures hung on the wall
             corner, size = (x * width, rng.uniform(0.04, 0.2) * height), rng.uniform(0.1, 0.2, 2) * width
             frame = np.array([*corner, *size], int).tolist()
             cv2.rectangle(room, frame, (250, 250, 250), -1)
@@ -226,7 +226,7 @@ def _bend(start: complex, end: complex, length: float, *, toward: complex) -> co
 def _phases(rng: np.random.Generator, num_frames: int) -> np.ndarray:
     """Return the phase of every frame, (num_frames,): a pause at both ends and an uneven tempo between.
 
-    Played backwards, a draw is another draw that is just as likely, so the tempo does not tell the direction.
+    Played backwards, a draw is another draw that is just as likely, so the tempo does not give the direction away.
     """
     before, after = rng.uniform(0, 0.12, 2)
     time = np.clip((np.linspace(0, 1, num_frames) - before) / (1 - before - after), 0, 1)  # (num_frames,)
@@ -242,7 +242,7 @@ def draw_frames(
     Args:
         activity: A key of `ACTIVITIES`.
         performer: Fixes the looks: body, clothes, room. 0 or more.
-        take: Fixes place, tempo, camera shake, light, noise and where a chair stands, drawn again for every performer
+        take: Fixes place, tempo, camera shake, light, noise and the place of a chair, drawn again for every performer
             and
             activity: two takes have nothing in common that could give the label away. 0 or more.
         num_frames: Length of the video; the activity is complete in any.

@@ -20,30 +20,7 @@ from activity.datasets.dataset import (
 )
 from activity.datasets.samples import Sample
 from activity.errors import DatasetError, VideoError
-from activity.files import atomic_file, read_csv, write_csv
-
-# === Files that appear whole or not at all ===
-
-
-def test_a_file_is_replaced_only_when_the_block_ends_well(tmp_path):
-    path = tmp_path / "a.txt"
-    with atomic_file(path, "w") as file:
-        file.write("old")
-        assert not path.exists()
-    with pytest.raises(ZeroDivisionError), atomic_file(path, "w") as file:
-        file.write("new")
-        file.flush()
-        raise ZeroDivisionError
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
-
-
-def test_csv_there_and_back(tmp_path):
-    rows = [{"path": 'бег "fast", far\nnew line.avi', "reason": ""}, {"path": "b"}]
-    write_csv(tmp_path / "a.csv", ["path", "reason"], rows)
-    assert read_csv(tmp_path / "a.csv") == [rows[0], {"path": "b", "reason": ""}]
-    assert read_csv(tmp_path / "none.csv") == []
-
+from activity.files import write_csv
 
 # === Frame stacks ===
 

@@ -24,7 +24,7 @@ def paths_of(listed):
 # === A folder per class ===
 
 
-def test_every_file_counts_but_hidden_ones_pictures_and_sidecars(tmp_path):
+def test_every_file_counts_but_hidden_ones_images_and_sidecars(tmp_path):
     videos = ["run/LOUD.AVI", "run/no_extension", "run/day 1/cam/a.mp4", "walk/b.webm", "walk/not-video.bin"]
     passed_over = ["run/.hidden.mp4", "run/.cache/c.mp4", "run/._LOUD.AVI", "walk/b.JPG", "walk/b.srt", "walk/R.md"]
     make_files(tmp_path, *videos, *passed_over, ".git/config", "cover.png", "about.json")
@@ -36,7 +36,7 @@ def test_every_file_counts_but_hidden_ones_pictures_and_sidecars(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", "csv json txt md srt xml jpg jpeg png bmp tif tiff webp".split())
-def test_what_a_search_passes_over(suffix):
+def test_files_that_a_search_skips(suffix):
     assert is_passed_over(Path(f"run/a.{suffix}")) and is_passed_over(Path(f"run/a.{suffix.upper()}"))
 
 
@@ -95,7 +95,7 @@ def test_a_name_that_is_not_utf8_is_missing(tmp_path, caplog):
     listed = scan_folder(tmp_path)
     assert paths_of(listed) == ["run/a.avi"]
     assert listed.missing == {"walk/caf\\xe9.avi": "its name is not valid UTF-8, which OpenCV cannot open; rename it"}
-    assert "no videos are there of: walk" in caplog.text
+    assert "no videos of: walk" in caplog.text
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
@@ -221,8 +221,9 @@ def test_files_that_a_manifest_names_but_are_not_there(tmp_path):
     ],
 )
 def test_faults_of_a_manifest(tmp_path, text, message):
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(DatasetError, match=message) as info:
         read_manifest(manifest(tmp_path, text))
+    assert info.value.path == tmp_path / "manifest.csv"
 
 
 def test_segments_of_a_manifest(tmp_path, caplog):
@@ -272,7 +273,7 @@ def test_faults_of_segments(tmp_path, rows, message):
         ("split", "val val -", "lines 2 and 4 .* of a file must keep to one split"),
     ],
 )
-def test_segments_of_a_file_are_never_torn(tmp_path, column, values, message):
+def test_segments_of_a_file_are_never_split_across(tmp_path, column, values, message):
     rows = [f"a.avi,run,{i},{i + 1},{value.strip('-')}" for i, value in enumerate(values.split())]
     text = "\n".join([f"path,label,start_seconds,end_seconds,{column}", *rows, "b.avi,run,1,2,train"])
     with pytest.raises(DatasetError, match=message):

@@ -17,7 +17,7 @@ from activity.config import ClipSpec, as_dict
 from activity.datasets import preprocessing
 from activity.datasets.dataset import load_dataset, stack_path
 from activity.datasets.preprocessing import preprocess
-from activity.errors import DatasetError
+from activity.errors import DatasetError, SettingError
 from activity.files import LOCK_NAME
 from activity.video.sampling import read_stack
 
@@ -78,7 +78,7 @@ def write_manifest(videos_dir, rows):
 
 def test_whole_run(videos, tmp_path):
     (videos / "run" / "broken.mp4").write_bytes(b"")
-    (videos / "wave" / "cover.jpg").write_bytes(b"picture")
+    (videos / "wave" / "cover.jpg").write_bytes(b"image")
     whole = (videos / "run" / "13.avi").read_bytes()
     (videos / "run" / "cut.avi").write_bytes(whole[: (whole.index(b"movi") + whole.rindex(b"idx1")) // 2])
     dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=2, seed=5)
@@ -202,13 +202,13 @@ def test_one_readable_label_is_not_enough(videos, tmp_path, decode_here):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"seconds_per_video": 0}, "seconds_per_video must be above 0, received 0"),
-        ({"seconds_per_video": float("nan")}, "seconds_per_video must be above 0, received nan"),
-        ({"seed": -1}, "seed must be 0 or more, received -1"),
+        ({"seconds_per_video": 0}, "seconds_per_video must be above 0, received: 0"),
+        ({"seconds_per_video": float("nan")}, "seconds_per_video must be above 0, received: nan"),
+        ({"seed": -1}, "seed must be 0 or more, received: -1"),
     ],
 )
 def test_options_out_of_range(videos, tmp_path, option, message):
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(SettingError, match=message):
         preprocess(videos, tmp_path / "out", SPEC, **option)
     assert not (tmp_path / "out").exists()
 
@@ -376,7 +376,7 @@ def test_videos_are_added_changed_removed_and_renamed(videos, tmp_path, decode_h
     assert first.samples[0].path == "run/03.avi" and not features.exists()
 
 
-def test_how_many_videos_are_gone_is_said(videos, tmp_path, decode_here, caplog):
+def test_the_number_of_videos_that_are_gone_is_logged(videos, tmp_path, decode_here, caplog):
     preprocess(videos, tmp_path / "out", SPEC)
     (videos / "wave/04.avi").rename(videos / "wave/other name.avi")
     (videos / "wave/06.avi").unlink()
@@ -429,7 +429,7 @@ def test_many_new_groups_are_divided(videos, tmp_path, decode_here, write_counti
     assert {path: second[path] for path in first} == first
 
 
-def test_another_seed_splits_anew(videos, tmp_path, decode_here):
+def test_another_seed_gives_other_splits(videos, tmp_path, decode_here):
     splits = [splits_of(preprocess(videos, tmp_path / "out", SPEC, seed=seed)) for seed in (0, 1, 0)]
     assert splits[0] == splits[2] != splits[1]
     assert len(decode_here) == 12
@@ -521,7 +521,7 @@ def test_a_note_that_was_cut_costs_one_decoding(videos, tmp_path, decode_here, n
     assert content_of(tmp_path / "out") == before
 
 
-def test_a_damaged_manifest_is_not_passed_over(videos, tmp_path, decode_here):
+def test_a_damaged_manifest_is_not_ignored(videos, tmp_path, decode_here):
     preprocess(videos, tmp_path / "out", SPEC)
     before = content_of(tmp_path / "out")
     manifest = tmp_path / "out" / "manifest.csv"
@@ -610,7 +610,7 @@ if __name__ == "__main__":
         ("num_done == 5 and os.killpg(0, signal.SIGINT)", -signal.SIGINT),  # Ctrl-C reaches the workers too
     ],
 )
-def test_a_run_that_was_killed_goes_on_where_it_was(videos, tmp_path, decode_here, line, status):
+def test_a_run_that_was_killed_continues_where_it_was(videos, tmp_path, decode_here, line, status):
     (videos / "run" / "broken.mp4").write_bytes(b"")
     run = run_script(tmp_path, videos, line)
     assert run.returncode == status, run.stderr
@@ -666,7 +666,7 @@ def test_a_full_disk_is_no_fault_of_a_video(videos, tmp_path, decode_here):
 
 
 def misbehave(sample_id, video_path, span, spec, path):
-    """Stands for `_decode_one` in the workers."""
+    """Takes the place of `_decode_one` in the workers."""
     if video_path.name == "03.avi":
         time.sleep(60)
     if video_path.name == "04.avi":

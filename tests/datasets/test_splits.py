@@ -121,8 +121,8 @@ def test_unknown_groups_are_reported(caplog):
 def test_leaks_are_named():
     samples = with_split(make_samples(7), lambda s: "test" if s.path.endswith("_1.avi") else "train")
     message = (
-        r"7 groups appear in more than one split: the score will be too optimistic: p0, p1, p2, p3, p4 and 2 more "
-        r"\(p0: test, train\); every group must keep to one split"
+        r"7 groups appear in more than one split: the score will be too optimistic \(p0, p1, p2, p3, p4 and 2 more; "
+        r"p0 is in test and train\); every group must keep to one split"
     )
     with pytest.raises(DatasetError, match=message):
         check_leaks(samples)
@@ -144,7 +144,7 @@ def test_an_audit_counts_only_groups_of_the_scored_videos():
     scored = [sample for sample in samples if sample.path.endswith("p0_1.avi")]
     audit = audit_leaks(samples, scored=scored)
     assert (audit.num_videos, audit.num_groups, audit.num_split_groups) == (3, 1, 1)
-    assert audit.examples == "p0 (p0: test, train)"
+    assert audit.examples == "p0; p0 is in test and train"
     assert audit.sentences() == ["WARNING: 1 group appears in more than one split: the score will be too optimistic."]
 
 

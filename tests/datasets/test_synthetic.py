@@ -42,7 +42,7 @@ def test_order_pairs_are_each_other_backwards(forward, backward):
 def test_a_turn_goes_from_one_side_over_the_front_to_the_other():
     start, middle, end = (ACTIVITIES["turn_right"](phase) for phase in (0, 0.5, 1))
     np.testing.assert_allclose([start.turn, middle.turn, end.turn], [-np.pi / 2, 0, np.pi / 2])
-    np.testing.assert_allclose(np.real(start.hands), -np.real(end.hands[::-1]))  # mirror pictures of each other
+    np.testing.assert_allclose(np.real(start.hands), -np.real(end.hands[::-1]))  # mirror images of each other
     assert max(np.real(start.hands)) < -0.25 and min(np.real(end.hands)) > 0.25  # both arms point where it faces
     assert start.hip == middle.hip == end.hip
 
