@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from activity.errors import ModelFileError
+from activity.files import digest_of
 from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 from activity.runtimes.choice import choose, describe, falling_back, format_of, is_bf16, one_line, tell_once
@@ -82,7 +82,7 @@ def open_extractor(backbone: keras.Model, runtime: str, *, num_images: int, cach
     """
     from activity.models.classifier import predict
 
-    chosen, name = choose(runtime), f"{backbone.name}-{digest_of(backbone)}"
+    chosen, name = choose(runtime), f"{backbone.name}-{digest_of_model(backbone)}"
     folder = cache_dir / f"{name}.{format_of(chosen)}" if cache_dir else None
     key = (name, chosen)
     worth = (
@@ -103,12 +103,10 @@ def open_extractor(backbone: keras.Model, runtime: str, *, num_images: int, cach
 _last_extractor: dict[tuple[str, str], Graph] = {}  # a backbone computes one stream after the other
 
 
-def digest_of(model: keras.Model) -> str:
+def digest_of_model(model: keras.Model) -> str:
     """What tells the weights and the input of a model from those of any other of this name."""
-    digest = hashlib.blake2b(f"{model.input_shape}".encode(), digest_size=6)
-    for weight in model.get_weights():
-        digest.update(np.ascontiguousarray(weight).data)
-    return digest.hexdigest()
+    weights = (np.ascontiguousarray(weight).data for weight in model.get_weights())
+    return digest_of(f"{model.input_shape}".encode(), *weights, size=6)
 
 
 # === Exported models ===
@@ -194,7 +192,7 @@ def _source(model_path: Path) -> str:
             parts = [(part.filename, part.CRC, part.file_size) for part in file.infolist()]
     except zipfile.BadZipFile:
         return ""  # whoever loads it says what is wrong
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+    return digest_of(parts, size=16)
 
 
 def _opened_extractor(backbone: keras.Model, runtime: str, folder: Path | None) -> Graph:

@@ -18,11 +18,10 @@ import numpy as np
 from activity.config import stored_streams
 from activity.datasets.dataset import Dataset, Stacks, map_array
 from activity.datasets.samples import Sample
-from activity.files import atomic_file
-from activity.files import digest_of as digest
+from activity.files import atomic_file, digest_of
 from activity.progress import progress_bar
 from activity.runtimes.choice import is_bf16
-from activity.runtimes.exported import digest_of, open_extractor
+from activity.runtimes.exported import digest_of_model, open_extractor
 
 if TYPE_CHECKING:
     import keras
@@ -79,8 +78,8 @@ def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.
 def _cache_dirs(dataset: Dataset, model: keras.Model, runtime: str) -> dict[str, Path]:
     """Stream -> folder. Runtimes share it, as their features are the same to the fifth digit; not so in bfloat16."""
     streams = dataset.spec.streams
-    of_model = digest_of(model) + ("bf16" if is_bf16(runtime) else "")
-    digests = [digest(f"{of_model}{x}".encode(), size=6) for x in stored_streams(streams)]
+    of_model = digest_of_model(model) + ("bf16" if is_bf16(runtime) else "")
+    digests = [digest_of(f"{of_model}{x}".encode(), size=6) for x in stored_streams(streams)]
     folder = dataset.dataset_dir / "features"
     return {stream: folder / f"{model.name}-{digest}" for stream, digest in zip(streams, digests, strict=True)}
 

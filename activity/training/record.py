@@ -10,6 +10,7 @@ from typing import Any
 from activity.config import TrainConfig
 from activity.datasets.dataset import Dataset
 from activity.datasets.samples import SPLITS, content_of
+from activity.datasets.splits import audit_leaks
 from activity.models.info import TrainingRecord
 from activity.training.fitting import Stage
 
@@ -25,7 +26,7 @@ def record_of(dataset: Dataset, config: TrainConfig, stages: Sequence[Stage]) ->
         num_videos={split: len(of[split]) for split in SPLITS},
         counts={label: {split: labels[split][label] for split in SPLITS} for label in dataset.labels},
         num_groups={split: len(groups[split]) for split in SPLITS},
-        num_split_groups=sum(map(len, groups.values())) - len(set().union(*groups.values())),
+        num_split_groups=audit_leaks(dataset.samples).num_split_groups,
         trained=tuple(sorted({content_of(sample) for sample in of["train"] + of["val"]})),
         held_out=tuple(sorted({content_of(sample) for sample in of["test"]})),
         **when(stages),
