@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from activity.cli.main import COMMANDS, main, parser
+from activity.cli.options import stream_names
 from activity.config import TrainConfig, as_dict
 
 EXAMPLES = [f"{name} {words}" for name, command in COMMANDS.items() for words in command.EXAMPLES]
@@ -71,6 +72,10 @@ def test_an_unknown_choice_is_answered_with_the_nearest(arguments, message, caps
         main(arguments.split())
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"activity {arguments.split()[0]}: error: argument ") and message in last
+
+
+def test_the_old_name_of_a_stream_is_taken():
+    assert stream_names("motion,closeup") == ("motion", "closeup")  # ClipSpec translates it, with a line
 
 
 @pytest.mark.parametrize("no_color", [{}, {"NO_COLOR": "1"}], ids=["colour", "no colour"])

@@ -14,7 +14,7 @@ from activity.datasets.samples import content_of
 from activity.datasets.synthetic import draw_frames
 from activity.errors import ActivityError, DatasetError
 from activity.evaluation.evaluator import evaluate
-from activity.files import read_csv
+from activity.files import lock_folder, read_csv
 from activity.models.backbones import build_backbone
 from activity.models.heads import member_predictions_of
 from activity.training import checkpoint, fitting
@@ -173,6 +173,11 @@ class TestFrozenBackbone:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert len(run.history) == 1 and np.isfinite(run.history[0]["loss"])
+
+    def test_a_folder_that_another_command_writes_is_refused(self, ramp_dataset, frozen_config, tmp_path):
+        with lock_folder(tmp_path, "update"), pytest.raises(ActivityError, match="in use by another command .update,"):
+            train(ramp_dataset, frozen_config, work_dir=tmp_path)
+        assert not list(tmp_path.iterdir())
 
     def test_without_resume_an_old_run_is_replaced(self, ramp_dataset, frozen_config, tmp_path):
         config = dataclasses.replace(frozen_config, epochs=1)
