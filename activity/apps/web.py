@@ -74,7 +74,7 @@ class PageSession:
         """
         self._check_length(video_path)
         limits = {"max_seconds": self.max_seconds, "timeout_seconds": self.max_seconds + _PATIENCE_SECONDS}
-        (result,) = self.predictor.predict_many([video_path], timeline=True, **limits)
+        (result,) = self.predictor.predict_many([video_path], timeline=True, keep_frames=True, **limits)
         if isinstance(result, Failure):
             if result.too_long:
                 raise self._too_long(video_path)

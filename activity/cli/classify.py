@@ -116,7 +116,7 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
     timeline = bool(arguments.timeline or arguments.out or arguments.annotate)
     failed = False
     with csv_rows(arguments.csv) as write_row:
-        results = predictor.predict_many(sources, timeline=timeline)
+        results = predictor.predict_many(sources, timeline=timeline, keep_frames=bool(arguments.explain))
         for result, name in zip(results, distinct_names(sources), strict=True):
             failed |= isinstance(result, Failure)
             write_row(result.as_dict())

@@ -32,7 +32,7 @@ from activity.errors import ActivityError, DatasetError
 from activity.files import atomic_file, read_csv
 from activity.progress import format_table
 from activity.video.clips import WHOLE, Span
-from activity.video.sampling import SampledVideo, sample_video
+from activity.video.sampling import SampledVideo, iter_frames
 
 FORMAT_VERSION = 2  # 1 had no streams
 
@@ -256,19 +256,17 @@ def write_stacks(
         for file in files:
             _write_npy_header(file, (0, *size))
         start = files[0].tell()
-
-        def take(frame: np.ndarray) -> None:
-            for file, image in zip(files, frame, strict=True):  # (S, H, W, 3)
+        frames = iter_frames(video_path, spec, span)
+        for frame in frames:  # (S, H, W, 3)
+            for file, image in zip(files, frame, strict=True):
                 file.write(image.data)
-
-        sampled = sample_video(video_path, spec, take, span=span)
         for file in files:
             file.seek(0)
             # NumPy pads headers so that the first axis can grow in place.
-            _write_npy_header(file, (len(sampled.timestamps_seconds), *size))
+            _write_npy_header(file, (len(frames.sampled.timestamps_seconds), *size))
             if file.tell() != start:
                 raise AssertionError("the .npy header changed its length")
-    return sampled
+    return frames.sampled
 
 
 def map_array(path: Path) -> np.ndarray:

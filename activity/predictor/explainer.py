@@ -106,11 +106,15 @@ class Explainer:
         label = prediction.top(1)[0][0] if label is None else label
         label_id = self._label_id(label)
         window = max(prediction.windows, key=lambda window: window.probabilities[label_id])
-        images, timestamps = read_window(self.classifier, prediction.source, window)
+        frames = read_window(self.classifier.spec, prediction, window)
         info = probe(Path(prediction.source))
         aspect = info.width / info.height
         return self.explain_frames(
-            images, label=label, source=prediction.source, timestamps_seconds=timestamps, aspect=aspect
+            frames.images,
+            label=label,
+            source=prediction.source,
+            timestamps_seconds=frames.timestamps_seconds,
+            aspect=aspect,
         )
 
     def explain_frames(

@@ -137,29 +137,26 @@ class _Stretch:
 
     def __init__(self, model: InferenceModel, start_seconds: float) -> None:
         self._model, self._start = model, start_seconds
-        self._ready: deque[np.ndarray] = deque()  # sampled frames, (S, H, W, 3) each
-        self._times: deque[tuple[float, float]] = deque()  # of these and of what the maker holds: seconds, arrived
+        self._times: deque[tuple[float, float]] = deque()  # seconds and arrived of what the maker holds
         self._features: deque[np.ndarray] = deque(maxlen=model.spec.num_frames)  # (S, D) each
         self._num_new = 0  # features since the last window
         self._num_predicted = 0
-        self._maker = stream_maker(model.spec, self._ready.append)
+        self._maker = stream_maker(model.spec)
 
     def see(self, frame: Frame) -> Iterator[_WindowPrediction]:
         """The windows that are complete with this frame."""
         self._times.extend([(frame.seconds, frame.arrived)] * frame.copies)
-        self._maker.see(ticks(frame.seconds - self._start), frame.seen, frame.copies)
-        yield from self._windows()
+        yield from self._windows(self._maker.see(ticks(frame.seconds - self._start), frame.seen, frame.copies))
 
     def finish(self) -> Iterator[_WindowPrediction]:
         """The last windows; the very last ends with the stretch, and may be shorter if it is the only one."""
-        self._maker.finish()
-        yield from self._windows()
+        yield from self._windows(self._maker.finish())
         if self._num_new:
             yield self._predict()
 
-    def _windows(self) -> Iterator[_WindowPrediction]:
-        while self._ready:
-            self._features.append(self._model.extract_stack_features(self._ready.popleft()[None])[0])
+    def _windows(self, images: Iterable[np.ndarray]) -> Iterator[_WindowPrediction]:
+        for image in images:  # (S, H, W, 3)
+            self._features.append(self._model.extract_stack_features(image[None])[0])
             self._newest = self._times.popleft()
             self._num_new += 1
             if len(self._features) == self._features.maxlen and self._num_new >= self._model.stride:

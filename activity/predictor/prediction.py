@@ -19,6 +19,19 @@ def best_first(labels: Sequence[str], probabilities: np.ndarray, k: int) -> list
 
 
 @dataclass(frozen=True)
+class WindowFrames:
+    """Frames of a window of a video, as a model takes them.
+
+    Attributes:
+        images: `(n, S, H, W, 3)` uint8 RGB; n is `spec.num_frames`, or less for a short video.
+        timestamps_seconds: `(n,)`, from the first frame of the video.
+    """
+
+    images: np.ndarray
+    timestamps_seconds: np.ndarray
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a video shows.
 
@@ -30,6 +43,9 @@ class Prediction:
         windows: what the probabilities are the mean of, in order of time.
         threshold: probability below which the answer is "unknown".
         timeline: what happens when, if it was asked for.
+        frames_per_second: at which the frames of the windows were sampled; `None`: spread evenly over the video.
+        frames: those of the only window, if they were asked for. `activity.predictor.windows.read_window` gives the
+            frames of any window.
     """
 
     source: str
@@ -39,6 +55,8 @@ class Prediction:
     windows: tuple[Window, ...]
     threshold: float = 0.0
     timeline: Timeline | None = None
+    frames_per_second: float | None = None
+    frames: WindowFrames | None = None
 
     @property
     def label(self) -> str:

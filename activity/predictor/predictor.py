@@ -1,6 +1,6 @@
 """Label videos with a model: the one way for Python, the command line and whatever comes above.
 
-Files are decoded ahead in threads while the network runs. Frames pass through the backbone once, in chunks, so that
+Files are decoded ahead in threads while the model runs. Frames pass through the backbone once, in chunks, so that
 memory does not grow with the length of a video; windows then slide over the features.
 """
 
@@ -14,18 +14,19 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from threading import Event
+from typing import Any
 
 import numpy as np
 
+from activity.config import ClipSpec
 from activity.errors import VideoError
 from activity.models.network import InferenceModel
-from activity.predictor.prediction import Failure, Prediction
-from activity.predictor.sources import AT_RATE, EVENLY, FrameStream
+from activity.predictor.prediction import Failure, Prediction, WindowFrames
+from activity.predictor.sources import FrameStream, TooLongError
 from activity.predictor.timeline import make_timeline
-from activity.predictor.windows import WindowPredictor, edges_of
+from activity.predictor.windows import WindowPredictor
 from activity.runtimes.exported import load_inference_model
-from activity.video.prefetch import decoders
+from activity.video.prefetch import close_all
 
 _logger = logging.getLogger(__name__)
 
@@ -58,11 +59,20 @@ class Predictor:
         """
         return cls(load_inference_model(Path(model_path), runtime=runtime), num_threads=num_threads)
 
-    def predict(self, source: Path | str, *, timeline: bool = False) -> Prediction:
-        """Label one video file; raises `VideoError` if not one frame of it can be decoded."""
-        (result,) = self.predict_many([source], timeline=timeline)
+    def predict(self, source: Path | str, *, timeline: bool = False, keep_frames: bool = False) -> Prediction:
+        """Label one video file.
+
+        Args:
+            source: the file.
+            timeline: also say what happens when.
+            keep_frames: see `predict_many`.
+
+        Raises:
+            VideoError: not one frame of it can be decoded.
+        """
+        (result,) = self.predict_many([source], timeline=timeline, keep_frames=keep_frames)
         if isinstance(result, Failure):
-            raise VideoError(f"{result.error}", path=source)
+            raise VideoError(result.error, path=source)
         return result
 
     def predict_many(
@@ -70,6 +80,7 @@ class Predictor:
         sources: Iterable[Path | str],
         *,
         timeline: bool = False,
+        keep_frames: bool = False,
         max_seconds: float = math.inf,
         timeout_seconds: float = math.inf,
     ) -> Iterator[Prediction | Failure]:
@@ -80,57 +91,67 @@ class Predictor:
         Args:
             sources: files.
             timeline: also say what happens when. A short video is then decoded twice.
+            keep_frames: a prediction of a single window has its frames, so that it can be explained without decoding
+                the video again. Of several windows, only the end of the video tells which one counts.
             max_seconds: a video with a frame after that fails, whatever its header says.
             timeout_seconds: so long, all together, the frames of a video are waited for before it fails.
         """
         names = [str(source) for source in sources]
-        # Many videos keep the processors busy one each; a single one needs them all.
-        threads_each = 1 if len(names) >= self.num_threads > 1 else 0
-        stop = Event()
-        limits = (stop, max_seconds, timeout_seconds)
-        coming = (FrameStream(name, self.model, timeline, threads_each, *limits) for name in names)
-        ahead: deque[FrameStream] = deque()
-        with decoders(min(self.num_threads, len(names)), stop) as decode:
-
-            def decode_next(num_videos: int) -> None:
-                for stream in islice(coming, num_videos):
-                    decode(stream)
-                    ahead.append(stream)
-
-            decode_next(2 * self.num_threads)
+        options: dict[str, Any] = {
+            "timeline": timeline,
+            # Many videos keep the processors busy one each; a single one needs them all.
+            "num_threads": 1 if len(names) >= self.num_threads > 1 else 0,
+            "max_seconds": max_seconds,
+            "timeout_seconds": timeout_seconds,
+        }
+        coming = (FrameStream(name, self.model, **options) for name in names)  # each begins when it is asked for
+        ahead = deque(islice(coming, self.num_threads))
+        try:
             while ahead:
-                yield self._finish(ahead.popleft(), timeline)
-                decode_next(1)
+                result = self._predict_one(ahead[0], timeline, keep_frames)
+                ahead.popleft().stop()
+                ahead.extend(islice(coming, 1))
+                yield result
+        finally:
+            close_all(ahead)
 
-    def _finish(self, stream: FrameStream, timeline: bool) -> Prediction | Failure:
-        window_predictors: dict[str, list[WindowPredictor]] = {}
-        half = max(1, self.model.spec.num_frames // 2)  # as where features come from a data set
-        strides = [half, self.model.stride] if timeline else [half]
-        for how, chunk in stream.items():
-            features = self.model.extract_stack_features(chunk)  # (n, S, D)
-            for predict_features in window_predictors.setdefault(
-                how, [WindowPredictor(self.model, stride) for stride in strides]
-            ):
-                predict_features.see(features)
-        if failure := stream.failure():
-            return failure
-        sampled = next(iter(stream.sampled.values()))
+    def _predict_one(self, stream: FrameStream, timeline: bool, keep_frames: bool) -> Prediction | Failure:
+        model, length = self.model, self.model.spec.num_frames
+        half = max(1, length // 2)  # as where features come from a data set
+        strides = [half, model.stride] if timeline else [half]
+        window_predictors: dict[ClipSpec, list[WindowPredictor]] = {}
+        kept: dict[ClipSpec, np.ndarray] = {}
+        try:
+            for spec, chunk in stream:
+                features = model.extract_stack_features(chunk)  # (n, S, D)
+                if spec not in window_predictors:
+                    window_predictors[spec] = [WindowPredictor(model, stride) for stride in strides]
+                for window_predictor in window_predictors[spec]:
+                    window_predictor.see(features)
+                if keep_frames:
+                    kept[spec] = np.concatenate([kept.get(spec, chunk[:0]), chunk])[:length].copy()
+        except VideoError as error:
+            return Failure(stream.source, error.reason, isinstance(error, TooLongError))
+        whole = model.spec if model.spec in stream.sampled else next(iter(stream.sampled))
+        sampled = stream.sampled[whole]
         if sampled.problem:
             _logger.warning("%s: %s", stream.source, sampled.problem)
-        whole = EVENLY if EVENLY in stream.sampled else AT_RATE
-        moving = AT_RATE if AT_RATE in stream.sampled else EVENLY
-        windows = window_predictors[whole][0].finish(edges_of(stream.sampled[whole]))
+        windows = window_predictors[whole][0].finish(sampled.edges_seconds)
+        only = kept.get(whole) if len(windows) == 1 else None
         prediction = Prediction(
             stream.source,
-            self.model.labels,
+            model.labels,
             np.mean([window.probabilities for window in windows], axis=0),
             sampled.duration_seconds,
             windows,
-            self.model.threshold,
+            model.threshold,
+            frames_per_second=whole.frames_per_second,
+            frames=None if only is None else WindowFrames(only, np.array(sampled.timestamps_seconds)),
         )
         if not timeline:
             return prediction
-        edges = edges_of(stream.sampled[moving])
+        moving = next((spec for spec in stream.sampled if spec.frames_per_second), whole)
+        edges = stream.sampled[moving].edges_seconds
         steps = window_predictors[moving][1].finish(edges)
-        found = make_timeline(steps, edges, self.model.labels, threshold=self.model.threshold)
+        found = make_timeline(steps, edges, model.labels, threshold=model.threshold)
         return dataclasses.replace(prediction, timeline=found)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from activity.config import ClipSpec
 from activity.datasets.manifest import files_below, is_passed_over
-from activity.errors import DatasetError, VideoError, printable
+from activity.errors import DatasetError, VideoError
 from activity.models.network import LONG_CLIPS, InferenceModel
-from activity.predictor.prediction import Failure
 from activity.video.decoder import probe
-from activity.video.prefetch import Decoding, TooLongError
-from activity.video.sampling import SampledVideo, sample_video
+from activity.video.prefetch import Prefetch
+from activity.video.sampling import SampledVideo, iter_frames
+
+_FRAMES_PER_CHUNK = 32
+
+_CHUNKS_AHEAD = 4  # of each video: 4 x 32 frames of 224x224 are 20 MB a stream
+
+
+class TooLongError(VideoError):
+    """A video has more frames than are wanted of it, whatever its header says."""
 
 
 def expand_sources(sources: Sequence[str]) -> list[str]:
@@ -46,12 +54,6 @@ def check_apart(folder: Path, sources: Iterable[str]) -> None:
             raise DatasetError(f"holds the video {source}; expected a folder of its own for the results", path=folder)
 
 
-_FRAMES_PER_CHUNK = 32  # of which a few wait for each video: 4 x 32 frames of 224x224 are 20 MB a stream
-
-
-EVENLY, AT_RATE = "evenly", "at a rate"  # how frames of a video were taken
-
-
 def distinct_names(sources: Iterable[Path | str]) -> list[str]:
     """A name for the output of each source: that of the file without its suffix, and with a number where it is taken.
 
@@ -71,69 +73,89 @@ def distinct_names(sources: Iterable[Path | str]) -> list[str]:
     return names
 
 
-def reason_of(error: Exception, source: str) -> str:
-    """Why a source could not be read, without its name."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error).removeprefix(f"{printable(source)}: ") or type(error).__name__
+class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
+    """Chunks of sampled frames of one video, decoded ahead: stacks `(n, S, H, W, 3)` uint8 in order of time.
 
+    Each comes with the `ClipSpec` by which it was sampled: that of the model or, of a video much longer than the clips
+    of training, that with the frame rate of the model's windows.
 
-class FrameStream(Decoding[tuple[str, np.ndarray]]):
-    """Chunks of sampled frames of one video: how they were taken, and stacks `(n, S, H, W, 3)` uint8 in order of time.
+    Args:
+        source: the video.
+        model: that the frames are for.
+        timeline: of a short video, also sample it at the frame rate of windows.
+        num_threads: decoding threads, 0 for FFmpeg's choice.
+        max_seconds: a video with a frame after that is too long, whatever its header says.
+        timeout_seconds: may be waited for chunks, all together.
 
     Attributes:
         sampled: what was read, by how it was; complete after the last chunk.
+
+    Raises:
+        VideoError: when a chunk is asked for: the video cannot be read.
+        TooLongError: ... or is too long.
     """
 
-    def __init__(self, source: str, model: InferenceModel, timeline: bool, num_threads: int, *limits: Any) -> None:
-        super().__init__(*limits)
+    def __init__(
+        self,
+        source: str,
+        model: InferenceModel,
+        *,
+        timeline: bool = False,
+        num_threads: int = 0,
+        max_seconds: float = math.inf,
+        timeout_seconds: float = math.inf,
+    ) -> None:
         self.source = source
-        self.sampled: dict[str, SampledVideo] = {}
-        self._model, self._timeline, self._num_threads = model, timeline, num_threads
+        self.sampled: dict[ClipSpec, SampledVideo] = {}
+        self._model, self._timeline = model, timeline
+        self._num_threads, self._max_seconds = num_threads, max_seconds
+        super().__init__(self._chunks(), num_ahead=_CHUNKS_AHEAD, timeout_seconds=timeout_seconds)
 
-    def failure(self) -> Failure | None:
-        """Why nothing could be read, if so; asked after the last chunk."""
-        if isinstance(self.error, VideoError | OSError | MemoryError):
-            return Failure(self.source, reason_of(self.error, self.source), isinstance(self.error, TooLongError))
-        if self.error:
-            raise RuntimeError(f"decoding {self.source} failed") from self.error
-        return None
+    def _chunks(self) -> Iterator[tuple[ClipSpec, np.ndarray]]:
+        """In the thread: all chunks; what is wrong with the video becomes a `VideoError`, a bug a `RuntimeError`."""
+        try:
+            yield from self._read()
+        except VideoError:
+            raise
+        except (OSError, MemoryError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise VideoError(reason, path=self.source) from error
+        except Exception as error:
+            raise RuntimeError(f"decoding {self.source} failed") from error
 
-    def read(self) -> None:
-        """Evenly, unless the video is much longer than the clips of training: then at the rate of their windows."""
-        spec, model, path = self._model.spec, self._model, Path(self.source)
-        if spec.frames_per_second is not None:
-            self._read(AT_RATE, spec)
-            return
+    def _read(self) -> Iterator[tuple[ClipSpec, np.ndarray]]:
+        spec, model = self._model.spec, self._model
         at_rate = dataclasses.replace(spec, frames_per_second=model.window_rate)
+        if spec == at_rate:
+            yield from self._sample(spec)
+            return
         long_seconds = LONG_CLIPS * model.clip_seconds
-        if probe(path).duration_seconds_claimed <= long_seconds:
-            seconds = self._read(EVENLY, spec)
+        if probe(Path(self.source)).duration_seconds_claimed <= long_seconds:
+            seconds = yield from self._sample(spec)
             if seconds > long_seconds:
-                del self.sampled[EVENLY]
-                self._read(AT_RATE, at_rate)
+                del self.sampled[spec]
+                yield from self._sample(at_rate)
             elif self._timeline and seconds > model.window_seconds:
-                self._read(AT_RATE, at_rate)
-        elif self._read(AT_RATE, at_rate) <= long_seconds:  # the header claimed more than there is
-            if not self._timeline:
-                del self.sampled[AT_RATE]
-            self._read(EVENLY, spec)
+                yield from self._sample(at_rate)
+        else:
+            seconds = yield from self._sample(at_rate)
+            if seconds <= long_seconds:  # the header claimed more than there is
+                if not self._timeline:
+                    del self.sampled[at_rate]
+                yield from self._sample(spec)
 
-    def _read(self, how: str, spec: ClipSpec) -> float:
-        """Decode the video once; returns its duration in seconds."""
-        pending: list[np.ndarray] = []
+    def _sample(self, spec: ClipSpec) -> Generator[tuple[ClipSpec, np.ndarray], None, float]:
+        """The chunks of one way to sample the video; returns its duration in seconds."""
+        frames = iter_frames(Path(self.source), spec, num_threads=self._num_threads, check=self._check)
+        coming = iter(frames)
+        while chunk := list(islice(coming, _FRAMES_PER_CHUNK)):
+            yield spec, np.stack(chunk)
+        self.sampled[spec] = frames.sampled
+        return frames.sampled.duration_seconds
 
-        def hand_over() -> None:
-            self.put((how, np.stack(pending)))
-            pending.clear()
-
-        def take(frame: np.ndarray) -> None:
-            pending.append(frame)
-            if len(pending) == _FRAMES_PER_CHUNK:
-                hand_over()
-
-        options: dict[str, Any] = {"num_threads": self._num_threads, "check": self.check}
-        self.sampled[how] = sample_video(Path(self.source), spec, take, **options)
-        if pending:
-            hand_over()
-        return self.sampled[how].duration_seconds
+    def _check(self, seconds: float) -> None:
+        """A frame at this time passes, sampled or not; raise `VideoError` if reading must end with it."""
+        if self.is_stopped:
+            raise VideoError("stopped", path=self.source)
+        if seconds > self._max_seconds:
+            raise TooLongError(f"too long: it has more than {self._max_seconds:g} seconds", path=self.source)

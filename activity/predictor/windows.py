@@ -1,29 +1,26 @@
-"""Windows that slide over the features of a video."""
+"""Windows that slide over the features of a video, and the frames of one of them."""
 
 from __future__ import annotations
 
-from collections import Counter
+import dataclasses
 from collections.abc import Sequence
-from threading import Event
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
+from activity.config import ClipSpec
 from activity.errors import VideoError
 from activity.models.network import InferenceModel
-from activity.predictor.sources import FrameStream
+from activity.predictor.prediction import Prediction, WindowFrames
 from activity.predictor.timeline import Window
 from activity.video.clips import window_starts
-from activity.video.prefetch import decoders
-from activity.video.sampling import SampledVideo
-
-
-def edges_of(sampled: SampledVideo) -> tuple[float, ...]:
-    """When each of N frames was, and at last the end of the video, in seconds."""
-    return (*sampled.timestamps_seconds, sampled.duration_seconds)
+from activity.video.prefetch import Prefetch
+from activity.video.sampling import iter_frames
 
 
 class WindowPredictor:
-    """Judges the windows of a stack of features while it grows, and forgets what no window needs any more.
+    """Predictions of the windows of a stack of features while it grows; what no window needs any more is dropped.
 
     Args:
         model: predicts.
@@ -64,29 +61,24 @@ class WindowPredictor:
             self._next = starts[-1] + self._stride
 
 
-def read_window(model: InferenceModel, source: str, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """The frames of one of `Prediction.windows`, and their times. The video is decoded again, in the same way.
+def read_window(spec: ClipSpec, prediction: Prediction, window: Window) -> WindowFrames:
+    """Frames of a window; unless the prediction kept them, the video is decoded again, up to the end of the window.
 
-    Returns:
-        `(n, S, H, W, 3)` uint8 and `(n,)` float64, seconds from the first frame of the video; n is `spec.num_frames`,
-        or less for a short video.
+    Args:
+        spec: of the model that made the prediction.
+        prediction: of a video that is still there.
+        window: one of `prediction.windows`.
 
     Raises:
         VideoError: the video cannot be read any more.
     """
-    stop = Event()
-    stream = FrameStream(source, model, False, 0, stop)
-    first, end = window.first_frame, window.first_frame + model.spec.num_frames
-    kept: dict[str, list[np.ndarray]] = {}
-    num_seen = Counter[str]()
-    with decoders(1, stop) as decode:
-        decode(stream)
-        for how, chunk in stream.items():
-            start, num_seen[how] = num_seen[how], num_seen[how] + len(chunk)
-            kept.setdefault(how, []).append(chunk[max(0, first - start) : max(0, end - start)].copy())
-    if failure := stream.failure():
-        raise VideoError(f"{failure.error}", path=source)
-    ((how, sampled),) = stream.sampled.items()
-    if num_seen[how] <= first:
-        raise VideoError("has changed since it was classified", path=source)
-    return np.concatenate(kept[how]), np.asarray(sampled.timestamps_seconds[first:end])
+    if prediction.frames:
+        return prediction.frames
+    spec = dataclasses.replace(spec, frames_per_second=prediction.frames_per_second)
+    frames = iter_frames(Path(prediction.source), spec, num_threads=0)
+    first, end = window.first_frame, window.first_frame + spec.num_frames
+    with Prefetch(islice(frames, first, end), num_ahead=spec.num_frames) as coming:  # Ctrl-C ends it, come what may
+        images = list(coming)
+    if not images:
+        raise VideoError("has changed since it was classified", path=prediction.source)
+    return WindowFrames(np.stack(images), np.array(frames.timestamps_seconds[first:end]))

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from activity.config import ClipSpec
 from activity.datasets.samples import Segment
 from activity.errors import printable
@@ -26,7 +24,7 @@ from activity.reports.style import (
     text_width,
 )
 from activity.video.decoder import probe
-from activity.video.sampling import sample_video
+from activity.video.sampling import read_stack
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -193,8 +191,7 @@ def _draw_thumbnails(axes: Axes, source: Path, end_seconds: float) -> None:
     most = min(max(1, int(_WIDTH / width)), _MOST_THUMBNAILS)
     pixels = min(max(16, round(_THUMBNAIL_PIXELS * width)), 1024)
     spec = ClipSpec(num_frames=most, height=_THUMBNAIL_PIXELS, width=pixels, streams=("rgb",), resize="stretch")
-    frames: list[np.ndarray] = []
-    sample_video(source, spec, frames.append, num_threads=0)
+    frames, _ = read_stack(source, spec, num_threads=0)
     half = width / _WIDTH * end_seconds / 2
     for number, frame in enumerate(frames):
         middle = (number + 0.5) / len(frames) * end_seconds

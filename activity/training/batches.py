@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -145,33 +144,6 @@ class FrameBatches(ClipBatches):
 
         list(self._readers.map(fill, clips, samples, frames[:, 0], seeds))
         return clips
-
-
-class Prefetch:
-    """What an iterator gives, each item made in a thread while the one before is in use.
-
-    Attributes:
-        waiting_seconds: how long items were waited for so far.
-    """
-
-    def __init__(self, items: Iterator[Any]) -> None:
-        self.waiting_seconds = 0.0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
-        self._items, self._end = items, object()
-        self._coming = self._thread.submit(next, items, self._end)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        start = time.perf_counter()
-        item = self._coming.result()
-        self.waiting_seconds += time.perf_counter() - start
-        if item is self._end:
-            self._thread.shutdown()
-            raise StopIteration
-        self._coming = self._thread.submit(next, self._items, self._end)
-        return item
 
 
 def augment_frames(frames: np.ndarray, rng: np.random.Generator, *, streams: Sequence[str], flip: bool) -> np.ndarray:

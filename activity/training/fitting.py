@@ -18,8 +18,9 @@ from keras import ops
 from activity.errors import ActivityError
 from activity.models.layers import uses_jit
 from activity.progress import progress_bar
-from activity.training.batches import ClipBatches, Prefetch
+from activity.training.batches import ClipBatches
 from activity.training.checkpoint import Checkpoint
+from activity.video.prefetch import Prefetch
 
 TIMES = ("seconds", "waiting_seconds")  # of each row: all else is the same for the same seed
 
@@ -127,24 +128,24 @@ def _train_epochs(plan: StagePlan, epochs: range) -> Iterator[dict[str, float]]:
     """
     model, train_batches, val_batches = plan.model, plan.train_batches, plan.val_batches
     class_weight = _class_weight(train_batches.label_ids) if plan.is_balanced else None
-    batches = Prefetch(batch for epoch in epochs for batch in train_batches.epoch(epoch))
-    for epoch in epochs:
-        start, waited = time.perf_counter(), batches.waiting_seconds
-        model.reset_metrics()
-        for inputs, label_ids in islice(batches, len(train_batches)):
-            logs = model.train_on_batch(inputs, label_ids, class_weight=class_weight, return_dict=True)
-        row = {"epoch": epoch, "loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])}
-        waited = batches.waiting_seconds - waited
-        if val_batches:
-            scores, waited_for_val = _validate(model, val_batches)
-            row, waited = {**row, **scores}, waited + waited_for_val
-        yield {**row, "seconds": time.perf_counter() - start, "waiting_seconds": waited}
+    with Prefetch(batch for epoch in epochs for batch in train_batches.epoch(epoch)) as batches:
+        for epoch in epochs:
+            start, waited = time.perf_counter(), batches.waiting_seconds
+            model.reset_metrics()
+            for inputs, label_ids in islice(batches, len(train_batches)):
+                logs = model.train_on_batch(inputs, label_ids, class_weight=class_weight, return_dict=True)
+            row = {"epoch": epoch, "loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])}
+            waited = batches.waiting_seconds - waited
+            if val_batches:
+                scores, waited_for_val = _validate(model, val_batches)
+                row, waited = {**row, **scores}, waited + waited_for_val
+            yield {**row, "seconds": time.perf_counter() - start, "waiting_seconds": waited}
 
 
 def _validate(model: keras.Model, val_batches: ClipBatches) -> tuple[dict[str, float], float]:
     """Loss and accuracy on other clips, and seconds of waiting for them."""
-    batches = Prefetch(val_batches.epoch(0))
-    predicted = [(model.predict_on_batch(inputs), label_ids) for inputs, label_ids in batches]
+    with Prefetch(val_batches.epoch(0)) as batches:
+        predicted = [(model.predict_on_batch(inputs), label_ids) for inputs, label_ids in batches]
     # what fills up the last batch is not evaluated
     member_predictions, label_ids = (
         np.concatenate(parts)[: val_batches.num_windows] for parts in zip(*predicted, strict=True)

@@ -25,18 +25,15 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from threading import Condition, Thread
 from typing import NamedTuple
 
-import numpy as np
-
 from activity.config import ClipSpec
 from activity.errors import VideoError
-from activity.video.clips import num_times_due, resize_frame
+from activity.video.clips import num_times_due
 from activity.video.decoder import LiveReader, VideoInfo, VideoReader, is_url, why_unreadable
-from activity.video.streams import GAP_SECONDS, Seen, StreamMaker, gap_frames
+from activity.video.streams import GAP_SECONDS, Seen, StreamMaker, gap_frames, shrink
 
 _TICKS = 100  # a second, in which frames are counted here: a camera has no even rate
 
@@ -99,9 +96,9 @@ class Frame(NamedTuple):
     seen: Seen
 
 
-def stream_maker(spec: ClipSpec, take: Callable[[np.ndarray], object]) -> StreamMaker:
-    """What makes the images of frames, whose index is their time in `ticks`, without waiting for a clip of them."""
-    return StreamMaker(spec, gap_frames(spec, _TICKS), partial(resize_frame, spec=spec), take, block=1)
+def stream_maker(spec: ClipSpec) -> StreamMaker:
+    """A maker of the images of frames whose index is their time in `ticks`; it does not wait for a clip of them."""
+    return StreamMaker(spec, gap_frames(spec, _TICKS), block=1)
 
 
 def ticks(seconds: float) -> int:
@@ -124,10 +121,9 @@ class Capture:
 
     def __init__(self, source: str, spec: ClipSpec, rate: float, timeout_seconds: float) -> None:
         self.name = without_password(source)
-        self._source, self._rate, self._timeout_seconds = source, rate, timeout_seconds
+        self._source, self._spec, self._rate, self._timeout_seconds = source, spec, rate, timeout_seconds
         self._clip_seconds = spec.num_frames / rate
         self._compares = gap_frames(spec, _TICKS) > 0
-        self._shrink = stream_maker(spec, lambda _: None).shrink
         self._queue: deque[Frame] = deque()
         self._changed = Condition()  # guards the queue and the next two
         self._stopped = self._ended = False
@@ -243,7 +239,7 @@ class Capture:
             needed = plan.next(seconds)
             if needed:
                 copies, starts = needed
-                self._put(Frame(seconds, arrived, copies, starts, self._shrink(reader.retrieve_bgr())))
+                self._put(Frame(seconds, arrived, copies, starts, shrink(reader.retrieve_bgr(), self._spec)))
         return num_frames
 
     def _is_file(self, info: VideoInfo) -> bool:

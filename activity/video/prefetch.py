@@ -1,121 +1,115 @@
-"""Threads that decode videos ahead of the one who takes their frames, and who never has to wait for them for ever.
+"""Items made in a thread ahead of their use, such as frames of videos or batches of training.
 
-    decoders --decode--> Decoding.read --put--> queue --items()--> who takes them
-
-A decoder may hang in C, where nothing can stop it, as on a disk of the model. So the threads are daemons: Python
-waits at its exit for those of `concurrent.futures`, and Ctrl-C would do nothing.
+A decoder may hang in C, where nothing can stop it, as on a network disk. So the threads are daemons: at its exit,
+Python waits for those of `concurrent.futures`, and Ctrl-C would do nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from queue import Empty, Full, Queue, SimpleQueue
-from threading import Event, Thread
+from collections.abc import Iterable, Iterator
+from queue import Empty, SimpleQueue
+from threading import Event, Semaphore, Thread
 from typing import Generic, TypeVar
 
 from activity.errors import VideoError
 
-_ITEMS_AHEAD = 4
-
-_STOP_SECONDS = 1.0  # waited for the threads, which end at the next frame; one that hangs is left behind
-
+_STOP_SECONDS = 1.0  # waited for threads, which end at the next frame or item; one that hangs is left alone
 
 T = TypeVar("T")
 
 
-class TooLongError(VideoError):
-    """A video has more frames than are wanted of it, whatever its header says."""
+class Prefetch(Iterator[T], Generic[T]):
+    """Items of an iterator, made in a thread of its own while others are in use.
 
+        with Prefetch(batches) as coming:
+            for batch in coming:
+                ...
 
-class Decoding(ABC, Generic[T]):
-    """What a thread reads of one video, on its way to the thread that takes it.
+    An error in the thread is raised where its item was to be used.
 
     Args:
-        stop: is set when nothing is taken any more.
-        max_seconds: the video may last, by the frames that pass.
-        timeout_seconds: may be waited for its items, all together.
+        items: what the thread goes through.
+        num_ahead: items that are made before they are asked for.
+        timeout_seconds: may be waited for items, all together.
 
     Attributes:
-        error: why there are no more items, if not because the video ends; known after the last one.
+        waiting_seconds: how long items were waited for so far.
+
+    Raises:
+        VideoError: when an item is asked for: it was waited for too long.
     """
 
-    def __init__(self, stop: Event, max_seconds: float = math.inf, timeout_seconds: float = math.inf) -> None:
-        self.error: Exception | None = None
-        self._stop, self._max_seconds, self._timeout_seconds = stop, max_seconds, timeout_seconds
-        self._given_up = False
-        self._queue: Queue[T | None] = Queue(_ITEMS_AHEAD)
+    def __init__(self, items: Iterable[T], *, num_ahead: int = 1, timeout_seconds: float = math.inf) -> None:
+        self.waiting_seconds = 0.0
+        self._timeout_seconds = timeout_seconds
+        self._made: SimpleQueue[T | _End] = SimpleQueue()
+        self._room = Semaphore(num_ahead)
+        self._stopped = Event()
+        self._thread = Thread(target=self._make, args=[iter(items)], name="prefetch", daemon=True)
+        self._thread.start()
 
-    @abstractmethod
-    def read(self) -> None:
-        """In a decoding thread: `put` all items, and `check` each frame that passes."""
+    def __enter__(self) -> Prefetch[T]:
+        return self
 
-    def items(self) -> Iterator[T]:
-        """What was read, as it comes."""
-        left = self._timeout_seconds
-        while True:
-            began = time.monotonic()
-            try:
-                item = self._queue.get(timeout=None if left == math.inf else max(0.0, left))
-            except Empty:
-                self.error = VideoError(f"decoding took longer than {self._timeout_seconds:g} s and was given up")
-                self._given_up = True
-                return
-            if item is None:
-                return
-            left -= time.monotonic() - began
-            yield item
+    def __exit__(self, *_: object) -> None:
+        close_all([self])
 
-    def decode(self) -> None:
-        """In a decoding thread: read all."""
+    def __next__(self) -> T:
+        if self._stopped.is_set():
+            raise StopIteration
+        began = time.perf_counter()
+        left = self._timeout_seconds - self.waiting_seconds
         try:
-            self.read()
-        except Exception as error:  # handed to the other thread, which tells a bad video from a bug
-            self.error = self.error or error
-        with contextlib.suppress(VideoError):  # nobody waits for the end any more
-            self.put(None)
+            item = self._made.get(timeout=None if left == math.inf else max(0.0, left))
+        except Empty:
+            self.stop()
+            reason = f"decoding took longer than {self._timeout_seconds:g} s and was given up"
+            raise VideoError(reason) from None
+        finally:
+            self.waiting_seconds += time.perf_counter() - began
+        if isinstance(item, _End):
+            self.stop()
+            raise item.error
+        self._room.release()
+        return item
 
-    def put(self, item: T | None) -> None:
-        """Hand over an item, or with `None` the end; raises `VideoError` if nobody takes it."""
-        while not self._is_over():
-            with contextlib.suppress(Full):
-                self._queue.put(item, timeout=0.1)
-                return
-        raise VideoError("stopped")
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no more items are taken; to be asked in the thread by what takes long to make one."""
+        return self._stopped.is_set()
 
-    def check(self, seconds: float) -> None:
-        """A frame at this time passes, needed or not; raises `VideoError` if reading must end with it."""
-        if self._is_over():
-            raise VideoError("stopped")
-        if seconds > self._max_seconds:
-            raise TooLongError(f"too long: it has more than {self._max_seconds:g} seconds")
+    def stop(self) -> None:
+        """Tell the thread to end."""
+        self._stopped.set()
+        self._room.release()
 
-    def _is_over(self) -> bool:
-        return self._given_up or self._stop.is_set()
+    def join(self, seconds: float) -> None:
+        """Wait for the end of the thread, but no longer than that."""
+        self._thread.join(seconds)
+
+    def _make(self, items: Iterator[T]) -> None:
+        """In the thread."""
+        try:
+            while self._room.acquire() and not self._stopped.is_set():
+                self._made.put(next(items))
+        except Exception as error:  # StopIteration among them
+            self._made.put(_End(error))
 
 
-@contextlib.contextmanager
-def decoders(num_threads: int, stop: Event) -> Iterator[Callable[[Decoding], None]]:
-    """So many threads, and a function that hands them the next video; after the block `stop` is set, and they end."""
-    waiting: SimpleQueue[Decoding | None] = SimpleQueue()
+class _End:
+    """Why there are no more items."""
 
-    def work() -> None:
-        for decoding in iter(waiting.get, None):
-            if not stop.is_set():
-                decoding.decode()
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
-    threads = [Thread(target=work, name=f"decode-{number}", daemon=True) for number in range(num_threads)]
-    try:
-        for thread in threads:
-            thread.start()
-        yield waiting.put
-    finally:
-        stop.set()
-        for _ in threads:
-            waiting.put(None)
-        end = time.monotonic() + _STOP_SECONDS
-        for thread in threads:
-            thread.join(max(0.0, end - time.monotonic()))
+
+def close_all(prefetches: Iterable[Prefetch]) -> None:
+    """End the threads; one that hangs is not waited for."""
+    prefetches = list(prefetches)
+    for prefetch in prefetches:
+        prefetch.stop()
+    end = time.monotonic() + _STOP_SECONDS
+    for prefetch in prefetches:
+        prefetch.join(max(0.0, end - time.monotonic()))

@@ -1,11 +1,11 @@
 """From a video to clips: which frames, at what size, stacked, padded on the right, with their mask.
 
-    video --sample_video--> stack (N, S, H, W, 3) --window_starts, pad_right--> clips (T, S, H, W, 3) + mask (T,)
+    video --iter_frames--> frames (S, H, W, 3) --window_starts, pad_right--> clips (T, S, H, W, 3) + mask (T,)
 
 S is the number of streams: what is made of each sampled frame, see `activity.video.streams`.
 
-Evenly spread, a stack never holds more than T frames and gives one clip. At a fixed rate it holds the whole video at
-that rate, N may exceed T, and windows of T cover all of it. The index plans are pure functions.
+Evenly spread, a video gives at most T frames and one clip. At a fixed rate it gives frames up to its end, and windows
+of T cover all of them. Which frames are taken, a sampler says: `EvenSampler` or `RateSampler`.
 
 All this may be done with a span of a video: just as if it were cut out, and were a video of its own.
 """
@@ -15,37 +15,33 @@ from __future__ import annotations
 import logging
 import math
 from array import array
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import count
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from activity.config import ClipSpec
 from activity.errors import VideoError
-from activity.video.clips import TIMESTAMP_TOLERANCE_SECONDS, WHOLE, Span, even_indices, num_times_due, resize_frame
+from activity.video.clips import TIMESTAMP_TOLERANCE_SECONDS, WHOLE, Span, even_indices, num_times_due
 from activity.video.decoder import Check, FrameIndex, SeekError, VideoInfo, VideoReader, index_frames, why_unreadable
-from activity.video.streams import StreamMaker, compared_frames, gap_frames
+from activity.video.streams import StreamMaker, compared_frames, gap_frames, shrink
 
 _logger = logging.getLogger(__name__)
 
-_INDEX_PAYS = 32  # frames that are skipped in a row; then most of a usual group of images need not be decoded
-
-
-Take: TypeAlias = Callable[[np.ndarray], object]  # receives a sampled frame (S, H, W, 3)
+_INDEX_PAYS = 32  # frames that are skipped in a row; then most of a usual group of pictures need not be decoded
 
 
 @dataclass(frozen=True)
 class SampledVideo:
-    """What was read of a video, or of a span of it, while its frames were taken.
+    """Facts of a video, or of a span of it, found while its frames were sampled.
 
     Attributes:
-        timestamps_seconds: of the taken frames, counted from the first frame of the video, also those of a span.
-        num_frames: in the video or span, taken or not; decoded or, where that was skipped, found by the index.
+        timestamps_seconds: of the sampled frames, counted from the first frame of the video, also those of a span.
+        num_frames: in the video or span, sampled or not; decoded or, where that was skipped, found by the index.
         num_frames_claimed: according to the header, 0 when it does not say; of a span, as many of them as lie in it.
         duration_seconds: of the video or span, from its first frame to the end of its last.
         problem: what the user should know although frames could be used, or `None`.
@@ -57,58 +53,261 @@ class SampledVideo:
     duration_seconds: float
     problem: str | None
 
+    @property
+    def edges_seconds(self) -> tuple[float, ...]:
+        """`(N + 1,)`: when each of the N sampled frames was, and at last the end of the video."""
+        return (*self.timestamps_seconds, self.duration_seconds)
 
-def sample_video(
-    path: Path, spec: ClipSpec, take: Take, *, span: Span = WHOLE, num_threads: int = 1, check: Check | None = None
-) -> SampledVideo:
-    """Decode a video and hand its sampled frames, in order, to `take`.
+
+def iter_frames(
+    path: Path, spec: ClipSpec, span: Span = WHOLE, *, num_threads: int = 1, check: Check | None = None
+) -> SampledFrames:
+    """Sampled frames of a video, `(S, spec.height, spec.width, 3)` uint8 RGB each, decoded as they are asked for.
+
+        frames = iter_frames(path, spec)
+        for frame in frames:
+            ...
+        frames.sampled.num_frames
 
     Where the sampled frames lie far apart, or a span begins late, what lies between is skipped from key frame to key
     frame. If the container cannot be trusted, every frame is decoded, up to the end of the span: the same frames,
-    later. Of frames, at most T are held, and the neighbours of one, however long the video is.
+    later. At most T frames are held, and the neighbours of one, however long the video is.
 
     Args:
         path: a video file.
-        spec: which frames and at what size.
-        take: receives each frame, `(S, spec.height, spec.width, 3)` uint8 RGB, in the order of `spec.streams`.
+        spec: which frames, at what size; the order of `spec.streams` is that of the S images.
         span: evenly, the frames in it are divided; at a rate, sample times are counted from its start.
         num_threads: decoding threads, 0 for FFmpeg's choice.
-        check: called with the time of each frame that passes, taken or not; what it raises ends the reading.
+        check: called with the time of each frame that passes, sampled or not; what it raises ends the reading.
 
     Raises:
-        VideoError: not one frame can be decoded, or none lies in the span; the message says why.
+        VideoError: while the frames are taken: not one can be decoded, or none lies in the span; it says why.
     """
-    sample_all = _sample_evenly if spec.frames_per_second is None else _sample_at_rate
-    with VideoReader(path, num_threads=num_threads, check=check) as reader:
-        frame_index = index_frames(reader.path) if _frames_skipped(spec, reader.info, span) > _INDEX_PAYS else None
-        if frame_index is None:
-            return sample_all(reader, spec, span, take)
-        number = count()  # of the next frame that is handed over
-        try:
-            return _sample_by_index(reader, spec, span, lambda frame: (next(number), take(frame)), frame_index)
-        except SeekError as error:
-            _logger.info("%s: every frame is decoded instead", error)
-    repeated = iter(range(next(number)))  # at a fixed rate; evenly, nothing is handed over before all is well
-    with VideoReader(path, num_threads=num_threads, check=check) as reader:
-        return sample_all(reader, spec, span, lambda frame: take(frame) if next(repeated, None) is None else None)
+    return SampledFrames(path, spec, span, num_threads, check)
 
 
 def read_stack(
     path: Path, spec: ClipSpec, *, span: Span = WHOLE, num_threads: int = 1
 ) -> tuple[np.ndarray, SampledVideo]:
-    """The sampled frames of a video in memory, `(N, S, H, W, 3)` uint8 RGB, and what was read. See `sample_video`."""
-    frames: list[np.ndarray] = []
-    sampled = sample_video(path, spec, frames.append, span=span, num_threads=num_threads)
-    return np.stack(frames), sampled
+    """The sampled frames of a video in memory, `(N, S, H, W, 3)` uint8 RGB, and what was read.
+
+    Args:
+        path: a video file.
+        spec: which frames, at what size.
+        span: of the video; see `iter_frames`.
+        num_threads: decoding threads, 0 for FFmpeg's choice.
+
+    Raises:
+        VideoError: not one frame can be decoded, or none lies in the span; it says why.
+    """
+    frames = iter_frames(path, spec, span, num_threads=num_threads)
+    return np.stack(list(frames)), frames.sampled
 
 
-def _frames_skipped(spec: ClipSpec, info: VideoInfo, span: Span) -> float:
-    """How many frames can be skipped in a row, before the span or between sampled frames, if the header is right."""
-    part = _claimed_part(info, span)
-    apart = (part.stop - part.first) / spec.num_frames
-    if spec.frames_per_second is not None:
-        apart = info.frames_per_second / spec.frames_per_second
-    return max(apart, span[0] * info.frames_per_second)
+# === Samplers: which frames are taken, and how often ===
+
+
+class Part(NamedTuple):
+    """The frames of a span: from the index `first` to before `stop`."""
+
+    first: int
+    stop: int
+
+
+@dataclass(init=False)
+class EvenSampler:
+    """Takes frames spread evenly over a part of a video, each once.
+
+    Args:
+        part: of which they are taken.
+        num_frames: so many; all of a shorter part.
+        gap: see `gap_frames`.
+
+    Attributes:
+        taken: their indices.
+        needed: these, and those that the streams compare with them.
+    """
+
+    taken: set[int]
+    needed: set[int]
+
+    def __init__(self, part: Part, num_frames: int, gap: int) -> None:
+        self.taken = set((part.first + even_indices(part.stop - part.first, num_frames)).tolist())
+        self.needed = _with_compared(self.taken, gap, part)
+
+    def copies(self, index: int, seconds: float) -> int:
+        """How often a frame is taken: once or never, whatever its time."""
+        return int(index in self.taken)
+
+
+class RateSampler:
+    """Takes frames of a span at a fixed rate, asked frame by frame in the order of time.
+
+    Args:
+        rate: frames a second.
+        span: what lies outside is not taken.
+        gap: see `gap_frames`.
+
+    Attributes:
+        needed: the frames that are needed beside the taken ones; `None`: any may be.
+    """
+
+    def __init__(self, rate: float, span: Span, gap: int) -> None:
+        self._rate, self._span, self._gap, self._num_taken = rate, span, gap, 0
+        self.needed: Collection[int] | None = None if gap else ()
+
+    def look_ahead(self, part: Part, seconds: np.ndarray) -> None:
+        """Find out what is needed, of a video whose frames have these times."""
+        taken = [index for index in range(*part) if self.copies(index, float(seconds[index]))]
+        self.needed, self._num_taken = _with_compared(taken, self._gap, part), 0
+
+    def copies(self, index: int, seconds: float) -> int:
+        """How often the next frame is taken: more than once if the video is slower than the rate."""
+        begin, end = _edges(self._span)
+        due = num_times_due(seconds - self._span[0], self._num_taken, self._rate) if begin <= seconds < end else 0
+        self._num_taken += due
+        return due
+
+
+def _with_compared(indices: Collection[int], gap: int, part: Part) -> set[int]:
+    """Frames of a part, and those that the streams compare with them."""
+    if not gap:
+        return set(indices)
+    first, last = part.first, part.stop - 1 - part.first
+    own = [index - first for index in indices]
+    near = {i for index in own for i in (index, *compared_frames(index, gap, last), max(0, index - gap), gap)}
+    return {first + min(i, last) for i in near}
+
+
+# === Decoding ===
+
+
+class SampledFrames:
+    """An iterable of the sampled frames of a video, made by `iter_frames`; each loop decodes the video again.
+
+    Attributes:
+        timestamps_seconds: of the frames so far; some may be there before their frame.
+        sampled: all that was found; there is none before the last frame was taken.
+    """
+
+    sampled: SampledVideo
+
+    def __init__(self, path: Path, spec: ClipSpec, span: Span, num_threads: int, check: Check | None) -> None:
+        self._path, self._spec, self._span = path, spec, span
+        self._num_threads, self._check = num_threads, check
+        self.timestamps_seconds: list[float] = []
+        self._passed = array("d")  # the times of all frames of this pass
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        num_given = 0
+        with self._open() as reader:
+            frame_index = index_frames(reader.path) if self._frames_skipped(reader.info) > _INDEX_PAYS else None
+            try:
+                coming = self._by_index(reader, frame_index) if frame_index else self._by_decoding(reader)
+                for frame in coming:
+                    num_given += 1
+                    yield frame
+                return
+            except SeekError as error:
+                _logger.info("%s: every frame is decoded instead", error)
+        with self._open() as reader:  # at a fixed rate, some were given; evenly, none is before all is well
+            yield from islice(self._by_decoding(reader), num_given, None)
+
+    def _open(self) -> VideoReader:
+        return VideoReader(self._path, num_threads=self._num_threads, check=self._check)
+
+    def _frames_skipped(self, info: VideoInfo) -> float:
+        """How many frames can be skipped in a row, before the span or between samples, if the header is right."""
+        part = _claimed_part(info, self._span)
+        apart = (part.stop - part.first) / self._spec.num_frames
+        if self._spec.frames_per_second is not None:
+            apart = info.frames_per_second / self._spec.frames_per_second
+        return max(apart, self._span[0] * info.frames_per_second)
+
+    def _sampler(self, info: VideoInfo, part: Part) -> EvenSampler | RateSampler:
+        gap, rate = gap_frames(self._spec, info.frames_per_second), self._spec.frames_per_second
+        if rate is None:
+            return EvenSampler(part, self._spec.num_frames, gap)
+        return RateSampler(rate, self._span, gap)
+
+    def _by_index(self, reader: VideoReader, frame_index: FrameIndex) -> Iterator[np.ndarray]:
+        """Only what is needed is decoded; raises `SeekError` if that cannot be trusted."""
+        seconds = frame_index.timestamps_seconds
+        part = _found_part(reader, seconds, self._span)
+        sampler = self._sampler(reader.info, part)
+        if isinstance(sampler, RateSampler):
+            sampler.look_ahead(part, seconds)
+        # where an edit list hides packets, or a file was cut off, the first or last frame is not where it should be
+        visited = sorted({*(sampler.needed or ()), 0, part.first, part.stop - 1})
+        coming = self._decode(reader, reader.visit(visited, frame_index), sampler)
+        held = list(coming) if isinstance(sampler, EvenSampler) else []
+        yield from coming
+        if len(self._passed) < len(visited):
+            raise SeekError(f"frame {visited[len(self._passed)]} cannot be decoded", path=reader.path)
+        yield from held
+        self._note_sampled(reader, seconds)
+
+    def _by_decoding(self, reader: VideoReader) -> Iterator[np.ndarray]:
+        sampler = self._sampler(reader.info, _claimed_part(reader.info, self._span))
+        coming = self._decode(reader, reader, sampler)
+        # Even samples need the true count, which only decoding gives. The header's count does for one pass, which is
+        # enough when it was right; otherwise the video is read again with the count just found.
+        held = list(coming) if isinstance(sampler, EvenSampler) else []
+        yield from coming
+        if isinstance(sampler, EvenSampler):
+            truth = self._sampler(reader.info, _found_part(reader, np.array(self._passed), self._span))
+            if truth != sampler:
+                held.clear()
+                with self._open() as again:
+                    held = list(self._decode(again, again, truth))
+        yield from held
+        self._note_sampled(reader, np.array(self._passed))
+
+    def _decode(
+        self, reader: VideoReader, frames: Iterable[tuple[int, float]], sampler: EvenSampler | RateSampler
+    ) -> Iterator[np.ndarray]:
+        """One pass over frames of a reader, to the first one after the span.
+
+        Args:
+            reader: gives their images.
+            frames: `(index, timestamp_seconds)`, the first one of the span among them; times begin with the video or
+                at 0.
+            sampler: says which are taken.
+        """
+        self.timestamps_seconds, self._passed = [], array("d")
+        start, first, (begin, end) = 0.0, None, _edges(self._span)
+        streams = StreamMaker(self._spec, gap_frames(self._spec, reader.info.frames_per_second))
+        for index, timestamp in frames:
+            start = timestamp if index == 0 else start
+            seconds = timestamp - start
+            if seconds >= end:
+                self._passed.append(seconds)
+                break
+            if first is None and seconds >= begin:
+                first = index
+            copies = sampler.copies(index, seconds)
+            if first is not None and (copies or sampler.needed is None or index in sampler.needed):
+                try:
+                    seen = shrink(reader.retrieve_bgr(), self._spec)
+                except (VideoError, cv2.error) as error:
+                    if index:  # what came before is good, and what comes after would take its place
+                        break
+                    raise VideoError("its first frame cannot be decoded", path=reader.path) from error
+                self.timestamps_seconds += [seconds] * copies
+                yield from streams.see(index - first, seen, copies)
+            self._passed.append(seconds)
+        yield from streams.finish()
+
+    def _note_sampled(self, reader: VideoReader, seconds: np.ndarray) -> None:
+        """Note what was found in a video whose frames have these times."""
+        part, claimed = _found_part(reader, seconds, self._span), _claimed_part(reader.info, self._span)
+        self.sampled = SampledVideo(
+            timestamps_seconds=tuple(self.timestamps_seconds),
+            num_frames=part.stop - part.first,
+            num_frames_claimed=claimed.stop - claimed.first,
+            duration_seconds=_end(seconds[: part.stop], reader.info) - float(seconds[part.first]),
+            problem=_problem(part, _end(seconds, reader.info), self._span, reader.info),
+        )
 
 
 def _edges(span: Span) -> Span:
@@ -116,31 +315,24 @@ def _edges(span: Span) -> Span:
     return span[0] - TIMESTAMP_TOLERANCE_SECONDS, span[1] - TIMESTAMP_TOLERANCE_SECONDS
 
 
-class _Part(NamedTuple):
-    """The frames of a span: from the index `first` to before `stop`."""
-
-    first: int
-    stop: int
-
-
-def _claimed_part(info: VideoInfo, span: Span) -> _Part:
+def _claimed_part(info: VideoInfo, span: Span) -> Part:
     """The frames of a span as the header has it."""
     edges = np.ceil(np.multiply(_edges(span), info.frames_per_second))
     first, stop = np.clip(edges, 0, info.num_frames_claimed).astype(int).tolist()
-    return _Part(first, stop)
+    return Part(first, stop)
 
 
-def _found_part(reader: VideoReader, seconds: np.ndarray, span: Span) -> _Part:
+def _found_part(reader: VideoReader, seconds: np.ndarray, span: Span) -> Part:
     """The frames of a span, of a video whose frames have these times; raises `VideoError` if there are none."""
     if not len(seconds):
-        raise VideoError(f"{why_unreadable(reader.path)}", path=reader.path)
+        raise VideoError(why_unreadable(reader.path), path=reader.path)
     first, stop = np.searchsorted(seconds, _edges(span)).tolist()
     if first == len(seconds):
         ends = round(_end(seconds, reader.info), 2)
         raise VideoError(f"the segment starts at {span[0]} s, but the video ends at {ends} s", path=reader.path)
     if first == stop:
         raise VideoError(f"there is no frame from {span[0]} s to {span[1]} s", path=reader.path)
-    return _Part(first, stop)
+    return Part(first, stop)
 
 
 def _end(seconds: np.ndarray, info: VideoInfo) -> float:
@@ -148,157 +340,7 @@ def _end(seconds: np.ndarray, info: VideoInfo) -> float:
     return float(seconds[-1]) + 1 / info.frames_per_second
 
 
-def _sample_by_index(
-    reader: VideoReader, spec: ClipSpec, span: Span, take: Take, frame_index: FrameIndex
-) -> SampledVideo:
-    seconds = frame_index.timestamps_seconds
-    part = _found_part(reader, seconds, span)
-    frames: list[np.ndarray] = []
-    if spec.frames_per_second is None:
-        copies, needed = _plan_evenly(part, spec, reader.info)
-    else:
-        due = _DueCopies(spec.frames_per_second, span)
-        copies = {i: n for i in range(part.first, part.stop) if (n := due(i, float(seconds[i])))}
-        needed = _needed(copies, spec, reader.info, part)
-    # Where an edit list hides packets, or a file was cut off, the first frame or the last is not where it should be.
-    visited = sorted(needed | {0, part.first, part.stop - 1})
-    hand_over = frames.append if spec.frames_per_second is None else take
-    passed = _decode(reader, reader.visit(visited, frame_index), spec, span, hand_over, _by_plan(copies), needed)
-    if len(passed.seconds) < len(visited):
-        raise SeekError(f"frame {visited[len(passed.seconds)]} cannot be decoded", path=reader.path)
-    for frame in frames:
-        take(frame)
-    return _sampled(reader, _Passed(passed.taken, seconds), span)
-
-
-def _sample_evenly(reader: VideoReader, spec: ClipSpec, span: Span, take: Take) -> SampledVideo:
-    # The plan needs the true count, which only decoding gives. Plan by the header's count for one pass, which is
-    # enough when the header was right; otherwise read again with the count just found.
-    plan = _plan_evenly(_claimed_part(reader.info, span), spec, reader.info)
-    frames, passed = _sample_by_plan(*plan, reader, spec, span)
-    true_plan = _plan_evenly(_found_part(reader, passed.seconds, span), spec, reader.info)
-    if true_plan != plan:
-        with VideoReader(reader.path, num_threads=reader.num_threads, check=reader.check) as again:
-            frames, passed = _sample_by_plan(*true_plan, again, spec, span)
-    sampled = _sampled(reader, passed, span)
-    for frame in frames:
-        take(frame)
-    return sampled
-
-
-def _sample_by_plan(
-    copies: dict[int, int], needed: set[int], reader: VideoReader, spec: ClipSpec, span: Span
-) -> tuple[list[np.ndarray], _Passed]:
-    frames: list[np.ndarray] = []
-    return frames, _decode(reader, reader, spec, span, frames.append, _by_plan(copies), needed)
-
-
-def _sample_at_rate(reader: VideoReader, spec: ClipSpec, span: Span, take: Take) -> SampledVideo:
-    assert spec.frames_per_second is not None
-    due = _DueCopies(spec.frames_per_second, span)
-    needed = None if gap_frames(spec, reader.info.frames_per_second) else ()  # any may be compared, or none
-    return _sampled(reader, _decode(reader, reader, spec, span, take, due, needed), span)
-
-
-def _plan_evenly(part: _Part, spec: ClipSpec, info: VideoInfo) -> tuple[dict[int, int], set[int]]:
-    """Index -> how often it is taken; and the frames that are needed for that."""
-    copies = dict.fromkeys((part.first + even_indices(part.stop - part.first, spec.num_frames)).tolist(), 1)
-    return copies, _needed(copies, spec, info, part)
-
-
-def _by_plan(copies: dict[int, int]) -> Callable[[int, float], int]:
-    return lambda index, _: copies.get(index, 0)
-
-
-class _DueCopies:
-    """How often each frame of a span is taken at a fixed rate, asked frame by frame."""
-
-    def __init__(self, rate: float, span: Span) -> None:
-        self._rate, self._span, self._num_taken = rate, span, 0
-
-    def __call__(self, index: int, seconds: float) -> int:
-        begin, end = _edges(self._span)
-        due = num_times_due(seconds - self._span[0], self._num_taken, self._rate) if begin <= seconds < end else 0
-        self._num_taken += due
-        return due
-
-
-def _needed(copies: Collection[int], spec: ClipSpec, info: VideoInfo, part: _Part) -> set[int]:
-    """The frames that are taken, and those that the streams compare with them."""
-    gap, last = gap_frames(spec, info.frames_per_second), part.stop - 1 - part.first
-    if not gap:
-        return set(copies)
-    indices = [index - part.first for index in copies]
-    near = {i for index in indices for i in (index, *compared_frames(index, gap, last), max(0, index - gap), gap)}
-    return {part.first + min(i, last) for i in near}
-
-
-class _Passed(NamedTuple):
-    """What one pass over a video saw: the times of the taken frames, and `(N,)` of all that came by."""
-
-    taken: tuple[float, ...]
-    seconds: np.ndarray
-
-
-def _decode(
-    reader: VideoReader,
-    frames: Iterable[tuple[int, float]],
-    spec: ClipSpec,
-    span: Span,
-    take: Take,
-    num_copies: Callable[[int, float], int],
-    needed: Collection[int] | None,
-) -> _Passed:
-    """One pass over frames of a reader, to the first one behind a span.
-
-    Args:
-        reader: gives their images.
-        frames: `(index, timestamp_seconds)`, the first one of the span among them; times begin with the video or at 0.
-        spec: what is made of them.
-        span: see `sample_video`.
-        take: see `sample_video`.
-        num_copies: how often the frame of an index and time is taken.
-        needed: frames that are converted because a stream compares them; `None`: any may be.
-    """
-    taken: list[float] = []
-    passed = array("d")
-    start, first, (begin, end) = 0.0, None, _edges(span)
-    streams = StreamMaker(spec, gap_frames(spec, reader.info.frames_per_second), partial(resize_frame, spec=spec), take)
-    for index, timestamp in frames:
-        start = timestamp if index == 0 else start
-        seconds = timestamp - start
-        if seconds >= end:
-            passed.append(seconds)
-            break
-        if first is None and seconds >= begin:
-            first = index
-        copies = num_copies(index, seconds)
-        if first is not None and (copies or needed is None or index in needed):
-            try:
-                streams.see(index - first, streams.shrink(reader.retrieve_bgr()), copies)
-            except (VideoError, cv2.error) as error:
-                if index:  # what came before is good, and what comes after would stand in its place
-                    break
-                raise VideoError("its first frame cannot be decoded", path=reader.path) from error
-            taken += [seconds] * copies
-        passed.append(seconds)
-    streams.finish()
-    return _Passed(tuple(taken), np.array(passed))
-
-
-def _sampled(reader: VideoReader, passed: _Passed, span: Span) -> SampledVideo:
-    part = _found_part(reader, passed.seconds, span)
-    claimed = _claimed_part(reader.info, span)
-    return SampledVideo(
-        timestamps_seconds=passed.taken,
-        num_frames=part.stop - part.first,
-        num_frames_claimed=claimed.stop - claimed.first,
-        duration_seconds=_end(passed.seconds[: part.stop], reader.info) - float(passed.seconds[part.first]),
-        problem=_problem(part, _end(passed.seconds, reader.info), span, reader.info),
-    )
-
-
-def _problem(part: _Part, video_end: float, span: Span, info: VideoInfo) -> str | None:
+def _problem(part: Part, video_end: float, span: Span, info: VideoInfo) -> str | None:
     if part.stop - part.first == 1:
         return "holds one frame only, so nothing moves in it (an image?); that frame is used"
     if span[1] < math.inf:

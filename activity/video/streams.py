@@ -13,13 +13,14 @@ segment networks (Wang et al. 2016, with RGB differences).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from activity.config import ClipSpec
+from activity.video.clips import resize_frame
 
 GAP_SECONDS = 0.08  # between two frames that are compared; 0.12 is worse on tennis strokes, and no better on Weizmann
 
@@ -57,6 +58,12 @@ class Seen:
     grey: np.ndarray | None  # (h, w) uint8
 
 
+def shrink(frame: np.ndarray, spec: ClipSpec) -> Seen:
+    """Keep of a decoded frame, `(h, w, 3)` uint8 BGR, only what the streams need."""
+    image = cv2.cvtColor(resize_frame(frame, spec), cv2.COLOR_BGR2RGB)
+    return Seen(image, _working_grey(frame) if "motion_crop" in spec.streams else None)
+
+
 @dataclass
 class _Moving:
     """A sampled frame whose motion crop waits for the rest of its block."""
@@ -71,22 +78,12 @@ class StreamMaker:
     Args:
         spec: which streams, at what size.
         gap: see `gap_frames`.
-        resize: brings a frame to the size of `spec`.
-        take: receives each sampled frame, `(S, H, W, 3)` uint8 in the order of `spec.streams`.
-        block: motion crops are handed over so many at a time, by default a clip; the square follows what moves in the
-            clip that ends there.
+        block: motion crops are made so many at a time, by default a clip; the square follows what moves in the clip
+            that ends there.
     """
 
-    def __init__(
-        self,
-        spec: ClipSpec,
-        gap: int,
-        resize: Callable[[np.ndarray], np.ndarray],
-        take: Callable[[np.ndarray], object],
-        *,
-        block: int | None = None,
-    ) -> None:
-        self._spec, self._gap, self._resize, self._take = spec, gap, resize, take
+    def __init__(self, spec: ClipSpec, gap: int, *, block: int | None = None) -> None:
+        self._spec, self._gap = spec, gap
         self._block = block or spec.num_frames
         self._crops = "motion_crop" in spec.streams
         self._seen: dict[int, Seen] = {}  # by index, the last few
@@ -94,65 +91,70 @@ class StreamMaker:
         self._waiting: list[_Moving] = []
         self._energies: list[np.ndarray] = []  # of those that wait, and before them of the rest of a clip
 
-    def shrink(self, frame: np.ndarray) -> Seen:
-        """What is needed of a decoded frame, `(h, w, 3)` uint8 BGR."""
-        image = cv2.cvtColor(self._resize(frame), cv2.COLOR_BGR2RGB)
-        return Seen(image, _working_grey(frame) if self._crops else None)
+    def see(self, index: int, seen: Seen, copies: int) -> Iterator[np.ndarray]:
+        """Take in the next decoded frame, and give the sampled frames that are complete with it.
 
-    def see(self, index: int, seen: Seen, copies: int) -> None:
-        """The next frame that was decoded, and how often it is sampled (0: only compared)."""
+        Args:
+            index: of the frame, rising.
+            seen: the frame.
+            copies: how often it is sampled; 0: it is only compared with others.
+
+        Returns:
+            Sampled frames, `(S, H, W, 3)` uint8 in the order of `spec.streams`; they must all be taken.
+        """
         self._seen[index] = seen
         self._due += [index] * copies
         while self._due and self._newest(self._due[0]) <= index:
-            self._make(self._due.pop(0), None)
+            yield from self._make(self._due.pop(0), None)
         oldest = min(self._due[:1] + [index]) - 3 * self._gap
         for known in [i for i in self._seen if i < oldest]:
             del self._seen[known]
 
-    def finish(self) -> None:
-        """Hand over what still waits."""
+    def finish(self) -> Iterator[np.ndarray]:
+        """Give the sampled frames that still wait, after the last decoded one."""
         for index in self._due:
-            self._make(index, max(self._seen))
+            yield from self._make(index, max(self._seen))
         self._due = []
-        self._hand_over_block()
+        yield from self._make_crops()
 
     def _newest(self, index: int) -> int:
         """The last frame that the images of a frame need."""
         return compared_frames(index, self._gap)[-1] if self._crops else max(index, self._gap)
 
-    def _make(self, index: int, last: int | None) -> None:
+    def _make(self, index: int, last: int | None) -> Iterator[np.ndarray]:
         images = {"rgb": self._at(index).image}
         if "motion" in self._spec.streams:
             before = max(0, index - self._gap)
             change = self._at(before + self._gap).image.astype(np.float32) - self._at(before).image
             images["motion"] = as_image(change)
         if not self._crops:
-            self._hand_over(images)
+            yield self._stacked(images)
             return
         steps = [self._at(i).grey for i in compared_frames(index, self._gap, last)]
         differences = [aligned_difference(a, b) for a, b in zip(steps[:-1], steps[1:], strict=True)]  # type: ignore[arg-type]
         self._waiting.append(_Moving(images, np.stack(differences, axis=-1)))
         self._energies.append(motion_energy(differences[1]))
         if len(self._waiting) == self._block:
-            self._hand_over_block()
+            yield from self._make_crops()
 
     def _at(self, index: int) -> Seen:
         """The frame of an index, or the nearest: there is none before the first, nor between those of a live stream."""
         return self._seen[min(self._seen, key=lambda known: abs(known - index))]
 
-    def _hand_over_block(self) -> None:
+    def _make_crops(self) -> Iterator[np.ndarray]:
+        """Give the frames that wait, with their motion crops."""
         if not self._waiting:
             return
         scale = self._waiting[0].differences.shape[0] / self._energies[0].shape[0]
         squares = track_motion(self._energies, scale)[-len(self._waiting) :]
         for moving, square in zip(self._waiting, squares, strict=True):
             crop = cut_square(moving.differences, square, self._spec.height, self._spec.width)
-            self._hand_over({**moving.images, "motion_crop": as_image(crop)})
+            yield self._stacked({**moving.images, "motion_crop": as_image(crop)})
         self._waiting = []
         self._energies = self._energies[max(0, len(self._energies) - self._spec.num_frames + self._block) :]
 
-    def _hand_over(self, images: dict[str, np.ndarray]) -> None:
-        self._take(np.stack([images[stream] for stream in self._spec.streams]))
+    def _stacked(self, images: dict[str, np.ndarray]) -> np.ndarray:
+        return np.stack([images[stream] for stream in self._spec.streams])
 
 
 def as_image(difference: np.ndarray) -> np.ndarray:

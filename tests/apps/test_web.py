@@ -85,7 +85,7 @@ class TestPageSession:
 
     def test_a_decoder_that_hangs_does_not_keep_the_page(self, ramp_model, ramp_videos, monkeypatch):
         released = threading.Event()
-        monkeypatch.setattr("activity.predictor.sources.sample_video", lambda *_, **__: released.wait(60))
+        monkeypatch.setattr("activity.predictor.sources.iter_frames", lambda *_, **__: released.wait(60))
         monkeypatch.setattr("activity.apps.web._PATIENCE_SECONDS", 0.2)
         page_session = PageSession(ramp_model, runtime="keras", max_seconds=5)
         began = time.monotonic()

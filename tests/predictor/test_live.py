@@ -152,12 +152,12 @@ def test_a_pipe_that_stalls_does_not_keep_it_from_stopping(how, ramp_model, tmp_
 HANGING = """
 import sys, time
 import activity.cli.main, activity.predictor.sources as sources
-real = sources.sample_video
-def sample_video(path, *arguments, **options):
+real = sources.iter_frames
+def iter_frames(path, *arguments, **options):
     if path.name == "pipe":
         open(path).read()  # for ever, in C
     return real(path, *arguments, **options)
-sources.sample_video, sources.probe = sample_video, lambda path, probe=sources.probe: probe(sys.argv[3])
+sources.iter_frames, sources.probe = iter_frames, lambda path, probe=sources.probe: probe(sys.argv[3])
 activity.cli.main.run()
 """
 

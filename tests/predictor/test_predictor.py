@@ -12,11 +12,13 @@ import pytest
 
 from activity.errors import VideoError
 from activity.evaluation.evaluator import evaluate
-from activity.predictor import sources as predictor_module
+from activity.predictor import sources as sources_module
+from activity.predictor import windows as windows_module
 from activity.predictor.prediction import Failure
 from activity.predictor.predictor import Predictor
 from activity.predictor.sources import distinct_names
 from activity.predictor.windows import read_window
+from activity.video import sampling as sampling_module
 from activity.video.sampling import read_stack
 from activity.video.writer import write_video
 
@@ -106,7 +108,7 @@ def test_who_stops_early_leaves_no_thread_behind(predictor, ramp_videos, tmp_pat
     results = predictor.predict_many([ramp_videos / "darkens" / "p1_0.avi", *[long] * 6])
     next(results)
     results.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
 class TestLimits:
@@ -128,14 +130,14 @@ class TestLimits:
         assert result.duration_seconds == pytest.approx(12)
 
     def test_a_decoder_that_hangs_is_not_waited_for(self, predictor, ramp_videos, monkeypatch):
-        hanging, sample_video = threading.Event(), predictor_module.sample_video
+        hanging, iter_frames = threading.Event(), sources_module.iter_frames
 
         def hang(path, *arguments, **options):
             if path.name == "p0_0.avi":
                 hanging.wait(60)
-            return sample_video(path, *arguments, **options)
+            return iter_frames(path, *arguments, **options)
 
-        monkeypatch.setattr(predictor_module, "sample_video", hang)
+        monkeypatch.setattr(sources_module, "iter_frames", hang)
         two = Predictor(predictor.model, num_threads=2)
         began = time.monotonic()
         sources = [ramp_videos / "darkens" / "p0_0.avi", ramp_videos / "darkens" / "p1_0.avi"]
@@ -150,16 +152,14 @@ class TestLimits:
 
 def test_memory_does_not_grow_with_the_number_of_videos(predictor, ramp_videos, monkeypatch):
     frames = []
-    sample_video = predictor_module.sample_video
 
-    def counting(path, spec, take, **options):
-        def weakly(frame):
-            frames.append(weakref.ref(frame))
-            take(frame)
+    class Counting(sampling_module.SampledFrames):
+        def __iter__(self):
+            for frame in super().__iter__():
+                frames.append(weakref.ref(frame))
+                yield frame
 
-        return sample_video(path, spec, weakly, **options)
-
-    monkeypatch.setattr(predictor_module, "sample_video", counting)
+    monkeypatch.setattr(sampling_module, "SampledFrames", Counting)
     video = sorted(ramp_videos.glob("*/*.avi"))[0]
     predictor.predict(video)
     num_frames = len(frames)
@@ -214,29 +214,50 @@ class TestLongVideos:
         num_frames, predicted = predictor.model.spec.num_frames, []
         assert len(prediction.windows) > 30 / num_frames  # more frames than a chunk holds
         for window in prediction.windows:
-            frames, seconds = read_window(predictor.model, prediction.source, window)
-            assert len(frames) == len(seconds) == num_frames and (np.diff(seconds) >= 0).all()
+            frames = read_window(predictor.model.spec, prediction, window)
+            images, seconds = frames.images, frames.timestamps_seconds
+            assert len(images) == len(seconds) == num_frames and (np.diff(seconds) >= 0).all()
             assert window.start_seconds == seconds[0] < seconds[-1] <= window.end_seconds
-            predicted.append(predictor.model.predict_stacks([predictor.model.extract_stack_features(frames)])[0])
+            predicted.append(predictor.model.predict_stacks([predictor.model.extract_stack_features(images)])[0])
         np.testing.assert_allclose(predicted, [window.probabilities for window in prediction.windows], atol=1e-6)
 
     def test_the_only_window_of_a_short_video_is_its_stack(self, predictor, tmp_path):
         path = ramp_video(tmp_path / "short.avi", [50, 80, 120])
-        (window,) = predictor.predict(path).windows
-        frames, seconds = read_window(predictor.model, str(path), window)
         stack, sampled = read_stack(path, predictor.model.spec)
-        np.testing.assert_array_equal(frames, stack)
-        assert tuple(seconds) == sampled.timestamps_seconds
+        for keep_frames in (False, True):
+            prediction = predictor.predict(path, keep_frames=keep_frames)
+            assert (prediction.frames is not None) == keep_frames
+            if keep_frames:
+                path.unlink()  # it is not decoded again
+            (window,) = prediction.windows
+            frames = read_window(predictor.model.spec, prediction, window)
+            np.testing.assert_array_equal(frames.images, stack)
+            assert tuple(frames.timestamps_seconds) == sampled.timestamps_seconds
+
+    @pytest.mark.parametrize("timeline", [False, True])
+    def test_frames_are_kept_only_where_there_is_one_window(self, predictor, tmp_path, timeline):
+        short = ramp_video(tmp_path / "short.avi", np.linspace(40, 200, 13))
+        long = ramp_video(tmp_path / "long.avi", np.tile(np.linspace(40, 200, 40), 5))
+        kept = [result.frames for result in predictor.predict_many([short, long], timeline=timeline, keep_frames=True)]
+        np.testing.assert_array_equal(kept[0].images, read_stack(short, predictor.model.spec)[0])
+        assert kept[1] is None
+
+    def test_a_window_is_read_no_further_than_its_end(self, predictor, tmp_path, monkeypatch):
+        prediction = predictor.predict(ramp_video(tmp_path / "long.avi", np.tile(np.linspace(40, 200, 40), 5)))
+        passed, read = [], windows_module.iter_frames
+        monkeypatch.setattr(windows_module, "iter_frames", lambda *a, **b: read(*a, **b, check=passed.append))
+        read_window(predictor.model.spec, prediction, prediction.windows[0])
+        assert 0 < max(passed) < 0.5 * prediction.duration_seconds
 
     def test_a_video_that_changed_is_told(self, predictor, tmp_path):
         path = ramp_video(tmp_path / "long.avi", np.linspace(40, 200, 120))
-        window = predictor.predict(path).windows[-1]
+        prediction = predictor.predict(path)
         ramp_video(path, [50, 80])
         with pytest.raises(VideoError, match="long.avi: has changed since it was classified"):
-            read_window(predictor.model, str(path), window)
+            read_window(predictor.model.spec, prediction, prediction.windows[-1])
         path.unlink()
         with pytest.raises(VideoError, match="long.avi: cannot be opened: No such file"):
-            read_window(predictor.model, str(path), window)
+            read_window(predictor.model.spec, prediction, prediction.windows[-1])
 
     def test_a_model_of_single_frames_reads_longer_videos_too(self, ramp_model, tmp_path):
         predictor = Predictor.load(ramp_model)
@@ -245,21 +266,17 @@ class TestLongVideos:
         assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
 
     def test_a_header_that_claims_too_much_changes_nothing(self, predictor, ramp_videos, monkeypatch):
-        import activity.predictor.sources as module
-
         path = ramp_videos / "darkens" / "p1_0.avi"
         expected = predictor.predict(path)
-        info = dataclasses.replace(module.probe(path), num_frames_claimed=100_000)
-        monkeypatch.setattr(module, "probe", lambda _: info)
+        info = dataclasses.replace(sources_module.probe(path), num_frames_claimed=100_000)
+        monkeypatch.setattr(sources_module, "probe", lambda _: info)
         np.testing.assert_array_equal(predictor.predict(path).probabilities, expected.probabilities)
 
     def test_a_header_that_claims_too_little_is_found_out(self, predictor, tmp_path, monkeypatch):
-        import activity.predictor.sources as module
-
         path = ramp_video(tmp_path / "long.avi", np.linspace(40, 200, 120))
         expected = predictor.predict(path)
-        info = dataclasses.replace(module.probe(path), num_frames_claimed=1)
-        monkeypatch.setattr(module, "probe", lambda _: info)
+        info = dataclasses.replace(sources_module.probe(path), num_frames_claimed=1)
+        monkeypatch.setattr(sources_module, "probe", lambda _: info)
         again = predictor.predict(path)
         assert len(again.windows) == len(expected.windows) > 1
         np.testing.assert_array_equal(again.probabilities, expected.probabilities)
@@ -306,8 +323,8 @@ class TestTimeline:
     def test_a_header_that_claims_too_much_changes_nothing(self, predictor, ramp_videos, monkeypatch):
         path = ramp_videos / "darkens" / "p1_0.avi"
         expected = predictor.predict(path, timeline=True)
-        info = dataclasses.replace(predictor_module.probe(path), num_frames_claimed=100_000)
-        monkeypatch.setattr(predictor_module, "probe", lambda _: info)
+        info = dataclasses.replace(sources_module.probe(path), num_frames_claimed=100_000)
+        monkeypatch.setattr(sources_module, "probe", lambda _: info)
         again = predictor.predict(path, timeline=True)
         np.testing.assert_array_equal(again.probabilities, expected.probabilities)
         assert [s.label for s in again.timeline.segments] == [s.label for s in expected.timeline.segments]

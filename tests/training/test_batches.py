@@ -1,12 +1,9 @@
-import threading
-import time
-
 import numpy as np
 import pytest
 from keras import ops
 
 from activity.training import batches as module
-from activity.training.batches import FeatureBatches, FrameBatches, Prefetch, augment_frames
+from activity.training.batches import FeatureBatches, FrameBatches, augment_frames
 from activity.video.clips import pad_right
 
 
@@ -107,38 +104,6 @@ class TestClipBatches:
         assert isinstance(table, np.ndarray)
         ((inputs, _),) = data.epoch(0)
         np.testing.assert_array_equal(inputs["features"][..., 0], [[0, 1, 2, 3], [100, 101, 0, 0]])
-
-
-class TestPrefetch:
-    def test_gives_all_items_in_their_order(self):
-        assert list(Prefetch(iter(range(5)))) == [0, 1, 2, 3, 4]
-        assert list(Prefetch(iter([]))) == []
-
-    def test_the_next_item_is_made_while_one_is_in_use(self):
-        made = [threading.Event() for _ in range(3)]
-        items = Prefetch(event.set() or i for i, event in enumerate(made))
-        assert next(items) == 0
-        assert made[1].wait(10)
-
-    def test_counts_the_time_of_waiting_and_no_other(self):
-        def slow():
-            for i in range(3):
-                time.sleep(0.1)
-                yield i
-
-        eager = Prefetch(slow())
-        list(eager)
-        assert 0.25 < eager.waiting_seconds < 1
-        patient = Prefetch(slow())
-        for _ in patient:
-            time.sleep(0.3)
-        assert 0.05 < patient.waiting_seconds < 0.25  # for the first
-
-    def test_an_error_arrives_where_the_item_was_to_be_used(self):
-        items = Prefetch(1 // x for x in (1, 0))
-        assert next(items) == 1
-        with pytest.raises(ZeroDivisionError):
-            next(items)
 
 
 class TestAugmentation:

@@ -3,118 +3,137 @@ import time
 
 import pytest
 
-from activity.video.prefetch import Decoding, TooLongError, decoders
+from activity.errors import VideoError
+from activity.video.prefetch import Prefetch, close_all
 
 
-class Counting(Decoding[int]):
-    """Reads numbers, a tenth of a second apart on the clock of the video."""
-
-    def __init__(self, num, *limits):
-        super().__init__(*limits)
-        self.num, self.num_checked = num, 0
-
-    def read(self):
-        for number in range(self.num):
-            self.check(number / 10)
-            self.num_checked += 1
-            self.put(number)
+def prefetch_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
-class Hanging(Decoding[int]):
-    """Hangs, as a decoder may in C."""
+@pytest.fixture
+def hanging():
+    """An iterator that hangs after its first item, as a decoder may in C."""
+    released = threading.Event()
 
-    def __init__(self, *limits):
-        super().__init__(*limits)
-        self.released = threading.Event()
+    def items():
+        yield 1
+        released.wait(60)
 
-    def read(self):
-        self.put(1)
-        self.released.wait(60)
-
-
-def decoding_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    yield items()
+    released.set()
 
 
-def test_items_come_in_order_and_threads_go():
-    stop = threading.Event()
-    made = [Counting(20, stop) for _ in range(5)]
-    with decoders(2, stop) as decode:
-        for one in made:
-            decode(one)
-        assert [list(one.items()) for one in made] == [list(range(20))] * 5
-    assert not decoding_threads() and [one.error for one in made] == [None] * 5
+@pytest.fixture
+def counting():
+    """An iterator of numbers without end, and those that it made."""
+    made = []
+
+    def items():
+        while True:
+            made.append(len(made))
+            yield made[-1]
+
+    return items(), made
 
 
-def test_what_is_read_waits_for_who_takes_it():
-    stop = threading.Event()
-    with decoders(1, stop) as decode:
-        counting = Counting(10**9, stop)
-        decode(counting)
-        items = counting.items()
-        assert [next(items) for _ in range(10)] == list(range(10))
+def test_gives_all_items_in_their_order():
+    assert list(Prefetch(range(20), num_ahead=3)) == list(range(20))
+    assert list(Prefetch([])) == []
+
+
+def test_several_are_made_side_by_side_and_their_threads_end():
+    prefetches = [Prefetch(range(20), num_ahead=4) for _ in range(5)]
+    assert [list(prefetch) for prefetch in prefetches] == [list(range(20))] * 5
+    close_all(prefetches)
+    assert not prefetch_threads()
+
+
+def test_the_next_item_is_made_while_one_is_in_use():
+    made = [threading.Event() for _ in range(3)]
+    with Prefetch(event.set() or i for i, event in enumerate(made)) as items:
+        assert next(items) == 0
+        assert made[1].wait(10)
+
+
+@pytest.mark.parametrize("num_ahead", [1, 4])
+def test_no_more_items_are_made_ahead_than_asked_for(counting, num_ahead):
+    items, made = counting
+    with Prefetch(items, num_ahead=num_ahead) as coming:
+        assert [next(coming) for _ in range(10)] == list(range(10))
         time.sleep(0.1)
-        assert counting.num_checked < 20
-    assert not decoding_threads()
+        assert len(made) == 10 + num_ahead
+    assert not prefetch_threads()
 
 
-def test_a_video_that_lasts_too_long_ends():
-    stop = threading.Event()
-    with decoders(1, stop) as decode:
-        counting = Counting(10**9, stop, 0.5)
-        decode(counting)
-        assert list(counting.items()) == [0, 1, 2, 3, 4, 5]
-    assert isinstance(counting.error, TooLongError) and str(counting.error) == "too long: it has more than 0.5 seconds"
+def test_counts_the_time_of_waiting_and_no_other():
+    def slow():
+        for i in range(3):
+            time.sleep(0.1)
+            yield i
+
+    eager = Prefetch(slow())
+    list(eager)
+    assert 0.25 < eager.waiting_seconds < 1
+    patient = Prefetch(slow())
+    for _ in patient:
+        time.sleep(0.3)
+    assert 0.05 < patient.waiting_seconds < 0.25  # for the first
 
 
-def test_a_thread_that_hangs_is_left_behind():
-    stop = threading.Event()
+def test_a_thread_that_hangs_is_given_up(hanging):
     began = time.monotonic()
-    with decoders(1, stop) as decode:
-        hanging = Hanging(stop, 1.0, 0.2)
-        decode(hanging)
-        assert list(hanging.items()) == [1]
-        assert str(hanging.error) == "decoding took longer than 0.2 s and was given up"
+    items = Prefetch(hanging, timeout_seconds=0.2)
+    assert next(items) == 1
+    with pytest.raises(VideoError, match=r"^decoding took longer than 0.2 s and was given up$"):
+        next(items)
+    assert list(items) == []
+    close_all([items])
     assert time.monotonic() - began < 5
-    (thread,) = decoding_threads()
+    (thread,) = prefetch_threads()
     assert thread.daemon  # Python does not wait for it
-    hanging.released.set()
-    thread.join(5)
-    assert not thread.is_alive() and "given up" in str(hanging.error)
 
 
-def test_only_waiting_counts_as_time():
-    stop = threading.Event()
-    with decoders(1, stop) as decode:
-        counting = Counting(20, stop, 99.0, 0.2)
-        decode(counting)
-        taken = []
-        for number in counting.items():
+def test_only_waiting_counts_towards_the_limit(counting):
+    with Prefetch(counting[0], timeout_seconds=0.2) as items:
+        for number in range(20):
+            assert next(items) == number
             time.sleep(0.02)
-            taken.append(number)
-    assert taken == list(range(20)) and counting.error is None
 
 
-def test_a_bug_is_kept_for_who_takes_the_items():
-    class Broken(Decoding[int]):
-        def read(self):
-            raise ZeroDivisionError
+def test_an_error_arrives_where_the_item_was_to_be_used():
+    items = Prefetch(1 // x for x in (1, 0))
+    assert next(items) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(items)
+    assert list(items) == []
 
-    stop = threading.Event()
-    with decoders(1, stop) as decode:
-        broken = Broken(stop)
-        decode(broken)
-        assert list(broken.items()) == []
-    assert isinstance(broken.error, ZeroDivisionError)
+
+def test_after_its_end_nothing_comes_and_nothing_is_waited_for(counting):
+    with Prefetch(counting[0]) as items:
+        next(items)
+    assert list(items) == [] and items.is_stopped
+
+
+def test_what_is_made_is_closed_when_it_is_stopped():
+    closed = threading.Event()
+
+    def items():
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.set()
+
+    with Prefetch(items()) as coming:
+        next(coming)
+    assert closed.wait(10)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_who_is_interrupted_does_not_wait(error):
-    stop = threading.Event()
-    hanging = Hanging(stop)
+def test_an_interrupt_does_not_wait_for_a_thread_that_hangs(hanging, error):
     began = time.monotonic()
-    with pytest.raises(error), decoders(3, stop) as decode:
-        decode(hanging)
+    with pytest.raises(error), Prefetch(hanging) as items:
+        next(items)
         raise error
-    assert stop.is_set() and time.monotonic() - began < 5
-    hanging.released.set()
+    assert time.monotonic() - began < 5

@@ -1,6 +1,5 @@
 import math
 import weakref
-from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +9,8 @@ from activity.errors import VideoError
 from activity.video import decoder, sampling
 from activity.video.clips import even_indices, num_times_due, pad_right, resize_frame, window_starts
 from activity.video.decoder import VideoReader, probe
-from activity.video.sampling import read_stack, sample_video
-from activity.video.streams import StreamMaker, gap_frames
+from activity.video.sampling import EvenSampler, Part, RateSampler, iter_frames, read_stack
+from activity.video.streams import StreamMaker, gap_frames, shrink
 from activity.video.writer import write_video
 
 
@@ -205,26 +204,42 @@ def test_frames_at_a_rate(write_counting_video, suffix, video_rate, rate):
     np.testing.assert_allclose(sampled.timestamps_seconds, timestamps[expected], atol=1e-6)
 
 
-def test_frames_are_handed_on_as_they_come(write_counting_video):
-    held, most = [], 0
-
-    def take(frame):
-        nonlocal most
+def test_frames_are_decoded_as_they_are_asked_for(write_counting_video):
+    passed, held, most = [], [], 0
+    frames = iter_frames(write_counting_video("a.avi", 50), tiny(frames_per_second=10), check=passed.append)
+    for frame in frames:
         held.append(weakref.ref(frame))
+        assert len(passed) == len(held)
         most = max(most, sum(reference() is not None for reference in held))
-
-    sampled = sample_video(write_counting_video("a.avi", 50), tiny(frames_per_second=10), take)
-    assert len(held) == len(sampled.timestamps_seconds) == 50
+    assert len(held) == len(frames.sampled.timestamps_seconds) == 50
     assert most <= 2  # this one, and at most the one before it
 
 
-def test_what_take_raises_is_not_the_fault_of_the_video(write_counting_video):
-    def take(_):
-        raise OSError("disk full")
+@pytest.mark.parametrize("rate", [None, 10])
+def test_each_loop_decodes_the_video_again(write_counting_video, rate):
+    frames = iter_frames(write_counting_video("a.avi", 20), tiny(frames_per_second=rate))
+    with pytest.raises(AttributeError):
+        _ = frames.sampled
+    next(iter(frames))
+    assert not hasattr(frames, "sampled")  # it was not read to its end
+    first, second = list(frames), list(frames)
+    np.testing.assert_array_equal(first, second)
+    assert len(first) == len(frames.timestamps_seconds) == len(frames.sampled.timestamps_seconds)
 
-    for rate in (None, 5):
-        with pytest.raises(OSError, match="disk full"):
-            sample_video(write_counting_video("a.avi", 5), tiny(frames_per_second=rate), take)
+
+def test_a_sampler_says_which_frames_are_taken_and_which_are_compared_with_them():
+    even = EvenSampler(Part(100, 180), 4, gap=0)
+    assert even.taken == even.needed == {110, 130, 150, 170}
+    assert [even.copies(index, 0.0) for index in (110, 111)] == [1, 0]
+    assert EvenSampler(Part(0, 80), 2, gap=2).needed == {2, 16, 18, 20, 22, 56, 58, 60, 62}
+    assert EvenSampler(Part(0, 40), 4, gap=0) == EvenSampler(Part(0, 41), 4, gap=0)  # no second pass is needed
+    rate = RateSampler(5.0, (1.0, 2.0), gap=0)
+    assert [rate.copies(i, i / 10) for i in range(8, 22)] == [0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 0]
+    ahead = RateSampler(5.0, (1.0, 2.0), gap=1)
+    assert ahead.needed is None
+    ahead.look_ahead(Part(10, 20), np.arange(30) / 10)
+    assert ahead.needed == set(range(10, 20))
+    assert ahead.copies(10, 1.0) == 1
 
 
 def claim(video, num_frames):
@@ -373,10 +388,10 @@ def cut_by_hand(spec, span, frames, times, rate):
     else:
         chosen = inside[serve(times[inside] - span[0], spec.frames_per_second)].tolist()
     stack = []
-    streams = StreamMaker(spec, gap_frames(spec, rate), partial(resize_frame, spec=spec), stack.append)
+    streams = StreamMaker(spec, gap_frames(spec, rate))
     for index in inside.tolist():
-        streams.see(index - inside[0], streams.shrink(frames[index]), chosen.count(index))
-    streams.finish()
+        stack += streams.see(index - inside[0], shrink(frames[index], spec), chosen.count(index))
+    stack += streams.finish()
     return np.stack(stack), chosen, inside
 
 
@@ -540,7 +555,8 @@ def test_frames_that_nobody_takes_are_checked_too(write_counting_video, monkeypa
             raise VideoError("enough")
 
     with pytest.raises(VideoError, match="enough"):
-        sample_video(path, tiny(num_frames=2, frames_per_second=rate), taken.append, check=check)
+        for frame in iter_frames(path, tiny(num_frames=2, frames_per_second=rate), check=check):
+            taken.append(frame)
     assert len(taken) <= 4
 
 
@@ -548,5 +564,5 @@ def test_a_second_pass_is_checked_too(write_counting_video, monkeypatch):
     monkeypatch.setattr(sampling, "_INDEX_PAYS", math.inf)
     monkeypatch.setattr(VideoReader, "_read_info", lambda reader: decoder.VideoInfo(16, 16, 10.0, 5, "ffv1"))
     passed = []
-    sample_video(write_counting_video("a.avi", 20), tiny(num_frames=4), lambda _: None, check=passed.append)
+    list(iter_frames(write_counting_video("a.avi", 20), tiny(num_frames=4), check=passed.append))
     assert len(passed) == 40
