@@ -1,11 +1,11 @@
-"""Why a label: which frames of a video, and which places in them, speak for it.
+"""Explanation of a label: which frames of a video, and which places in them, speak for it.
 
     explainer = Explainer.load("model.keras")
     explanation = explainer.explain(predictor.predict("clip.mp4"))
     save_figure(explanation_figure(explanation), Path("why.png"))
 
 What speaks for a label is measured by its log-odds: the logarithm of its probability over that of all the others. It
-goes on rising where the probability is already close to 1, and has a slope there.
+still rises where the probability is already close to 1, and has a slope there.
 
 *When*: a head with attention says itself how much it looks at each frame (Bahdanau et al. 2015; what it looks at need
 not be what decides, Jain & Wallace 2019). Of any other head each frame is hidden in turn (occlusion, Zeiler & Fergus
@@ -15,7 +15,7 @@ heads such as `segments` listen; nor do they become like their neighbours, which
 
 *Where*: Grad-CAM (Selvaraju et al. 2017) on the last feature maps of the backbone, for each frame and stream: the maps
 times the slope of the log-odds, summed over the channels, and what speaks against is left out. The slope is not
-averaged over the image first. Behind a global average it is the same everywhere, so that makes no difference; behind
+averaged over the image first. Before a global average it is the same everywhere, so that makes no difference; before
 a dense layer, which knows places, the average would be wrong (HiResCAM, Draelos & Carin 2020).
 """
 
@@ -47,7 +47,7 @@ _LEAST = 1e-30  # probability, in a logarithm
 
 @dataclass(frozen=True)
 class Explanation:
-    """What speaks for a label in N frames of a video; S streams, see `activity.video.streams`.
+    """Evidence for a label in N frames of a video; S streams, see `activity.video.streams`.
 
     Attributes:
         source: the video, as it was given.
@@ -126,7 +126,7 @@ class Explainer:
         timestamps_seconds: np.ndarray,
         aspect: float | None = None,
     ) -> Explanation:
-        """The same of the frames of one clip.
+        """Explain why the frames of one clip show an activity.
 
         Args:
             images: `(N, S, H, W, 3)` uint8 RGB, N from 1 to `spec.num_frames`.
@@ -181,7 +181,7 @@ class Explainer:
         if has_attention(self.classifier.head):
             return attention_weights(self.classifier.head, clip[None], mask[None])[0, :num_frames]
         if num_frames == 1:
-            return np.zeros(1, np.float32)  # there is nothing that could stand for it
+            return np.zeros(1, np.float32)  # there is nothing to replace it
         others = (features.sum(axis=0) - features) / (num_frames - 1)  # (N, S, D): the mean without each frame
         predicted = [self.classifier.predict_features(clip[None], mask[None])]
         for hidden in _parts(np.arange(num_frames), _CLIPS_PER_BATCH):

@@ -1,4 +1,4 @@
-"""Label what is still coming: one decision for each step of the window, with its time and a stable label.
+"""Label a live source: one decision for each step of the window, with its time and a stable label.
 
     Capture --frames--> streams --backbone--> the last T features --head--> window --LiveLabels--> Decision
 
@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Decision:
-    """What a stream shows now.
+    """The label of a stream at a moment.
 
     Attributes:
         source: as it was given, without a password.
@@ -75,7 +75,7 @@ class Decision:
 def watch(
     model: InferenceModel, source: str, *, timeout_seconds: float = TIMEOUT_SECONDS
 ) -> Generator[Decision, None, None]:
-    """Label a stream while it comes.
+    """Label a camera, a network stream, or a file that is still being written, as its frames come.
 
     Args:
         model: from `activity.runtimes.exported.load_inference_model`.

@@ -1,4 +1,4 @@
-"""What a video shows: probabilities, label, windows, and a timeline if it was asked for."""
+"""The prediction for a video: probabilities, label, windows, and a timeline if it was asked for."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WindowFrames:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a video shows.
+    """The prediction for a video.
 
     Attributes:
         source: as it was given.

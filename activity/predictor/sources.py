@@ -31,8 +31,8 @@ class TooLongError(VideoError):
 def expand_sources(sources: Sequence[str]) -> list[str]:
     """Files named by files, folders (searched through) and glob patterns, in order and without repeats.
 
-    In a folder, hidden files, images and sidecars are passed over; a file named directly is always taken. A folder
-    or pattern that names no file stays as it is: reading it then says so, and the others go on.
+    In a folder, hidden files, images and sidecars are skipped; a file named directly is always taken. A folder or
+    pattern that names no file stays as it is: reading it then says so, and the others follow.
     """
     found: list[str] = []
     for source in sources:

@@ -1,4 +1,4 @@
-"""What happens when: probabilities of overlapping windows, smoothed over time, become labelled segments.
+"""Timelines, of what happens when: probabilities of overlapping windows, smoothed over time, become labelled segments.
 
     windows --smooth--> probabilities of each moment --Hysteresis--> labels --short ones are merged--> segments
 
@@ -75,8 +75,8 @@ class Hysteresis:
 class LiveLabels:
     """Labels of a stream, window after window, from the past alone.
 
-    The windows so far are multiplied, the older the less weight, so that none alone outvotes those before it that were
-    as sure; then as in a timeline. The label of a new activity comes when about three quarters of a window show it.
+    The windows so far are multiplied, the older the less weight, so that none alone outvotes earlier ones that were as
+    confident; then as in a timeline. The label of a new activity comes when about three quarters of a window show it.
 
     Args:
         threshold: probability below which the label is "unknown".

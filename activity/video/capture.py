@@ -1,4 +1,4 @@
-"""Frames of what is still coming: a camera, a network stream, or a file that is being written.
+"""Frames of a live source: a camera, a network stream, or a file that is being written.
 
     LiveReader --thread: those that are needed, shrunk, with their times--> queue --> frames()
 
@@ -63,10 +63,10 @@ def is_live(source: str) -> bool:
 
 
 def live_source(sources: Sequence[str], *, follow: bool) -> str | None:
-    """The one of `sources` that is still coming, if any is: a camera, a stream, or with `follow` a file.
+    """The one of `sources` that is live, if any is: a camera, a stream, or with `follow` a file.
 
     Raises:
-        VideoError: there are others beside it, which would have to wait for its end.
+        VideoError: there are others, which would have to wait for its end.
     """
     live = [source for source in sources if follow or is_live(source)]
     if live and len(sources) > 1:
@@ -86,7 +86,7 @@ class Frame(NamedTuple):
     """A frame of a stream.
 
     `seconds` are counted from the first frame, `arrived` is what `time.monotonic` said. `copies` is how often it is
-    sampled; 0: it is only compared with others. No clip may reach from before a frame that `starts` to behind it.
+    sampled; 0: it is only compared with others. No clip may reach from before a frame that `starts` to after it.
     """
 
     seconds: float
@@ -183,10 +183,10 @@ class Capture:
                 if is_file and num_frames:
                     return
             except VideoError as error:
-                problem = str(error)
+                problem = error.reason
             failures = 0 if num_frames else failures + 1
             if self._first_arrival is None and (not is_url(self._source) or failures == _TRIES_AT_START):
-                raise VideoError(f"{problem}", path=self.name)
+                raise VideoError(problem, path=self.name)
             pause = min(2.0 ** max(0, failures - 1), _LONGEST_PAUSE_SECONDS)
             if not self._stopped:
                 _logger.warning("%s: %s; retrying in %.0f s", self.name, "lost" if num_frames else problem, pause)
@@ -279,7 +279,7 @@ def _why_closed(source: str) -> str:
 
 @functools.cache
 def _has_length(url: str) -> bool:
-    """Whether a server says how many bytes are behind a URL, other than those of a playlist."""
+    """Whether a server says how many bytes a URL has, other than those of a playlist."""
     request = urllib.request.Request(without_password(url), method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=_HEAD_SECONDS) as answer:

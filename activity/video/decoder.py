@@ -30,7 +30,7 @@ else:
 
 _FALLBACK_FRAMES_PER_SECOND = 25.0  # where a header claims none, or nonsense
 
-_MAX_GAP_SECONDS = 60.0  # a frame may stand still so long (screen recordings); a longer gap is a jump of the clock
+_MAX_GAP_SECONDS = 60.0  # a frame may last so long (screen recordings); a longer gap is a jump of the clock
 
 _LANDING = 17  # frames that OpenCV decodes unseen after a key frame: it starts 16 before the one it is asked for
 
@@ -46,7 +46,7 @@ Check: TypeAlias = Callable[[float], object]  # of seconds from the first frame;
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video's header says. `num_frames_claimed` is a hint, not a count: 0 when the header gives none.
+    """The header of a video. `num_frames_claimed` is a hint, not a count: 0 when the header gives none.
 
     Attributes:
         height, width: of a frame in pixels, rotation metadata applied.
@@ -68,7 +68,7 @@ class VideoInfo:
 
 
 class SeekError(VideoError):
-    """What a seek found is not what the index of the video promised."""
+    """A seek does not find what the index of the video promised."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +113,15 @@ class VideoReader:
 
     def __init__(self, path: Path, *, num_threads: int = 1, check: Check | None = None) -> None:
         self.path, self.num_threads, self.check = Path(path), num_threads, check
-        # FFMPEG by name: OpenCV would otherwise go on to try `name_%03d` image sequences and cameras.
+        # FFMPEG by name: OpenCV would otherwise try `name_%03d` image sequences and cameras.
         parameters = [cv2.CAP_PROP_N_THREADS, num_threads]
         self._capture = cv2.VideoCapture(name_for_decoder(self.path), cv2.CAP_FFMPEG, parameters)
         if not self._capture.isOpened():
-            raise VideoError(f"{why_unreadable(self.path)}", path=self.path)
+            raise VideoError(why_unreadable(self.path), path=self.path)
         self._begin()
 
     def _begin(self) -> None:
-        # Phones store sideways pixels and a rotation tag. The default changed between versions, so say it.
+        # Phones store sideways pixels and a rotation tag. The default changed between versions, so it is set.
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         self.info = self._read_info()
 
@@ -142,7 +142,7 @@ class VideoReader:
             elif timestamp < reported + offset <= timestamp + _MAX_GAP_SECONDS:
                 timestamp = reported + offset
             else:
-                timestamp += nominal_step  # the clock stands, steps back (MPEG-PS), or jumps (a spliced stream)
+                timestamp += nominal_step  # the clock stops, steps back (MPEG-PS), or jumps (a spliced stream)
                 if reported + offset > timestamp:
                     offset = timestamp - reported
             if self.check:
@@ -187,7 +187,11 @@ class VideoReader:
         return cv2.cvtColor(self.retrieve_bgr(), cv2.COLOR_BGR2RGB)
 
     def retrieve_bgr(self) -> np.ndarray:
-        """The same with its channels in OpenCV's order: to turn them round costs less once a frame is small."""
+        """The frame that was grabbed last, `(H, W, 3)` uint8 BGR: to convert it costs less once it is small.
+
+        Raises:
+            VideoError: it cannot be decoded.
+        """
         ok, frame = self._capture.retrieve()
         if not ok:
             raise VideoError("a frame was found but could not be decoded", path=self.path)
@@ -210,7 +214,7 @@ class VideoReader:
 
 
 class LiveReader(VideoReader):
-    """The same for what is still coming.
+    """A reader of a camera, a network stream, or a file that is still being written.
 
     Args:
         source: the number of a camera, the URL of a stream, or the path of a file or pipe.
@@ -241,7 +245,7 @@ def is_url(source: str) -> bool:
 
 
 def probe(path: Path) -> VideoInfo:
-    """What the header of a video says, without decoding it.
+    """Read the header of a video, without decoding it.
 
     Raises:
         VideoError: the file does not open as a video.
@@ -273,7 +277,7 @@ def index_frames(path: Path) -> FrameIndex | None:
     milliseconds = np.array([time for time, _ in packets])
     steps = np.diff(milliseconds)
     if not np.isfinite(milliseconds).all() or not ((steps > 0) & (steps <= 1000 * _MAX_GAP_SECONDS)).all():
-        return None  # a clock that stands, steps back or jumps
+        return None  # a clock that stops, steps back or jumps
     return FrameIndex(milliseconds, np.flatnonzero([key for _, key in packets]))
 
 
@@ -283,11 +287,11 @@ def _is_avi(path: Path) -> bool:
 
 
 def read_frames(path: Path) -> np.ndarray:
-    """All frames of a short video, `(N, H, W, 3)` uint8 RGB, in memory; for images and tests."""
+    """All frames of a short video, `(N, H, W, 3)` uint8 RGB, in memory; for figures and tests."""
     with VideoReader(path) as reader:
         frames = [reader.retrieve() for _ in reader]
     if not frames:
-        raise VideoError(f"{why_unreadable(Path(path))}", path=path)
+        raise VideoError(why_unreadable(Path(path)), path=path)
     return np.stack(frames)
 
 
@@ -298,7 +302,7 @@ def name_for_opencv(path: Path) -> str:
     """The absolute path; raises `VideoError` where it is not UTF-8, because OpenCV crashes on that."""
     name = os.path.abspath(path)
     if printable(name) != name:
-        raise VideoError(f"{NOT_UTF8}", path=path)
+        raise VideoError(NOT_UTF8, path=path)
     return name
 
 
@@ -310,7 +314,7 @@ def name_for_decoder(path: Path, *, stream: bool = False) -> str:
     """
     name, reason = name_for_opencv(path), why_refused(path, stream=stream)
     if reason:
-        raise VideoError(f"{reason}", path=path)
+        raise VideoError(reason, path=path)
     return name
 
 

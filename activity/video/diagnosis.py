@@ -1,4 +1,4 @@
-"""What a file is by its own bytes: whether a decoder may see it, and why it gave no frames.
+"""Diagnosis of a file by its own bytes: whether a decoder may see it, and why it gave no frames.
 
 FFmpeg opens more than videos. Playlists and their like name other files and addresses, which it opens as well: whoever
 hands us one could make it show a file of this machine. It knows them by their text, whatever the name of the file says.
@@ -18,7 +18,7 @@ _HEAD_BYTES = 4096
 
 _PROBED_BYTES = 1 << 20  # so far FFmpeg looks for what a file is
 
-_MOST_TAGS = 8  # FFmpeg looks behind one
+_MOST_TAGS = 8  # FFmpeg skips one
 
 _BLANK = b"\xef\xbb\xbf \t\r\n\v\f"  # a byte order mark, and white space
 
@@ -38,10 +38,10 @@ _PLAYLISTS = {
 _PLAYLIST_PATTERNS = {kind: re.compile(pattern, re.I | re.M) for kind, pattern in _PLAYLISTS.items()}
 
 
-# FFmpeg takes these names of images for those of a sequence, and opens all that fit.
+# FFmpeg takes such a name of an image for a sequence, and opens all files that match.
 _SEQUENCE = re.compile(r"%(\d*d|[*?\[\]{}])")
 
-_NO_PICTURES = set(".avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split())
+_NOT_IMAGES = set(".avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split())
 
 
 _NO_FILES = {
@@ -66,7 +66,7 @@ def why_refused(path: Path, *, stream: bool = False) -> str | None:
         if not stat.S_ISREG(mode):  # to open it may already wait for ever
             kind = _NO_FILES.get(stat.S_IFMT(mode), "something else")
             return None if stream else f"{kind}, not a file; expected a video file, or --follow to read a stream"
-        if _SEQUENCE.search(str(path.absolute())) and path.suffix.lower() not in _NO_PICTURES:
+        if _SEQUENCE.search(str(path.absolute())) and path.suffix.lower() not in _NOT_IMAGES:
             return "a name with % may stand for a sequence of images; rename it"
         with path.open("rb") as file:
             return _why_text_refused(file)

@@ -32,7 +32,7 @@ from activity.video.streams import StreamMaker, compared_frames, gap_frames, shr
 
 _logger = logging.getLogger(__name__)
 
-_INDEX_PAYS = 32  # frames that are skipped in a row; then most of a usual group of pictures need not be decoded
+_INDEX_PAYS = 32  # frames that are skipped in a row; then most of a usual GOP need not be decoded
 
 
 @dataclass(frozen=True)

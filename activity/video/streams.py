@@ -198,7 +198,7 @@ def motion_energy(difference: np.ndarray) -> np.ndarray:
     """How much moves where: `(h, w)` float32 differences to a small `(th, tw)` float32 map, 0 where little moves.
 
     One flash must not outweigh a figure, so strong changes are capped; noise and a restless background lie below the
-    85th percentile; what the film is about stands rather in the middle.
+    85th percentile; the subject of a film is rather in the middle.
     """
     height, width = difference.shape
     scale = _TRACKING_SIZE / max(height, width)
@@ -237,7 +237,7 @@ def track_motion(energies: Sequence[np.ndarray], scale: float) -> list[tuple[flo
 
 
 def _quantile(profile: np.ndarray, fraction: float) -> int:
-    """The position below which this share of a profile lies."""
+    """The position below which this fraction of a profile lies."""
     return int(np.searchsorted(np.cumsum(profile) / profile.sum(), fraction))
 
 

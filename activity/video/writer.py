@@ -120,7 +120,7 @@ def _write_by_ffmpeg(path: Path, frames: Frames, rate: Fraction, source: Path) -
     images = _at_constant_rate(frames, rate)
     first = next(images, None)
     if program is None or first is None:
-        raise VideoError(f"{source}: there are no frames to write" if program else "there is no ffmpeg here")
+        raise VideoError("there are no frames to write" if program else "there is no ffmpeg here", path=source)
     height, width = first.shape[:2]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", f"{width}x{height}", "-framerate", str(rate)]
     options = [word for name, value in _X264_OPTIONS.items() for word in (f"-{name}", value)]
@@ -137,7 +137,7 @@ def _write_by_ffmpeg(path: Path, frames: Frames, rate: Fraction, source: Path) -
 
 
 def _at_constant_rate(frames: Frames, rate: Fraction) -> Iterator[np.ndarray]:
-    """What is to be seen at 0, 1/R, 2/R, ... seconds."""
+    """The frames that are visible at 0, 1/R, 2/R, ... seconds."""
     num_shown, seen = 0, None
     for timestamp, frame in frames:
         if seen is not None:

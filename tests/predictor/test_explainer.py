@@ -110,7 +110,7 @@ class TestWhatIsKnown:
         assert heat.shape == (16, 4, 4) and heat.max() == 1
         assert heat[FLASH, :2, :2].sum() > 0.99 * heat.sum()
 
-    def test_a_sure_answer_still_has_reasons(self):
+    def test_a_confident_answer_still_has_reasons(self):
         classifier = flash_classifier(pooled_cnn())
         classifier.temperature = 0.1
         result = explain(classifier, squares((slice(4, 8), 0, 0), (slice(4, 8), 0, 8), (slice(4, 8), 8, 0)))
@@ -217,7 +217,7 @@ class TestFigure:
             assert box.x0 <= (bar.x0 + bar.x1) / 2 <= box.x1
             assert box.width / box.height == pytest.approx(1, rel=0.06)
 
-    def test_heat_colours_a_grey_picture(self, result):
+    def test_heat_colours_a_grey_image(self, result):
         heat = explanation_figure(result).axes[-1].images
         spread = [np.ptp(image.get_array().astype(int), axis=-1) for image in heat]  # 0 where an image is grey
         assert spread[2][:8, :8].min() > 50 and spread[2][16:].max() == 0  # the third column shows a flash

@@ -79,7 +79,7 @@ def test_a_decision_speaks():
     assert unknown.probability == 0.6
 
 
-def test_a_stream_that_comes_back_is_labelled_afresh(jpeg_server):
+def test_a_stream_that_comes_back_is_labelled_again(jpeg_server):
     with jpeg_server(60, 1000, level=lambda _: 200) as url:
         decisions = watch(Brightness(), url, timeout_seconds=1.0)
         with contextlib.closing(decisions):

@@ -58,14 +58,14 @@ def test_a_prediction_speaks(predictor, ramp_videos):
     }
 
 
-def test_what_is_not_sure_enough_is_unknown(predictor, ramp_videos):
+def test_below_the_threshold_the_label_is_unknown(predictor, ramp_videos):
     path = ramp_videos / "darkens" / "p0_0.avi"
-    sure = predictor.predict(path)
-    for threshold, label in ((sure.probability - 1e-6, "darkens"), (sure.probability + 1e-6, "unknown")):
-        prediction = dataclasses.replace(sure, threshold=threshold)
+    confident = predictor.predict(path)
+    for threshold, label in ((confident.probability - 1e-6, "darkens"), (confident.probability + 1e-6, "unknown")):
+        prediction = dataclasses.replace(confident, threshold=threshold)
         assert prediction.label == prediction.as_dict()["label"] == label
         assert prediction.as_dict()["top"][0]["label"] == "darkens"
-    assert prediction.as_text(top_k=1) == f"{path}  unknown  darkens {sure.probability:.3f}"
+    assert prediction.as_text(top_k=1) == f"{path}  unknown  darkens {confident.probability:.3f}"
 
 
 def test_many_files_keep_their_order_and_a_bad_one_stops_nothing(predictor, ramp_videos, tmp_path):
@@ -103,7 +103,7 @@ def test_a_bug_is_not_taken_for_a_bad_video(predictor, ramp_videos, monkeypatch)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_who_stops_early_leaves_no_thread_behind(predictor, ramp_videos, tmp_path):
+def test_stopping_early_leaves_no_thread(predictor, ramp_videos, tmp_path):
     long = ramp_video(tmp_path / "long.avi", np.tile(np.arange(0, 200), 10))
     results = predictor.predict_many([ramp_videos / "darkens" / "p1_0.avi", *[long] * 6])
     next(results)

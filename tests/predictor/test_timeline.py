@@ -51,7 +51,7 @@ def test_no_single_window_vetoes_a_label():
     assert shown(timeline) == [(0, 3.5, "run")]
 
 
-def test_what_nobody_believes_is_unknown():
+def test_below_the_threshold_it_is_unknown():
     timeline = timeline_of([0.9] * 6 + [0.5] * 8, threshold=0.7)
     assert [segment.label for segment in timeline.segments] == ["run", "unknown"]
     assert timeline.segments[1].probability == pytest.approx(0.5, abs=0.05)
@@ -98,7 +98,7 @@ class TestLiveLabels:
         fused = np.array([0.9, 0.1]) ** 0.7 * np.array([0.2, 0.8]) ** 0.3
         np.testing.assert_allclose(probabilities, fused / fused.sum())
 
-    def test_what_nobody_believes_is_unknown(self):
+    def test_below_the_threshold_it_is_unknown(self):
         live = LiveLabels(0.95)
         assert [live.next(np.array([p, 1 - p]))[0] for p in (0.97, *[0.7] * 4)] == [0, 0, 0, 0, 2]
 

@@ -186,7 +186,7 @@ class TestPlan:
             assert {index for index in (due - 4, due - 2, due, due + 2) if index >= 0} <= set(needed)
         assert len(needed) < 40
 
-    def test_after_a_gap_it_starts_anew(self):
+    def test_after_a_gap_it_starts_again(self):
         plan = _Plan(10.0, 1.0, compares=False)
         assert [plan.next(seconds) for seconds in (0.0, 0.1, 5.0, 5.05, 5.1)] == [
             (1, True), (1, False), (1, True), None, (1, False),

@@ -173,7 +173,7 @@ def test_what_lies_between_visited_frames_is_skipped(long_video, monkeypatch):
         reader._capture = counting = Counting(reader._capture)
         list(reader.visit([5, 200], index_frames(long_video)))
         assert counting.seeks == 1
-        assert counting.grabs < 30  # 6 to reach frame 5, and those behind the landing 17 frames after a key frame
+        assert counting.grabs < 30  # 6 to reach frame 5, and those after the landing 17 frames after a key frame
 
 
 @pytest.mark.parametrize("shift", [40.0, 1.0])

@@ -17,17 +17,17 @@ JUNK = bytes(range(0x80, 0x100)) * 40  # neither text nor a NUL, 5 kB
 TAG = b"ID3\4\0\0\0\0\1\0" + 128 * b"t"
 PLAYLISTS = {
     "HLS": ("HLS", HLS),
-    "HLS behind a byte order mark": ("HLS", b"\xef\xbb\xbf" + HLS),
-    "HLS behind blanks": ("HLS", b" \r\n\n" + HLS),
+    "HLS after a byte order mark": ("HLS", b"\xef\xbb\xbf" + HLS),
+    "HLS after blanks": ("HLS", b" \r\n\n" + HLS),
     "HLS and bytes": ("HLS", HLS + bytes(99)),
-    "HLS behind a tag": ("HLS", TAG + HLS),
-    "HLS behind two tags": ("HLS", TAG + TAG + HLS),
+    "HLS after a tag": ("HLS", TAG + HLS),
+    "HLS after two tags": ("HLS", TAG + TAG + HLS),
     "ffconcat": ("ffconcat", b"ffconcat version 1.0\nfile /etc/passwd\n"),
     "SDP": ("SDP", SDP),
-    "SDP behind junk": ("SDP", JUNK + b"\nc=IN IP4 127.0.0.1\n"),
-    "SDP behind a tag of junk": ("SDP", b"ID3\4\0\0\0\0\x48\0" + 9216 * b"t" + JUNK + b"\n\rc=IN IP4 127.0.0.1\n"),
+    "SDP after junk": ("SDP", JUNK + b"\nc=IN IP4 127.0.0.1\n"),
+    "SDP after a tag of junk": ("SDP", b"ID3\4\0\0\0\0\x48\0" + 9216 * b"t" + JUNK + b"\n\rc=IN IP4 127.0.0.1\n"),
     "DASH": ("DASH", b'<?xml version="1.0"?>\n' + MPD),
-    "DASH behind junk": ("DASH", JUNK + MPD.lower() + bytes(9)),
+    "DASH after junk": ("DASH", JUNK + MPD.lower() + bytes(9)),
     "IMF": ("IMF", b"<?xml?><CompositionPlaylist><ContentTitle>x</ContentTitle>"),
     "SMIL": ("SMIL", b'<?xml version="1.0"?><smil><body><video src="http://127.0.0.1/x"/></body></smil>'),
     "ASX": ("ASX", b'<ASX version="3.0"><entry><ref href="http://127.0.0.1/x"/></entry></ASX>'),
@@ -58,7 +58,7 @@ def test_a_file_of_this_machine_is_not_shown_by_another(tmp_path):
         read_frames(tmp_path / "a.mp4")
 
 
-def test_a_name_of_a_picture_is_not_a_sequence(tmp_path):
+def test_a_name_of_an_image_is_not_a_sequence(tmp_path):
     for number in (1, 2, 3):
         cv2.imwrite(str(tmp_path / f"a{number:03}.png"), np.full((32, 32, 3), 50 * number, np.uint8))
     image = (tmp_path / "a001.png").read_bytes()

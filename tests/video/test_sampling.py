@@ -452,9 +452,9 @@ class Counted(VideoReader):
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_what_is_before_a_span_is_skipped_and_what_is_behind_it_not_decoded(moving_videos, monkeypatch, spec):
+def test_what_is_before_a_span_is_skipped_and_what_is_after_it_not_decoded(moving_videos, monkeypatch, spec):
     monkeypatch.setattr(sampling, "VideoReader", Counted)
-    limits = {(13.1, 14.0): 60, (0.0, 1.0): 15, (2.5, 2.9): 35}  # key frames are 12 apart, a seek lands 17 behind one
+    limits = {(13.1, 14.0): 60, (0.0, 1.0): 15, (2.5, 2.9): 35}  # key frames are 12 apart, a seek lands 17 after one
     for span, most in limits.items():
         Counted.num_grabbed = 0
         read_stack(moving_videos("a.mp4"), spec, span=span)
@@ -478,7 +478,7 @@ def test_a_span_that_the_video_does_not_hold(write_counting_video, monkeypatch, 
 
 @pytest.mark.parametrize("pays", [math.inf, -1])
 @pytest.mark.parametrize("rate", [None, 10])
-def test_a_span_that_ends_behind_the_video_is_used_and_reported(write_counting_video, monkeypatch, pays, rate):
+def test_a_span_that_ends_after_the_video_is_used_and_reported(write_counting_video, monkeypatch, pays, rate):
     monkeypatch.setattr(sampling, "_INDEX_PAYS", pays)
     video, spec = write_counting_video("x.avi", 100), tiny(num_frames=40, frames_per_second=rate)
     stack, sampled = read_stack(video, spec, span=(8.0, 12.0))
@@ -507,8 +507,8 @@ def test_spans_of_real_files(real_data, monkeypatch, spec):
     paths = [*(real_data / "videos" / "samples").glob("*.mp4"), *(real_data / "videos" / "torture").glob("*vfr*")]
     for path in sorted(paths):
         _, times, _ = decoded(path)
-        for share in (0.0, 0.35, 0.9):
-            start = round(share * times[-1], 2)
+        for fraction in (0.0, 0.35, 0.9):
+            start = round(fraction * times[-1], 2)
             check_span(path, spec, (start, start + 1.5), monkeypatch)
 
 

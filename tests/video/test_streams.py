@@ -164,7 +164,7 @@ def test_something_moves_in_the_first_and_the_last_frame_too(walk, streams, rate
 def test_a_wrong_count_in_the_header_changes_nothing(walk, tmp_path):
     honest, _ = read_stack(walk, spec())
     data = bytearray(walk.read_bytes())
-    for chunk, offset in ((b"avih", 24), (b"strh", 40), (b"dmlh", 8)):  # OpenDML AVI 1.02: where the count stands
+    for chunk, offset in ((b"avih", 24), (b"strh", 40), (b"dmlh", 8)):  # OpenDML AVI 1.02: where the count is
         start = data.find(chunk)
         if start >= 0:
             data[start + offset : start + offset + 4] = (55).to_bytes(4, "little")
@@ -188,7 +188,7 @@ def test_a_video_of_one_frame_shows_no_motion(tmp_path):
     assert stack.shape[0] == 1 and (stack[0, 0] == 99).all() and (stack[0, 1:] == 128).all()
 
 
-def test_a_large_picture_is_looked_at_in_a_smaller_size(tmp_path):
+def test_a_large_image_is_analysed_at_a_smaller_size(tmp_path):
     frames = (
         np.roll(np.tile(np.arange(1920, dtype=np.uint8), (1080, 1))[..., None].repeat(3, 2), 5 * i, 1) for i in range(4)
     )

@@ -66,7 +66,7 @@ def test_browsers_play_it(tmp_path, silent):
     assert [p.name for p in path.parent.iterdir()] == ["a.mp4"]
 
 
-def test_pictures_come_back(tmp_path, silent):
+def test_frames_come_back(tmp_path, silent):
     frames = [(i / 25, np.full((48, 64, 3), colour, np.uint8)) for i, colour in enumerate([(200, 30, 60)] * 5)]
     path = write_playable(tmp_path / "a.mp4", frames, frames_per_second=25, source=silent)
     np.testing.assert_allclose(read_frames(path), np.stack([frame for _, frame in frames]), atol=6)
@@ -206,7 +206,7 @@ def test_sound_is_copied_as_it_is(tmp_path, suffix):
     assert all(contents[content] == pytest.approx(seconds, abs=2e-3) for seconds, content in packets)
 
 
-def test_sound_ends_with_the_pictures(tmp_path):
+def test_sound_ends_with_the_frames(tmp_path):
     source = with_sound(tmp_path / "source.mp4", seconds=4)
     path = write_playable(tmp_path / "a.mp4", evenly(25, 25), frames_per_second=25, source=source)
     assert sound_of(path)[1][-1][0] == pytest.approx(1, abs=0.05)
