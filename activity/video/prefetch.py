@@ -94,14 +94,14 @@ class Prefetch(Iterator[T], Generic[T]):
         try:
             while self._room.acquire() and not self._stopped.is_set():
                 self._made.put(next(items))
-        except Exception as error:  # StopIteration among them
+        except BaseException as error:  # StopIteration among them; of any other the one who waits must hear too
             self._made.put(_End(error))
 
 
 class _End:
     """Why there are no more items."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
 

@@ -101,10 +101,16 @@ def test_only_waiting_counts_towards_the_limit(counting):
             time.sleep(0.02)
 
 
-def test_an_error_arrives_where_the_item_was_to_be_used():
-    items = Prefetch(1 // x for x in (1, 0))
+def raising(error):
+    yield 1
+    raise error
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+def test_an_error_arrives_where_the_item_was_to_be_used(error):
+    items = Prefetch(raising(error), timeout_seconds=10)
     assert next(items) == 1
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(error):
         next(items)
     assert list(items) == []
 
