@@ -6,12 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from misbehaving import misbehave
 
 from activity.config import ClipSpec, as_dict
 from activity.datasets import preprocessing
@@ -663,20 +663,6 @@ def test_a_full_disk_is_no_fault_of_a_video(videos, tmp_path, decode_here):
     assert notes_of(tmp_path / "out") == {}
     dataset = preprocess(videos, tmp_path / "out", SPEC)
     assert len(dataset.samples) == 12 and dataset.problems == []
-
-
-def misbehave(sample_id, video_path, span, spec, path):
-    """Takes the place of `_decode_one` in the workers."""
-    if video_path.name == "03.avi":
-        time.sleep(60)
-    if video_path.name == "04.avi":
-        os._exit(3)
-    if video_path.name == "05.avi":
-        raise MemoryError("Unable to allocate 9 GiB")
-    return decode_one(sample_id, video_path, span, spec, path)
-
-
-decode_one = preprocessing._decode_one
 
 
 def test_a_stuck_a_crashing_and_a_huge_video_are_given_up_and_tried_again(videos, tmp_path, monkeypatch):

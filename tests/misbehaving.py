@@ -1,0 +1,19 @@
+"""A decoder that gets stuck, crashes, or wants too much memory, in a module that worker processes can import."""
+
+import os
+import time
+
+from activity.datasets import preprocessing
+
+decode_one = preprocessing._decode_one
+
+
+def misbehave(sample_id, video_path, span, spec, path):
+    """Takes the place of `_decode_one` in the workers."""
+    if video_path.name == "03.avi":
+        time.sleep(60)
+    if video_path.name == "04.avi":
+        os._exit(3)
+    if video_path.name == "05.avi":
+        raise MemoryError("Unable to allocate 9 GiB")
+    return decode_one(sample_id, video_path, span, spec, path)
