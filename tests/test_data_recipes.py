@@ -227,6 +227,8 @@ def test_only_recipes_live_here():
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_script_commands_on_the_page_run(recipe, tmp_path):
     shown = [shlex.split(line) for line in commands(recipe) if line.startswith("python ")]
+    expected = {"README": ["kth", "weizmann"], "hmdb51": [], "kth": ["kth"], "ucf101": [], "weizmann": ["weizmann"]}
+    assert [data_set for _, _, data_set, _ in shown] == expected[recipe.stem]
     for _, script, data_set, _videos in shown:
         assert DATA.parent / script == SCRIPT
         name = {"kth": "person01_boxing_d1_uncomp.avi", "weizmann": "daria_bend.avi"}[data_set]

@@ -1,4 +1,12 @@
+import dataclasses
 import json
+
+import numpy as np
+import pytest
+
+from activity.datasets.dataset import load_dataset
+from activity.evaluation.evaluator import evaluate
+from activity.models.classifier import load_classifier, save_classifier
 
 
 def test_evaluate_for_people_and_for_programs(run, folder):
@@ -19,7 +27,13 @@ def test_a_model_that_may_not_know_says_how_often_it_answers(run, folder, cnn_we
     model = tmp_path / "careful.keras"
     status, out, _ = run("train", folder / "dataset", "--out", model, *recipe, "--precision", "0.9")
     assert status == 0
-    _, out, _ = run("evaluate", model, folder / "dataset", "--json")
-    scores = json.loads(out)
-    assert 0 <= scores["coverage"] <= 1
-    assert scores["precision"] is None if scores["coverage"] == 0 else 0 <= scores["precision"] <= 1
+    classifier = load_classifier(model)
+    scores = evaluate(classifier, load_dataset(folder / "dataset"), runtime="keras").scores
+    for threshold in (float(np.median(scores.confidences)), 1.1):  # some are answered, and none
+        classifier.info = dataclasses.replace(classifier.info, threshold=threshold)
+        save_classifier(classifier, model)
+        _, out, _ = run("evaluate", model, folder / "dataset", "--json", "--runtime", "keras")
+        told, answered = json.loads(out), scores.confidences >= threshold
+        assert told["coverage"] == pytest.approx(answered.mean())
+        assert told["precision"] == (pytest.approx(scores.correct[answered].mean()) if threshold < 1 else None)
+    assert 0 < (scores.confidences >= np.median(scores.confidences)).mean() < 1

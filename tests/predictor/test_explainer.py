@@ -146,6 +146,7 @@ def test_every_head_is_explained_also_of_short_and_black_clips(name):
         result = explainer.explain_frames(images, label="other", source="a", timestamps_seconds=seconds)
         assert result.importance.shape == (num_frames,) and np.isfinite(result.importance).all()
         assert result.heatmaps.shape == (num_frames, 1, 8, 8) and np.isfinite(result.heatmaps).all()
+        # the heads are random: either a place speaks for the label, and the one that does most has 1, or none does
         assert result.heatmaps.min() >= 0 and result.heatmaps.max() in (0, 1)
 
 

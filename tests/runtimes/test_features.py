@@ -60,7 +60,8 @@ def test_what_is_cached_is_not_computed(dataset, backbone, monkeypatch):
     )
     again = extract_features(dataset, dataset.samples, backbone)
     assert sum(num_frames) == 2 * (1 + 70)  # d and e only, of both streams
-    for one, other in zip(again, some, strict=False):
+    assert len(again) == len(dataset.samples)
+    for one, other in zip(again[:3], some, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
