@@ -115,9 +115,7 @@ def check_package(requirement: Requirement) -> Check:
 # === Processors ===
 
 _GPU_INSTALL = "pip install '.[gpu]' in the project's folder"  # by path: a package index may hold another "activity"
-
 CUDA_REMEDY = f"{_GPU_INSTALL} for the CUDA libraries, and compare the driver with nvidia-smi"
-
 _DRIVER_REMEDY = "install the NVIDIA driver; in a container: docker run --gpus all, with the NVIDIA Container Toolkit"
 
 
@@ -180,9 +178,7 @@ def _why_no_gpu(backend: str) -> tuple[str, str]:
 # === Videos ===
 
 SAMPLES_DIR = Path(__file__).parent / "codec_samples"
-
 SAMPLES = ("h264.mp4", "mpeg4.avi", "hevc.mp4", "vp9.webm", "mjpeg.avi", "av1.mp4")
-
 WRITERS = {"mp4v": ".mp4", "FFV1": ".avi", "VP90": ".webm"}
 
 

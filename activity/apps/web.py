@@ -30,17 +30,11 @@ if TYPE_CHECKING:
 
 
 _STALE_SECONDS = 3600  # after which files of a visitor whose browser never said goodbye are deleted
-
 _PATIENCE_SECONDS = 60  # beyond its longest length, for the frames of a video
-
 _SLOWEST_DRAWING = 5  # seconds for a second of video, to decode, draw and encode it
-
 _MOST_WAITING = 20  # visitors in the queue
-
 _MOST_VISITORS = 500  # whose results are kept at once
-
 _MOST_BARS = 5
-
 _STYLE = """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
 footer { display: none !important; }

@@ -14,7 +14,6 @@ from activity.config import as_dict
 from activity.files import check_folder
 
 HELP = "train and evaluate once per fold of groups"
-
 EXAMPLES = ["dataset --folds groups --out report"]
 
 

@@ -12,7 +12,6 @@ from activity.files import check_folder
 from activity.models.info import read_info
 
 HELP = "measure a model on videos it was not trained with"
-
 EXAMPLES = ["model.keras dataset --out report", "model.keras dataset --json"]
 
 

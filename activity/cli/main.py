@@ -46,7 +46,6 @@ _MODULES = (
 )
 
 COMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in _MODULES}  # in order of the help
-
 _EPILOG = """\
 a first try, without any videos of your own:
   activity demo

@@ -10,7 +10,6 @@ from activity.cli.options import add_model, add_runtime, in_range, positive_int,
 from activity.models.info import read_info
 
 HELP = "show a web page that labels videos"
-
 EXAMPLES = ["model.keras", "model.keras --port 8000 --examples good.mp4 bad.mp4"]
 
 

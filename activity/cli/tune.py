@@ -14,9 +14,7 @@ from activity.config import recipe_arguments
 from activity.files import check_folder, write_csv
 
 HELP = "search for a better recipe, without the test split"
-
 EXAMPLES = ["dataset --trials 30 --out search"]
-
 CONTINUE = ["the same command continues from here"]
 
 

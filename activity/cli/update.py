@@ -14,9 +14,7 @@ from activity.errors import SettingError
 from activity.models.info import read_info
 
 HELP = "train a model with new videos and labels, and measure forgetting"
-
 EXAMPLES = ["model.keras dataset --out new.keras"]
-
 _OPTIONS = ("scheme", "replay", "epochs", "learning_rate", "seed", "runtime")
 
 

@@ -35,11 +35,8 @@ from activity.video.clips import WHOLE, Span
 from activity.video.sampling import SampledVideo, iter_frames
 
 FORMAT_VERSION = 2  # 1 had no streams
-
 _AGAIN = "run the same preprocess command again"
-
 MANIFEST_COLUMNS = ("sample_id", "path", "label", "group", "split", "num_frames", "duration_seconds")
-
 PROBLEM_COLUMNS = ("path", "reason", "frames_read", "frames_claimed")
 
 

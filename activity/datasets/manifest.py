@@ -17,13 +17,9 @@ from activity.errors import DatasetError, printable
 from activity.video.decoder import NOT_UTF8
 
 _SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml"}
-
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-
 _UCF_GROUP = re.compile(r"^(?P<group>.+_g\d+)_")  # v_ApplyEyeMakeup_g08_c01.avi: take 1 of the eighth recording
-
 _HMDB_LIST = re.compile(r"^(?P<label>.+)_test_split\d+\.txt$")
-
 _HMDB_SPLITS = {"0": "", "1": "train", "2": "test"}  # HMDB51's README; 0 is not used in this split
 
 

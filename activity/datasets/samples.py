@@ -18,9 +18,7 @@ from typing import Any
 from activity.files import digest_of, digest_of_file
 
 SPLITS = ("train", "val", "test")
-
 TIME_COLUMNS = ("start_seconds", "end_seconds")  # of segments
-
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9.]{1,20}/[A-Za-z0-9_.]{1,59}")  # can be told from its name, where '/' is '_'
 
 

@@ -22,11 +22,8 @@ Colour = tuple[int, ...]  # red, green, blue
 
 
 CANVAS_SCALE = 2  # drawn larger and shrunk: smoother edges than anti-aliased lines alone
-
 SUBPIXEL_BITS = 4  # cv2 takes fixed-point coordinates; whole pixels would make slow motion jerky
-
 SIDES = (-1, 1)  # the figure's limb on the left and on the right of the image
-
 SEAT_X = -0.17
 
 

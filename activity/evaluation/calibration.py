@@ -18,7 +18,6 @@ _TEMPERATURES = (0.2, 20.0)
 # Of the logarithm of a temperature, before any video was seen. A few videos that happen to be all right would by
 # themselves ask for a temperature of 0: sure of everything.
 _PRIOR_DEVIATION = 0.5
-
 _FEWEST_VIDEOS = 10
 
 

@@ -14,9 +14,7 @@ from filelock import FileLock, Timeout
 from activity.errors import ActivityError
 
 TRIALS_BEFORE_PRUNING = 5  # complete ones: with fewer, their median is chance
-
 _NAME = _ABOUT = "activity"
-
 _OTHER_FILE = "name another file with --study"
 
 

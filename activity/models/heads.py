@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recurrent head
 NUM_CHUNKS = 4  # of the head `segments`
-
 FUSE, _STANDARDIZE, _MEMBER_PREDICTIONS = "fuse", "standardize", "opinions"  # names of layers in model files
 
 

@@ -14,9 +14,7 @@ from activity.config import ClipSpec, TrainConfig, as_dict, spec_from_dict
 from activity.errors import ActivityError, ModelFileError
 
 FORMAT_VERSION = 3  # of the model file; raised when its parts change; 1 had no streams, 2 no windows
-
 _REGISTERED_NAME = "activity>ActivityClassifier"
-
 _OLD_NAMES = {"taught": "trained", "num_torn_groups": "num_split_groups"}  # in files written until 0.1 -> name
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from keras import ops
 
 PREPROCESS_MODES = ("tf", "caffe", "torch", "none")
-
 _LOWEST = -6e4  # below every feature, and float16 still has it
 
 

@@ -39,9 +39,7 @@ from activity.video.clips import pad_right
 from activity.video.decoder import probe
 
 _IMAGES_PER_BATCH = 64
-
 _CLIPS_PER_BATCH = 16
-
 _LEAST = 1e-30  # probability, in a logarithm
 
 

@@ -20,7 +20,6 @@ from activity.video.prefetch import Prefetch
 from activity.video.sampling import SampledVideo, iter_frames
 
 _FRAMES_PER_CHUNK = 32
-
 _CHUNKS_AHEAD = 4  # of each video: 4 x 32 frames of 224x224 are 20 MB a stream
 
 

@@ -16,11 +16,8 @@ from activity.datasets.samples import Segment
 from activity.models.network import UNKNOWN
 
 _MARGIN = 0.1  # of probability, by which another label must be ahead before the label changes
-
 _FLOOR = 1e-4  # of a probability before its logarithm: no single window may veto a label
-
 _SHORTEST_SEGMENT = 0.5  # windows
-
 _NEWEST = 0.3  # weight of the newest window of a stream; 0.5 lets labels flicker, 0.2 is late
 
 

@@ -24,15 +24,10 @@ _TRACK = "#707070"  # what a bar may still fill
 
 
 _HEADLINE, _ROW = 0.055, 0.036  # text heights, of the shorter side
-
 _SMALLEST_TEXT = 9  # pixels
-
 _NUM_ROWS = 3
-
 _WIDEST = 0.5  # of the frame's width that the panel may take
-
 _SMALLEST_SIDE = 64  # pixels; below there is no room for text
-
 _PANEL_OPACITY, _STRIP_OPACITY = 0.7, 0.85
 
 

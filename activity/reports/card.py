@@ -19,9 +19,7 @@ from activity.models.info import ModelInfo, TrainingRecord, read_info
 from activity.progress import format_table
 
 _SPLITS = ("train", "val", "test")
-
 _RESIZED = {"stretch": "stretched to it", "crop": "cropped to it", "letterbox": "fitted into it, black around"}
-
 _NOT_RECORDED = "not recorded"
 
 

@@ -19,9 +19,7 @@ from activity.reports.style import BLUE, GREY, LIGHT_BLUE, VERMILION, plain_text
 # === The image ===
 
 _LEFT, _RIGHT, _HEAD, _BARS, _GAP, _FOOT = 0.75, 0.35, 1.15, 1.4, 0.08, 0.45  # inches
-
 _WIDEST, _TALLEST, _LEAST_WIDTH = 15.0, 2.4, 9.0  # all columns, an image, the figure
-
 _MOST_COLUMNS, _MOST_PORTRAITS = 12, 16
 
 _ABOUT = {

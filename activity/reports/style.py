@@ -28,9 +28,7 @@ _COLOURS = (
 ).split()
 
 _UNKNOWN_COLOUR = "#808080"
-
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 

@@ -31,13 +31,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH, _THUMBNAIL_HEIGHT, _STRIP_HEIGHT, _NAME_ROW = 10.4, 1.0, 0.45, 0.21  # inches
-
 _THUMBNAIL_PIXELS = 160
-
 _MOST_THUMBNAILS = 24
-
 _NAME_POINTS = 9
-
 _CLOCK_FROM = 120  # seconds, from which an axis shows minutes
 
 

@@ -12,7 +12,6 @@ from activity.errors import ActivityError, ModelFileError, SettingError
 from activity.runtimes.formats import FORMATS
 
 RUNTIMES = ("auto", "keras", "openvino", "openvino-bf16", "onnx")
-
 _NAMES = {"keras": "Keras", "openvino": "OpenVINO", "onnx": "ONNX Runtime"}
 
 _logger = logging.getLogger(__name__)

@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     import keras
 
 FORMAT_VERSION = 2  # of the exported folder; raised when its parts change
-
 _WORTH_AN_EXPORT = 1000  # images; an export takes as long as Keras takes for some hundreds
-
 _NUM_IMAGES = 17  # random ones to compare on; an odd batch too
 
 

@@ -50,7 +50,6 @@ _STREAMS = {
 }
 
 _TOLERANCE = 1e-3  # of probabilities, and of features relative to the largest; measured differences are about 1e-5
-
 _BATCH = 2  # clips at a time in the check
 
 

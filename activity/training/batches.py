@@ -14,9 +14,7 @@ from keras import ops
 from activity.video.clips import window_starts
 
 _MAX_SHIFT = 0.06  # of the frame's size
-
 _MAX_GAIN = 0.2  # brightness 0.8 to 1.2
-
 _MOST_ON_DEVICE = 2e9  # bytes of features; more stay in main memory, and a batch at a time goes to the device
 
 

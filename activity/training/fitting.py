@@ -23,7 +23,6 @@ from activity.training.checkpoint import Checkpoint
 from activity.video.prefetch import Prefetch
 
 TIMES = ("seconds", "waiting_seconds")  # of each row: all else is the same for the same seed
-
 _WARM_UP = 0.05  # share of the steps in which the learning rate rises
 
 

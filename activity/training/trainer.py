@@ -37,11 +37,8 @@ from activity.training.fitting import TIMES, LayerwiseAdamW, Optimizer, Stage, S
 from activity.training.record import record_of
 
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
-
 _LAYER_DECAY = 0.9  # each layer of the backbone learns so much slower than the one above it
-
 _WINDOW_QUANTILE = 0.25  # of the clips' durations: three in four clips are longer than a window of a long video
-
 _NUMBERS_AT_ONCE = 96 * 224 * 224 * 3  # that go into the trained layers; all of MobileNetV2 then takes about 6 GB
 
 

@@ -32,7 +32,6 @@ from activity.training.trainer import TrainingRun, build_classifier, train, trai
 # Of the recipe's. Measured on drawn videos of other people, 3 seeds, new-only with two new labels: at 1 the accuracy on
 # old videos falls by 0.10; at 0.3 it stays, and of the new ones far more are learned than at 0.1.
 _LEARNING_RATE = 0.3
-
 _FEWEST_REPLAYED = 5  # of a label, where nothing else is asked for
 
 

@@ -36,21 +36,13 @@ from activity.video.decoder import LiveReader, VideoInfo, VideoReader, is_url, w
 from activity.video.streams import GAP_SECONDS, Seen, StreamMaker, gap_frames, shrink
 
 _TICKS = 100  # a second, in which frames are counted here: a camera has no even rate
-
 _TRIES_AT_START = 4
-
 _LONGEST_PAUSE_SECONDS = 30.0
-
 _LEAST_STEP_SECONDS = 0.025  # between frames that are kept: more than 40 a second tell no more
-
 _CLOCK_ERROR_SECONDS = 10.0  # by which the clock of a stream may differ from the arrival of its frames
-
 _LEAST_GAP_SECONDS = 0.5  # a shorter one is a hiccup, however short the clips
-
 _HEAD_SECONDS = 1.0  # waited for a server that may know no more than one connection
-
 _REPORT_SECONDS = 60.0  # between two lines of the log on what is left out
-
 _STOP_SECONDS = 1.0  # waited for the thread, which may hang in the network or a pipe
 
 

@@ -29,15 +29,10 @@ else:
 
 
 _FALLBACK_FRAMES_PER_SECOND = 25.0  # where a header claims none, or nonsense
-
 _MAX_GAP_SECONDS = 60.0  # a frame may last so long (screen recordings); a longer gap is a jump of the clock
-
 _LANDING = 17  # frames that OpenCV decodes unseen after a key frame: it starts 16 before the one it is asked for
-
 _SEEK_PAYS = 32  # frames that must be skipped; to seek costs about as much as to decode a few
-
 _MOST_INDEXED = 1_000_000  # frames, of 11 hours at 25 a second: bounds time and memory of an index
-
 _URL = re.compile(r"(rtsps?|rtmps?|rtp|srt|https?|udp|tcp)://", re.IGNORECASE)
 
 

@@ -15,11 +15,8 @@ REENCODE = "If other players show it, re-encode it: ffmpeg -i IN -c:v libx264 OU
 
 
 _HEAD_BYTES = 4096
-
 _PROBED_BYTES = 1 << 20  # so far FFmpeg looks for what a file is
-
 _MOST_TAGS = 8  # FFmpeg skips one
-
 _BLANK = b"\xef\xbb\xbf \t\r\n\v\f"  # a byte order mark, and white space
 
 
@@ -40,7 +37,6 @@ _PLAYLIST_PATTERNS = {kind: re.compile(pattern, re.I | re.M) for kind, pattern i
 
 # FFmpeg takes such a name of an image for a sequence, and opens all files that match.
 _SEQUENCE = re.compile(r"%(\d*d|[*?\[\]{}])")
-
 _NOT_IMAGES = set(".avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split())
 
 

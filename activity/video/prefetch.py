@@ -16,7 +16,6 @@ from typing import Generic, TypeVar
 from activity.errors import VideoError
 
 _STOP_SECONDS = 1.0  # waited for threads, which end at the next frame or item; one that hangs is left alone
-
 T = TypeVar("T")
 
 

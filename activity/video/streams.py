@@ -23,11 +23,8 @@ from activity.config import ClipSpec
 from activity.video.clips import resize_frame
 
 GAP_SECONDS = 0.08  # between two frames that are compared; 0.12 is worse on tennis strokes, and no better on Weizmann
-
 _GAIN = 2.0  # a change of 64 grey levels or more saturates
-
 _WORKING_SIZE = 640  # pixels, the longer side of what motion crops are cut from
-
 _TRACKING_SIZE = 160  # pixels, the longer side of what is looked at to find where something moves
 
 

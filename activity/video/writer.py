@@ -37,11 +37,8 @@ _Write: TypeAlias = Callable[[Path, Frames, Fraction, Path], None]
 
 
 _X264_OPTIONS = {"preset": "superfast", "crf": "21"}  # near the source to the eye; slower presets only save space
-
 _LEAST_TICKS = 10_000  # of the clock, a second
-
 _ROUNDED_SECONDS = 1e-3  # containers round times so far (Matroska)
-
 _SOUNDS = {"aac", "flac", "mp3", "opus"}  # codecs that both MP4 and browsers take
 
 
