@@ -1,24 +1,25 @@
 """The web page: drop a video, see its labels, timeline and explanation. It asks the `Predictor` of the command line.
 
 Uploads and results lie in one temporary folder, which is deleted when the program ends. Those of one visitor are
-deleted when another video is given or the page is closed. `Visitors` keeps them apart: nothing a client
-sends becomes part of a path.
+deleted when another video is given or the page is closed. `activity.apps.visitors` keeps them apart: nothing a client
+sends becomes part of a path. `activity.apps.server` decides what is let in.
 """
 
 # No `from __future__ import annotations`: Gradio looks at those of its handlers and must find classes, not names.
 import contextlib
 import json
 import os
-import shutil
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from activity.errors import ActivityError
+from activity.apps.visitors import Cancelled, Job, Line, Visitors
+from activity.errors import ActivityError, VideoError
 from activity.models.network import UNKNOWN
 from activity.predictor.prediction import Failure, Prediction
 from activity.predictor.predictor import Predictor
@@ -29,62 +30,93 @@ if TYPE_CHECKING:
     import gradio
 
 
-_STALE_SECONDS = 3600  # after which files of a visitor whose browser never said goodbye are deleted
 _PATIENCE_SECONDS = 60  # beyond its longest length, for the frames of a video
 _SLOWEST_DRAWING = 5  # seconds for a second of video, to decode, draw and encode it
-_MOST_WAITING = 20  # visitors in the queue
-_MOST_VISITORS = 500  # whose results are kept at once
+_SWEEP_SECONDS = 60
+_MOST_AT_ONCE = 40  # visitors whose video is labelled or waits: beyond, Gradio's own queue
 _MOST_BARS = 5
 _STYLE = """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
 footer { display: none !important; }
 """
 
+_Watch = Callable[[float], object]
+
+
+def _ignore(seconds: float) -> None:
+    """Nobody watches."""
+
 
 class PageSession:
     """The work of the page, with one video after the other; it knows nothing of the page.
+
+    A method with a `watch` calls it with the time of each frame that passes; what it raises ends the work.
 
     Args:
         model_path: a `.keras` file.
         runtime: see `activity.runtimes.choice`.
         max_seconds: longest video that is taken.
+        patience_seconds: beyond `max_seconds`, for the frames of a video, until a decoder counts as stuck.
     """
 
-    def __init__(self, model_path: Path, *, runtime: str = "auto", max_seconds: float = 600) -> None:
+    def __init__(
+        self,
+        model_path: Path,
+        *,
+        runtime: str = "auto",
+        max_seconds: float = 600,
+        patience_seconds: float = _PATIENCE_SECONDS,
+    ) -> None:
         self.model_path, self.max_seconds = Path(model_path), max_seconds
+        self._patience_seconds = patience_seconds
         self.predictor = Predictor.load(model_path, runtime=runtime)
 
     @cached_property
-    def _explainer(self) -> Any:
-        from activity.predictor.explainer import Explainer  # this imports Keras, which takes seconds
+    def explainer(self) -> Any:
+        """Made at its first use: it imports Keras, which takes seconds."""
+        from activity.predictor.explainer import Explainer
 
         return Explainer.load(self.model_path)
 
-    def predict(self, video_path: Path) -> Prediction:
+    def length(self, video_path: Path) -> float:
+        """How long a video is by its packets, in seconds; 0 if they do not tell.
+
+        Raises:
+            ActivityError: it is too long.
+        """
+        index = index_frames(video_path)
+        seconds = float(index.timestamps_seconds[-1]) if index else 0.0
+        self._check_length(video_path, seconds, f"{seconds:.0f}")
+        return seconds
+
+    def predict(self, video_path: Path, watch: _Watch = _ignore) -> Prediction:
         """Predict the label of a video, with its timeline.
 
         Raises:
             ActivityError: it is no video, or too long.
         """
-        self._check_length(video_path)
-        limits = {"max_seconds": self.max_seconds, "timeout_seconds": self.max_seconds + _PATIENCE_SECONDS}
-        (result,) = self.predictor.predict_many([video_path], timeline=True, keep_frames=True, **limits)
+
+        def check(source: str, seconds: float) -> None:
+            self._check_length(video_path, seconds)
+            watch(seconds)
+
+        self.length(video_path)
+        (result,) = self.predictor.predict_many(
+            [video_path],
+            timeline=True,
+            keep_frames=True,
+            watch=check,
+            timeout_seconds=self.max_seconds + self._patience_seconds,
+        )
         if isinstance(result, Failure):
-            if result.too_long:
-                raise self._too_long(video_path)
-            raise ActivityError(f"cannot be read: {result.error}", path=video_path.name)
+            raise VideoError(f"cannot be read: {result.error}", path=video_path.name)
         return result
 
-    def _check_length(self, video_path: Path) -> None:
-        """Refuse at once what its packets show to be too long; decoding finds out the others. Headers tell anything."""
-        index = index_frames(video_path)
-        seconds = float(index.timestamps_seconds[-1]) if index else 0.0
+    def _check_length(self, video_path: Path, seconds: float, shown: str = "more") -> None:
+        """Decoding finds out what packets do not tell; headers may tell anything."""
         if seconds > self.max_seconds:
-            raise self._too_long(video_path, f"{seconds:.0f}")
-
-    def _too_long(self, video_path: Path, seconds: str = "more") -> ActivityError:
-        reason = f"too long: this page takes up to {self.max_seconds:g} seconds, and it has {seconds}"
-        return ActivityError(reason, path=video_path.name, hint="`activity classify` takes any")
+            reason = f"too long: this page takes up to {self.max_seconds:g} seconds, and it has {shown}"
+            raise ActivityError(reason, path=video_path.name, hint="`activity classify` takes any")
 
     def files(self, prediction: Prediction, folder: Path) -> list[Path]:
         """The timeline as JSON, CSV, SRT and PNG; they know the video by its bare name."""
@@ -93,19 +125,19 @@ class PageSession:
         path = Path(prediction.source)
         paths = save_timeline(prediction, folder, path.stem)
         about = {**prediction.as_dict(), "source": path.name}  # where uploads lie is nobody's business
-        (folder / f"{path.stem}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        (folder / f"{path.stem}.json").write_text(json.dumps(about, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         return paths
 
-    def annotated(self, prediction: Prediction, folder: Path) -> Path:
+    def annotated(self, prediction: Prediction, folder: Path, watch: _Watch = _ignore) -> Path:
         """The video with its labels drawn into it."""
         from activity.reports.annotation import annotate
 
         path = Path(prediction.source)
-        end = time.monotonic() + _SLOWEST_DRAWING * self.max_seconds + _PATIENCE_SECONDS
+        end = time.monotonic() + _SLOWEST_DRAWING * self.max_seconds + self._patience_seconds
 
         def check(seconds: float) -> None:
-            if seconds > self.max_seconds:
-                raise self._too_long(path)
+            self._check_length(path, seconds)
+            watch(seconds)
             if time.monotonic() > end:
                 raise ActivityError("its labels took too long to draw", path=path.name)
 
@@ -116,93 +148,18 @@ class PageSession:
         from activity.reports.explanation import explanation_figure
         from activity.reports.style import save_figure
 
-        explanation = self._explainer.explain(prediction)
+        explanation = self.explainer.explain(prediction)
         return save_figure(explanation_figure(explanation), folder / f"{Path(prediction.source).stem}-why.png")
 
 
-class _Visit(NamedTuple):
-    upload: Path
-    folder: Path
-    since_seconds: float
-
-
-class Visitors:
-    """The upload of each visitor, and a folder for what is made of it.
-
-    Anybody can send any session name and any path, so a name is only a key here and its folder gets a random name, and
-    a path counts only if a file is there that was sent to the page.
-
-    Args:
-        work_dir: for the folders; lies in that of Gradio's uploads. What lies there by now is never deleted.
-        most: visitors at once.
-        stale_seconds: after which a visitor is forgotten who never said goodbye.
-    """
-
-    def __init__(self, work_dir: Path, *, most: int = _MOST_VISITORS, stale_seconds: float = _STALE_SECONDS) -> None:
-        self._work_dir, self._most, self._stale_seconds = work_dir.resolve(), most, stale_seconds
-        self._uploads_dir = self._work_dir.parent
-        self._kept = set(self._uploads_dir.rglob("*"))
-        self._visits: dict[str, _Visit] = {}
-        self._written_ns: dict[Path, int] = {}  # when the uploads were written, at the latest entry
-        self._lock = threading.Lock()  # a page may be closed while another video is labelled
-        self._work_dir.mkdir(parents=True, exist_ok=True)
-
-    def enter(self, session: str, video_path: Path) -> tuple[Path, Path]:
-        """The upload with its path resolved, and an empty folder; what the visitor had before is deleted.
-
-        Raises:
-            ActivityError: no such file was sent to the page, or there are too many visitors.
-        """
-        upload = video_path.resolve()
-        if not (upload.is_file() and _is_inside(upload, self._uploads_dir)) or _is_inside(upload, self._work_dir):
-            raise ActivityError("this is not a file that was sent to this page", hint="please send it again")
-        with self._lock:
-            now = time.monotonic()
-            for name, visit in list(self._visits.items()):
-                if now - visit.since_seconds > self._stale_seconds:
-                    self._discard(self._visits.pop(name))
-            # To make room would let anyone who invents enough names delete what others have.
-            if session not in self._visits and len(self._visits) >= self._most:
-                raise ActivityError("this page has too many visitors", hint="please try again later")
-            previous = self._visits.get(session)
-            self._written_ns[upload] = upload.stat().st_mtime_ns
-            folder = Path(tempfile.mkdtemp(dir=self._work_dir))
-            self._visits[session] = _Visit(upload, folder, now)
-            if previous:
-                self._discard(previous)  # only now, as it may be the same upload
-        return upload, folder
-
-    def leave(self, session: str) -> None:
-        """Delete what the visitor has; an upload stays while another visitor has it too."""
-        with self._lock:
-            if visit := self._visits.pop(session, None):
-                self._discard(visit)
-
-    def _discard(self, visit: _Visit) -> None:
-        if _is_inside(visit.folder, self._work_dir):
-            shutil.rmtree(visit.folder, ignore_errors=True)
-        if visit.upload in {other.upload for other in self._visits.values()}:
-            return
-        written_ns = self._written_ns.pop(visit.upload)
-        if visit.upload in self._kept or not _is_inside(visit.upload, self._uploads_dir):
-            return
-        with contextlib.suppress(FileNotFoundError):
-            # Gradio puts the same file at the same path: written since, it is that of a visitor who waits in the queue.
-            if visit.upload.stat().st_mtime_ns == written_ns:
-                visit.upload.unlink()
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return folder in path.resolve().parents
-
-
 def build_page(
-    page_session: PageSession, work_dir: Path, *, max_megabytes: int, examples: Sequence[Path] = ()
+    page_session: PageSession, line: Line, work_dir: Path, *, max_megabytes: int, examples: Sequence[Path] = ()
 ) -> "gradio.Blocks":
     """The page, not yet served.
 
     Args:
         page_session: does the work.
+        line: where the videos take turns.
         work_dir: for what is made, one folder a visitor; lies in that of Gradio's uploads.
         max_megabytes: largest file that is taken; `serve` sees to it.
         examples: videos to try.
@@ -210,20 +167,38 @@ def build_page(
     import gradio as gr
 
     def forget(request: gr.Request) -> None:
+        line.cancel(str(request.session_hash))
         visitors.leave(str(request.session_hash))
 
+    def stop(request: gr.Request) -> dict[Any, Any]:
+        forget(request)
+        return {video: None, running: gr.Row(visible=False)}
+
     def label(video_path: str | None, request: gr.Request) -> Iterator[dict[Any, Any]]:
-        yield {beside: gr.Column(visible=False), below: gr.Column(visible=False), **dict.fromkeys(results)}
+        forget(request)
+        nothing = {beside: gr.Column(visible=False), below: gr.Column(visible=False), **dict.fromkeys(results)}
+        yield {**nothing, running: gr.Row(visible=False)}
         if video_path is None:
-            forget(request)
             return
         with _errors_in_page():
-            upload, folder = visitors.enter(str(request.session_hash), Path(video_path))
+            session = str(request.session_hash)
+            upload, folder = visitors.enter(session, Path(video_path))
             try:
-                prediction = page_session.predict(upload)
+                job = Job(line, session, steps(upload, folder), page_session.length(upload))
+                for result in job.results():
+                    yield result or {status: job.as_text(), running: gr.Row(visible=True)}
+            except Cancelled:
+                pass
             except Exception:
+                yield {running: gr.Row(visible=False)}
                 forget(request)  # what is refused quickly must not fill the page with visitors
                 raise
+            yield {running: gr.Row(visible=False)}
+
+    def steps(upload: Path, folder: Path) -> Callable[[Job], Iterator[dict[Any, Any]]]:
+        def work(job: Job) -> Iterator[dict[Any, Any]]:
+            job.begin("Looking at the video")
+            prediction = page_session.predict(upload, job.tell)
             files = page_session.files(prediction, folder)
             yield {
                 answer: _answer(prediction),
@@ -232,25 +207,29 @@ def build_page(
                 downloads: [str(path) for path in files if path.suffix != ".png"],
                 beside: gr.Column(visible=True),
             }
-            yield {annotated: str(page_session.annotated(prediction, folder))}
+            job.begin("Drawing the labels")
+            yield {annotated: str(page_session.annotated(prediction, folder, job.tell))}
+            job.begin("Explaining the label")
             yield {why: str(page_session.explained(prediction, folder)), below: gr.Column(visible=True)}
 
-    card = model_card(page_session.model_path)
+        return work
+
     image: dict[str, Any] = {"show_label": False, "interactive": False, "buttons": ["fullscreen"]}
     shown_video: dict[str, Any] = {"show_label": False, "interactive": False, "include_audio": True, "height": 400}
-    with gr.Blocks(
-        title=f"activity: {page_session.model_path.name}", analytics_enabled=False, delete_cache=(600, _STALE_SECONDS)
-    ) as page:
+    with gr.Blocks(title=f"activity: {page_session.model_path.name}", analytics_enabled=False) as page:
         gr.Markdown(f"# What does this video show?\n{_known(page_session)}")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 video = gr.Video(label="Drop a video, or record one", include_audio=True, height=320, elem_id="video")
+                with gr.Row(visible=False, equal_height=True) as running:
+                    status = gr.Markdown(elem_id="status")
+                    cancel = gr.Button("Cancel", size="sm", scale=0, min_width=90, elem_id="cancel")
                 limits = f"Up to {page_session.max_seconds:g} seconds and {max_megabytes} MB, of any kind."
                 gr.Markdown(f"{limits} Formats the browser cannot preview still work.")
                 if examples:
                     gr.Examples([[str(path)] for path in examples], video, label="Or try one of these")
                 with gr.Accordion("About this model", open=False):
-                    gr.Markdown(card.as_markdown())
+                    gr.Markdown(model_card(page_session.model_path).as_markdown())
             with gr.Column(scale=3, min_width=320, visible=False) as beside:
                 answer = gr.Markdown(elem_id="answer")
                 bars = gr.Label(show_label=False, show_heading=False, elem_id="bars")
@@ -263,11 +242,21 @@ def build_page(
             gr.Markdown("### Explanation")
             why = gr.Image(**image, elem_id="why")
         results = (answer, bars, when, downloads, annotated, why)
-        # One at a time: the model needs all processors. The others wait in the queue and see their place in it.
-        video.change(label, video, [*results, beside, below], concurrency_limit=1, show_progress_on=video)
+        shown = [*results, beside, below, status, running]
+        # All at once: the jobs take turns themselves, and tell how long they will have to wait.
+        together: dict[str, Any] = {"concurrency_limit": _MOST_AT_ONCE, "trigger_mode": "multiple"}
+        video.change(label, video, shown, show_progress="hidden", **together)
+        cancel.click(stop, None, [video, running], concurrency_limit=None, show_progress="hidden")
         page.unload(forget)
     visitors = Visitors(work_dir)  # Gradio has copied or converted the examples by now
-    page.queue(max_size=_MOST_WAITING, api_open=False)  # nobody goes past the queue
+    page.queue(api_open=False)  # nobody goes past the queue
+
+    def sweep() -> None:
+        while True:
+            time.sleep(_SWEEP_SECONDS)
+            visitors.forget_stale()
+
+    threading.Thread(target=sweep, daemon=True).start()
     return page
 
 
@@ -276,6 +265,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
+    names: Sequence[str] = (),
     runtime: str = "auto",
     max_seconds: float = 600,
     max_megabytes: int = 500,
@@ -288,6 +278,8 @@ def serve(
         model_path: a `.keras` file.
         host: address to listen at; the default is reached from this computer only, `0.0.0.0` from any.
         port: to listen at.
+        names: by which browsers may ask for the page, besides `localhost`, the name of this computer and any number
+            of an address; for a page behind a proxy.
         runtime: see `activity.runtimes.choice`.
         max_seconds: longest video that is taken.
         max_megabytes: largest file that is taken.
@@ -305,31 +297,40 @@ def serve(
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
         try:
             import gradio as gr
+            from fastapi import FastAPI
+
+            from activity.apps.server import Gate, serving
         except ImportError as error:
             hint = "pip install '.[web]' in the project's folder brings it"
             raise ActivityError("the web page needs Gradio", hint=hint) from error
         page_session = PageSession(model_path, runtime=runtime, max_seconds=max_seconds)
-        page = build_page(page_session, Path(folder, "made"), max_megabytes=max_megabytes, examples=examples)
-        try:
-            page.launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                show_error=True,
-                max_file_size=max_megabytes * 10**6,
-                allowed_paths=[str(path) for path in examples],  # what is sent must not open as a page of this site
-                css=_STYLE,
-                theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            )
-        except OSError as error:
-            raise ActivityError(f"cannot listen at {host}:{port}: {' '.join(str(error).split())}") from error
-        say(f"the page is at {page.local_url} (Ctrl-C ends it)")
-        try:
+        line, work_dir = Line(), Path(folder, "made")
+        page = build_page(page_session, line, work_dir, max_megabytes=max_megabytes, examples=examples)
+        app = gr.mount_gradio_app(
+            FastAPI(openapi_url=None),
+            page,
+            path="/",
+            show_error=True,
+            ssr_mode=False,
+            mcp_server=False,
+            run_history=False,
+            footer_links=[],
+            max_file_size=max_megabytes * 10**6,
+            allowed_paths=[str(path) for path in examples],  # what is sent must not open as a page of this site
+            css=_STYLE,
+            theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        )
+        # Gradio looks at what files a client names only in a page that it launched itself: without these, at none.
+        page.is_running = page.has_launched = True
+        hosts = (host, socket.gethostname(), socket.getfqdn(), *names)
+        max_bytes = max_megabytes * 10**6
+        gate = Gate(app, hosts=hosts, uploads_dir=Path(folder), max_bytes=max_bytes, hung_up=line.cancel)
+        with serving(gate, host, port) as address:
+            say(f"the page is at {address} (Ctrl-C ends it)")
+            threading.Thread(
+                target=lambda: page_session.explainer, daemon=True
+            ).start()  # before the first visitor waits
             threading.Event().wait()
-        finally:
-            page.close(verbose=False)
 
 
 @contextlib.contextmanager
@@ -340,9 +341,11 @@ def _errors_in_page() -> Iterator[None]:
     try:
         yield
     except (ActivityError, OSError) as error:
-        raise gr.Error(
-            str(error), title="This video cannot be labelled", duration=None, print_exception=False
-        ) from error
+        # Of files only the bare name is shown: where things lie on this computer is nobody's business.
+        path = error.path if isinstance(error, ActivityError) else error.filename
+        text = str(error) if isinstance(error, ActivityError) else error.strerror or type(error).__name__
+        text = text.replace(str(path), Path(path).name) if path else text
+        raise gr.Error(text, title="This video cannot be labelled", duration=None, print_exception=False) from error
 
 
 def _answer(prediction: Prediction) -> str:

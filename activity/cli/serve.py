@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="address to listen at; default: %(default)s, this computer only. 0.0.0.0 lets anyone in who can reach it",
     )
     add("--port", type=in_range(int, 1, 65535), default=7860, help="default: %(default)s")
+    add("--allow-host", nargs="+", default=[], metavar="NAME", help="names of this page, where a proxy serves it")
     add("--max-seconds", type=seconds, default=600.0, metavar="S", help="longest video accepted; default: %(default)g")
     add("--max-megabytes", type=positive_int, default=500, metavar="N", help="in a file; default: %(default)s")
     add("--examples", type=Path, nargs="+", default=[], metavar="VIDEO", help="to try, on the page")
@@ -39,6 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.model,
         host=arguments.host,
         port=arguments.port,
+        names=arguments.allow_host,
         runtime=arguments.runtime,
         max_seconds=arguments.max_seconds,
         max_megabytes=arguments.max_megabytes,

@@ -94,11 +94,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Failure:
-    """A source that gave no prediction, and why; `too_long` if it only lasts longer than was asked for."""
+    """A source that gave no prediction, and why."""
 
     source: str
     error: str
-    too_long: bool = False
 
     def as_dict(self, *, top_k: int = 0) -> dict[str, Any]:
         """`source`, `error`; ready for JSON. There is nothing for `top_k` to list."""

@@ -11,7 +11,8 @@ import logging
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from activity.config import ClipSpec
 from activity.errors import VideoError
 from activity.models.network import InferenceModel
 from activity.predictor.prediction import Failure, Prediction, WindowFrames
-from activity.predictor.sources import FrameStream, TooLongError
+from activity.predictor.sources import FrameStream
 from activity.predictor.timeline import make_timeline
 from activity.predictor.windows import WindowPredictor
 from activity.runtimes.exported import load_inference_model
@@ -81,7 +82,7 @@ class Predictor:
         *,
         timeline: bool = False,
         keep_frames: bool = False,
-        max_seconds: float = math.inf,
+        watch: Callable[[str, float], object] | None = None,
         timeout_seconds: float = math.inf,
     ) -> Iterator[Prediction | Failure]:
         """Label video files, in their order; one that fails does not stop the others.
@@ -93,7 +94,9 @@ class Predictor:
             timeline: also say what happens when. A short video is then decoded twice.
             keep_frames: a prediction of a single window has its frames, so that it can be explained without decoding
                 the video again. Of several windows, only the end of the video tells which one counts.
-            max_seconds: a video with a frame after that fails, whatever its header says.
+            watch: called with a source and the time in seconds of each decoded frame, sampled or not, by
+                other threads, a little ahead of the model. A `VideoError` that it raises fails this video, another
+                `ActivityError` ends all and is raised here.
             timeout_seconds: so long, all together, the frames of a video are waited for before it fails.
         """
         names = [str(source) for source in sources]
@@ -101,10 +104,11 @@ class Predictor:
             "timeline": timeline,
             # Many videos keep the processors busy one each; a single one needs them all.
             "num_threads": 1 if len(names) >= self.num_threads > 1 else 0,
-            "max_seconds": max_seconds,
             "timeout_seconds": timeout_seconds,
         }
-        coming = (FrameStream(name, self.model, **options) for name in names)  # each begins when it is asked for
+        coming = (  # each begins when it is asked for
+            FrameStream(name, self.model, watch=watch and partial(watch, name), **options) for name in names
+        )
         ahead = deque(islice(coming, self.num_threads))
         try:
             while ahead:
@@ -131,7 +135,7 @@ class Predictor:
                 if keep_frames:
                     kept[spec] = np.concatenate([kept.get(spec, chunk[:0]), chunk])[:length].copy()
         except VideoError as error:
-            return Failure(stream.source, error.reason, isinstance(error, TooLongError))
+            return Failure(stream.source, error.reason)
         whole = model.spec if model.spec in stream.sampled else next(iter(stream.sampled))
         sampled = stream.sampled[whole]
         if sampled.problem:

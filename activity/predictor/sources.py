@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import math
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from activity.config import ClipSpec
 from activity.datasets.manifest import files_below, is_passed_over
-from activity.errors import DatasetError, VideoError
+from activity.errors import ActivityError, DatasetError, VideoError
 from activity.models.network import LONG_CLIPS, InferenceModel
 from activity.video.decoder import probe
 from activity.video.prefetch import Prefetch
@@ -21,10 +21,6 @@ from activity.video.sampling import SampledVideo, iter_frames
 
 _FRAMES_PER_CHUNK = 32
 _CHUNKS_AHEAD = 4  # of each video: 4 x 32 frames of 224x224 are 20 MB a stream
-
-
-class TooLongError(VideoError):
-    """A video has more frames than are wanted of it, whatever its header says."""
 
 
 def expand_sources(sources: Sequence[str]) -> list[str]:
@@ -83,7 +79,8 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
         model: that the frames are for.
         timeline: of a short video, also sample it at the frame rate of windows.
         num_threads: decoding threads, 0 for FFmpeg's choice.
-        max_seconds: a video with a frame after that is too long, whatever its header says.
+        watch: called with the time of each frame that passes, sampled or not, in the decoding thread; an
+            `ActivityError` that it raises ends the reading, and is raised where a chunk is asked for.
         timeout_seconds: may be waited for chunks, all together.
 
     Attributes:
@@ -91,7 +88,6 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
 
     Raises:
         VideoError: when a chunk is asked for: the video cannot be read.
-        TooLongError: ... or is too long.
     """
 
     def __init__(
@@ -101,20 +97,20 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
         *,
         timeline: bool = False,
         num_threads: int = 0,
-        max_seconds: float = math.inf,
+        watch: Callable[[float], object] | None = None,
         timeout_seconds: float = math.inf,
     ) -> None:
         self.source = source
         self.sampled: dict[ClipSpec, SampledVideo] = {}
         self._model, self._timeline = model, timeline
-        self._num_threads, self._max_seconds = num_threads, max_seconds
+        self._num_threads, self._watch = num_threads, watch
         super().__init__(self._chunks(), num_ahead=_CHUNKS_AHEAD, timeout_seconds=timeout_seconds)
 
     def _chunks(self) -> Iterator[tuple[ClipSpec, np.ndarray]]:
         """In the thread: all chunks; what is wrong with the video becomes a `VideoError`, a bug a `RuntimeError`."""
         try:
             yield from self._read()
-        except VideoError:
+        except ActivityError:
             raise
         except (OSError, MemoryError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -156,5 +152,5 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
         """A frame at this time passes, sampled or not; raise `VideoError` if reading must end with it."""
         if self.is_stopped:
             raise VideoError("stopped", path=self.source)
-        if seconds > self._max_seconds:
-            raise TooLongError(f"too long: it has more than {self._max_seconds:g} seconds", path=self.source)
+        if self._watch:
+            self._watch(seconds)

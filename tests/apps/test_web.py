@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,7 +23,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the web page needs gradio: pip install '.[web]'")
 
-from activity.apps.web import PageSession, Visitors, serve
+from activity.apps.web import PageSession, serve
 from activity.errors import ActivityError
 from activity.predictor.predictor import Predictor
 from activity.video.writer import write_video
@@ -85,9 +86,12 @@ class TestPageSession:
 
     def test_a_decoder_that_hangs_does_not_keep_the_page(self, ramp_model, ramp_videos, monkeypatch):
         released = threading.Event()
-        monkeypatch.setattr("activity.predictor.sources.iter_frames", lambda *_, **__: released.wait(60))
-        monkeypatch.setattr("activity.apps.web._PATIENCE_SECONDS", 0.2)
-        page_session = PageSession(ramp_model, runtime="keras", max_seconds=5)
+
+        def hang(*_, **__):
+            yield from [] if released.wait(60) else []
+
+        monkeypatch.setattr("activity.predictor.sources.iter_frames", hang)
+        page_session = PageSession(ramp_model, runtime="keras", max_seconds=5, patience_seconds=0.2)
         began = time.monotonic()
         with pytest.raises(ActivityError, match=r"^p0_0.avi: cannot be read: decoding took longer than 5.2 s and was"):
             page_session.predict(ramp_videos / "darkens" / "p0_0.avi")
@@ -99,8 +103,7 @@ class TestPageSession:
         monkeypatch.setattr(page_session, "max_seconds", 0.1)
         with pytest.raises(ActivityError, match=r"^p0_0.avi: too long: this page takes up to 0.1 seconds"):
             page_session.annotated(prediction, tmp_path)
-        monkeypatch.setattr(page_session, "max_seconds", 5)
-        monkeypatch.setattr("activity.apps.web._PATIENCE_SECONDS", -30)
+        page_session = PageSession(page_session.model_path, runtime="keras", max_seconds=5, patience_seconds=-30)
         with pytest.raises(ActivityError, match=r"^p0_0.avi: its labels took too long to draw"):
             page_session.annotated(prediction, tmp_path)
         assert list(tmp_path.iterdir()) == []
@@ -175,6 +178,26 @@ def page_address(ramp_model, ramp_videos, temporary):
 
 
 @pytest.fixture(scope="module")
+def slow_page_address(ramp_model, tmp_path_factory):
+    """A page that takes long videos."""
+    with served(ramp_model, tmp_path_factory.mktemp("slow")) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory):
+    """Three minutes of large frames: they take a while to decode."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("this test needs ffmpeg")
+    folder = tmp_path_factory.mktemp("long")
+    image = np.linspace(0, 255, 1280 * 720 * 3).reshape(720, 1280, 3).astype(np.uint8)
+    (folder / "long.mjpeg").write_bytes(3600 * cv2.imencode(".jpg", image)[1].tobytes())
+    copy = ["-framerate", "20", "-f", "mjpeg", "-i", folder / "long.mjpeg", "-c", "copy", folder / "long.avi"]
+    subprocess.run(["ffmpeg", "-v", "error", *copy], check=True)
+    return folder / "long.avi"
+
+
+@pytest.fixture(scope="module")
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api", reason="a browser test needs playwright")
     if CHROMIUM is None:
@@ -190,12 +213,12 @@ def visit(browser, page_address):
     """A function that opens the page as a new visitor."""
     with contextlib.ExitStack() as stack:
 
-        def open_page(**options):
-            context = browser.new_context(accept_downloads=True, **options)
+        def open_page(address=page_address):
+            context = browser.new_context(accept_downloads=True)
             stack.callback(context.close)
             page = context.new_page()
             page.set_default_timeout(60_000)
-            page.goto(page_address)
+            page.goto(address)
             page.get_by_text("What does this video show?").wait_for()
             return page
 
@@ -217,7 +240,7 @@ class TestInABrowser:
         give(page, path)
         page.locator("#answer h2", has_text="darkens").wait_for()
         expected = Predictor.load(ramp_model, runtime="keras").predict(path, timeline=True)
-        assert f"{round(100 * expected.probability)}%" in page.locator("#bars").inner_text()
+        page.locator("#bars", has_text=f"{round(100 * expected.probability)}%").wait_for()
         page.locator("#when img").wait_for()
         page.locator("#annotated video").wait_for()
         page.locator("#why img").wait_for()
@@ -252,6 +275,30 @@ class TestInABrowser:
         for label, page in pages.items():
             page.locator("#answer h2", has_text=label).wait_for()
             page.locator("#why img").wait_for()
+
+    def test_a_long_video_shows_how_far_it_is_and_can_be_cancelled(
+        self, visit, slow_page_address, ramp_videos, long_video
+    ):
+        first, second = visit(slow_page_address), visit(slow_page_address)
+        give(first, long_video)
+        status = first.locator("#status", has_text=re.compile(r"^(Looking at the video|Drawing the labels): \d:\d\d of 2:59, about \d+ "))
+        status.wait_for()
+        give(second, ramp_videos / "darkens" / "p1_1.avi")
+        second.locator("#status", has_text=re.compile(r"^Waiting: 1 video before yours, about \d+ ")).wait_for()
+        first.locator("#cancel").click()
+        first.locator("#cancel").wait_for(state="hidden")
+        second.locator("#answer h2", has_text="darkens").wait_for(timeout=10_000)
+
+    def test_a_page_that_is_closed_makes_room_for_the_next(self, visit, slow_page_address, ramp_videos, long_video):
+        first, second = visit(slow_page_address), visit(slow_page_address)
+        give(first, long_video)
+        first.locator("#status", has_text="Looking at the video: ").wait_for()
+        give(second, ramp_videos / "darkens" / "p2_1.avi")
+        second.locator("#status", has_text="Waiting: ").wait_for()
+        first.context.close()
+        began = time.monotonic()
+        second.locator("#status", has_text="Waiting: ").wait_for(state="hidden")
+        assert time.monotonic() - began < 3
 
     def test_a_file_that_is_too_large_is_refused(self, visit, tmp_path):
         large = tmp_path / "large.mp4"
@@ -414,114 +461,6 @@ class TestAHostileClient:
             post(f"{page_address}/gradio_api/run/label", json.dumps({"data": data}).encode())
 
 
-class TestVisitors:
-    @pytest.fixture
-    def send(self, tmp_path):
-        """A function that puts a file where Gradio puts uploads."""
-
-        def send(name):
-            path = tmp_path / "uploads" / name / "video.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(name)
-            return path
-
-        return send
-
-    @pytest.fixture
-    def work_dir(self, tmp_path):
-        return tmp_path / "uploads" / "made"
-
-    def test_what_is_left_goes(self, send, work_dir):
-        visitors = Visitors(work_dir)
-        upload, folder = visitors.enter("anna", send("a"))
-        (folder / "result.json").touch()
-        visitors.leave("ben")
-        assert upload.is_file()
-        assert folder.is_dir()
-        visitors.leave("anna")
-        assert not upload.exists()
-        assert list(work_dir.iterdir()) == []
-
-    def test_another_video_takes_the_place_of_the_first(self, send, work_dir):
-        visitors = Visitors(work_dir)
-        first = visitors.enter("anna", send("a"))
-        second = visitors.enter("anna", send("b"))
-        assert [path.exists() for path in (*first, *second)] == [False, False, True, True]
-
-    def test_the_same_upload_again_is_kept(self, send, work_dir):
-        visitors = Visitors(work_dir)
-        _, first = visitors.enter("anna", send("a"))
-        upload, second = visitors.enter("anna", send("a"))
-        assert [path.exists() for path in (first, second, upload)] == [False, True, True]
-
-    def test_an_upload_of_two_goes_with_the_second(self, send, work_dir):
-        visitors = Visitors(work_dir)
-        visitors.enter("anna", send("a"))
-        time.sleep(0.02)  # the clock of a file system is coarse
-        upload, _ = visitors.enter("ben", send("a"))  # sent again
-        visitors.leave("ben")
-        assert upload.is_file()
-        visitors.leave("anna")
-        assert not upload.exists()
-
-    def test_an_example_is_kept(self, send, work_dir):
-        example = send("example")
-        visitors = Visitors(work_dir)
-        visitors.enter("anna", example)
-        visitors.leave("anna")
-        assert example.is_file()
-
-    def test_only_what_was_sent_is_an_upload(self, send, work_dir, text_file):
-        visitors = Visitors(work_dir)
-        upload, folder = visitors.enter("anna", send("a"))
-        result = folder / "result.mp4"
-        result.touch()
-        detour = upload.parent / ".." / "made" / folder.name / result.name
-        for path in (text_file, result, detour, upload.parent, work_dir, work_dir.parent, upload.with_name("no.mp4")):
-            with pytest.raises(ActivityError, match="not a file that was sent to this page"):
-                visitors.enter("ben", path)
-        visitors.leave("ben")
-        assert result.is_file()
-        assert text_file.is_file()
-
-    def test_a_link_does_not_lead_out(self, send, work_dir, tmp_path):
-        visitors = Visitors(work_dir)
-        upload, folder = visitors.enter("anna", send("a"))
-        foreign = tmp_path / "foreign"
-        foreign.mkdir()
-        (foreign / "diary.mp4").touch()
-        folder.rmdir()
-        folder.symlink_to(foreign)
-        upload.unlink()
-        upload.symlink_to(foreign / "diary.mp4")
-        with pytest.raises(ActivityError, match="not a file that was sent to this page"):
-            visitors.enter("ben", upload)
-        visitors.leave("anna")
-        assert (foreign / "diary.mp4").is_file()
-
-    def test_a_full_page_takes_nobody_and_nothing_from_anybody(self, send, work_dir):
-        visitors = Visitors(work_dir, most=2)
-        upload, folder = visitors.enter("anna", send("a"))
-        visitors.enter("ben", send("b"))
-        for index in range(10):
-            with pytest.raises(ActivityError, match="too many visitors; please try again later"):
-                visitors.enter(f"invented-{index}", send("c"))
-        assert upload.is_file()
-        assert folder.is_dir()
-        visitors.enter("ben", send("d"))  # who is in stays in
-        visitors.leave("anna")
-        visitors.enter("cleo", send("c"))
-        assert len(list(work_dir.iterdir())) == 2
-
-    def test_who_never_says_goodbye_is_forgotten(self, send, work_dir):
-        visitors = Visitors(work_dir, most=1, stale_seconds=0.1)
-        upload, folder = visitors.enter("anna", send("a"))
-        time.sleep(0.2)
-        visitors.enter("ben", send("b"))
-        assert not upload.exists()
-        assert not folder.exists()
-
-
 def test_the_page_ends_with_control_c_and_leaves_nothing(ramp_model, tmp_path):
     with served(ramp_model, tmp_path) as (address, process):
         assert process.stdout.readline().startswith(f"the page is at {address}")
@@ -540,4 +479,5 @@ def test_a_port_that_is_taken(ramp_model):
         command = [sys.executable, "-m", "activity", "serve", str(ramp_model), "--port", str(port)]
         done = subprocess.run([*command, "--runtime", "keras"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"activity: cannot listen at 127.0.0.1:{port}: ")
+    message = f"activity: cannot listen at 127.0.0.1:{port}: Address already in use; choose another with --port"
+    assert done.stderr.splitlines()[-1] == message

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from activity.errors import VideoError
+from activity.errors import ActivityError, VideoError
 from activity.evaluation.evaluator import evaluate
 from activity.predictor import sources as sources_module
 from activity.predictor import windows as windows_module
@@ -123,11 +123,26 @@ class TestLimits:
 
     def test_a_video_that_goes_on_is_given_up(self, predictor, frozen, ramp_videos):
         short = ramp_videos / "darkens" / "p0_0.avi"
-        results = list(predictor.predict_many([frozen, short], max_seconds=3))
-        assert results[0] == Failure(str(frozen), "too long: it has more than 3 seconds", too_long=True)
+
+        def watch(source, seconds):
+            seen.append((source, seconds))
+            if seconds > 3:
+                raise VideoError("too long", path=source)
+
+        seen = []
+        results = list(predictor.predict_many([frozen, short], watch=watch))
+        assert results[0] == Failure(str(frozen), "too long")
         assert results[1].label == "darkens"
-        (result,) = predictor.predict_many([frozen], max_seconds=12)
-        assert result.duration_seconds == pytest.approx(12)
+        assert {source for source, _ in seen} == {str(frozen), str(short)}
+        assert max(seconds for source, seconds in seen if source == str(frozen)) == pytest.approx(3, abs=0.2)
+
+    def test_who_watches_can_end_all(self, predictor, ramp_videos):
+        def watch(source, seconds):
+            raise ActivityError("enough")
+
+        videos = sorted(ramp_videos.rglob("*.avi"))[:2]
+        with pytest.raises(ActivityError, match="^enough$"):
+            list(predictor.predict_many(videos, watch=watch))
 
     def test_a_decoder_that_hangs_is_not_waited_for(self, predictor, ramp_videos, monkeypatch):
         hanging, iter_frames = threading.Event(), sources_module.iter_frames
