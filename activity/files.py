@@ -5,13 +5,14 @@ Nothing heavy is imported here.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +30,50 @@ def check_folder(folder: Path | None) -> None:
         raise ActivityError("a file has this name; expected a folder, or a new name for one", path=existing)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ActivityError("this folder cannot be written to", path=existing)
+
+
+def check_output(path: Path | None, *, overwrite: bool, ours: Callable[[Path], bool], what: str) -> None:
+    """Raise `ActivityError` if a result must not be written there; asked before the work.
+
+    What is not there yet, an empty folder, a device and a pipe may be written. What we did not write is never replaced,
+    and a result of ours only if that was asked for.
+
+    Args:
+        path: of a file or folder; `None`: there is no such result.
+        overwrite: `--overwrite` was given.
+        ours: whether a file or folder that exists is such a result; `csv_of` makes one for tables.
+        what: the result is, with its article, such as `a model file`.
+    """
+    if path is None:
+        return
+    check_folder(path.parent)
+    if not os.path.lexists(path) or _is_written_into(path) or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not ours(path):
+        raise ActivityError(f"exists and is not {what} of ours, so it is not replaced", path=path, hint=_OTHER_NAME)
+    if not overwrite:
+        raise ActivityError(f"exists, {what} of ours", path=path, hint=f"replace it with --overwrite, or {_OTHER_NAME}")
+
+
+_OTHER_NAME = "choose another name"
+
+
+def csv_of(columns: Sequence[str]) -> Callable[[Path], bool]:
+    """For `check_output`: whether a file begins with the header line of these columns."""
+    header = ",".join(columns).encode()
+
+    def is_ours(path: Path) -> bool:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.readline(len(header) + 3).removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n") == header
+
+    return is_ours
+
+
+def _is_written_into(path: Path) -> bool:
+    """Whether it is a device or a pipe, such as `/dev/stdout`: nothing is replaced there."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def of_system(error: OSError) -> str:
@@ -55,6 +100,9 @@ def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; the error names `path`.
     """
+    if _is_written_into(path):
+        yield path
+        return
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     old = temporary.with_name(f"{temporary.name}.old")
     _remove(temporary)  # of a process that was killed

@@ -12,6 +12,8 @@ from activity.files import (
     LOCK_NAME,
     atomic_file,
     atomic_path,
+    check_output,
+    csv_of,
     csv_rows,
     digest_of,
     digest_of_file,
@@ -89,6 +91,57 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path):
     with pytest.raises(OSError) as info, atomic_file(tmp_path / "a.txt"):
         raise OSError(13, "Permission denied", "other.txt")
     assert of_system(info.value) == "Permission denied: other.txt"
+
+
+# === What may be replaced ===
+
+
+def refusal(path, *, overwrite=False, ours=lambda path: path.read_text().startswith("ours")):
+    try:
+        check_output(path, overwrite=overwrite, ours=ours, what="a report")
+    except ActivityError as error:
+        return str(error)
+
+
+def test_what_we_did_not_write_is_never_replaced(tmp_path):
+    precious, report, link = tmp_path / "precious.avi", tmp_path / "report", tmp_path / "link"
+    precious.write_text("film")
+    report.write_text("ours")
+    link.symlink_to(tmp_path / "nowhere" / "file")
+    foreign = f"{precious}: exists and is not a report of ours, so it is not replaced; choose another name"
+    assert refusal(precious) == refusal(precious, overwrite=True) == foreign
+    assert refusal(report) == f"{report}: exists, a report of ours; replace it with --overwrite, or choose another name"
+    assert refusal(report, overwrite=True) is None
+    assert "not a report of ours" in refusal(link, overwrite=True, ours=Path.is_file)
+
+
+def test_what_holds_nothing_may_be_written(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "new", tmp_path / "empty", Path(os.devnull), tmp_path / "new" / "deeper", None):
+        assert refusal(path, ours=lambda _: False) is None
+    (tmp_path / "file").touch()
+    assert "expected a folder" in refusal(tmp_path / "file" / "new")
+
+
+def test_a_table_of_ours_has_our_header(tmp_path):
+    path, ours = tmp_path / "t.csv", csv_of(["path", "label"])
+    write_csv(path, ["path", "label"], [{"path": "a"}])
+    assert ours(path)
+    path.write_bytes(b"\xef\xbb\xbfpath,label\r\na,b\r\n")  # saved again by Excel
+    assert ours(path)
+    for content in (b"", b"path,label,price\n", b"path", b"\0\xff" * 99):
+        path.write_bytes(content)
+        assert not ours(path)
+    assert not ours(tmp_path)
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_csv(pipe, ["a"], [{"a": 1}])
+    assert os.read(reader, 99) == b"a\n1\n" and names(tmp_path) == ["pipe"]
+    os.close(reader)
 
 
 # === Digests ===
