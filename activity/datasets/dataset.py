@@ -162,13 +162,7 @@ def load_dataset(dataset_dir: Path) -> Dataset:
         samples = [_sample_from_row(row) for row in read_csv(manifest)]
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"damaged ({error!r})", path=manifest, hint=f"delete it and {_AGAIN}") from error
-    return Dataset(
-        dataset_dir,
-        about["videos_dir"],
-        about["spec"],
-        samples,
-        read_csv(dataset_dir / "problems.csv"),
-    )
+    return Dataset(dataset_dir, about["videos_dir"], about["spec"], samples, read_csv(dataset_dir / "problems.csv"))
 
 
 def read_about(dataset_dir: Path) -> dict[str, Any] | None:
@@ -193,19 +187,11 @@ def read_about(dataset_dir: Path) -> dict[str, Any] | None:
 
 
 def _sample_from_row(row: dict[str, str]) -> Sample:
-    values = {name: row[name] for name in MANIFEST_COLUMNS}
-    return Sample(
-        sample_id=values["sample_id"],
-        path=values["path"],
-        label=values["label"],
-        group=values["group"],
-        split=values["split"],
-        num_frames=int(values["num_frames"]),
-        duration_seconds=float(values["duration_seconds"]),
-        start_seconds=float(row["start_seconds"]) if row.get("start_seconds") else None,
-        end_seconds=float(row["end_seconds"]) if row.get("end_seconds") else None,
-        extra={name: value for name, value in row.items() if name not in {*values, *TIME_COLUMNS}},
-    )
+    values: dict[str, Any] = {name: row[name] for name in MANIFEST_COLUMNS}
+    values |= {"num_frames": int(row["num_frames"]), "duration_seconds": float(row["duration_seconds"])}
+    values |= {column: float(row[column]) for column in TIME_COLUMNS if row.get(column)}
+    extra = {name: value for name, value in row.items() if name not in {*MANIFEST_COLUMNS, *TIME_COLUMNS}}
+    return Sample(**values, extra=extra)
 
 
 def time_columns(samples: Iterable[Sample]) -> tuple[str, ...]:

@@ -171,12 +171,7 @@ class Segment:
 
     def as_dict(self) -> dict[str, Any]:
         """`start_seconds`, `end_seconds`, `label`, `probability`; ready for JSON."""
-        return {
-            "start_seconds": self.start_seconds,
-            "end_seconds": self.end_seconds,
-            "label": self.label,
-            "probability": self.probability,
-        }
+        return dataclasses.asdict(self)
 
     def as_text(self) -> str:
         """One line: from, to, label, probability."""
