@@ -7,11 +7,10 @@ The digest is of the weights, the input size and the stream. Deleting `features/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 _FRAMES_PER_BATCH = 32
 
 
-_Compute: TypeAlias = Callable[[Sequence[Sample], str], Iterator[tuple[str, np.ndarray]]]
-
-
 def extract_features(
     dataset: Dataset, samples: Sequence[Sample], backbone: keras.Model, *, keep: bool = True, runtime: str = "auto"
 ) -> list[np.ndarray]:
@@ -47,10 +43,17 @@ def extract_features(
         keep: write what had to be computed into the cache.
         runtime: what computes it; see `activity.runtimes.choice`.
     """
-    compute = partial(_through_backbone, dataset, backbone, runtime, keep)
-    dirs = _cache_dirs(dataset, backbone, runtime)
-    streams = [_stream_features(compute, samples, stream, dirs[stream], keep) for stream in dirs]
-    return [np.stack(of_sample, axis=1) for of_sample in zip(*streams, strict=True)]  # S x (N, D) -> (N, S, D)
+    streams = []
+    for stream, cache_dir in _cache_dirs(dataset, backbone, runtime).items():
+        features: dict[str, np.ndarray] = {}
+        for sample in samples:
+            if (cached := _read(cache_dir, sample)) is not None:
+                features[sample.sample_id] = np.array(cached)  # a mapped array is an open file
+        todo = [sample for sample in samples if sample.sample_id not in features]
+        kept = cache_dir if keep else None
+        features |= _compute(dataset, todo, stream, backbone, runtime, kept)
+        streams.append([features[sample.sample_id] for sample in samples])  # S x (N, D)
+    return [np.stack(of_sample, axis=1) for of_sample in zip(*streams, strict=True)]  # (N, S, D)
 
 
 def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.Model, runtime: str = "auto") -> Stacks:
@@ -62,11 +65,10 @@ def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.
         model: images `(H, W, 3)` to anything: the lower part of a backbone.
         runtime: what computes it; see `activity.runtimes.choice`.
     """
-    compute = partial(_through_backbone, dataset, model, runtime, True)
     dirs = _cache_dirs(dataset, model, runtime)
     for stream, cache_dir in dirs.items():
-        todo = [s for s in samples if _read_features(cache_dir / f"{s.sample_id}.npy", mmap_mode="r") is None]
-        for _ in _computed(compute, todo, stream, cache_dir, np.float16):
+        todo = [sample for sample in samples if _read(cache_dir, sample) is None]
+        for _ in _compute(dataset, todo, stream, model, runtime, cache_dir, np.float16):
             pass
 
     def open_stream(sample: Sample, stream: str) -> np.ndarray:
@@ -84,54 +86,42 @@ def _cache_dirs(dataset: Dataset, model: keras.Model, runtime: str) -> dict[str,
     return {stream: folder / f"{model.name}-{digest}" for stream, digest in zip(streams, digests, strict=True)}
 
 
-def _stream_features(
-    compute: _Compute, samples: Sequence[Sample], stream: str, cache_dir: Path, keep: bool
-) -> list[np.ndarray]:
-    """Features `(N, D)` of one stream."""
-    paths = {sample.sample_id: cache_dir / f"{sample.sample_id}.npy" for sample in samples}
-    features = {id_: cached for id_, path in paths.items() if (cached := _read_features(path)) is not None}
-    todo = [sample for sample in samples if sample.sample_id not in features]
-    features.update(_computed(compute, todo, stream, cache_dir if keep else None, np.float32))
-    return [features[sample.sample_id] for sample in samples]
-
-
-def _computed(
-    compute: _Compute, todo: Sequence[Sample], stream: str, cache_dir: Path | None, dtype: type
-) -> Iterator[tuple[str, np.ndarray]]:
-    """`(sample_id, features)` of each sample, written into a cache folder if there is one."""
-    todo = list({sample.sample_id: sample for sample in todo}.values())
-    if not todo:
-        return
-    if cache_dir:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-    for id_, computed in compute(todo, stream):
-        if cache_dir:
-            with atomic_file(cache_dir / f"{id_}.npy", sync=False) as file:
-                np.save(file, computed.astype(dtype))
-        yield id_, computed
-
-
-def _read_features(path: Path, **options: Any) -> np.ndarray | None:
+def _read(cache_dir: Path, sample: Sample) -> np.ndarray | None:
     try:
-        return np.load(path, **options)
-    except (OSError, EOFError, ValueError):  # absent or damaged: both are made again
+        return map_array(cache_dir / f"{sample.sample_id}.npy")
+    except (OSError, ValueError):  # absent or damaged: both are made again
         return None
 
 
-def _through_backbone(
-    dataset: Dataset, backbone: keras.Model, runtime: str, keep: bool, samples: Sequence[Sample], stream: str
+def _compute(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    stream: str,
+    model: keras.Model,
+    runtime: str,
+    cache_dir: Path | None,
+    dtype: type[np.floating[Any]] = np.float32,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """`(sample_id, features)` of each stack, as soon as its last frame has been through."""
+    """`(sample_id, features)` of each stack as soon as its last frame has been through; first they are cached."""
+    samples = list({sample.sample_id: sample for sample in samples}.values())
+    if not samples:
+        return
+    if cache_dir:
+        cache_dir.mkdir(parents=True, exist_ok=True)
     lengths = {sample.sample_id: len(dataset.frames(sample, stream)) for sample in samples}
     rows: dict[str, list[np.ndarray]] = {id_: [] for id_ in lengths}
-    kept, num_images = dataset.dataset_dir / "features", sum(lengths.values()) * len(dataset.spec.streams)
-    extract_features = open_extractor(backbone, runtime, num_images=num_images, cache_dir=kept if keep else None)
+    num_images = sum(lengths.values()) * len(dataset.spec.streams)
+    extract = open_extractor(model, runtime, num_images=num_images, cache_dir=cache_dir and cache_dir.parent)
     frames = ((sample.sample_id, frame) for sample in samples for frame in dataset.frames(sample, stream))
-    with progress_bar(total=sum(lengths.values()), desc=f"{backbone.name} {stream}", unit="frame") as progress:
+    with progress_bar(total=sum(lengths.values()), desc=f"{model.name} {stream}", unit="frame") as progress:
         while batch := list(islice(frames, _FRAMES_PER_BATCH)):
-            outputs = extract_features(np.stack([frame for _, frame in batch]))
+            outputs = extract(np.stack([frame for _, frame in batch]))
             progress.update(len(batch))
             for (id_, _), output in zip(batch, outputs, strict=True):
                 rows[id_].append(output)
                 if len(rows[id_]) == lengths[id_]:
-                    yield id_, np.stack(rows.pop(id_))
+                    features = np.stack(rows.pop(id_)).astype(dtype)
+                    if cache_dir:
+                        with atomic_file(cache_dir / f"{id_}.npy", sync=False) as file:
+                            np.save(file, features)
+                    yield id_, features
