@@ -11,8 +11,10 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -87,7 +89,7 @@ def of_system(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
+def atomic_path(path: Path, *, sync: bool = True, digest: bool = False) -> Iterator[Path]:
     """A temporary path whose file or folder takes the name `path`, and replaces what has it, if the block ends well.
 
     It is beside `path` and has the same ending. Without an error the block must have made the file or folder.
@@ -96,6 +98,7 @@ def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
         path: of a file or folder, old or new.
         sync: wait until the content is on the disk: else a power cut may leave the new name without content. It costs
             2 to 6 ms for 2 MB on an SSD; caches, which are checked when they are read, do without.
+        digest: note the digest of the file, or of each file in the folder, for `is_intact`.
 
     Raises:
         OSError: it cannot be written; the error names `path`.
@@ -111,6 +114,10 @@ def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
         if sync:
             for file in temporary.rglob("*") if temporary.is_dir() else [temporary]:
                 _flush(file)
+        if digest and temporary.is_dir():
+            _note_digests(temporary, {name: digest_of_file(temporary / name) for name in _files_in(temporary)}, sync)
+        elif digest:  # first, because a kill after the file would make it look damaged
+            _note_digests(path.parent, {path.name: digest_of_file(temporary)}, sync)
         if temporary.is_dir() and path.is_dir():  # nothing replaces a folder that is not empty
             os.replace(path, old)
         os.replace(temporary, path)
@@ -124,10 +131,10 @@ def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, mode: str = "wb", *, sync: bool = True) -> Iterator[IO[Any]]:
+def atomic_file(path: Path, mode: str = "wb", *, sync: bool = True, digest: bool = False) -> Iterator[IO[Any]]:
     """Open a temporary file that takes the name `path` only if the block ends well; see `atomic_path`."""
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    with atomic_path(path, sync=sync) as temporary, temporary.open(mode, **text) as file:  # type: ignore[call-overload]
+    with atomic_path(path, sync=sync, digest=digest) as temporary, temporary.open(mode, **text) as file:  # type: ignore[call-overload]
         yield file
 
 
@@ -171,6 +178,100 @@ def digest_of_file(path: Path, size: int = 8) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+DIGESTS_NAME = "digests.txt"  # the table of a folder, a line a file; `b2sum -l 64 -c digests.txt` reads it too
+DAMAGED = "damaged: its content is not what was written"
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file, or each file of a folder, still has the content that `atomic_path(..., digest=True)` gave it.
+
+    The content is read once in a process, and again only if the file has changed. A file without a digest, of an
+    earlier version, is accepted, and given one where the folder can be written.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+    """
+    folder = path if path.is_dir() else path.parent
+    with _lock:
+        table = _tables.setdefault(folder.absolute(), _Digests(folder.absolute()))
+        table.read()
+    if folder != path:
+        return table.agrees(path.name)
+    return all((folder / name).is_file() and table.agrees(name) for name in {*table.noted, *_files_in(folder)})
+
+
+def forget_digests(folder: Path, names: Collection[str]) -> None:
+    """Keep only the digests of these files in the table of a folder, in order: equal folders have equal tables."""
+    table = _Digests(folder)
+    table.read()
+    lines = [f"{table.noted[name][-1]}  {name}\n" for name in sorted({*names} & {*table.noted})]
+    content, path = os.fsencode("".join(lines)), folder / DIGESTS_NAME
+    if path.is_file() and path.read_bytes() != content:
+        with atomic_file(path, sync=False) as file:
+            file.write(content)
+
+
+class _Digests:
+    """The table of a folder: of each name the last two digests, because a kill may come between table and file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.noted: dict[str, tuple[str, ...]] = {}
+        self._folder, self._inode, self._position = folder, 0, 0
+        self._checked: dict[str, tuple[int, ...]] = {}  # the state of each file in which it was read
+
+    def read(self) -> None:
+        """Take in the lines that were added since the last time; one that a kill or a full disk has cut is no line."""
+        with contextlib.suppress(FileNotFoundError), (self._folder / DIGESTS_NAME).open("rb") as file:
+            found = os.fstat(file.fileno())
+            if found.st_ino != self._inode or found.st_size < self._position:
+                self.noted, self._inode, self._position = {}, found.st_ino, 0
+            file.seek(self._position)
+            lines = file.read()
+            self._position += lines.rfind(b"\n") + 1
+            for digest, name in _DIGEST_LINE.findall(lines):
+                known = os.fsdecode(name)
+                self.noted[known] = (*self.noted.get(known, ())[-1:], digest.decode())
+
+    def agrees(self, name: str) -> bool:
+        """Whether a file has a digest that was noted, or none was."""
+        path = self._folder / name
+        stat = path.stat()
+        state = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if self._checked.get(name) == state:
+            return True
+        digest = digest_of_file(path)
+        if name not in self.noted:
+            with contextlib.suppress(OSError):
+                _note_digests(self._folder, {name: digest}, sync=False)
+        elif digest not in self.noted[name]:
+            return False
+        self._checked[name] = state
+        return True
+
+
+_DIGEST_LINE = re.compile(rb"^([0-9a-f]{16})  (.+)\n", re.MULTILINE)
+_tables: dict[Path, _Digests] = {}
+_lock = threading.Lock()
+
+
+def _note_digests(folder: Path, digests: Mapping[str, str], sync: bool) -> None:
+    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    with (folder / DIGESTS_NAME).open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            lines = lines if file.read() == b"\n" else f"\n{lines}"  # a line was cut
+        file.write(os.fsencode(lines))
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+
+
+def _files_in(folder: Path) -> list[str]:
+    """The names of the files of a folder that have digests: not the table, locks and temporary files."""
+    files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [name for name in files if name != DIGESTS_NAME and not name.startswith(".")]
 
 
 # === Tables ===

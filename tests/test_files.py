@@ -1,14 +1,17 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from activity import files
 from activity.errors import ActivityError
 from activity.files import (
+    DIGESTS_NAME,
     LOCK_NAME,
     atomic_file,
     atomic_path,
@@ -17,6 +20,8 @@ from activity.files import (
     csv_rows,
     digest_of,
     digest_of_file,
+    forget_digests,
+    is_intact,
     lock_folder,
     of_system,
     read_csv,
@@ -157,6 +162,123 @@ def test_the_digest_of_a_file_is_that_of_its_content(tmp_path):
     content = os.urandom((1 << 20) + 7)
     (tmp_path / "a").write_bytes(content)
     assert digest_of_file(tmp_path / "a") == digest_of(content, size=8)
+
+
+def write(path, content, **options):
+    with atomic_file(path, sync=False, **options) as file:
+        file.write(content)
+
+
+def damage(path, at=0):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_file_that_is_damaged_is_not_intact(tmp_path):
+    for name in ("a.npy", "b.npy"):
+        write(tmp_path / name, os.urandom(9000), digest=True)
+    assert names(tmp_path) == ["a.npy", "b.npy", DIGESTS_NAME]
+    assert is_intact(tmp_path / "a.npy") and is_intact(tmp_path / "b.npy")
+    for spoil in (
+        lambda p: damage(p, 5000),
+        lambda p: p.write_bytes(p.read_bytes()[:-1]),
+        lambda p: p.write_bytes(b""),
+    ):
+        spoil(tmp_path / "a.npy")
+        assert not is_intact(tmp_path / "a.npy") and is_intact(tmp_path / "b.npy")
+        write(tmp_path / "a.npy", os.urandom(9000), digest=True)
+        assert is_intact(tmp_path / "a.npy")
+    with pytest.raises(FileNotFoundError):
+        is_intact(tmp_path / "c.npy")
+
+
+def test_a_file_of_an_earlier_version_is_accepted_and_given_a_digest(tmp_path):
+    write(tmp_path / "old.npy", b"old")
+    assert names(tmp_path) == ["old.npy"]
+    assert is_intact(tmp_path / "old.npy")
+    damage(tmp_path / "old.npy")
+    assert not is_intact(tmp_path / "old.npy")
+
+
+def test_a_kill_between_the_digest_and_the_file_is_no_damage(tmp_path, monkeypatch):
+    path = tmp_path / "latest.h5"
+    write(path, b"one", digest=True)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", kill)
+        with pytest.raises(KeyboardInterrupt):
+            write(path, b"two", digest=True)
+    assert path.read_bytes() == b"one" and is_intact(path)
+    write(path, b"two", digest=True)
+    assert is_intact(path)
+
+
+def test_a_folder_is_intact_if_all_its_files_are(tmp_path):
+    def make():
+        with atomic_path(tmp_path / "graph", digest=True) as temporary:
+            (temporary / "parts").mkdir(parents=True)
+            (temporary / "about.json").write_text("{}")
+            (temporary / "parts" / "weights.bin").write_bytes(os.urandom(99))
+
+    make()
+    folder, weights = tmp_path / "graph", tmp_path / "graph" / "parts" / "weights.bin"
+    assert is_intact(folder)
+    for spoil in (damage, Path.unlink):
+        spoil(weights)
+        assert not is_intact(folder)
+        make()
+        assert is_intact(folder)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 40])
+def test_a_line_that_was_cut_costs_only_itself(tmp_path, cut):
+    for name in ("a", "b"):
+        write(tmp_path / name, name.encode(), digest=True)
+    table = tmp_path / DIGESTS_NAME
+    table.write_bytes(table.read_bytes()[:-cut])
+    write(tmp_path / "c", b"c", digest=True)
+    assert all(is_intact(tmp_path / name) for name in "abc")
+    for name in "ac":
+        damage(tmp_path / name)
+        assert not is_intact(tmp_path / name)
+
+
+def test_other_programs_can_check_the_table(tmp_path):
+    if not shutil.which("b2sum"):
+        pytest.skip("there is no b2sum here")
+    write(tmp_path / "a b.npy", b"content", digest=True)
+    command = ["b2sum", "-l", "64", "-c", DIGESTS_NAME]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+    damage(tmp_path / "a b.npy")
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 1
+
+
+def test_digests_of_files_that_are_gone_are_forgotten(tmp_path):
+    for name in "bcab":
+        write(tmp_path / name, name.encode(), digest=True)
+    forget_digests(tmp_path, ["a", "b", "x"])
+    lines = (tmp_path / DIGESTS_NAME).read_text().splitlines()
+    assert [line.split()[1] for line in lines] == ["a", "b"]
+    assert is_intact(tmp_path / "a") and is_intact(tmp_path / "b")
+    damage(tmp_path / "b")
+    assert not is_intact(tmp_path / "b")
+
+
+def test_a_folder_that_cannot_be_written_can_be_checked(tmp_path, monkeypatch):
+    write(tmp_path / "old", b"old")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "_note_digests", refuse)
+    assert is_intact(tmp_path / "old")
+    with pytest.raises(PermissionError):
+        write(tmp_path / "new", b"new", digest=True)
+    assert names(tmp_path) == ["old"]
 
 
 # === Tables ===
