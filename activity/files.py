@@ -196,9 +196,9 @@ def is_intact(path: Path) -> bool:
     folder = path if path.is_dir() else path.parent
     with _lock:
         table = _tables.setdefault(folder.absolute(), _Digests(folder.absolute()))
-        table.read()
     if folder != path:
         return table.agrees(path.name)
+    table.read()
     return all((folder / name).is_file() and table.agrees(name) for name in {*table.noted, *_files_in(folder)})
 
 
@@ -223,7 +223,7 @@ class _Digests:
 
     def read(self) -> None:
         """Take in the lines that were added since the last time; one that a kill or a full disk has cut is no line."""
-        with contextlib.suppress(FileNotFoundError), (self._folder / DIGESTS_NAME).open("rb") as file:
+        with _lock, contextlib.suppress(FileNotFoundError), (self._folder / DIGESTS_NAME).open("rb") as file:
             found = os.fstat(file.fileno())
             if found.st_ino != self._inode or found.st_size < self._position:
                 self.noted, self._inode, self._position = {}, found.st_ino, 0
@@ -242,6 +242,7 @@ class _Digests:
         if self._checked.get(name) == state:
             return True
         digest = digest_of_file(path)
+        self.read()
         if name not in self.noted:
             with contextlib.suppress(OSError):
                 _note_digests(self._folder, {name: digest}, sync=False)

@@ -8,6 +8,7 @@
     DATASET/frames/<sample_id>.npy                       (N, H, W, 3) uint8 RGB, real frames only
     DATASET/motion/<sample_id>.npy, motion_crop/...      the same of the other streams, see `activity.video.streams`
     DATASET/features/<backbone>-<digest>/<sample_id>.npy cached, see `activity.runtimes.features`
+    DATASET/*/digests.txt   of the files beside it, by which damage is noticed, see `activity.files.is_intact`
 
 N is at most T for evenly spread frames. At a fixed rate it is as long as the video, and clips are windows of it.
 """
@@ -29,7 +30,7 @@ import numpy as np
 from activity.config import ClipSpec, current_streams, spec_from_dict, stored_streams
 from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, labels_of
 from activity.errors import ActivityError, DatasetError
-from activity.files import atomic_file, read_csv
+from activity.files import DAMAGED, atomic_file, is_intact, read_csv
 from activity.progress import format_table
 from activity.video.clips import WHOLE, Span
 from activity.video.sampling import SampledVideo, iter_frames
@@ -96,15 +97,25 @@ class Dataset:
 
     def frames(self, sample: Sample, stream: str | None = None) -> np.ndarray:
         """One stream of a sample, by default the first, `(N, H, W, 3)` uint8, mapped from disk."""
-        path = stack_path(self.dataset_dir, sample.sample_id, stream or self.spec.streams[0])
+        path, frames = self._open(sample, stream or self.spec.streams[0])
+        if not is_intact(path):
+            raise DatasetError(DAMAGED, path=path, hint=_AGAIN)
+        return frames
+
+    def num_frames(self, sample: Sample, stream: str) -> int:
+        """The length of one stream of a sample, without reading its frames."""
+        return len(self._open(sample, stream)[1])
+
+    def _open(self, sample: Sample, stream: str) -> tuple[Path, np.ndarray]:
+        path = stack_path(self.dataset_dir, sample.sample_id, stream)
         try:
             frames = map_array(path)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise DatasetError(f"cannot be read ({error})", path=path, hint=_AGAIN) from error
         expected = (self.spec.height, self.spec.width, 3)
         if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8 or not len(frames):
             raise DatasetError(f"expected (N, {expected}) uint8 with N >= 1, received {frames.shape}", path=path)
-        return frames
+        return path, frames
 
 
 class Stack:
@@ -233,7 +244,7 @@ def write_stacks(
     size = (spec.height, spec.width, 3)
     with contextlib.ExitStack() as stack:
         files = [
-            stack.enter_context(atomic_file(stack_path(dataset_dir, sample_id, stream), sync=False))
+            stack.enter_context(atomic_file(stack_path(dataset_dir, sample_id, stream), sync=False, digest=True))
             for stream in spec.streams
         ]
         for file in files:
@@ -260,7 +271,7 @@ def map_array(path: Path) -> np.ndarray:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it holds something else, or is cut off.
+        ValueError: it holds something else, or is cut off or longer.
     """
     with path.open("rb") as file:
         if np.lib.format.read_magic(file) != (1, 0):
@@ -271,7 +282,10 @@ def map_array(path: Path) -> np.ndarray:
     if not match:
         raise ValueError(f"expected the header of an array in C order, received {header!r:.80}")
     shape = tuple(int(length) for length in match[2].decode().split(",") if length.strip())
-    return np.memmap(path, match[1].decode(), "r", offset, shape)
+    array = np.memmap(path, match[1].decode(), "r", offset, shape)
+    if path.stat().st_size != offset + array.nbytes:
+        raise ValueError("it is longer than its header says")
+    return array
 
 
 _HEADER = re.compile(rb"\{'descr': '([^']+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \}\s*")

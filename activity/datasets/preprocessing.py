@@ -25,6 +25,7 @@ from activity.datasets.dataset import (
     PROBLEM_COLUMNS,
     Dataset,
     load_dataset,
+    map_array,
     read_about,
     stack_path,
     stream_dir,
@@ -45,7 +46,7 @@ from activity.datasets.samples import (
 )
 from activity.datasets.splits import extend_splits, join_copies
 from activity.errors import DatasetError, SettingError, VideoError
-from activity.files import LOCK_NAME, atomic_file, lock_folder, write_csv
+from activity.files import DAMAGED, LOCK_NAME, atomic_file, forget_digests, is_intact, lock_folder, write_csv
 from activity.progress import progress_bar
 from activity.video.clips import Span
 from activity.video.decoder import probe
@@ -216,14 +217,18 @@ def _to_decode(
 
 
 def _is_whole(stack: Path, spec: ClipSpec) -> bool:
-    """Whether a frame stack is there, of the right shape, and as long as its header says; pixels are not read."""
+    """Whether a frame stack is there, of the right shape, and as it was written."""
+    reason = DAMAGED
     try:
-        frames = np.load(stack, mmap_mode="r")
-        size = stack.stat().st_size
-    except (OSError, EOFError, ValueError):
+        frames = map_array(stack)
+        if frames.dtype == np.uint8 and frames.shape[1:] == (spec.height, spec.width, 3) and is_intact(stack):
+            return True
+    except FileNotFoundError:
         return False
-    fits = frames.dtype == np.uint8 and frames.shape[1:] == (spec.height, spec.width, 3)
-    return fits and size == frames.offset + frames.nbytes
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    _logger.warning("%s: %s; it is made again", stack, reason)
+    return False
 
 
 def _decode(
@@ -404,3 +409,4 @@ def _write_folder(
         for path in [*folder.glob(".*.tmp"), *folder.glob("*.npy")]:
             if path.stem not in ids:
                 path.unlink()
+        forget_digests(folder, [path.name for path in folder.glob("*.npy")])

@@ -120,7 +120,7 @@ def test_whole_run(videos, tmp_path):
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "frames", "motion", "motion_crop"}
     for folder in ("frames", "motion", "motion_crop"):
-        assert {p.stem for p in (tmp_path / "out" / folder).iterdir()} == {s.sample_id for s in dataset.samples}
+        assert {p.stem for p in (tmp_path / "out" / folder).glob("*.npy")} == {s.sample_id for s in dataset.samples}
 
 
 def test_at_a_rate_a_stack_is_as_long_as_its_video(videos, tmp_path, decode_here):
@@ -287,7 +287,7 @@ def test_only_segments_that_changed_are_decoded_again(long_videos, tmp_path, dec
         "c.avi [8.0 s to the end]": 22,
     }
     assert {s.path: s.split for s in second.samples} == splits_of(first)  # what is new goes where its file is
-    assert {p.stem for p in (tmp_path / "out/frames").iterdir()} == {s.sample_id for s in second.samples}
+    assert {p.stem for p in (tmp_path / "out/frames").glob("*.npy")} == {s.sample_id for s in second.samples}
 
     write_segments(long_videos, SEGMENTS[1:])
     preprocess(long_videos, tmp_path / "out", SPEC)
@@ -372,7 +372,7 @@ def test_videos_are_added_changed_removed_and_renamed(videos, tmp_path, decode_h
         **{s.path: s.num_frames for s in first.samples if s.path not in ("run/03.avi", "wave/04.avi")},
         **{"run/09.avi": 31, "run/new.avi": 30, "wave/other name.avi": 4},
     }
-    stacks = {path.stem for path in (tmp_path / "out" / "frames").iterdir()}
+    stacks = {path.stem for path in (tmp_path / "out" / "frames").glob("*.npy")}
     assert stacks == {sample.sample_id for sample in second.samples}
     assert first.samples[0].path == "run/03.avi" and not features.exists()
 
@@ -477,20 +477,22 @@ def test_what_is_lost_is_made_again(videos, tmp_path, decode_here, name):
     assert content_of(tmp_path / "out") == before
 
 
-@pytest.mark.parametrize("damage", ["cut", "longer", "empty", "rubbish", "shape"])
+@pytest.mark.parametrize("damage", ["cut", "longer", "empty", "rubbish", "shape", "bit"])
 @pytest.mark.parametrize("stream", ["rgb", "motion"])
-def test_a_damaged_stack_is_made_again(videos, tmp_path, decode_here, damage, stream):
+def test_a_damaged_stack_is_made_again(videos, tmp_path, decode_here, damage, stream, caplog):
     dataset = preprocess(videos, tmp_path / "out", SPEC)
     before = content_of(tmp_path / "out")
     path = stack_path(tmp_path / "out", dataset.samples[0].sample_id, stream)
     whole = path.read_bytes()
     contents = {"cut": whole[:-1], "longer": whole + b"0", "empty": b"", "rubbish": bytes(len(whole))}
+    contents["bit"] = whole[:-1] + bytes([whole[-1] ^ 1])
     path.write_bytes(contents.get(damage, whole))
     if damage == "shape":
         np.save(path, np.zeros((4, 8, 32, 3), np.uint8))
     decode_here.clear()
     preprocess(videos, tmp_path / "out", SPEC)
     assert decode_here == ["03.avi"]
+    assert f"{path}: " in caplog.text and "; it is made again" in caplog.text
     assert content_of(tmp_path / "out") == before
 
 
@@ -561,7 +563,7 @@ def test_an_old_data_set_is_extended_in_place(old, decode_here, write_counting_v
     write_counting_video("videos/right/new.avi", 5)
     longer = preprocess(old / "videos", old / "dataset_v2", before.spec)
     assert decode_here == ["new.avi"] and len(longer.samples) == 5
-    assert len(list((old / "dataset_v2" / "closeup").iterdir())) == 5
+    assert len(list((old / "dataset_v2" / "closeup").glob("*.npy"))) == 5
     assert not (old / "dataset_v2" / "motion_crop").exists()
     assert longer.frames(longer.samples[-1], "motion_crop").shape == (2, 16, 16, 3)
 
