@@ -33,6 +33,7 @@ from activity.errors import ActivityError, DatasetError
 from activity.files import DAMAGED, atomic_file, is_intact, read_csv
 from activity.progress import format_table
 from activity.video.clips import WHOLE, Span
+from activity.video.images import IMAGES_PER_SECOND
 from activity.video.sampling import SampledVideo, iter_frames
 
 FORMAT_VERSION = 2  # 1 had no streams
@@ -168,6 +169,8 @@ def load_dataset(dataset_dir: Path) -> Dataset:
         )
     manifest = dataset_dir / "manifest.csv"
     if not manifest.is_file():
+        if failure := about.get("failure"):
+            raise DatasetError(f"preprocess could not complete it: {failure}", path=dataset_dir)
         raise DatasetError("unfinished", path=dataset_dir, hint=f"{_AGAIN} to complete it")
     try:
         samples = [_sample_from_row(row) for row in read_csv(manifest)]
@@ -227,16 +230,22 @@ def stack_path(dataset_dir: Path, sample_id: str, stream: str = "rgb") -> Path:
 
 
 def write_stacks(
-    video_path: Path, spec: ClipSpec, dataset_dir: Path, sample_id: str, span: Span = WHOLE
+    video_path: Path,
+    spec: ClipSpec,
+    dataset_dir: Path,
+    sample_id: str,
+    span: Span = WHOLE,
+    images_per_second: float = IMAGES_PER_SECOND,
 ) -> SampledVideo:
     """Decode a video, or a span of it, into a file per stream, frame by frame: memory does not grow with the video.
 
     Args:
-        video_path: of the video.
+        video_path: of the video, or of a folder of images.
         spec: which frames, at what size, and which streams.
         dataset_dir: has a folder for each stream already.
         sample_id: names the files.
         span: start and end in seconds.
+        images_per_second: of a folder of images.
 
     Raises:
         VideoError: not one frame can be decoded, or none lies in the span.
@@ -250,7 +259,7 @@ def write_stacks(
         for file in files:
             _write_npy_header(file, (0, *size))
         start = files[0].tell()
-        frames = iter_frames(video_path, spec, span)
+        frames = iter_frames(video_path, spec, span, images_per_second=images_per_second)
         for frame in frames:  # (S, H, W, 3)
             for file, image in zip(files, frame, strict=True):
                 file.write(image.data)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from activity.config import ClipSpec
-from activity.datasets.manifest import files_below, is_passed_over
+from activity.datasets.folders import find_videos
 from activity.errors import DatasetError, VideoError
 from activity.models.network import LONG_CLIPS, InferenceModel
 from activity.video.decoder import probe
@@ -37,7 +37,7 @@ def expand_sources(sources: Sequence[str]) -> list[str]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            matches = [str(p) for p in files_below(path) if not is_passed_over(p.relative_to(path))]
+            matches = [str(video) for video in find_videos(path).videos if video.is_file()]
         elif not path.exists() and glob.has_magic(source):
             matches = sorted(p for p in glob.glob(source, recursive=True) if Path(p).is_file())
         else:

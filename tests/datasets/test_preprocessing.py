@@ -9,9 +9,10 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from misbehaving import misbehave
+from misbehaving import be_killed_once, misbehave
 
 from activity.config import ClipSpec, as_dict
 from activity.datasets import preprocessing
@@ -39,10 +40,10 @@ def decode_here(monkeypatch):
     """Decode in this process, which is faster than starting others; the names of what was decoded."""
     decoded = []
 
-    def one_by_one(todo, dataset_dir, spec, num_workers, seconds_per_video):
+    def one_by_one(todo, work):
         for id_, (path, span) in todo.items():
             decoded.append(path.name)
-            yield preprocessing._decode_one(id_, path, span, spec, dataset_dir), True
+            yield id_, preprocessing._Outcome(preprocessing._decode_one(id_, path, span, work))
 
     monkeypatch.setattr(preprocessing, "_decode_all", one_by_one)
     return decoded
@@ -163,6 +164,71 @@ def test_a_file_that_may_not_be_opened_is_a_problem(videos, tmp_path, decode_her
     dataset = preprocess(videos, tmp_path / "dataset", SPEC)
     assert reasons_of(dataset) == {"run/03.avi": "cannot be opened: Permission denied"}
     assert len(dataset.samples) == 11
+
+
+def write_images(folder, numbers, *, suffix="png"):
+    """Images whose red is their number, as those of `write_counting_video`."""
+    folder.mkdir(parents=True)
+    for number in numbers:
+        image = np.full((16, 16, 3), (7, 255 - number, number), np.uint8)
+        assert cv2.imwrite(str(folder / f"f{number:04d}.{suffix}"), image)
+
+
+def test_a_folder_of_images_is_a_video(videos, tmp_path, decode_here, caplog):
+    write_images(videos / "run/images", range(10))
+    write_images(videos / "wave/gappy", [1, 2, 3, 7, 9, 10])
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    assert "2 folders of numbered images are taken for videos of 25 images a second (--image-rate)" in caplog.text
+    samples = {sample.path: sample for sample in dataset.samples}
+    images, gappy = samples["run/images"], samples["wave/gappy"]
+    assert (images.num_frames, images.duration_seconds) == (10, 0.4) and len(samples) == 14
+    np.testing.assert_array_equal(dataset.frames(images)[:, 0, 0, 0], [1, 3, 6, 8])
+    assert (gappy.num_frames, gappy.duration_seconds) == (6, 0.4)
+    assert reasons_of(dataset) == {
+        "wave/gappy": "images are missing: 4-6, 8, of 1-10; their time passes without a frame"
+    }
+    decode_here.clear()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert decode_here == []
+    again = preprocess(videos, tmp_path / "out", SPEC, images_per_second=5)
+    assert decode_here == ["images", "gappy"]
+    assert {s.duration_seconds for s in again.samples if s.path in ("run/images", "wave/gappy")} == {2}
+    (videos / "run/images/f0003.png").write_bytes(b"")
+    damaged = reasons_of(preprocess(videos, tmp_path / "out", SPEC))["run/images"]
+    assert damaged.startswith("ends after 3 frames (0.12 s) of a claimed 10")
+
+
+def test_images_are_taken_at_a_rate_by_their_numbers(videos, tmp_path, decode_here):
+    write_images(videos / "run/images", [0, 1, 2, 3, 20, 21, 22, 23])
+    spec = ClipSpec(num_frames=4, height=16, width=16, frames_per_second=5, streams=("rgb",))
+    dataset = preprocess(videos, tmp_path / "out", spec, images_per_second=10)
+    (sample,) = (sample for sample in dataset.samples if sample.path == "run/images")
+    reds = dataset.frames(sample)[:, 0, 0, 0].tolist()
+    assert reds == [0, 2, *[20] * 9, 22] and sample.duration_seconds == 2.4
+
+
+def test_a_first_run_that_makes_nothing_leaves_nothing(tmp_path, decode_here):
+    for name in ("run/a.mp4", "wave/b.mp4"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True)
+        (tmp_path / "videos" / name).write_bytes(b"")
+    with pytest.raises(DatasetError, match="none of 2 videos can be read"):
+        preprocess(tmp_path / "videos", tmp_path / "out", SPEC)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_failed_is_not_called_unfinished(videos, tmp_path, decode_here):
+    (videos / "wave").rename(tmp_path / "wave")
+    (videos / "wave").mkdir()
+    (videos / "wave/a.mp4").write_bytes(b"")
+    with pytest.raises(DatasetError, match="no readable video of: wave"):
+        preprocess(videos, tmp_path / "out", SPEC)
+    with pytest.raises(DatasetError, match="out: preprocess could not complete it: .*no readable video of: wave"):
+        load_dataset(tmp_path / "out")
+    shutil.copytree(tmp_path / "wave", videos / "wave", dirs_exist_ok=True)
+    decode_here.clear()
+    assert len(preprocess(videos, tmp_path / "out", SPEC).samples) == 12
+    assert len(decode_here) == 6  # the others were kept
+    assert load_dataset(tmp_path / "out").samples
 
 
 def test_no_video_can_be_read(tmp_path, decode_here):
@@ -679,8 +745,23 @@ def test_a_stuck_a_crashing_and_a_huge_video_are_given_up_and_tried_again(videos
         "run/05.avi": "there was not enough memory to decode it (Unable to allocate 9 GiB)",
     }
     assert len(dataset.samples) == 9
+    waiting = {path.name: str(path.relative_to(videos)) for path in videos.glob("*/0[345].avi")}
     again = preprocess(videos, tmp_path / "out", SPEC, num_workers=1)
     assert len(again.samples) == 12 and again.problems == []
+    undisturbed = preprocess(videos, tmp_path / "clean", SPEC, num_workers=1)
+    assert splits_of(again) == splits_of(undisturbed)  # those of the nine, and of the three that came later
+    assert len(waiting) == 3 and content_of(tmp_path / "out") == content_of(tmp_path / "clean")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_video_whose_process_was_killed_is_tried_again(videos, tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocessing, "_decode_one", be_killed_once)
+        dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=2)
+    assert len(dataset.samples) == 12 and dataset.problems == []
+    assert "videos are tried again: decoding crashed the worker process (exit code -9)" in caplog.text
+    preprocess(videos, tmp_path / "clean", SPEC, num_workers=2)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "clean")
 
 
 @pytest.mark.real
