@@ -43,7 +43,7 @@ def test_images_are_frames_at_the_times_of_their_numbers(tmp_path):
     with ImageReader(folder, 10, check=times.append) as reader:
         assert (reader.info.height, reader.info.width, reader.info.num_frames_claimed) == (20, 30, 3)
         frames = [(index, seconds, reader.retrieve()[0, 0].tolist()) for index, seconds in reader]
-    assert frames == [(0, 0.0, [1, 254, 7]), (1, 0.1, [2, 253, 7]), (2, 0.4, [0, 255, 7])]
+    assert frames == [(0, 0.0, [0, 255, 7]), (1, 0.1, [1, 254, 7]), (2, 0.4, [2, 253, 7])]
     assert times == [0.0, 0.1, 0.4]
 
 
