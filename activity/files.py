@@ -15,6 +15,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,6 +89,15 @@ def of_system(error: OSError) -> str:
 # === Files that appear whole or not at all ===
 
 
+def short_name(name: str, most: int = 200) -> str:
+    """A name of at most so many bytes, as file systems take 255: the middle of a longer one becomes a digest."""
+    content = os.fsencode(name)
+    if len(content) <= most:
+        return name
+    start, end = (part.decode("utf-8", "ignore") for part in (content[: most - 42], content[-32:]))
+    return f"{start}-{digest_of(content, size=4)}-{end}"
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path, *, sync: bool = True, digest: bool = False) -> Iterator[Path]:
     """A temporary path whose file or folder takes the name `path`, and replaces what has it, if the block ends well.
@@ -106,7 +116,7 @@ def atomic_path(path: Path, *, sync: bool = True, digest: bool = False) -> Itera
     if _is_written_into(path):
         yield path
         return
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".tmp-{os.getpid()}-{short_name(path.name)}")
     old = temporary.with_name(f"{temporary.name}.old")
     _remove(temporary)  # of a process that was killed
     try:
@@ -278,10 +288,24 @@ def _files_in(folder: Path) -> list[str]:
 # === Tables ===
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write rows under a header line, as a file that appears whole or not at all."""
-    with atomic_file(path, "w") as file:
-        _table(file, columns).writerows(rows)
+def write_csv(
+    path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, digest: bool = False
+) -> None:
+    """Write rows under a header line, as a file that appears whole or not at all.
+
+    Text that a spreadsheet would compute, as it begins with `=`, `+`, `-` or `@`, gets an apostrophe in front, which
+    `read_csv` takes away; numbers stay numbers (owasp.org/www-community/attacks/CSV_Injection).
+
+    Args:
+        path: of the file.
+        columns: names of the keys of a row that are written; absent ones are empty.
+        rows: cells by column.
+        digest: note the digest of the file; see `atomic_path`.
+    """
+    with atomic_file(path, "w", digest=digest) as file:
+        write_row = _table(file, columns)
+        for row in rows:
+            write_row(row)
 
 
 @contextlib.contextmanager
@@ -291,7 +315,7 @@ def csv_rows(path: Path | None, columns: str = "source,label,probability,duratio
         yield lambda _: None
         return
     with path.open("w", buffering=1, newline="", encoding="utf-8", errors="backslashreplace") as file:
-        yield _table(file, columns.split(",")).writerow
+        yield _table(file, columns.split(","))
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -299,13 +323,29 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8-sig", newline="") as file:  # Excel saves with a byte order mark
-        return list(csv.DictReader(file))
+        header, *rows = [[_bare(cell) for cell in row] for row in csv.reader(file) if row] or [[]]
+    return [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in rows]
 
 
-def _table(file: IO[str], columns: Sequence[str]) -> csv.DictWriter:
-    writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    return writer
+def _table(file: IO[str], columns: Sequence[str]) -> Callable[[Mapping[str, object]], None]:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(map(_harmless, columns))
+    return lambda row: writer.writerow(_harmless(row.get(column, "")) for column in columns)
+
+
+def _harmless(cell: object) -> object:
+    text = str(cell)
+    if isinstance(cell, (int, float, type(None))) or not re.match(r"'*[=+\-@\t\r]", text):
+        return cell
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return cell
+
+
+def _bare(cell: str) -> str:
+    return cell[1:] if re.match(r"'+[=+\-@\t\r]", cell) else cell
 
 
 # === One command at a time ===

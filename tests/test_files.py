@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from activity.files import (
     lock_folder,
     of_system,
     read_csv,
+    short_name,
     write_csv,
 )
 
@@ -289,6 +291,35 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     write_csv(tmp_path / "t.csv", ["path", "label"], rows)
     assert read_csv(tmp_path / "t.csv") == [rows[0], {"path": "c.avi", "label": ""}]
     assert read_csv(tmp_path / "absent.csv") == []
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|x", "-x.avi", "@sum", "\tx", "'=x", "''@x"])
+def test_text_that_a_spreadsheet_would_compute_is_only_text(tmp_path, text):
+    write_csv(tmp_path / "t.csv", [text, "label"], [{text: "a", "label": text}])
+    with csv_rows(tmp_path / "u.csv", "a") as write_row:
+        write_row({"a": text})
+    for name in ("t.csv", "u.csv"):
+        for line in csv.reader((tmp_path / name).read_text().splitlines()):
+            assert all(cell[0] not in "=+-@\t\r" for cell in line)
+    assert read_csv(tmp_path / "t.csv") == [{text: "a", "label": text}]
+    assert read_csv(tmp_path / "u.csv") == [{"a": text}]
+
+
+@pytest.mark.parametrize("cell", [-1, -0.5, "-1.5", "+3", "-1e-9", "'quoted'", "a=b", "", None, Path("a")])
+def test_numbers_and_other_text_are_written_as_they_are(tmp_path, cell):
+    write_csv(tmp_path / "t.csv", ["a", "b"], [{"a": cell, "b": 1}])
+    assert (tmp_path / "t.csv").read_text() == f"a,b\n{'' if cell is None else cell},1\n"
+
+
+def test_a_name_that_is_too_long_is_shortened(tmp_path):
+    assert short_name("a" * 200) == "a" * 200
+    names = [short_name(f"{'ä' * 150}{i}{'.' * 99}.weights.h5") for i in range(2)]
+    assert names[0] != names[1] and all(len(name.encode()) <= 200 and name.endswith(".weights.h5") for name in names)
+    write_csv(tmp_path / f"{'x' * 250}.csv", ["a"], [{"a": 1}])
+    with atomic_path(tmp_path / ("y" * 255)) as temporary:
+        temporary.mkdir()
+    with atomic_path(tmp_path / ("y" * 255)) as temporary:
+        temporary.mkdir()
 
 
 def test_a_row_is_there_as_soon_as_it_is_written(tmp_path):

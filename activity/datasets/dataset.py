@@ -8,7 +8,7 @@
     DATASET/frames/<sample_id>.npy                       (N, H, W, 3) uint8 RGB, real frames only
     DATASET/motion/<sample_id>.npy, motion_crop/...      the same of the other streams, see `activity.video.streams`
     DATASET/features/<backbone>-<digest>/<sample_id>.npy cached, see `activity.runtimes.features`
-    DATASET/*/digests.txt   of the files beside it, by which damage is noticed, see `activity.files.is_intact`
+    DATASET/digests.txt, DATASET/*/digests.txt           of the files beside it, see `activity.files.is_intact`
 
 N is at most T for evenly spread frames. At a fixed rate it is as long as the video, and clips are windows of it.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,8 @@ from activity.progress import format_table
 from activity.video.clips import WHOLE, Span
 from activity.video.images import IMAGES_PER_SECOND
 from activity.video.sampling import SampledVideo, iter_frames
+
+_logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2  # 1 had no streams
 _AGAIN = "run the same preprocess command again"
@@ -172,11 +175,14 @@ def load_dataset(dataset_dir: Path) -> Dataset:
         if failure := about.get("failure"):
             raise DatasetError(f"preprocess could not complete it: {failure}", path=dataset_dir)
         raise DatasetError("unfinished", path=dataset_dir, hint=f"{_AGAIN} to complete it")
+    problems = dataset_dir / "problems.csv"
+    for table in (manifest, problems):
+        _say_if_changed(table)
     try:
         samples = [_sample_from_row(row) for row in read_csv(manifest)]
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"damaged ({error!r})", path=manifest, hint=f"delete it and {_AGAIN}") from error
-    return Dataset(dataset_dir, about["videos_dir"], about["spec"], samples, read_csv(dataset_dir / "problems.csv"))
+    return Dataset(dataset_dir, about["videos_dir"], about["spec"], samples, read_csv(problems))
 
 
 def read_about(dataset_dir: Path) -> dict[str, Any] | None:
@@ -188,6 +194,7 @@ def read_about(dataset_dir: Path) -> dict[str, Any] | None:
     path = dataset_dir / "dataset.json"
     if not path.is_file():
         return None
+    _say_if_changed(path)
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         version = int(about["format_version"])
@@ -200,7 +207,15 @@ def read_about(dataset_dir: Path) -> dict[str, Any] | None:
     raise DatasetError(f"made by a newer activity (format {version}, this program reads {FORMAT_VERSION})", path=path)
 
 
+def _say_if_changed(path: Path) -> None:
+    """Warn of a table that is not as it was written; people may edit these, so they are used."""
+    if path.is_file() and not is_intact(path):
+        _logger.warning("%s: damaged, or changed by hand since preprocess wrote it; it is used as it is", path)
+
+
 def _sample_from_row(row: dict[str, str]) -> Sample:
+    if row["split"] not in SPLITS or not re.fullmatch(r"[\w.-]+", row["sample_id"], re.ASCII):
+        raise ValueError(f"split {row['split']}, sample_id {row['sample_id']}")
     values: dict[str, Any] = {name: row[name] for name in MANIFEST_COLUMNS}
     values |= {"num_frames": int(row["num_frames"]), "duration_seconds": float(row["duration_seconds"])}
     values |= {column: float(row[column]) for column in TIME_COLUMNS if row.get(column)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -47,7 +48,17 @@ from activity.datasets.samples import (
 )
 from activity.datasets.splits import extend_splits, join_copies
 from activity.errors import ActivityError, DatasetError, SettingError, VideoError
-from activity.files import DAMAGED, LOCK_NAME, atomic_file, forget_digests, is_intact, lock_folder, write_csv
+from activity.files import (
+    DAMAGED,
+    DIGESTS_NAME,
+    LOCK_NAME,
+    atomic_file,
+    digest_of,
+    forget_digests,
+    is_intact,
+    lock_folder,
+    write_csv,
+)
 from activity.progress import progress_bar
 from activity.video.clips import Span
 from activity.video.decoder import probe
@@ -67,6 +78,11 @@ class _Decoded:
     num_frames_claimed: int
     duration_seconds: float
     problem: str
+
+    def as_row(self) -> list[str]:
+        """Its fields, and a digest of them: a row that is damaged is no note."""
+        fields = [str(value) for value in dataclasses.astuple(self)]
+        return [*fields, digest_of(fields, size=4)]
 
 
 def preprocess(
@@ -187,6 +203,7 @@ def _is_vacant(folder: Path) -> bool:
     return all(
         path.name == LOCK_NAME
         or path.match(".*dataset.json*")
+        or path.name == DIGESTS_NAME
         or (path in [stream_dir(folder, x) for x in STREAMS] and path.is_dir() and not any(path.iterdir()))
         for path in folder.iterdir()
     )
@@ -201,7 +218,7 @@ def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int,
         **more,
         "versions": {"activity": __version__, "opencv": cv2.__version__},
     }
-    with atomic_file(dataset_dir / "dataset.json", "w") as file:
+    with atomic_file(dataset_dir / "dataset.json", "w", digest=True) as file:
         json.dump(about, file, indent=2)
 
 
@@ -213,10 +230,10 @@ def _note_failure(dataset_dir: Path, error: ActivityError) -> None:
     about = dataset_dir / "dataset.json"
     if stacks:
         values = {**json.loads(about.read_text(encoding="utf-8")), "failure": str(error)}
-        with atomic_file(about, "w") as file:
+        with atomic_file(about, "w", digest=True) as file:
             json.dump(values, file, indent=2)
         return
-    for path in (about, dataset_dir / "decoded.csv"):
+    for path in (about, dataset_dir / "decoded.csv", dataset_dir / DIGESTS_NAME):
         path.unlink(missing_ok=True)
     for stream in STREAMS:
         shutil.rmtree(stream_dir(dataset_dir, stream), ignore_errors=True)
@@ -287,7 +304,7 @@ def _decode(todo: _Todo, work: _Work) -> tuple[dict[str, _Decoded], set[str]]:
                 decoded[id_] = outcome.result
                 if outcome.is_final:
                     unsure.discard(id_)
-                    writer.writerow(dataclasses.astuple(outcome.result))
+                    writer.writerow(outcome.result.as_row())
                     file.flush()
                 else:
                     unsure.add(id_)
@@ -299,14 +316,24 @@ def _decode(todo: _Todo, work: _Work) -> tuple[dict[str, _Decoded], set[str]]:
 
 
 def _read_notes(path: Path) -> dict[str, _Decoded]:
-    """Sample id -> its note. A last line that a kill or a full disk has cut is removed from the file."""
+    """Sample id -> its note. A line that is damaged, or was cut by a kill or a full disk, is removed from the file."""
     content = path.read_bytes() if path.is_file() else b""
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        with atomic_file(path) as file:
-            file.write(whole)
-    rows = csv.reader(whole.decode().splitlines())
-    return {row[0]: _Decoded(row[0], int(row[1]), int(row[2]), float(row[3]), row[4]) for row in rows}
+    *lines, rest = content.decode("utf-8", "replace").split("\n")
+    rows: list[list[str]] = []
+    for line in lines:
+        with contextlib.suppress(csv.Error):
+            rows += csv.reader([line])
+    of_earlier_version = all(len(row) == 5 for row in rows)  # which wrote no digests
+    notes = {}
+    for row in rows:
+        with contextlib.suppress(ValueError):
+            id_, num_frames, num_claimed, seconds, problem = row[:5]
+            note = _Decoded(id_, int(num_frames), int(num_claimed), float(seconds), problem)
+            if of_earlier_version or row == note.as_row():
+                notes[id_] = note
+    if rest or len(notes) < len(lines):
+        _write_notes(path, notes.values())
+    return notes
 
 
 @dataclass(frozen=True)
@@ -321,7 +348,7 @@ class _Outcome:
 def _write_notes(path: Path, notes: Iterable[_Decoded]) -> None:
     """Write the notes in order, where they are not so already."""
     with atomic_file(path, "w") as file:
-        csv.writer(file, lineterminator="\n").writerows(sorted(map(dataclasses.astuple, notes)))
+        csv.writer(file, lineterminator="\n").writerows(sorted(note.as_row() for note in notes))
 
 
 def _decode_all(todo: _Todo, work: _Work) -> Iterator[tuple[str, _Outcome]]:
@@ -453,8 +480,8 @@ def _write_folder(
     extra = {name: None for sample in samples for name in sample.extra if name not in MANIFEST_COLUMNS}
     columns = [*MANIFEST_COLUMNS, *time_columns(samples)]
     rows = [{**sample.extra, **{name: getattr(sample, name) for name in columns}} for sample in samples]
-    write_csv(dataset_dir / "manifest.csv", [*columns, *extra], rows)
-    write_csv(dataset_dir / "problems.csv", PROBLEM_COLUMNS, problems)
+    write_csv(dataset_dir / "manifest.csv", [*columns, *extra], rows, digest=True)
+    write_csv(dataset_dir / "problems.csv", PROBLEM_COLUMNS, problems, digest=True)
     counts: dict[str, dict[str, int]] = defaultdict(dict)
     for (label, split), count in sorted(Counter((sample.label, sample.split) for sample in samples).items()):
         counts[label][split] = count
@@ -477,6 +504,7 @@ def _write_folder(
 def _tidy(dataset_dir: Path, samples: list[Sample], notes: Iterable[_Decoded]) -> None:
     """Drop what belongs to no sample, after the tables are written: equal videos give equal folders."""
     _write_notes(dataset_dir / "decoded.csv", notes)
+    forget_digests(dataset_dir, ["dataset.json", "manifest.csv", "problems.csv"])
     ids = {sample.sample_id for sample in samples}
     for folder in (dataset_dir, *(stream_dir(dataset_dir, stream) for stream in STREAMS)):
         for leftover in folder.glob(".tmp-*"):  # of processes that were killed

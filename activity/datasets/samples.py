@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from activity.errors import printable
 from activity.files import digest_of, digest_of_file
 from activity.video.images import IMAGES_PER_SECOND, images_of
 
@@ -163,7 +164,7 @@ def name_some(names: Iterable[str], most: int = 5) -> str:
     """The first names in alphabetical order and how many more there are, for a message."""
     names = sorted(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(printable, names[:most])) + more
 
 
 @dataclass(frozen=True)
@@ -184,4 +185,6 @@ class Segment:
 
     def as_text(self) -> str:
         """One line: from, to, label, probability."""
-        return f"  {self.start_seconds:9.2f} - {self.end_seconds:9.2f} s  {self.label} {self.probability:.3f}"
+        return (
+            f"  {self.start_seconds:9.2f} - {self.end_seconds:9.2f} s  {printable(self.label)} {self.probability:.3f}"
+        )

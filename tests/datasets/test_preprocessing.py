@@ -119,7 +119,10 @@ def test_whole_run(videos, tmp_path):
     assert len(notes) == 14
     assert {notes[sample.sample_id][0] for sample in dataset.samples} == {str(s.num_frames) for s in dataset.samples}
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "frames", "motion", "motion_crop"}
+    assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "digests.txt"} | {
+        *SPEC.streams[1:],
+        "frames",
+    }
     for folder in ("frames", "motion", "motion_crop"):
         assert {p.stem for p in (tmp_path / "out" / folder).glob("*.npy")} == {s.sample_id for s in dataset.samples}
 
@@ -590,6 +593,53 @@ def test_a_note_that_was_cut_costs_one_decoding(videos, tmp_path, decode_here, n
     assert content_of(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize(
+    "spoil", [lambda line: line.replace(b",3", b",9", 1), lambda line: line[:-3] + b"x" + line[-2:]]
+)
+def test_a_note_that_is_damaged_is_no_note(videos, tmp_path, decode_here, spoil):
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    notes = tmp_path / "out" / "decoded.csv"
+    for at in range(0, 120, 7):
+        lines = notes.read_bytes().splitlines(keepends=True)
+        flipped = bytearray(b"".join(lines))
+        flipped[at] ^= 4
+        notes.write_bytes(flipped)
+        preprocess(videos, tmp_path / "out", SPEC)
+        assert content_of(tmp_path / "out") == before, at
+    notes.write_bytes(spoil(lines[0]) + b"".join(lines[1:]))
+    decode_here.clear()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert decode_here == ["03.avi"] and content_of(tmp_path / "out") == before
+
+
+def test_notes_of_an_earlier_version_hold(videos, tmp_path, decode_here):
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    notes = tmp_path / "out" / "decoded.csv"
+    notes.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in notes.read_text().splitlines()))
+    decode_here.clear()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert decode_here == [] and content_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "problems.csv", "dataset.json"])
+def test_a_table_that_was_changed_is_used_but_not_unsaid(videos, tmp_path, decode_here, name, caplog):
+    (videos / "run" / "broken.mp4").write_bytes(b"")
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    assert load_dataset(tmp_path / "out") == dataset and "changed by hand" not in caplog.text
+    path = tmp_path / "out" / name
+    path.write_bytes(
+        path.read_bytes().replace(b"broken", b"BROKEN").replace(b"run/03", b"run/33").replace(b"val", b"fal")
+    )
+    if name != "manifest.csv":
+        load_dataset(tmp_path / "out")
+    else:
+        with pytest.raises(DatasetError, match="manifest.csv: damaged .*split fal"):
+            load_dataset(tmp_path / "out")
+    assert f"{path}: damaged, or changed by hand since preprocess wrote it" in caplog.text
+
+
 def test_a_damaged_manifest_is_not_ignored(videos, tmp_path, decode_here):
     preprocess(videos, tmp_path / "out", SPEC)
     before = content_of(tmp_path / "out")
@@ -716,7 +766,7 @@ def test_stacks_are_dropped_only_after_the_tables_are_written(videos, tmp_path, 
     first = preprocess(videos, tmp_path / "out", SPEC)
     (videos / "run/03.avi").unlink()
 
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(preprocessing, "write_csv", fail)
