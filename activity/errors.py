@@ -60,8 +60,9 @@ class ActivityError(Exception):
         self.reason, self.path, self.hint = reason, path, hint
 
     def __str__(self) -> str:
-        where = "" if self.path is None else f"{self.path}: "
-        return printable(f"{where}{self.reason}{self.hint and f'; {self.hint}'}")
+        where = "" if self.path is None else f"{printable(self.path)}: "
+        what = re.sub(r"\s*[\r\n]\s*", " ", f"{self.reason}{self.hint and f'; {self.hint}'}")  # of a library
+        return f"{where}{printable(what)}"
 
 
 class SettingError(ActivityError):

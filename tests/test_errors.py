@@ -34,7 +34,8 @@ def test_the_line_of_an_error_is_made_of_its_parts():
 )
 def test_names_are_printed_in_one_line_that_does_nothing_to_a_terminal(name, text):
     assert errors.printable(name) == text
-    assert text in str(errors.VideoError(f"has the label {name}", path=name))
+    line = str(errors.VideoError(f"has the label {name}", path=name))
+    assert line.startswith(f"{text}: ") and "\n" not in line and "\x1b" not in line
     text.encode()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from activity.config import ClipSpec
 from activity.datasets.folders import find_videos
 from activity.errors import DatasetError, VideoError
+from activity.files import short_name
 from activity.models.network import LONG_CLIPS, InferenceModel
 from activity.video.decoder import probe
 from activity.video.prefetch import Prefetch
@@ -58,7 +59,7 @@ def distinct_names(sources: Iterable[Path | str]) -> list[str]:
 
     Names that differ only in case count as equal, as on some file systems.
     """
-    stems = [Path(source).stem or "video" for source in sources]
+    stems = [short_name(Path(source).stem) or "video" for source in sources]
     taken = {stem.casefold() for stem in stems}
     names: list[str] = []
     used: set[str] = set()
