@@ -371,8 +371,9 @@ def lock_folder(folder: Path, what: str) -> Iterator[None]:
     path = folder / LOCK_NAME
 
     def sign(descriptor: int) -> None:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{what}, process {os.getpid()}".encode())
+        with contextlib.suppress(OSError):  # the disk is full: the lock holds all the same
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{what}, process {os.getpid()}".encode())
 
     lock = FileLock(path, timeout=0, fallback_to_soft=False, on_acquired=sign)
     is_new = not folder.exists()

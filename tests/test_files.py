@@ -394,6 +394,16 @@ def test_one_process_cannot_lock_a_folder_twice(tmp_path):
         pass
 
 
+def test_a_lock_holds_on_a_full_disk_too(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", fail)
+    with lock_folder(tmp_path / "new", "train"), pytest.raises(ActivityError), lock_folder(tmp_path / "new", "train"):
+        pass
+    assert names(tmp_path) == []
+
+
 def test_an_error_ends_the_lock(tmp_path):
     with pytest.raises(KeyError), lock_folder(tmp_path, "train"):
         raise KeyError

@@ -138,6 +138,10 @@ def preprocess(
         except ActivityError as error:
             _note_failure(dataset_dir, error)
             raise
+        finally:
+            for folder in (dataset_dir, *(stream_dir(dataset_dir, stream) for stream in STREAMS)):
+                for leftover in folder.glob(".tmp-*"):  # of processes that were killed, or stopped because one failed
+                    leftover.unlink(missing_ok=True)
     return load_dataset(dataset_dir)
 
 
@@ -506,9 +510,6 @@ def _tidy(dataset_dir: Path, samples: list[Sample], notes: Iterable[_Decoded]) -
     _write_notes(dataset_dir / "decoded.csv", notes)
     forget_digests(dataset_dir, ["dataset.json", "manifest.csv", "problems.csv"])
     ids = {sample.sample_id for sample in samples}
-    for folder in (dataset_dir, *(stream_dir(dataset_dir, stream) for stream in STREAMS)):
-        for leftover in folder.glob(".tmp-*"):  # of processes that were killed
-            leftover.unlink()
     for folder in (*(stream_dir(dataset_dir, stream) for stream in STREAMS), *dataset_dir.glob("features/*")):
         for path in folder.glob("*.npy"):
             if path.stem not in ids:

@@ -780,7 +780,7 @@ def test_stacks_are_dropped_only_after_the_tables_are_written(videos, tmp_path, 
 def test_a_full_disk_is_no_fault_of_a_video(videos, tmp_path, decode_here):
     run = run_script(tmp_path, videos, "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))")
     assert run.returncode == 1 and re.search(r"^OSError: .*File too large", run.stderr, re.MULTILINE)
-    assert notes_of(tmp_path / "out") == {}
+    assert notes_of(tmp_path / "out") == {} and not list((tmp_path / "out").rglob(".*"))
     dataset = preprocess(videos, tmp_path / "out", SPEC)
     assert len(dataset.samples) == 12 and dataset.problems == []
 
