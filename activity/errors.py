@@ -12,14 +12,31 @@ parse the line. Anything else that is raised is a bug.
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 
 def printable(path: str | Path) -> str:
-    """A path as text that any terminal and file takes: bytes that are not UTF-8 are spelled out in hexadecimal."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""A path or name as text that any terminal and file takes, in one line.
+
+    Bytes that are not UTF-8, control characters, and those that turn the direction of text are spelled out: `\xe9`,
+    `\x1b`, `\n`, `\u202e`.
+    """
+
+    def spell(found: re.Match[str]) -> str:
+        is_byte = "\udc80" <= found[0] <= "\udcff"  # as Python keeps bytes that are not UTF-8
+        return f"\\x{ord(found[0]) - 0xDC00:02x}" if is_byte else found[0].encode("unicode_escape").decode()
+
+    return _UNPRINTABLE.sub(spell, str(path))
+
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def is_utf8(path: str | Path) -> bool:
+    """Whether a path can be written in UTF-8: on Linux and macOS it may be any bytes."""
+    return not re.search(r"[\ud800-\udfff]", str(path))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -44,7 +61,8 @@ class ActivityError(Exception):
 
     def __str__(self) -> str:
         where = "" if self.path is None else f"{printable(self.path)}: "
-        return f"{where}{self.reason}{self.hint and f'; {self.hint}'}"
+        what = re.sub(r"\s*[\r\n]\s*", " ", f"{self.reason}{self.hint and f'; {self.hint}'}")  # of a library
+        return f"{where}{printable(what)}"
 
 
 class SettingError(ActivityError):

@@ -5,13 +5,17 @@ Nothing heavy is imported here.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +35,50 @@ def check_folder(folder: Path | None) -> None:
         raise ActivityError("this folder cannot be written to", path=existing)
 
 
+def check_output(path: Path | None, *, overwrite: bool, ours: Callable[[Path], bool], what: str) -> None:
+    """Raise `ActivityError` if a result must not be written there; asked before the work.
+
+    What is not there yet, an empty folder, a device and a pipe may be written. What we did not write is never replaced,
+    and a result of ours only if that was asked for.
+
+    Args:
+        path: of a file or folder; `None`: there is no such result.
+        overwrite: `--overwrite` was given.
+        ours: whether a file or folder that exists is such a result; `csv_of` makes one for tables.
+        what: the result is, with its article, such as `a model file`.
+    """
+    if path is None:
+        return
+    check_folder(path.parent)
+    if not os.path.lexists(path) or _is_written_into(path) or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not ours(path):
+        raise ActivityError(f"exists and is not {what} of ours, so it is not replaced", path=path, hint=_OTHER_NAME)
+    if not overwrite:
+        raise ActivityError(f"exists, {what} of ours", path=path, hint=f"replace it with --overwrite, or {_OTHER_NAME}")
+
+
+_OTHER_NAME = "choose another name"
+
+
+def csv_of(columns: Sequence[str]) -> Callable[[Path], bool]:
+    """For `check_output`: whether a file begins with the header line of these columns."""
+    header = ",".join(columns).encode()
+
+    def is_ours(path: Path) -> bool:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.readline(len(header) + 3).removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n") == header
+
+    return is_ours
+
+
+def _is_written_into(path: Path) -> bool:
+    """Whether it is a device or a pipe, such as `/dev/stdout`: nothing is replaced there."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def of_system(error: OSError) -> str:
     """The message of an error of the system, without its number, and with the file that it concerns."""
     what = error.strerror or " ".join(map(str, error.args))
@@ -41,8 +89,17 @@ def of_system(error: OSError) -> str:
 # === Files that appear whole or not at all ===
 
 
+def short_name(name: str, most: int = 200) -> str:
+    """A name of at most so many bytes, as file systems take 255: the middle of a longer one becomes a digest."""
+    content = os.fsencode(name)
+    if len(content) <= most:
+        return name
+    start, end = (part.decode("utf-8", "ignore") for part in (content[: most - 42], content[-32:]))
+    return f"{start}-{digest_of(content, size=4)}-{end}"
+
+
 @contextlib.contextmanager
-def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
+def atomic_path(path: Path, *, sync: bool = True, digest: bool = False) -> Iterator[Path]:
     """A temporary path whose file or folder takes the name `path`, and replaces what has it, if the block ends well.
 
     It is beside `path` and has the same ending. Without an error the block must have made the file or folder.
@@ -51,11 +108,15 @@ def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
         path: of a file or folder, old or new.
         sync: wait until the content is on the disk: else a power cut may leave the new name without content. It costs
             2 to 6 ms for 2 MB on an SSD; caches, which are checked when they are read, do without.
+        digest: note the digest of the file, or of each file in the folder, for `is_intact`.
 
     Raises:
         OSError: it cannot be written; the error names `path`.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    if _is_written_into(path):
+        yield path
+        return
+    temporary = path.with_name(f".tmp-{os.getpid()}-{short_name(path.name)}")
     old = temporary.with_name(f"{temporary.name}.old")
     _remove(temporary)  # of a process that was killed
     try:
@@ -63,6 +124,10 @@ def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
         if sync:
             for file in temporary.rglob("*") if temporary.is_dir() else [temporary]:
                 _flush(file)
+        if digest and temporary.is_dir():
+            _note_digests(temporary, {name: digest_of_file(temporary / name) for name in _files_in(temporary)}, sync)
+        elif digest:  # first, because a kill after the file would make it look damaged
+            _note_digests(path.parent, {path.name: digest_of_file(temporary)}, sync)
         if temporary.is_dir() and path.is_dir():  # nothing replaces a folder that is not empty
             os.replace(path, old)
         os.replace(temporary, path)
@@ -76,10 +141,10 @@ def atomic_path(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, mode: str = "wb", *, sync: bool = True) -> Iterator[IO[Any]]:
+def atomic_file(path: Path, mode: str = "wb", *, sync: bool = True, digest: bool = False) -> Iterator[IO[Any]]:
     """Open a temporary file that takes the name `path` only if the block ends well; see `atomic_path`."""
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    with atomic_path(path, sync=sync) as temporary, temporary.open(mode, **text) as file:  # type: ignore[call-overload]
+    with atomic_path(path, sync=sync, digest=digest) as temporary, temporary.open(mode, **text) as file:  # type: ignore[call-overload]
         yield file
 
 
@@ -125,13 +190,122 @@ def digest_of_file(path: Path, size: int = 8) -> str:
     return digest.hexdigest()
 
 
+DIGESTS_NAME = "digests.txt"  # the table of a folder, a line a file; `b2sum -l 64 -c digests.txt` reads it too
+DAMAGED = "damaged: its content is not what was written"
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file, or each file of a folder, still has the content that `atomic_path(..., digest=True)` gave it.
+
+    The content is read once in a process, and again only if the file has changed. A file without a digest, of an
+    earlier version, is accepted, and given one where the folder can be written.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+    """
+    folder = path if path.is_dir() else path.parent
+    with _lock:
+        table = _tables.setdefault(folder.absolute(), _Digests(folder.absolute()))
+    if folder != path:
+        return table.agrees(path.name)
+    table.read()
+    return all((folder / name).is_file() and table.agrees(name) for name in {*table.noted, *_files_in(folder)})
+
+
+def forget_digests(folder: Path, names: Collection[str]) -> None:
+    """Keep only the digests of these files in the table of a folder, in order: equal folders have equal tables."""
+    table = _Digests(folder)
+    table.read()
+    lines = [f"{table.noted[name][-1]}  {name}\n" for name in sorted({*names} & {*table.noted})]
+    content, path = os.fsencode("".join(lines)), folder / DIGESTS_NAME
+    if path.is_file() and path.read_bytes() != content:
+        with atomic_file(path, sync=False) as file:
+            file.write(content)
+
+
+class _Digests:
+    """The table of a folder: of each name the last two digests, because a kill may come between table and file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.noted: dict[str, tuple[str, ...]] = {}
+        self._folder, self._inode, self._position = folder, 0, 0
+        self._checked: dict[str, tuple[int, ...]] = {}  # the state of each file in which it was read
+
+    def read(self) -> None:
+        """Take in the lines that were added since the last time; one that a kill or a full disk has cut is no line."""
+        with _lock, contextlib.suppress(FileNotFoundError), (self._folder / DIGESTS_NAME).open("rb") as file:
+            found = os.fstat(file.fileno())
+            if found.st_ino != self._inode or found.st_size < self._position:
+                self.noted, self._inode, self._position = {}, found.st_ino, 0
+            file.seek(self._position)
+            lines = file.read()
+            self._position += lines.rfind(b"\n") + 1
+            for digest, name in _DIGEST_LINE.findall(lines):
+                known = os.fsdecode(name)
+                self.noted[known] = (*self.noted.get(known, ())[-1:], digest.decode())
+
+    def agrees(self, name: str) -> bool:
+        """Whether a file has a digest that was noted, or none was."""
+        path = self._folder / name
+        stat = path.stat()
+        state = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if self._checked.get(name) == state:
+            return True
+        digest = digest_of_file(path)
+        self.read()
+        if name not in self.noted:
+            with contextlib.suppress(OSError):
+                _note_digests(self._folder, {name: digest}, sync=False)
+        elif digest not in self.noted[name]:
+            return False
+        self._checked[name] = state
+        return True
+
+
+_DIGEST_LINE = re.compile(rb"^([0-9a-f]{16})  (.+)\n", re.MULTILINE)
+_tables: dict[Path, _Digests] = {}
+_lock = threading.Lock()
+
+
+def _note_digests(folder: Path, digests: Mapping[str, str], sync: bool) -> None:
+    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    with (folder / DIGESTS_NAME).open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            lines = lines if file.read() == b"\n" else f"\n{lines}"  # a line was cut
+        file.write(os.fsencode(lines))
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+
+
+def _files_in(folder: Path) -> list[str]:
+    """The names of the files of a folder that have digests: not the table, locks and temporary files."""
+    files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [name for name in files if name != DIGESTS_NAME and not name.startswith(".")]
+
+
 # === Tables ===
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write rows under a header line, as a file that appears whole or not at all."""
-    with atomic_file(path, "w") as file:
-        _table(file, columns).writerows(rows)
+def write_csv(
+    path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, digest: bool = False
+) -> None:
+    """Write rows under a header line, as a file that appears whole or not at all.
+
+    Text that a spreadsheet would compute, as it begins with `=`, `+`, `-` or `@`, gets an apostrophe in front, which
+    `read_csv` takes away; numbers stay numbers (owasp.org/www-community/attacks/CSV_Injection).
+
+    Args:
+        path: of the file.
+        columns: names of the keys of a row that are written; absent ones are empty.
+        rows: cells by column.
+        digest: note the digest of the file; see `atomic_path`.
+    """
+    with atomic_file(path, "w", digest=digest) as file:
+        write_row = _table(file, columns)
+        for row in rows:
+            write_row(row)
 
 
 @contextlib.contextmanager
@@ -141,7 +315,7 @@ def csv_rows(path: Path | None, columns: str = "source,label,probability,duratio
         yield lambda _: None
         return
     with path.open("w", buffering=1, newline="", encoding="utf-8", errors="backslashreplace") as file:
-        yield _table(file, columns.split(",")).writerow
+        yield _table(file, columns.split(","))
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -149,13 +323,29 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8-sig", newline="") as file:  # Excel saves with a byte order mark
-        return list(csv.DictReader(file))
+        header, *rows = [[_bare(cell) for cell in row] for row in csv.reader(file) if row] or [[]]
+    return [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in rows]
 
 
-def _table(file: IO[str], columns: Sequence[str]) -> csv.DictWriter:
-    writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    return writer
+def _table(file: IO[str], columns: Sequence[str]) -> Callable[[Mapping[str, object]], None]:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(map(_harmless, columns))
+    return lambda row: writer.writerow(_harmless(row.get(column, "")) for column in columns)
+
+
+def _harmless(cell: object) -> object:
+    text = str(cell)
+    if isinstance(cell, (int, float, type(None))) or not re.match(r"'*[=+\-@\t\r]", text):
+        return cell
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return cell
+
+
+def _bare(cell: str) -> str:
+    return cell[1:] if re.match(r"'+[=+\-@\t\r]", cell) else cell
 
 
 # === One command at a time ===
@@ -181,8 +371,9 @@ def lock_folder(folder: Path, what: str) -> Iterator[None]:
     path = folder / LOCK_NAME
 
     def sign(descriptor: int) -> None:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{what}, process {os.getpid()}".encode())
+        with contextlib.suppress(OSError):  # the disk is full: the lock holds all the same
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{what}, process {os.getpid()}".encode())
 
     lock = FileLock(path, timeout=0, fallback_to_soft=False, on_acquired=sign)
     is_new = not folder.exists()

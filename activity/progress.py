@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from activity.errors import printable
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -20,7 +22,7 @@ def format_table(rows: Iterable[Sequence[object]], align: str = "") -> list[str]
         align: a letter for each column, `l` left or `r` right; columns without one are aligned as the last letter says,
             and left without any.
     """
-    texts = [[str(cell) for cell in row] for row in rows]
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     sides = {"l": str.ljust, "r": str.rjust}
     columns = [sides[letter] for letter in align.ljust(len(widths), align[-1:] or "l")]

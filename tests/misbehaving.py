@@ -1,6 +1,7 @@
 """A decoder that gets stuck, crashes, or wants too much memory, in a module that worker processes can import."""
 
 import os
+import signal
 import time
 
 from activity.datasets import preprocessing
@@ -8,7 +9,7 @@ from activity.datasets import preprocessing
 decode_one = preprocessing._decode_one
 
 
-def misbehave(sample_id, video_path, span, spec, path):
+def misbehave(sample_id, video_path, span, work):
     """Takes the place of `_decode_one` in the workers."""
     if video_path.name == "03.avi":
         time.sleep(60)
@@ -16,4 +17,13 @@ def misbehave(sample_id, video_path, span, spec, path):
         os._exit(3)
     if video_path.name == "05.avi":
         raise MemoryError("Unable to allocate 9 GiB")
-    return decode_one(sample_id, video_path, span, spec, path)
+    return decode_one(sample_id, video_path, span, work)
+
+
+def be_killed_once(sample_id, video_path, span, work):
+    """Another that is killed, as by a system without memory, when it first sees one of two videos."""
+    mark = work.dataset_dir.with_name(f"{video_path.name}.seen")
+    if video_path.name in ("03.avi", "04.avi") and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decode_one(sample_id, video_path, span, work)

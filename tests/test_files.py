@@ -1,23 +1,32 @@
+import csv
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from activity import files
 from activity.errors import ActivityError
 from activity.files import (
+    DIGESTS_NAME,
     LOCK_NAME,
     atomic_file,
     atomic_path,
+    check_output,
+    csv_of,
     csv_rows,
     digest_of,
     digest_of_file,
+    forget_digests,
+    is_intact,
     lock_folder,
     of_system,
     read_csv,
+    short_name,
     write_csv,
 )
 
@@ -91,6 +100,57 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path):
     assert of_system(info.value) == "Permission denied: other.txt"
 
 
+# === What may be replaced ===
+
+
+def refusal(path, *, overwrite=False, ours=lambda path: path.read_text().startswith("ours")):
+    try:
+        check_output(path, overwrite=overwrite, ours=ours, what="a report")
+    except ActivityError as error:
+        return str(error)
+
+
+def test_what_we_did_not_write_is_never_replaced(tmp_path):
+    precious, report, link = tmp_path / "precious.avi", tmp_path / "report", tmp_path / "link"
+    precious.write_text("film")
+    report.write_text("ours")
+    link.symlink_to(tmp_path / "nowhere" / "file")
+    foreign = f"{precious}: exists and is not a report of ours, so it is not replaced; choose another name"
+    assert refusal(precious) == refusal(precious, overwrite=True) == foreign
+    assert refusal(report) == f"{report}: exists, a report of ours; replace it with --overwrite, or choose another name"
+    assert refusal(report, overwrite=True) is None
+    assert "not a report of ours" in refusal(link, overwrite=True, ours=Path.is_file)
+
+
+def test_what_holds_nothing_may_be_written(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "new", tmp_path / "empty", Path(os.devnull), tmp_path / "new" / "deeper", None):
+        assert refusal(path, ours=lambda _: False) is None
+    (tmp_path / "file").touch()
+    assert "expected a folder" in refusal(tmp_path / "file" / "new")
+
+
+def test_a_table_of_ours_has_our_header(tmp_path):
+    path, ours = tmp_path / "t.csv", csv_of(["path", "label"])
+    write_csv(path, ["path", "label"], [{"path": "a"}])
+    assert ours(path)
+    path.write_bytes(b"\xef\xbb\xbfpath,label\r\na,b\r\n")  # saved again by Excel
+    assert ours(path)
+    for content in (b"", b"path,label,price\n", b"path", b"\0\xff" * 99):
+        path.write_bytes(content)
+        assert not ours(path)
+    assert not ours(tmp_path)
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_csv(pipe, ["a"], [{"a": 1}])
+    assert os.read(reader, 99) == b"a\n1\n" and names(tmp_path) == ["pipe"]
+    os.close(reader)
+
+
 # === Digests ===
 
 
@@ -106,6 +166,123 @@ def test_the_digest_of_a_file_is_that_of_its_content(tmp_path):
     assert digest_of_file(tmp_path / "a") == digest_of(content, size=8)
 
 
+def write(path, content, **options):
+    with atomic_file(path, sync=False, **options) as file:
+        file.write(content)
+
+
+def damage(path, at=0):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_file_that_is_damaged_is_not_intact(tmp_path):
+    for name in ("a.npy", "b.npy"):
+        write(tmp_path / name, os.urandom(9000), digest=True)
+    assert names(tmp_path) == ["a.npy", "b.npy", DIGESTS_NAME]
+    assert is_intact(tmp_path / "a.npy") and is_intact(tmp_path / "b.npy")
+    for spoil in (
+        lambda p: damage(p, 5000),
+        lambda p: p.write_bytes(p.read_bytes()[:-1]),
+        lambda p: p.write_bytes(b""),
+    ):
+        spoil(tmp_path / "a.npy")
+        assert not is_intact(tmp_path / "a.npy") and is_intact(tmp_path / "b.npy")
+        write(tmp_path / "a.npy", os.urandom(9000), digest=True)
+        assert is_intact(tmp_path / "a.npy")
+    with pytest.raises(FileNotFoundError):
+        is_intact(tmp_path / "c.npy")
+
+
+def test_a_file_of_an_earlier_version_is_accepted_and_given_a_digest(tmp_path):
+    write(tmp_path / "old.npy", b"old")
+    assert names(tmp_path) == ["old.npy"]
+    assert is_intact(tmp_path / "old.npy")
+    damage(tmp_path / "old.npy")
+    assert not is_intact(tmp_path / "old.npy")
+
+
+def test_a_kill_between_the_digest_and_the_file_is_no_damage(tmp_path, monkeypatch):
+    path = tmp_path / "latest.h5"
+    write(path, b"one", digest=True)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", kill)
+        with pytest.raises(KeyboardInterrupt):
+            write(path, b"two", digest=True)
+    assert path.read_bytes() == b"one" and is_intact(path)
+    write(path, b"two", digest=True)
+    assert is_intact(path)
+
+
+def test_a_folder_is_intact_if_all_its_files_are(tmp_path):
+    def make():
+        with atomic_path(tmp_path / "graph", digest=True) as temporary:
+            (temporary / "parts").mkdir(parents=True)
+            (temporary / "about.json").write_text("{}")
+            (temporary / "parts" / "weights.bin").write_bytes(os.urandom(99))
+
+    make()
+    folder, weights = tmp_path / "graph", tmp_path / "graph" / "parts" / "weights.bin"
+    assert is_intact(folder)
+    for spoil in (damage, Path.unlink):
+        spoil(weights)
+        assert not is_intact(folder)
+        make()
+        assert is_intact(folder)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 40])
+def test_a_line_that_was_cut_costs_only_itself(tmp_path, cut):
+    for name in ("a", "b"):
+        write(tmp_path / name, name.encode(), digest=True)
+    table = tmp_path / DIGESTS_NAME
+    table.write_bytes(table.read_bytes()[:-cut])
+    write(tmp_path / "c", b"c", digest=True)
+    assert all(is_intact(tmp_path / name) for name in "abc")
+    for name in "ac":
+        damage(tmp_path / name)
+        assert not is_intact(tmp_path / name)
+
+
+def test_other_programs_can_check_the_table(tmp_path):
+    if not shutil.which("b2sum"):
+        pytest.skip("there is no b2sum here")
+    write(tmp_path / "a b.npy", b"content", digest=True)
+    command = ["b2sum", "-l", "64", "-c", DIGESTS_NAME]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+    damage(tmp_path / "a b.npy")
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 1
+
+
+def test_digests_of_files_that_are_gone_are_forgotten(tmp_path):
+    for name in "bcab":
+        write(tmp_path / name, name.encode(), digest=True)
+    forget_digests(tmp_path, ["a", "b", "x"])
+    lines = (tmp_path / DIGESTS_NAME).read_text().splitlines()
+    assert [line.split()[1] for line in lines] == ["a", "b"]
+    assert is_intact(tmp_path / "a") and is_intact(tmp_path / "b")
+    damage(tmp_path / "b")
+    assert not is_intact(tmp_path / "b")
+
+
+def test_a_folder_that_cannot_be_written_can_be_checked(tmp_path, monkeypatch):
+    write(tmp_path / "old", b"old")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "_note_digests", refuse)
+    assert is_intact(tmp_path / "old")
+    with pytest.raises(PermissionError):
+        write(tmp_path / "new", b"new", digest=True)
+    assert names(tmp_path) == ["old"]
+
+
 # === Tables ===
 
 
@@ -114,6 +291,35 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     write_csv(tmp_path / "t.csv", ["path", "label"], rows)
     assert read_csv(tmp_path / "t.csv") == [rows[0], {"path": "c.avi", "label": ""}]
     assert read_csv(tmp_path / "absent.csv") == []
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|x", "-x.avi", "@sum", "\tx", "'=x", "''@x"])
+def test_text_that_a_spreadsheet_would_compute_is_only_text(tmp_path, text):
+    write_csv(tmp_path / "t.csv", [text, "label"], [{text: "a", "label": text}])
+    with csv_rows(tmp_path / "u.csv", "a") as write_row:
+        write_row({"a": text})
+    for name in ("t.csv", "u.csv"):
+        for line in csv.reader((tmp_path / name).read_text().splitlines()):
+            assert all(cell[0] not in "=+-@\t\r" for cell in line)
+    assert read_csv(tmp_path / "t.csv") == [{text: "a", "label": text}]
+    assert read_csv(tmp_path / "u.csv") == [{"a": text}]
+
+
+@pytest.mark.parametrize("cell", [-1, -0.5, "-1.5", "+3", "-1e-9", "'quoted'", "a=b", "", None, Path("a")])
+def test_numbers_and_other_text_are_written_as_they_are(tmp_path, cell):
+    write_csv(tmp_path / "t.csv", ["a", "b"], [{"a": cell, "b": 1}])
+    assert (tmp_path / "t.csv").read_text() == f"a,b\n{'' if cell is None else cell},1\n"
+
+
+def test_a_name_that_is_too_long_is_shortened(tmp_path):
+    assert short_name("a" * 200) == "a" * 200
+    names = [short_name(f"{'ä' * 150}{i}{'.' * 99}.weights.h5") for i in range(2)]
+    assert names[0] != names[1] and all(len(name.encode()) <= 200 and name.endswith(".weights.h5") for name in names)
+    write_csv(tmp_path / f"{'x' * 250}.csv", ["a"], [{"a": 1}])
+    with atomic_path(tmp_path / ("y" * 255)) as temporary:
+        temporary.mkdir()
+    with atomic_path(tmp_path / ("y" * 255)) as temporary:
+        temporary.mkdir()
 
 
 def test_a_row_is_there_as_soon_as_it_is_written(tmp_path):
@@ -186,6 +392,16 @@ def test_one_process_cannot_lock_a_folder_twice(tmp_path):
         lock_folder(tmp_path, "tune"),
     ):
         pass
+
+
+def test_a_lock_holds_on_a_full_disk_too(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", fail)
+    with lock_folder(tmp_path / "new", "train"), pytest.raises(ActivityError), lock_folder(tmp_path / "new", "train"):
+        pass
+    assert names(tmp_path) == []
 
 
 def test_an_error_ends_the_lock(tmp_path):

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "activity"
 
 # Each line imports only from those above it. A name is a package, or a module at the top of `activity`.
 ORDER = """
-    _version errors progress
-    config files
+    _version errors
+    config files progress
     video
     datasets models
     runtimes

@@ -26,6 +26,10 @@ def at_once(monkeypatch):
     monkeypatch.setattr("tqdm.std.time", later)
 
 
+def test_cells_cannot_command_a_terminal():
+    assert format_table([("label", "n"), ("\x1b[31mred\n", 1)], "lr") == ["label          n", "\\x1b[31mred\\n  1"]
+
+
 def test_short_work_says_nothing_in_a_log(capsys):
     assert list(progress_bar(range(3), desc="videos")) == [0, 1, 2]
     assert capsys.readouterr().err == ""

@@ -11,7 +11,7 @@ from activity.cli.checks import open_dataset, read_recipe
 from activity.cli.options import add_dataset, add_recipe, add_report
 from activity.cli.output import say_written
 from activity.config import as_dict
-from activity.files import check_folder
+from activity.files import check_folder, lock_folder
 
 HELP = "train and evaluate once per fold of groups"
 EXAMPLES = ["dataset --folds groups --out report"]
@@ -45,4 +45,5 @@ def run(arguments: argparse.Namespace) -> None:
     print(json.dumps(result.as_dict()) if arguments.json else result.as_text())
     if arguments.out:
         about = {"folds": arguments.folds, **as_dict(config)}
-        say_written(save_report(result, dataset, arguments.out, about=about))
+        with lock_folder(arguments.out, "cross-validate"):
+            say_written(save_report(result, dataset, arguments.out, about=about))

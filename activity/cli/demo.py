@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from activity.files import check_folder
+from activity.files import check_folder, lock_folder
 
 HELP = "make small videos, learn from them, label new ones; offline"
 EXAMPLES = ["", "--out /tmp/demo"]
@@ -21,4 +21,5 @@ def run(arguments: argparse.Namespace) -> None:
     check_folder(arguments.out)
     from activity.apps.demo import run_demo
 
-    run_demo(arguments.out, say=print)
+    with lock_folder(arguments.out, "demo"):
+        run_demo(arguments.out, say=print)

@@ -8,7 +8,7 @@ import json
 from activity.cli.checks import check_order, check_runtime, open_dataset
 from activity.cli.options import add_choice, add_dataset, add_model, add_report, add_runtime
 from activity.cli.output import say_written
-from activity.files import check_folder
+from activity.files import check_folder, lock_folder
 from activity.models.info import read_info
 
 HELP = "measure a model on videos it was not trained with"
@@ -49,4 +49,5 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out:
         about = {"model": arguments.model, **classifier.info.record.as_dict()}
         figures = figures_of_model(classifier, evaluation, dataset)
-        say_written(save_report(evaluation, dataset, arguments.out, about=about, figures=figures))
+        with lock_folder(arguments.out, "evaluate"):
+            say_written(save_report(evaluation, dataset, arguments.out, about=about, figures=figures))

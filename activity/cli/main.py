@@ -37,7 +37,7 @@ from activity.cli import (
     update,
 )
 from activity.cli.output import say_error
-from activity.errors import ActivityError
+from activity.errors import ActivityError, printable
 from activity.files import of_system
 
 _MODULES = (
@@ -113,12 +113,21 @@ def run() -> None:
     sys.exit(status)
 
 
+class _Formatter(logging.Formatter):
+    """Lines in which names of files and labels cannot command a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(record.message)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 an error in one line, 2 usage, 130 interrupted."""
     arguments = parser().parse_args(argv)
     command = COMMANDS[arguments.command]
     arguments.command_line = shlex.join(["activity", *(sys.argv[1:] if argv is None else argv)])
-    logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.INFO, format="%(message)s", force=True)
+    logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.INFO, force=True)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Formatter())
     for library in ("matplotlib", "h5py", "tensorflow", "jax", "PIL", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)  # their advice is for programmers
     try:

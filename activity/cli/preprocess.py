@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from activity.cli.checks import read_settings
-from activity.cli.options import add_choice, frame_size, positive_int, seconds, seed, stream_names
+from activity.cli.options import add_choice, frame_size, in_range, positive_int, seconds, seed, stream_names
 from activity.config import RESIZE_MODES, STREAMS, ClipSpec
 from activity.files import check_folder
 
@@ -53,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="longest time for one video; default: %(default)s",
     )
+    add(
+        "--image-rate",
+        type=in_range(float, 0.001, 1000),
+        default=25,
+        metavar="R",
+        help="images a second, of videos that are folders of numbered images; default: %(default)s",
+    )
     add("--seed", type=seed, default=0, help="random seed for the split; default: %(default)s")
 
 
@@ -70,6 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         split_files=arguments.split_files,
         num_workers=arguments.workers,
         seconds_per_video=arguments.time_limit,
+        images_per_second=arguments.image_rate,
         seed=arguments.seed,
     )
     print(f"{dataset.as_text()}\n{'data set':16} {arguments.out}")

@@ -11,7 +11,7 @@ from activity.cli.checks import open_dataset, read_recipe
 from activity.cli.options import add_dataset, add_recipe, positive_int, seconds
 from activity.cli.output import say_written
 from activity.config import recipe_arguments
-from activity.files import check_folder, write_csv
+from activity.files import check_folder, lock_folder, write_csv
 
 HELP = "search for a better recipe, without the test split"
 EXAMPLES = ["dataset --trials 30 --out search"]
@@ -67,7 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
         from activity.reports.figures import search_figure
         from activity.reports.style import save_figure
 
-        figure = save_figure(search_figure(search), arguments.out / "search.png")
         rows = [trial.as_dict() for trial in search.trials]
-        write_csv(arguments.out / "trials.csv", list(dict.fromkeys(name for row in rows for name in row)), rows)
+        with lock_folder(arguments.out, "tune"):
+            figure = save_figure(search_figure(search), arguments.out / "search.png")
+            write_csv(arguments.out / "trials.csv", list(dict.fromkeys(name for row in rows for name in row)), rows)
         say_written([figure, arguments.out / "trials.csv"])

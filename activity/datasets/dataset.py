@@ -8,6 +8,7 @@
     DATASET/frames/<sample_id>.npy                       (N, H, W, 3) uint8 RGB, real frames only
     DATASET/motion/<sample_id>.npy, motion_crop/...      the same of the other streams, see `activity.video.streams`
     DATASET/features/<backbone>-<digest>/<sample_id>.npy cached, see `activity.runtimes.features`
+    DATASET/digests.txt, DATASET/*/digests.txt           of the files beside it, see `activity.files.is_intact`
 
 N is at most T for evenly spread frames. At a fixed rate it is as long as the video, and clips are windows of it.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -29,10 +31,13 @@ import numpy as np
 from activity.config import ClipSpec, current_streams, spec_from_dict, stored_streams
 from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, labels_of
 from activity.errors import ActivityError, DatasetError
-from activity.files import atomic_file, read_csv
+from activity.files import DAMAGED, atomic_file, is_intact, read_csv
 from activity.progress import format_table
 from activity.video.clips import WHOLE, Span
+from activity.video.images import IMAGES_PER_SECOND
 from activity.video.sampling import SampledVideo, iter_frames
+
+_logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2  # 1 had no streams
 _AGAIN = "run the same preprocess command again"
@@ -96,15 +101,25 @@ class Dataset:
 
     def frames(self, sample: Sample, stream: str | None = None) -> np.ndarray:
         """One stream of a sample, by default the first, `(N, H, W, 3)` uint8, mapped from disk."""
-        path = stack_path(self.dataset_dir, sample.sample_id, stream or self.spec.streams[0])
+        path, frames = self._open(sample, stream or self.spec.streams[0])
+        if not is_intact(path):
+            raise DatasetError(DAMAGED, path=path, hint=_AGAIN)
+        return frames
+
+    def num_frames(self, sample: Sample, stream: str) -> int:
+        """The length of one stream of a sample, without reading its frames."""
+        return len(self._open(sample, stream)[1])
+
+    def _open(self, sample: Sample, stream: str) -> tuple[Path, np.ndarray]:
+        path = stack_path(self.dataset_dir, sample.sample_id, stream)
         try:
             frames = map_array(path)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise DatasetError(f"cannot be read ({error})", path=path, hint=_AGAIN) from error
         expected = (self.spec.height, self.spec.width, 3)
         if frames.ndim != 4 or frames.shape[1:] != expected or frames.dtype != np.uint8 or not len(frames):
             raise DatasetError(f"expected (N, {expected}) uint8 with N >= 1, received {frames.shape}", path=path)
-        return frames
+        return path, frames
 
 
 class Stack:
@@ -157,18 +172,17 @@ def load_dataset(dataset_dir: Path) -> Dataset:
         )
     manifest = dataset_dir / "manifest.csv"
     if not manifest.is_file():
+        if failure := about.get("failure"):
+            raise DatasetError(f"preprocess could not complete it: {failure}", path=dataset_dir)
         raise DatasetError("unfinished", path=dataset_dir, hint=f"{_AGAIN} to complete it")
+    problems = dataset_dir / "problems.csv"
+    for table in (manifest, problems):
+        _say_if_changed(table)
     try:
         samples = [_sample_from_row(row) for row in read_csv(manifest)]
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"damaged ({error!r})", path=manifest, hint=f"delete it and {_AGAIN}") from error
-    return Dataset(
-        dataset_dir,
-        about["videos_dir"],
-        about["spec"],
-        samples,
-        read_csv(dataset_dir / "problems.csv"),
-    )
+    return Dataset(dataset_dir, about["videos_dir"], about["spec"], samples, read_csv(problems))
 
 
 def read_about(dataset_dir: Path) -> dict[str, Any] | None:
@@ -180,6 +194,7 @@ def read_about(dataset_dir: Path) -> dict[str, Any] | None:
     path = dataset_dir / "dataset.json"
     if not path.is_file():
         return None
+    _say_if_changed(path)
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         version = int(about["format_version"])
@@ -192,20 +207,20 @@ def read_about(dataset_dir: Path) -> dict[str, Any] | None:
     raise DatasetError(f"made by a newer activity (format {version}, this program reads {FORMAT_VERSION})", path=path)
 
 
+def _say_if_changed(path: Path) -> None:
+    """Warn of a table that is not as it was written; people may edit these, so they are used."""
+    if path.is_file() and not is_intact(path):
+        _logger.warning("%s: damaged, or changed by hand since preprocess wrote it; it is used as it is", path)
+
+
 def _sample_from_row(row: dict[str, str]) -> Sample:
-    values = {name: row[name] for name in MANIFEST_COLUMNS}
-    return Sample(
-        sample_id=values["sample_id"],
-        path=values["path"],
-        label=values["label"],
-        group=values["group"],
-        split=values["split"],
-        num_frames=int(values["num_frames"]),
-        duration_seconds=float(values["duration_seconds"]),
-        start_seconds=float(row["start_seconds"]) if row.get("start_seconds") else None,
-        end_seconds=float(row["end_seconds"]) if row.get("end_seconds") else None,
-        extra={name: value for name, value in row.items() if name not in {*values, *TIME_COLUMNS}},
-    )
+    if row["split"] not in SPLITS or not re.fullmatch(r"[\w.-]+", row["sample_id"], re.ASCII):
+        raise ValueError(f"split {row['split']}, sample_id {row['sample_id']}")
+    values: dict[str, Any] = {name: row[name] for name in MANIFEST_COLUMNS}
+    values |= {"num_frames": int(row["num_frames"]), "duration_seconds": float(row["duration_seconds"])}
+    values |= {column: float(row[column]) for column in TIME_COLUMNS if row.get(column)}
+    extra = {name: value for name, value in row.items() if name not in {*MANIFEST_COLUMNS, *TIME_COLUMNS}}
+    return Sample(**values, extra=extra)
 
 
 def time_columns(samples: Iterable[Sample]) -> tuple[str, ...]:
@@ -230,16 +245,22 @@ def stack_path(dataset_dir: Path, sample_id: str, stream: str = "rgb") -> Path:
 
 
 def write_stacks(
-    video_path: Path, spec: ClipSpec, dataset_dir: Path, sample_id: str, span: Span = WHOLE
+    video_path: Path,
+    spec: ClipSpec,
+    dataset_dir: Path,
+    sample_id: str,
+    span: Span = WHOLE,
+    images_per_second: float = IMAGES_PER_SECOND,
 ) -> SampledVideo:
     """Decode a video, or a span of it, into a file per stream, frame by frame: memory does not grow with the video.
 
     Args:
-        video_path: of the video.
+        video_path: of the video, or of a folder of images.
         spec: which frames, at what size, and which streams.
         dataset_dir: has a folder for each stream already.
         sample_id: names the files.
         span: start and end in seconds.
+        images_per_second: of a folder of images.
 
     Raises:
         VideoError: not one frame can be decoded, or none lies in the span.
@@ -247,13 +268,13 @@ def write_stacks(
     size = (spec.height, spec.width, 3)
     with contextlib.ExitStack() as stack:
         files = [
-            stack.enter_context(atomic_file(stack_path(dataset_dir, sample_id, stream), sync=False))
+            stack.enter_context(atomic_file(stack_path(dataset_dir, sample_id, stream), sync=False, digest=True))
             for stream in spec.streams
         ]
         for file in files:
             _write_npy_header(file, (0, *size))
         start = files[0].tell()
-        frames = iter_frames(video_path, spec, span)
+        frames = iter_frames(video_path, spec, span, images_per_second=images_per_second)
         for frame in frames:  # (S, H, W, 3)
             for file, image in zip(files, frame, strict=True):
                 file.write(image.data)
@@ -274,7 +295,7 @@ def map_array(path: Path) -> np.ndarray:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it holds something else, or is cut off.
+        ValueError: it holds something else, or is cut off or longer.
     """
     with path.open("rb") as file:
         if np.lib.format.read_magic(file) != (1, 0):
@@ -285,7 +306,10 @@ def map_array(path: Path) -> np.ndarray:
     if not match:
         raise ValueError(f"expected the header of an array in C order, received {header!r:.80}")
     shape = tuple(int(length) for length in match[2].decode().split(",") if length.strip())
-    return np.memmap(path, match[1].decode(), "r", offset, shape)
+    array = np.memmap(path, match[1].decode(), "r", offset, shape)
+    if path.stat().st_size != offset + array.nbytes:
+        raise ValueError("it is longer than its header says")
+    return array
 
 
 _HEADER = re.compile(rb"\{'descr': '([^']+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \}\s*")

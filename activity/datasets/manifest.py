@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import logging
 import math
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, VideoList, in_order, labels_of, name_some
-from activity.errors import DatasetError, printable
-from activity.video.decoder import NOT_UTF8
+from activity.datasets.folders import group_from_name, scan_folder, warn_of_labels_without_videos, why_no_video
+from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, VideoList, in_order, name_some
+from activity.errors import DatasetError
 
-_SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml"}
-_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-_UCF_GROUP = re.compile(r"^(?P<group>.+_g\d+)_")  # v_ApplyEyeMakeup_g08_c01.avi: take 1 of the eighth recording
 _HMDB_LIST = re.compile(r"^(?P<label>.+)_test_split\d+\.txt$")
 _HMDB_SPLITS = {"0": "", "1": "train", "2": "test"}  # HMDB51's README; 0 is not used in this split
 
@@ -36,16 +36,14 @@ def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
             (`<label>_test_split1.txt`); videos they do not name are left out.
 
     Raises:
-        DatasetError: no such path, no class folders, fewer than two labels, or a manifest or list that does not fit.
+        DatasetError: no such path, no class folders, fewer than two labels, two labels or groups that look alike, or a
+            manifest or list that does not fit.
     """
     videos = Path(videos)
     if not videos.exists():
         raise DatasetError("no such file or folder; expected a folder of videos or a manifest .csv", path=videos)
     manifest = videos / "manifest.csv" if videos.is_dir() else videos
-    if manifest.is_file():
-        listed = read_manifest(manifest)
-    else:
-        listed = scan_folder(videos)
+    listed = read_manifest(manifest) if manifest.is_file() else scan_folder(videos)
     if split_files:
         listed = _apply_split_files(listed, [Path(file) for file in split_files])
     labels = {sample.label for sample in listed.samples}
@@ -53,76 +51,42 @@ def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
         raise DatasetError(
             f"expected videos of two or more activities, found {name_some(labels) or 'none'}", path=videos
         )
-    _warn_of_twin_labels(labels)
+    _check_twins("labels", labels, videos)
+    _check_twins("groups", {sample.group for sample in listed.samples if sample.group != sample.path}, videos)
+    for alike in _alike(labels, lambda label: " ".join(label.split()).casefold()):
+        _logger.warning("labels differ only by case or spaces: %s; are they one activity?", ", ".join(alike))
+    _say_what_is_left_out(listed)
     return listed
 
 
-def _warn_of_twin_labels(labels: Iterable[str]) -> None:
-    twins = defaultdict(list)
-    for label in sorted(labels):
-        twins[" ".join(label.split()).casefold()].append(label)
-    for alike in twins.values():
-        if len(alike) > 1:
-            _logger.warning("labels differ only by case or spaces: %s; are they one activity?", ", ".join(alike))
+def _say_what_is_left_out(listed: VideoList) -> None:
+    reasons = Counter(listed.skipped) + Counter(
+        reason.rpartition(", but ")[2].partition(" (")[0] for reason in listed.missing.values()
+    )
+    if reasons:
+        counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        _logger.log(logging.WARNING if listed.missing else logging.INFO, "%s: left out: %s", listed.videos_dir, counts)
 
 
-def scan_folder(videos_dir: Path) -> VideoList:
-    """Every file below `videos_dir/<label>/`, whatever its extension; hidden files, images and sidecars are counted.
-
-    The group is read from UCF-style names (`_g07_`); without one, each file is its own group.
-    """
-    class_dirs = sorted(p for p in videos_dir.iterdir() if p.is_dir() and not p.name.startswith("."))
-    class_dirs = [p for p in class_dirs if not (p / "dataset.json").is_file()]  # what preprocess made of them
-    if not class_dirs:
-        raise DatasetError(
-            f"no class folders and no manifest.csv; expected {videos_dir.name}/<label>/<video>", path=videos_dir
-        )
-    samples, num_skipped, missing = [], 0, {}
-    for class_dir in class_dirs:
-        for file in files_below(class_dir):
-            relative = file.relative_to(videos_dir)
-            path = relative.as_posix()
-            if is_passed_over(relative):
-                num_skipped += 1
-            elif printable(path) != path:
-                missing[printable(path)] = NOT_UTF8
-            else:
-                samples.append(Sample(path=path, label=class_dir.name, group=_group_from_name(path)))
-    stray = [p.name for p in videos_dir.iterdir() if p.is_file() and not is_passed_over(Path(p.name))]
-    if stray:
-        _logger.warning("%s: not in a class folder, left out: %s", videos_dir, name_some(stray))
-    if not samples:
-        num_others = num_skipped + len(missing)
-        raise DatasetError(f"its class folders hold no videos ({num_others} other files skipped)", path=videos_dir)
-    _warn_of_labels_without_videos([p.name for p in class_dirs], samples)
-    return VideoList(videos_dir, samples, num_skipped, missing)
+def _check_twins(what: str, names: Iterable[str], videos: Path) -> None:
+    """Raise `DatasetError` if two names look the same: they would be taken for one, and are not."""
+    for alike in _alike(names, _looks):
+        spelled = " and ".join(f"{name} ({_code_points(name)})" for name in alike)
+        raise DatasetError(f"{what} that look alike but differ: {spelled}", path=videos, hint="write them in one way")
 
 
-def files_below(folder: Path) -> list[Path]:
-    """All files below a folder, in order; links to folders are followed, but not round in circles."""
-    seen = {str(parent) for parent in folder.resolve().parents}
-    files = []
-    for parent, dirs, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            dirs.clear()
-            continue
-        seen.add(real)
-        dirs.sort()
-        files += [file for name in names if (file := Path(parent, name)).is_file()]
-    return sorted(files)
+def _alike(names: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:
+    return [alike for _, found in groupby(sorted(sorted(names), key=key), key) if len(alike := list(found)) > 1]
 
 
-def _warn_of_labels_without_videos(labels: Iterable[str], samples: Iterable[Sample]) -> None:
-    absent = set(labels) - set(labels_of(samples))
-    if absent:
-        _logger.warning("no videos of: %s", name_some(absent))
+def _looks(name: str) -> str:
+    """A name without what is not seen: zero-width, control and selecting characters, spaces at its ends."""
+    seen = [x for x in name if unicodedata.category(x) not in ("Cf", "Cc") and not "\ufe00" <= x <= "\ufe0f"]
+    return "".join(" " if x.isspace() else x for x in seen).strip()
 
 
-def is_passed_over(relative_path: Path) -> bool:
-    """Whether a search through folders skips a file: hidden, an image, or a sidecar such as subtitles."""
-    hidden = any(part.startswith(".") for part in relative_path.parts)
-    return hidden or relative_path.suffix.lower() in _SIDECARS | _IMAGES
+def _code_points(name: str) -> str:
+    return " ".join(f"U+{ord(x):04X}" if not x.isascii() or not x.isprintable() else x for x in name)
 
 
 # === A manifest ===
@@ -138,16 +102,16 @@ def read_manifest(manifest_path: Path) -> VideoList:
     """
     videos_dir = manifest_path.parent
     try:
+        with manifest_path.open("rb") as head:
+            if b"\0" in head.read(4096):
+                raise DatasetError(
+                    "expected a folder of labelled videos, or a manifest .csv; this is a file of another kind",
+                    path=manifest_path,
+                )
         with manifest_path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             columns = reader.fieldnames or []
-            absent = {"path", "label"} - set(columns)
-            if absent:
-                raise DatasetError(
-                    f"expected columns path,label[,group][,split], missing {name_some(absent)}; "
-                    f"received: {','.join(columns)}{_note_on_columns(columns)}",
-                    path=manifest_path,
-                )
+            _check_columns(columns, manifest_path)
             rows = [(reader.line_num, row) for row in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         raise DatasetError(f"not a CSV file in UTF-8: {error}", path=manifest_path) from error
@@ -157,19 +121,48 @@ def read_manifest(manifest_path: Path) -> VideoList:
             samples.append(_sample_from_row(row))
         except DatasetError as error:
             raise DatasetError(f"line {line}: {error.reason}", path=manifest_path) from error
+    samples = [dataclasses.replace(sample, path=_on_disk(videos_dir, sample.path)) for sample in samples]
     _check_segments(samples, lines, manifest_path)
-    found = {path for path in {sample.path for sample in samples} if (videos_dir / path).is_file()}
-    missing = {
-        sample.path: f"named in {manifest_path.name} line {line}, but there is no such file"
-        for sample, line in zip(reversed(samples), reversed(lines), strict=True)
-        if sample.path not in found
-    }
-    there = in_order(sample for sample in samples if sample.path in found)
+    missing: dict[str, str] = {}
+    for sample, line in zip(samples, lines, strict=True):
+        reason = why_no_video(videos_dir / sample.path)
+        if reason:
+            missing.setdefault(sample.path, f"named in {manifest_path.name} line {line}, but {reason}")
+    there = in_order(sample for sample in samples if sample.path not in missing)
     if not there:
         raise DatasetError(f"none of its {len(rows)} rows names a file that exists in {videos_dir}", path=manifest_path)
-    _warn_of_labels_without_videos({sample.label for sample in samples}, there)
+    warn_of_labels_without_videos({sample.label for sample in samples}, there)
     _warn_of_overlaps(there)
     return VideoList(videos_dir, there, missing=missing)
+
+
+def _check_columns(columns: Sequence[str], manifest_path: Path) -> None:
+    absent = {"path", "label"} - set(columns)
+    if absent:
+        raise DatasetError(
+            f"expected columns path,label[,group][,split], missing {name_some(absent)}; "
+            f"received: {','.join(columns)}{_note_on_columns(columns)}",
+            path=manifest_path,
+        )
+    names = Counter(_composed(column).strip().casefold() for column in columns if column)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise DatasetError(f"columns that occur more than once: {name_some(twice)}", path=manifest_path)
+
+
+def _composed(text: str) -> str:
+    """Letters and their accents as one character where there is one (NFC), so that equal names are equal."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _on_disk(videos_dir: Path, path: str) -> str:
+    """A path as its names are written on the disk: those from a Mac have accents as characters of their own."""
+    found = PurePosixPath()
+    for part in PurePosixPath(path).parts:
+        if not part.isascii() and not os.path.lexists(videos_dir / found / part):
+            with contextlib.suppress(OSError):
+                part = next((x for x in os.listdir(videos_dir / found) if _composed(x) == _composed(part)), part)
+        found /= part
+    return str(found)
 
 
 def _check_segments(samples: Sequence[Sample], lines: Sequence[int], manifest_path: Path) -> None:
@@ -216,7 +209,7 @@ def _note_on_columns(columns: Sequence[str]) -> str:
 def _sample_from_row(row: dict[str, str]) -> Sample:
     if None in row or None in row.values():
         raise DatasetError(f"expected {len([k for k in row if k])} fields, received another number")
-    values = {name: value.strip() for name, value in row.items()}
+    values = {name: value.strip() if name == "path" else _composed(value.strip()) for name, value in row.items()}
     path, label, split = values.pop("path"), values.pop("label"), values.pop("split", "")
     parts = PurePosixPath(path.replace("\\", "/"))
     if not path or not label:
@@ -234,7 +227,7 @@ def _sample_from_row(row: dict[str, str]) -> Sample:
     return Sample(
         path=str(parts),
         label=label,
-        group=group or _group_from_name(str(parts)),
+        group=group or group_from_name(str(parts)),
         split=split,
         start_seconds=start or None,  # 0 is the beginning too
         end_seconds=end,
@@ -251,11 +244,6 @@ def _seconds(values: dict[str, str], column: str) -> float | None:
     if not 0 <= seconds < math.inf:
         raise DatasetError(f"{column} must be a number of seconds, 0 or more, or empty, received {text}")
     return round(seconds, 6) if text else None
-
-
-def _group_from_name(path: str) -> str:
-    match = _UCF_GROUP.match(PurePosixPath(path).stem + "_")
-    return match["group"] if match else path
 
 
 # === Official split lists ===
@@ -293,7 +281,7 @@ def _read_split_file(file: Path) -> list[tuple[str, str]]:
     if hmdb:
         if any(len(row) != 2 or row[1] not in _HMDB_SPLITS for row in rows):
             raise DatasetError("expected lines 'NAME.avi 0|1|2' as HMDB51 publishes them", path=file)
-        return [(f"{hmdb['label']}/{name}", _HMDB_SPLITS[number]) for name, number in rows]
+        return [(_composed(f"{hmdb['label']}/{name}"), _HMDB_SPLITS[number]) for name, number in rows]
     split = next((split for split in SPLITS if file.name.startswith(split)), None)
     if split is None or any("/" not in row[0] for row in rows):
         raise DatasetError(
@@ -301,14 +289,14 @@ def _read_split_file(file: Path) -> list[tuple[str, str]]:
             "or HMDB51's LABEL_test_splitN.txt",
             path=file,
         )
-    return [(row[0], split) for row in rows]
+    return [(_composed(row[0]), split) for row in rows]
 
 
 def _apply_split_files(listed: VideoList, split_files: list[Path]) -> VideoList:
     splits = read_split_files(split_files)
     keys: dict[str, list[Sample]] = defaultdict(list)
     for sample in listed.samples:
-        alike = keys[f"{sample.label}/{PurePosixPath(sample.path).name}"]
+        alike = keys[_composed(f"{sample.label}/{PurePosixPath(sample.path).name}")]
         if alike and alike[0].path != sample.path:
             raise DatasetError(
                 f"split lists name files only by label and name, which {alike[0].path} and {sample.path} share",
@@ -324,4 +312,4 @@ def _apply_split_files(listed: VideoList, split_files: list[Path]) -> VideoList:
         _logger.warning("%d of %d videos are not used by the split lists, left out", num_unused, num)
     absent = [key for key in used if key not in keys]
     missing = dict.fromkeys(absent, "named in the split lists, but there is no such file")
-    return VideoList(listed.videos_dir, in_order(kept), listed.num_skipped, {**listed.missing, **missing})
+    return VideoList(listed.videos_dir, in_order(kept), listed.skipped, {**listed.missing, **missing})

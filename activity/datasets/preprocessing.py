@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
 import logging
 import multiprocessing
+import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, TimeoutError, as_completed  # 3.10's is not the built-in
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -25,6 +27,7 @@ from activity.datasets.dataset import (
     PROBLEM_COLUMNS,
     Dataset,
     load_dataset,
+    map_array,
     read_about,
     stack_path,
     stream_dir,
@@ -44,11 +47,22 @@ from activity.datasets.samples import (
     with_ids,
 )
 from activity.datasets.splits import extend_splits, join_copies
-from activity.errors import DatasetError, SettingError, VideoError
-from activity.files import LOCK_NAME, atomic_file, lock_folder, write_csv
+from activity.errors import ActivityError, DatasetError, SettingError, VideoError
+from activity.files import (
+    DAMAGED,
+    DIGESTS_NAME,
+    LOCK_NAME,
+    atomic_file,
+    digest_of,
+    forget_digests,
+    is_intact,
+    lock_folder,
+    write_csv,
+)
 from activity.progress import progress_bar
 from activity.video.clips import Span
 from activity.video.decoder import probe
+from activity.video.images import IMAGES_PER_SECOND, missing_numbers
 
 _OTHER_FOLDER = "choose another --out, or delete that folder"
 
@@ -65,6 +79,11 @@ class _Decoded:
     duration_seconds: float
     problem: str
 
+    def as_row(self) -> list[str]:
+        """Its fields, and a digest of them: a row that is damaged is no note."""
+        fields = [str(value) for value in dataclasses.astuple(self)]
+        return [*fields, digest_of(fields, size=4)]
+
 
 def preprocess(
     videos: Path | str,
@@ -74,6 +93,7 @@ def preprocess(
     split_files: Sequence[Path] = (),
     num_workers: int | None = None,
     seconds_per_video: float = 600,
+    images_per_second: float = IMAGES_PER_SECOND,
     seed: int = 0,
 ) -> Dataset:
     """Decode labelled videos into a data set folder.
@@ -92,51 +112,78 @@ def preprocess(
         split_files: official split lists of UCF101 or HMDB51.
         num_workers: decoding processes, by default one per CPU.
         seconds_per_video: a video that takes longer is given up and listed.
+        images_per_second: of videos that are folders of numbered images.
         seed: of the split.
 
     Raises:
-        SettingError: `seconds_per_video` or `seed` is out of range.
+        SettingError: `seconds_per_video`, `images_per_second` or `seed` is out of range.
         DatasetError: see `list_videos`; or the folder holds something else, or too few videos can be read.
         ActivityError: another command is writing the folder.
     """
     if not seconds_per_video > 0:
         raise SettingError("seconds_per_video", "above 0", seconds_per_video)
+    if not 0 < images_per_second <= 1000:
+        raise SettingError("images_per_second", "above 0 and up to 1000", images_per_second)
     if seed < 0:
         raise SettingError("seed", "0 or more", seed)
+    import joblib
+
     dataset_dir = Path(dataset_dir)
     listed = list_videos(Path(videos), split_files=split_files)
+    work = _Work(dataset_dir, spec, num_workers or joblib.cpu_count(), seconds_per_video, images_per_second)
     with lock_folder(dataset_dir, "preprocess"):
-        _fill_folder(listed, dataset_dir, spec, num_workers or count_cpus(), seconds_per_video, seed)
+        about = _claim_folder(dataset_dir, spec, listed.videos_dir, seed)
+        try:
+            _fill_folder(listed, work, about, seed)
+        except ActivityError as error:
+            _note_failure(dataset_dir, error)
+            raise
+        finally:
+            for folder in (dataset_dir, *(stream_dir(dataset_dir, stream) for stream in STREAMS)):
+                for leftover in folder.glob(".tmp-*"):  # of processes that were killed, or stopped because one failed
+                    leftover.unlink(missing_ok=True)
     return load_dataset(dataset_dir)
 
 
-def _fill_folder(
-    listed: VideoList, dataset_dir: Path, spec: ClipSpec, num_workers: int, seconds_per_video: float, seed: int
-) -> None:
+@dataclass(frozen=True)
+class _Work:
+    """The settings of decoding; see `preprocess`."""
+
+    dataset_dir: Path
+    spec: ClipSpec
+    num_workers: int
+    seconds_per_video: float
+    images_per_second: float
+
+
+def _fill_folder(listed: VideoList, work: _Work, about: dict[str, Any], seed: int) -> None:
     """Decode what is new or changed and write the folder, while nobody else does."""
-    labels = labels_of(listed.samples)
-    about = _claim_folder(dataset_dir, spec, listed.videos_dir, seed)
-    listed = with_ids(listed)
+    labels, dataset_dir = labels_of(listed.samples), work.dataset_dir
+    folders = [sample.path for sample in listed.samples if (listed.videos_dir / sample.path).is_dir()]
+    if folders:
+        rate = f"{work.images_per_second:g} images a second (--image-rate)"
+        _logger.warning("%d folders of numbered images are taken for videos of %s", len(folders), rate)
+    listed = with_ids(listed, work.images_per_second)
     known = load_dataset(dataset_dir).samples if (dataset_dir / "manifest.csv").is_file() else []
     _check_what_is_gone(known, listed, about["videos_dir"], dataset_dir)
     decoded = _read_notes(dataset_dir / "decoded.csv")
     other_opencv = about.get("versions", {}).get("opencv") != cv2.__version__  # it may read what the last one could not
-    todo = _to_decode(listed, decoded, dataset_dir, spec, retry_failed=other_opencv)
-    if todo:
-        decoded |= _decode(todo, dataset_dir, spec, num_workers, seconds_per_video)
+    todo = _to_decode(listed, decoded, work, retry_failed=other_opencv)
+    new, unsure = _decode(todo, work) if todo else ({}, set())
+    decoded |= new
     samples = [_complete(sample, decoded) for sample in listed.samples]
     problems = _problems(listed, decoded)
-    samples = [sample for sample in samples if sample.num_frames]
-    _check_labels(labels, samples, problems, listed.videos_dir)
-    samples = extend_splits(join_copies(samples), known if about.get("seed") == seed else [], seed=seed)
-    _write_folder(dataset_dir, spec, listed, samples, problems, seed)
-
-
-def count_cpus() -> int:
-    """Processors this process may use; a container's limit counts."""
-    import joblib
-
-    return joblib.cpu_count()
+    _check_labels(labels, [sample for sample in samples if sample.num_frames], problems, listed.videos_dir)
+    # What another run may be able to decode has its split already: those of the others must not depend on it.
+    samples = [sample for sample in samples if sample.num_frames or sample.sample_id in unsure]
+    if about.get("seed") == seed:
+        known += [Sample(path="", label="", **waiting) for waiting in about.get("waiting", [])]
+    else:
+        known = []
+    samples = extend_splits(join_copies(samples), known, seed=seed)
+    _write_folder(dataset_dir, spec=work.spec, listed=listed, samples=samples, problems=problems, seed=seed)
+    final = {sample.sample_id: decoded[sample.sample_id] for sample in listed.samples if sample.sample_id not in unsure}
+    _tidy(dataset_dir, samples, final.values())
 
 
 def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int) -> dict[str, Any]:
@@ -160,6 +207,7 @@ def _is_vacant(folder: Path) -> bool:
     return all(
         path.name == LOCK_NAME
         or path.match(".*dataset.json*")
+        or path.name == DIGESTS_NAME
         or (path in [stream_dir(folder, x) for x in STREAMS] and path.is_dir() and not any(path.iterdir()))
         for path in folder.iterdir()
     )
@@ -174,8 +222,25 @@ def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int,
         **more,
         "versions": {"activity": __version__, "opencv": cv2.__version__},
     }
-    with atomic_file(dataset_dir / "dataset.json", "w") as file:
+    with atomic_file(dataset_dir / "dataset.json", "w", digest=True) as file:
         json.dump(about, file, indent=2)
+
+
+def _note_failure(dataset_dir: Path, error: ActivityError) -> None:
+    """Leave nothing of a first run that made nothing; else say in the folder why it is not complete."""
+    if (dataset_dir / "manifest.csv").is_file():
+        return
+    stacks = [path for stream in STREAMS for path in stream_dir(dataset_dir, stream).glob("*.npy")]
+    about = dataset_dir / "dataset.json"
+    if stacks:
+        values = {**json.loads(about.read_text(encoding="utf-8")), "failure": str(error)}
+        with atomic_file(about, "w", digest=True) as file:
+            json.dump(values, file, indent=2)
+        return
+    for path in (about, dataset_dir / "decoded.csv", dataset_dir / DIGESTS_NAME):
+        path.unlink(missing_ok=True)
+    for stream in STREAMS:
+        shutil.rmtree(stream_dir(dataset_dir, stream), ignore_errors=True)
 
 
 def _check_what_is_gone(known: list[Sample], listed: VideoList, videos_dir: Path, dataset_dir: Path) -> None:
@@ -197,88 +262,120 @@ def _check_what_is_gone(known: list[Sample], listed: VideoList, videos_dir: Path
 
 # === Decoding ===
 
+_Todo: TypeAlias = dict[str, tuple[Path, Span]]  # sample id -> video and span
 
-def _to_decode(
-    listed: VideoList, decoded: dict[str, _Decoded], dataset_dir: Path, spec: ClipSpec, *, retry_failed: bool
-) -> dict[str, tuple[Path, Span]]:
-    """Sample id -> video and span, of what has no note or no whole frame stack, and if asked of what failed."""
+
+def _to_decode(listed: VideoList, decoded: dict[str, _Decoded], work: _Work, *, retry_failed: bool) -> _Todo:
+    """What has no note or no whole frame stack, and if asked what failed."""
     todo = {}
     for sample in listed.samples:
         known = decoded.get(sample.sample_id)
-        done = known and (
-            all(_is_whole(stack_path(dataset_dir, sample.sample_id, stream), spec) for stream in spec.streams)
-            if known.num_frames
-            else not retry_failed
-        )
+        stacks = (stack_path(work.dataset_dir, sample.sample_id, stream) for stream in work.spec.streams)
+        done = known and (all(_is_whole(x, work.spec) for x in stacks) if known.num_frames else not retry_failed)
         if not done:
             todo[sample.sample_id] = (listed.videos_dir / sample.path, sample.span)
     return todo
 
 
 def _is_whole(stack: Path, spec: ClipSpec) -> bool:
-    """Whether a frame stack is there, of the right shape, and as long as its header says; pixels are not read."""
+    """Whether a frame stack is there, of the right shape, and as it was written."""
+    reason = DAMAGED
     try:
-        frames = np.load(stack, mmap_mode="r")
-        size = stack.stat().st_size
-    except (OSError, EOFError, ValueError):
+        frames = map_array(stack)
+        if frames.dtype == np.uint8 and frames.shape[1:] == (spec.height, spec.width, 3) and is_intact(stack):
+            return True
+    except FileNotFoundError:
         return False
-    fits = frames.dtype == np.uint8 and frames.shape[1:] == (spec.height, spec.width, 3)
-    return fits and size == frames.offset + frames.nbytes
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    _logger.warning("%s: %s; it is made again", stack, reason)
+    return False
 
 
-def _decode(
-    todo: dict[str, tuple[Path, Span]], dataset_dir: Path, spec: ClipSpec, num_workers: int, seconds_per_video: float
-) -> dict[str, _Decoded]:
-    """Sample id -> what its video gave; noted in `decoded.csv` one by one, so that a stopped run continues there."""
-    decoded = {}
-    with (dataset_dir / "decoded.csv").open("a", encoding="utf-8", newline="") as file:
+def _decode(todo: _Todo, work: _Work) -> tuple[dict[str, _Decoded], set[str]]:
+    """Sample id -> what its video gave, and the ids of those that another run may be able to decode.
+
+    What is certain is noted in `decoded.csv` one by one, so that a stopped run continues there. A video whose process
+    was killed or had no memory is tried again, in the end alone.
+    """
+    decoded: dict[str, _Decoded] = {}
+    unsure: set[str] = set()
+    with (work.dataset_dir / "decoded.csv").open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        for result, final in _decode_all(todo, dataset_dir, spec, min(num_workers, len(todo)), seconds_per_video):
-            decoded[result.sample_id] = result
-            if final:
-                writer.writerow(dataclasses.astuple(result))
-                file.flush()
-    return decoded
+        for num_workers in (work.num_workers, work.num_workers, 1):
+            again: _Todo = {}
+            for id_, outcome in _decode_all(todo, dataclasses.replace(work, num_workers=min(num_workers, len(todo)))):
+                decoded[id_] = outcome.result
+                if outcome.is_final:
+                    unsure.discard(id_)
+                    writer.writerow(outcome.result.as_row())
+                    file.flush()
+                else:
+                    unsure.add(id_)
+                    again |= {id_: todo[id_]} if outcome.may_pass else {}
+            if not (todo := again):
+                break
+            _logger.warning("%d videos are tried again: %s", len(todo), decoded[next(iter(todo))].problem)
+    return decoded, unsure
 
 
 def _read_notes(path: Path) -> dict[str, _Decoded]:
-    """Sample id -> its note. A last line that a kill or a full disk has cut is removed from the file."""
+    """Sample id -> its note. A line that is damaged, or was cut by a kill or a full disk, is removed from the file."""
     content = path.read_bytes() if path.is_file() else b""
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        with atomic_file(path) as file:
-            file.write(whole)
-    rows = csv.reader(whole.decode().splitlines())
-    return {row[0]: _Decoded(row[0], int(row[1]), int(row[2]), float(row[3]), row[4]) for row in rows}
+    *lines, rest = content.decode("utf-8", "replace").split("\n")
+    rows: list[list[str]] = []
+    for line in lines:
+        with contextlib.suppress(csv.Error):
+            rows += csv.reader([line])
+    of_earlier_version = all(len(row) == 5 for row in rows)  # which wrote no digests
+    notes = {}
+    for row in rows:
+        with contextlib.suppress(ValueError):
+            id_, num_frames, num_claimed, seconds, problem = row[:5]
+            note = _Decoded(id_, int(num_frames), int(num_claimed), float(seconds), problem)
+            if of_earlier_version or row == note.as_row():
+                notes[id_] = note
+    if rest or len(notes) < len(lines):
+        _write_notes(path, notes.values())
+    return notes
 
 
-def _decode_all(
-    videos: dict[str, tuple[Path, Span]],
-    dataset_dir: Path,
-    spec: ClipSpec,
-    num_workers: int,
-    seconds_per_video: float,
-) -> Iterator[tuple[_Decoded, bool]]:
-    """`(result, final)` as they come; one out of time or memory, or that crashed, is not final: a next run tries again.
+@dataclass(frozen=True)
+class _Outcome:
+    """The result of decoding: final, unless not the video but its process was at fault, and then it `may_pass` soon."""
+
+    result: _Decoded
+    is_final: bool = True
+    may_pass: bool = False
+
+
+def _write_notes(path: Path, notes: Iterable[_Decoded]) -> None:
+    """Write the notes in order, where they are not so already."""
+    with atomic_file(path, "w") as file:
+        csv.writer(file, lineterminator="\n").writerows(sorted(note.as_row() for note in notes))
+
+
+def _decode_all(todo: _Todo, work: _Work) -> Iterator[tuple[str, _Outcome]]:
+    """The outcome of each video by its sample id, as they come.
 
     Processes are spawned, because a fork of a process with OpenCV's threads may hang (OpenCV issue 5150).
     """
     from pebble import ProcessPool
 
     pool = ProcessPool(
-        max_workers=num_workers,
+        max_workers=work.num_workers,
         context=multiprocessing.get_context("spawn"),
         initializer=_prepare_worker,
         initargs=[_logger.getEffectiveLevel()],
     )
     try:
         ids: dict[Future, str] = {
-            pool.schedule(_decode_one, args=[id_, *video, spec, dataset_dir], timeout=seconds_per_video): id_
-            for id_, video in videos.items()
+            pool.schedule(_decode_one, args=[id_, *video, work], timeout=work.seconds_per_video): id_
+            for id_, video in todo.items()
         }
         progress = progress_bar(as_completed(ids), total=len(ids), desc="decoding", unit="video")
         for future in progress:
-            yield _outcome(future, ids[future], seconds_per_video)
+            yield ids[future], _outcome(future, ids[future], work.seconds_per_video)
         pool.close()
     finally:
         pool.stop()
@@ -291,18 +388,15 @@ def _prepare_worker(log_level: int) -> None:
     logging.basicConfig(level=log_level, format="%(message)s")
 
 
-def _decode_one(sample_id: str, video_path: Path, span: Span, spec: ClipSpec, dataset_dir: Path) -> _Decoded:
+def _decode_one(sample_id: str, video_path: Path, span: Span, work: _Work) -> _Decoded:
     """In a worker: one video or segment to its stacks. A disk that is full is no fault of the video, and raises."""
     try:
-        sampled = write_stacks(video_path, spec, dataset_dir, sample_id, span)
+        sampled = write_stacks(video_path, work.spec, work.dataset_dir, sample_id, span, work.images_per_second)
+        problem = sampled.problem or (missing_numbers(video_path) if video_path.is_dir() else "")
     except VideoError as error:
         return _Decoded(sample_id, 0, _num_frames_claimed(video_path), 0.0, _one_line(error.reason))
     return _Decoded(
-        sample_id,
-        sampled.num_frames,
-        sampled.num_frames_claimed,
-        round(sampled.duration_seconds, 6),
-        sampled.problem or "",
+        sample_id, sampled.num_frames, sampled.num_frames_claimed, round(sampled.duration_seconds, 6), problem
     )
 
 
@@ -313,18 +407,20 @@ def _num_frames_claimed(video_path: Path) -> int:
         return 0
 
 
-def _outcome(future: Future, sample_id: str, seconds_per_video: float) -> tuple[_Decoded, bool]:
+def _outcome(future: Future, sample_id: str, seconds_per_video: float) -> _Outcome:
     from pebble import ProcessExpired
 
+    may_pass = True
     try:
-        return future.result(), True
+        return _Outcome(future.result())
     except TimeoutError:
+        may_pass = False
         reason = f"decoding took longer than {seconds_per_video:g} s and was stopped; allow more with --time-limit"
     except MemoryError as error:
         reason = f"there was not enough memory to decode it ({_one_line(str(error)) or 'no details'})"
     except ProcessExpired as error:
         reason = f"decoding crashed the worker process (exit code {error.exitcode})"
-    return _Decoded(sample_id, 0, 0, 0.0, reason), False
+    return _Outcome(_Decoded(sample_id, 0, 0, 0.0, reason), is_final=False, may_pass=may_pass)
 
 
 def _one_line(text: str) -> str:
@@ -371,18 +467,25 @@ def _check_labels(
 
 def _write_folder(
     dataset_dir: Path,
+    *,
     spec: ClipSpec,
     listed: VideoList,
     samples: list[Sample],
     problems: list[dict[str, object]],
     seed: int,
 ) -> None:
-    """Write the tables and the description, and only then drop what belongs to no sample."""
+    """Write the tables and the description."""
+    waiting = [
+        {"sample_id": sample.sample_id, "group": sample.group, "split": sample.split}
+        for sample in samples
+        if not sample.num_frames
+    ]
+    samples = [sample for sample in samples if sample.num_frames]
     extra = {name: None for sample in samples for name in sample.extra if name not in MANIFEST_COLUMNS}
     columns = [*MANIFEST_COLUMNS, *time_columns(samples)]
     rows = [{**sample.extra, **{name: getattr(sample, name) for name in columns}} for sample in samples]
-    write_csv(dataset_dir / "manifest.csv", [*columns, *extra], rows)
-    write_csv(dataset_dir / "problems.csv", PROBLEM_COLUMNS, problems)
+    write_csv(dataset_dir / "manifest.csv", [*columns, *extra], rows, digest=True)
+    write_csv(dataset_dir / "problems.csv", PROBLEM_COLUMNS, problems, digest=True)
     counts: dict[str, dict[str, int]] = defaultdict(dict)
     for (label, split), count in sorted(Counter((sample.label, sample.split) for sample in samples).items()):
         counts[label][split] = count
@@ -397,10 +500,18 @@ def _write_folder(
         seed,
         labels=labels_of(samples),
         counts=counts,
-        num_skipped=listed.num_skipped,
+        num_skipped=sum(listed.skipped.values()),
+        **({"waiting": waiting} if waiting else {}),
     )
+
+
+def _tidy(dataset_dir: Path, samples: list[Sample], notes: Iterable[_Decoded]) -> None:
+    """Drop what belongs to no sample, after the tables are written: equal videos give equal folders."""
+    _write_notes(dataset_dir / "decoded.csv", notes)
+    forget_digests(dataset_dir, ["dataset.json", "manifest.csv", "problems.csv"])
     ids = {sample.sample_id for sample in samples}
     for folder in (*(stream_dir(dataset_dir, stream) for stream in STREAMS), *dataset_dir.glob("features/*")):
-        for path in [*folder.glob(".*.tmp"), *folder.glob("*.npy")]:
+        for path in folder.glob("*.npy"):
             if path.stem not in ids:
                 path.unlink()
+        forget_digests(folder, [f"{id_}.npy" for id_ in ids])

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from activity.errors import printable
 from activity.files import digest_of, digest_of_file
+from activity.video.images import IMAGES_PER_SECOND, images_of
 
 SPLITS = ("train", "val", "test")
 TIME_COLUMNS = ("start_seconds", "end_seconds")  # of segments
@@ -75,27 +77,35 @@ class VideoList:
     Attributes:
         videos_dir: what `Sample.path` is relative to.
         samples: in order of their paths and times.
-        num_skipped: hidden files, images and sidecars that were skipped.
-        missing: paths that a manifest or split list names but that are not there, and files of a name that cannot be
-            used, with the reason.
+        skipped: reason -> number of files that are no videos by their names: `hidden`, `image`, `sidecar` ...
+        missing: path -> reason, of what is named in a manifest or split list but is not there, and of what might be a
+            video but cannot be read.
     """
 
     videos_dir: Path
     samples: list[Sample]
-    num_skipped: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def with_ids(listed: VideoList) -> VideoList:
+def with_ids(listed: VideoList, images_per_second: float = IMAGES_PER_SECOND) -> VideoList:
     """Give each sample its id: its path, a digest of its content, and its times, so that a changed one is a new sample.
 
     Reading a file costs little beside decoding it, and times of change do not survive a copy.
+
+    Args:
+        listed: samples of files, and of folders of images.
+        images_per_second: of those folders; it counts as content.
     """
     unread: dict[str, str] = {}
 
     def read(path: str) -> str:
         try:
-            return digest_of_file(listed.videos_dir / path)
+            video = listed.videos_dir / path
+            if not video.is_dir():
+                return digest_of_file(video)
+            images = [(number, digest_of_file(video / name)) for number, name in images_of(video).items()]
+            return digest_of([images_per_second, images], size=8)
         except OSError as error:
             unread[path] = f"cannot be opened: {error.strerror or error}"
             return ""
@@ -154,7 +164,7 @@ def name_some(names: Iterable[str], most: int = 5) -> str:
     """The first names in alphabetical order and how many more there are, for a message."""
     names = sorted(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(printable, names[:most])) + more
 
 
 @dataclass(frozen=True)
@@ -171,13 +181,10 @@ class Segment:
 
     def as_dict(self) -> dict[str, Any]:
         """`start_seconds`, `end_seconds`, `label`, `probability`; ready for JSON."""
-        return {
-            "start_seconds": self.start_seconds,
-            "end_seconds": self.end_seconds,
-            "label": self.label,
-            "probability": self.probability,
-        }
+        return dataclasses.asdict(self)
 
     def as_text(self) -> str:
         """One line: from, to, label, probability."""
-        return f"  {self.start_seconds:9.2f} - {self.end_seconds:9.2f} s  {self.label} {self.probability:.3f}"
+        return (
+            f"  {self.start_seconds:9.2f} - {self.end_seconds:9.2f} s  {printable(self.label)} {self.probability:.3f}"
+        )

@@ -237,20 +237,19 @@ def draw_frames(
     """Return the frames of one video, (num_frames, height, width, 3) uint8 RGB, the same for the same arguments.
 
     Args:
-        activity: A key of `ACTIVITIES`.
-        performer: Fixes the looks: body, clothes, room. 0 or more.
-        take: Fixes place, tempo, camera shake, light, noise and the place of a chair, drawn again for every performer
-            and
-            activity: two takes have nothing in common that could give the label away. 0 or more.
-        num_frames: Length of the video; the activity is complete in any.
-        height: Of the frames, in pixels.
-        width: Of the frames, in pixels.
+        activity: a key of `ACTIVITIES`.
+        performer: fixes the looks: body, clothes, room; 0 or more.
+        take: fixes place, tempo, camera shake, light, noise and the place of a chair, for each performer and activity
+            anew: two takes have nothing in common that could give the label away; 0 or more.
+        num_frames: length of the video; the activity is complete in any.
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
 
     Raises:
-        ValueError: If the activity is unknown.
+        ValueError: the activity is unknown.
     """
     if activity not in ACTIVITIES:
-        raise ValueError(f"Unknown activity. Expected one of {', '.join(ACTIVITIES)}. Received: {activity!r}.")
+        raise ValueError(f"unknown activity {activity!r}; expected one of {', '.join(ACTIVITIES)}")
     looks = _Performer(np.random.default_rng([0, performer]), CANVAS_SCALE * height, CANVAS_SCALE * width)
     rng = np.random.default_rng([1, performer, take, list(ACTIVITIES).index(activity)])
     floor = complex(rng.uniform(0.44, 0.56) * looks.room.shape[1], rng.uniform(0.86, 0.92) * looks.room.shape[0])
@@ -283,13 +282,13 @@ def write_videos(
     The manifest, `manifest.csv`, has the columns path (relative to `videos_dir`), label and group: the performer.
 
     Args:
-        videos_dir: The folder to write to; made if need be.
-        num_performers: Number of people, each with their own looks and room.
-        num_takes: Recordings of each activity by each performer.
-        num_frames: Fewest and most frames of a video; each has its own number.
-        height: Of the frames, in pixels.
-        width: Of the frames, in pixels.
-        frames_per_second: Speed of the videos.
+        videos_dir: is made if need be.
+        num_performers: people, each with their own looks and room.
+        num_takes: recordings of each activity by each performer.
+        num_frames: fewest and most frames of a video; each has its own number.
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
+        frames_per_second: speed of the videos.
         suffix: `.mp4`, or `.avi` for another codec: see `activity.video.writer.write_video`.
     """
     rows = []

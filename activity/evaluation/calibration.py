@@ -112,14 +112,13 @@ def calibrate(
 def _best_temperature(classifier: ActivityClassifier, stacks: Sequence[np.ndarray], label_ids: np.ndarray) -> float:
     """The most probable temperature: the likelihood of the true labels, times a prior around 1."""
     from scipy.optimize import minimize_scalar
+    from scipy.special import softmax
 
     member_predictions, owners = classifier.predict_windows_of(stacks)  # at temperature 1
     logs = np.log(np.maximum(member_predictions, 1e-12))
 
     def loss(log_temperature: float) -> float:
-        scaled = logs / np.exp(log_temperature)
-        probabilities = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        probabilities = softmax(logs / np.exp(log_temperature), axis=1)
         of_video = np.stack([probabilities[owners == i].mean(axis=0) for i in range(len(stacks))])
         losses = -np.log(np.maximum(of_video[np.arange(len(stacks)), label_ids], 1e-12))
         return float(losses.sum() + 0.5 * (log_temperature / _PRIOR_DEVIATION) ** 2)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from activity.datasets.dataset import Dataset, time_columns
-from activity.datasets.samples import Sample
+from activity.datasets.samples import Sample, name_some
 from activity.datasets.splits import audit_leaks
 from activity.errors import DatasetError, printable
 from activity.evaluation.metrics import Scores, expected_calibration_error
@@ -52,7 +52,7 @@ class Evaluation:
         error = expected_calibration_error(scores.confidences, scores.correct)
         return [
             ("accuracy", f"{scores.accuracy:.3f}", f"{scores.correct.sum()} of {len(scores.correct)} videos"),
-            ("macro-F1", f"{scores.macro_f1:.3f}", f"{len(scores.labels)} labels"),
+            ("macro-F1", f"{scores.macro_f1:.3f}", f"{len(scores.labels) - len(scores.absent)} labels"),
             *((f"top-{k}", f"{scores.top_k_accuracy(k):.3f}", "") for k in (3, 5) if k < len(scores.labels)),
             ("expected calibration error", f"{error:.3f}", "0 is best"),
         ]
@@ -67,7 +67,9 @@ class Evaluation:
         audit = audit_leaks(dataset.samples, scored=self.samples, trained=trained)
         splits = " + ".join(sorted({sample.split for sample in self.samples}))
         about = f"{len(self.samples)} videos of {audit.num_groups} groups of the split {splits}; {dataset.spec}."
-        return [about, *audit.sentences()]
+        absent = self.scores.absent
+        left_out = [f"No videos of {name_some(absent)}: the macro-F1 leaves out these labels."] if absent else []
+        return [about, *left_out, *audit.sentences()]
 
     def figures(self, dataset: Dataset) -> dict[str, tuple[Any, ...]]:
         """Figure -> the arguments that it is drawn from; the report knows how to draw each, and in which order.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from activity.datasets.samples import Segment
+from activity.datasets.samples import Segment, name_some
 from activity.progress import format_table
 
 
@@ -72,9 +72,17 @@ class Scores:
 
     @property
     def macro_f1(self) -> float:
-        """Mean of F1 over the labels that occur, true or predicted: rare labels count like frequent ones."""
-        occurring = set(self.label_ids.tolist()) | set(self.predicted_ids.tolist())
-        return float(np.mean([self.per_class[self.labels[i]]["f1"] for i in sorted(occurring)]))
+        """Mean of F1 over the labels that have videos here: rare ones count like frequent ones.
+
+        A label without videos has no recall, and an F1 of 0 would say that it is never found. Videos that are wrongly
+        taken for it still count against their true labels.
+        """
+        return float(np.mean([row["f1"] for row in self.per_class.values() if row["support"]]))
+
+    @property
+    def absent(self) -> list[str]:
+        """The labels without videos here, which the macro-F1 leaves out."""
+        return [label for label, row in self.per_class.items() if not row["support"]]
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -106,9 +114,11 @@ class Scores:
             (label, *(count or "." for count in row), i)
             for i, label, row in zip(ids, self.labels, self.confusion.tolist(), strict=True)
         ]
+        absent = [f"macro-F1 leaves out labels without videos: {name_some(self.absent)}"] if self.absent else []
         return "\n".join(
             [
                 f"accuracy {self.accuracy:.3f}{top_k}   macro-F1 {self.macro_f1:.3f}   ({len(self.label_ids)} videos)",
+                *absent,
                 "",
                 *format_table([("label", "precision", "recall", "f1", "videos"), *scores], align="lr"),
                 "",

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from activity.errors import printable
 from activity.models.network import UNKNOWN, InferenceModel
 from activity.predictor.prediction import best_first
 from activity.predictor.timeline import LiveLabels
@@ -69,7 +70,7 @@ class Decision:
 
     def as_text(self) -> str:
         """One line: when, label, probability."""
-        return f"{self.time}  {self.time_seconds:9.2f} s  {self.label} {self.probability:.3f}"
+        return f"{self.time}  {self.time_seconds:9.2f} s  {printable(self.label)} {self.probability:.3f}"
 
 
 def watch(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from activity.errors import printable
 from activity.models.network import UNKNOWN
 from activity.predictor.timeline import Timeline, Window
 
@@ -87,7 +88,8 @@ class Prediction:
     def as_text(self, *, top_k: int = 5) -> str:
         """One line: the source and its most probable activities; with a timeline one more for each segment."""
         answer = [UNKNOWN] if self.label == UNKNOWN else []
-        line = "  ".join([self.source, *answer, *(f"{name} {fraction:.3f}" for name, fraction in self.top(top_k))])
+        scores = (f"{name} {fraction:.3f}" for name, fraction in self.top(top_k))
+        line = printable("  ".join([self.source, *answer, *scores]))
         segments = self.timeline.segments if self.timeline else ()
         return "\n".join([line, *(segment.as_text() for segment in segments)])
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from activity.config import ClipSpec
-from activity.datasets.manifest import files_below, is_passed_over
+from activity.datasets.folders import find_videos
 from activity.errors import ActivityError, DatasetError, VideoError
+from activity.files import short_name
 from activity.models.network import LONG_CLIPS, InferenceModel
 from activity.video.decoder import probe
 from activity.video.prefetch import Prefetch
@@ -33,7 +34,7 @@ def expand_sources(sources: Sequence[str]) -> list[str]:
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            matches = [str(p) for p in files_below(path) if not is_passed_over(p.relative_to(path))]
+            matches = [str(video) for video in find_videos(path).videos if video.is_file()]
         elif not path.exists() and glob.has_magic(source):
             matches = sorted(p for p in glob.glob(source, recursive=True) if Path(p).is_file())
         else:
@@ -54,7 +55,7 @@ def distinct_names(sources: Iterable[Path | str]) -> list[str]:
 
     Names that differ only in case count as equal, as on some file systems.
     """
-    stems = [Path(source).stem or "video" for source in sources]
+    stems = [short_name(Path(source).stem) or "video" for source in sources]
     taken = {stem.casefold() for stem in stems}
     names: list[str] = []
     used: set[str] = set()

@@ -7,18 +7,22 @@ The digest is of the weights, the input size and the stream. Deleting `features/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+import functools
+import logging
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from activity.config import stored_streams
 from activity.datasets.dataset import Dataset, Stacks, map_array
 from activity.datasets.samples import Sample
-from activity.files import atomic_file, digest_of
+from activity.files import DAMAGED, atomic_file, digest_of, is_intact
 from activity.progress import progress_bar
 from activity.runtimes.choice import is_bf16
 from activity.runtimes.exported import digest_of_model, open_extractor
@@ -29,8 +33,7 @@ if TYPE_CHECKING:
 
 _FRAMES_PER_BATCH = 32
 
-
-_Compute: TypeAlias = Callable[[Sequence[Sample], str], Iterator[tuple[str, np.ndarray]]]
+_logger = logging.getLogger(__name__)
 
 
 def extract_features(
@@ -47,10 +50,19 @@ def extract_features(
         keep: write what had to be computed into the cache.
         runtime: what computes it; see `activity.runtimes.choice`.
     """
-    compute = partial(_through_backbone, dataset, backbone, runtime, keep)
-    dirs = _cache_dirs(dataset, backbone, runtime)
-    streams = [_stream_features(compute, samples, stream, dirs[stream], keep) for stream in dirs]
-    return [np.stack(of_sample, axis=1) for of_sample in zip(*streams, strict=True)]  # S x (N, D) -> (N, S, D)
+    streams = []
+    for stream, cache_dir in _cache_dirs(dataset, backbone, runtime).items():
+        features: dict[str, np.ndarray] = {}
+        for sample in samples:
+            if (cached := _read(_path(cache_dir, sample.sample_id))) is not None:
+                features[sample.sample_id] = np.array(cached)  # a mapped array is an open file
+        todo = [sample for sample in samples if sample.sample_id not in features]
+        for id_, computed in _compute(dataset, todo, stream, backbone, runtime, cache_dir.parent if keep else None):
+            features[id_] = computed.astype(np.float32)
+            if keep:
+                _write(_path(cache_dir, id_), features[id_])
+        streams.append([features[sample.sample_id] for sample in samples])  # S x (N, D)
+    return [np.stack(of_sample, axis=1) for of_sample in zip(*streams, strict=True)]  # (N, S, D)
 
 
 def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.Model, runtime: str = "auto") -> Stacks:
@@ -62,17 +74,20 @@ def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.
         model: images `(H, W, 3)` to anything: the lower part of a backbone.
         runtime: what computes it; see `activity.runtimes.choice`.
     """
-    compute = partial(_through_backbone, dataset, model, runtime, True)
-    dirs = _cache_dirs(dataset, model, runtime)
-    for stream, cache_dir in dirs.items():
-        todo = [s for s in samples if _read_features(cache_dir / f"{s.sample_id}.npy", mmap_mode="r") is None]
-        for _ in _computed(compute, todo, stream, cache_dir, np.float16):
-            pass
-
-    def open_stream(sample: Sample, stream: str) -> np.ndarray:
-        return map_array(dirs[stream] / f"{sample.sample_id}.npy")
-
-    return Stacks(open_stream, samples, dataset.spec.streams)
+    paths: dict[tuple[str, str], Path] = {}
+    stacks = Stacks(lambda sample, stream: map_array(paths[stream, sample.sample_id]), samples, dataset.spec.streams)
+    spare: Path | None = None
+    for stream, cache_dir in _cache_dirs(dataset, model, runtime).items():
+        paths |= {(stream, sample.sample_id): _path(cache_dir, sample.sample_id) for sample in samples}
+        todo = [sample for sample in samples if _read(paths[stream, sample.sample_id]) is None]
+        for id_, computed in _compute(dataset, todo, stream, model, runtime, cache_dir.parent):
+            if not _write(paths[stream, id_], computed.astype(np.float16)):
+                if spare is None:
+                    spare = Path(tempfile.mkdtemp(prefix="activity-"))
+                    weakref.finalize(stacks, shutil.rmtree, spare, ignore_errors=True)
+                paths[stream, id_] = _path(spare / stream, id_)
+                _write(paths[stream, id_], computed.astype(np.float16), optional=False)
+    return stacks
 
 
 def _cache_dirs(dataset: Dataset, model: keras.Model, runtime: str) -> dict[str, Path]:
@@ -84,52 +99,58 @@ def _cache_dirs(dataset: Dataset, model: keras.Model, runtime: str) -> dict[str,
     return {stream: folder / f"{model.name}-{digest}" for stream, digest in zip(streams, digests, strict=True)}
 
 
-def _stream_features(
-    compute: _Compute, samples: Sequence[Sample], stream: str, cache_dir: Path, keep: bool
-) -> list[np.ndarray]:
-    """Features `(N, D)` of one stream."""
-    paths = {sample.sample_id: cache_dir / f"{sample.sample_id}.npy" for sample in samples}
-    features = {id_: cached for id_, path in paths.items() if (cached := _read_features(path)) is not None}
-    todo = [sample for sample in samples if sample.sample_id not in features]
-    features.update(_computed(compute, todo, stream, cache_dir if keep else None, np.float32))
-    return [features[sample.sample_id] for sample in samples]
+def _path(cache_dir: Path, sample_id: str) -> Path:
+    return cache_dir / f"{sample_id}.npy"
 
 
-def _computed(
-    compute: _Compute, todo: Sequence[Sample], stream: str, cache_dir: Path | None, dtype: type
-) -> Iterator[tuple[str, np.ndarray]]:
-    """`(sample_id, features)` of each sample, written into a cache folder if there is one."""
-    todo = list({sample.sample_id: sample for sample in todo}.values())
-    if not todo:
-        return
-    if cache_dir:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-    for id_, computed in compute(todo, stream):
-        if cache_dir:
-            with atomic_file(cache_dir / f"{id_}.npy", sync=False) as file:
-                np.save(file, computed.astype(dtype))
-        yield id_, computed
-
-
-def _read_features(path: Path, **options: Any) -> np.ndarray | None:
+def _read(path: Path) -> np.ndarray | None:
+    """What is cached there, mapped from disk; nothing if it is absent or damaged: both are made again."""
+    reason = DAMAGED
     try:
-        return np.load(path, **options)
-    except (OSError, EOFError, ValueError):  # absent or damaged: both are made again
+        if is_intact(path):
+            return map_array(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    _logger.warning("%s: %s; it is computed again", path, reason)
+    return None
 
 
-def _through_backbone(
-    dataset: Dataset, backbone: keras.Model, runtime: str, keep: bool, samples: Sequence[Sample], stream: str
+def _write(path: Path, features: np.ndarray, *, optional: bool = True) -> bool:
+    """Cache features, and tell whether that was possible."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path, sync=False, digest=True) as file:
+            np.save(file, features)
+    except OSError as error:
+        if not optional:
+            raise
+        _say_once(f"{path.parent.parent}: features cannot be kept there ({error.strerror}), only used in this run")
+        return False
+    return True
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    _logger.warning(text)
+
+
+def _compute(
+    dataset: Dataset, samples: Sequence[Sample], stream: str, model: keras.Model, runtime: str, cache_dir: Path | None
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """`(sample_id, features)` of each stack, as soon as its last frame has been through."""
-    lengths = {sample.sample_id: len(dataset.frames(sample, stream)) for sample in samples}
+    """`(sample_id, features)` of each stack as soon as its last frame has been through."""
+    samples = list({sample.sample_id: sample for sample in samples}.values())
+    if not samples:
+        return
+    lengths = {sample.sample_id: dataset.num_frames(sample, stream) for sample in samples}
     rows: dict[str, list[np.ndarray]] = {id_: [] for id_ in lengths}
-    kept, num_images = dataset.dataset_dir / "features", sum(lengths.values()) * len(dataset.spec.streams)
-    extract_features = open_extractor(backbone, runtime, num_images=num_images, cache_dir=kept if keep else None)
+    num_images = sum(lengths.values()) * len(dataset.spec.streams)
+    extract = open_extractor(model, runtime, num_images=num_images, cache_dir=cache_dir)
     frames = ((sample.sample_id, frame) for sample in samples for frame in dataset.frames(sample, stream))
-    with progress_bar(total=sum(lengths.values()), desc=f"{backbone.name} {stream}", unit="frame") as progress:
+    with progress_bar(total=sum(lengths.values()), desc=f"{model.name} {stream}", unit="frame") as progress:
         while batch := list(islice(frames, _FRAMES_PER_BATCH)):
-            outputs = extract_features(np.stack([frame for _, frame in batch]))
+            outputs = extract(np.stack([frame for _, frame in batch]))
             progress.update(len(batch))
             for (id_, _), output in zip(batch, outputs, strict=True):
                 rows[id_].append(output)

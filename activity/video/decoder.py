@@ -16,7 +16,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from activity.errors import VideoError, printable
+from activity.errors import VideoError, is_utf8
 from activity.video.diagnosis import REENCODE, why_mp4_unreadable, why_refused
 
 # FFmpeg writes a line of stderr per damaged macroblock; we report one reason per file instead.
@@ -296,7 +296,7 @@ NOT_UTF8 = "its name is not valid UTF-8, which OpenCV cannot open; rename it"
 def name_for_opencv(path: Path) -> str:
     """The absolute path; raises `VideoError` where it is not UTF-8, because OpenCV crashes on that."""
     name = os.path.abspath(path)
-    if printable(name) != name:
+    if not is_utf8(name):
         raise VideoError(NOT_UTF8, path=path)
     return name
 

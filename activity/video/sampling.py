@@ -28,6 +28,7 @@ from activity.config import ClipSpec
 from activity.errors import VideoError
 from activity.video.clips import TIMESTAMP_TOLERANCE_SECONDS, WHOLE, Span, even_indices, num_times_due
 from activity.video.decoder import Check, FrameIndex, SeekError, VideoInfo, VideoReader, index_frames, why_unreadable
+from activity.video.images import IMAGES_PER_SECOND, ImageReader
 from activity.video.streams import StreamMaker, compared_frames, gap_frames, shrink
 
 _logger = logging.getLogger(__name__)
@@ -60,7 +61,13 @@ class SampledVideo:
 
 
 def iter_frames(
-    path: Path, spec: ClipSpec, span: Span = WHOLE, *, num_threads: int = 1, check: Check | None = None
+    path: Path,
+    spec: ClipSpec,
+    span: Span = WHOLE,
+    *,
+    num_threads: int = 1,
+    check: Check | None = None,
+    images_per_second: float = IMAGES_PER_SECOND,
 ) -> SampledFrames:
     """Sampled frames of a video, `(S, spec.height, spec.width, 3)` uint8 RGB each, decoded as they are asked for.
 
@@ -74,16 +81,17 @@ def iter_frames(
     later. At most T frames are held, and the neighbours of one, however long the video is.
 
     Args:
-        path: a video file.
+        path: a video file, or a folder of numbered images.
         spec: which frames, at what size; the order of `spec.streams` is that of the S images.
         span: evenly, the frames in it are divided; at a rate, sample times are counted from its start.
         num_threads: decoding threads, 0 for FFmpeg's choice.
         check: called with the time of each frame that passes, sampled or not; what it raises ends the reading.
+        images_per_second: of a folder of images.
 
     Raises:
         VideoError: while the frames are taken: not one can be decoded, or none lies in the span; it says why.
     """
-    return SampledFrames(path, spec, span, num_threads, check)
+    return SampledFrames(path, spec, span, num_threads, check, images_per_second)
 
 
 def read_stack(
@@ -192,9 +200,11 @@ class SampledFrames:
 
     sampled: SampledVideo
 
-    def __init__(self, path: Path, spec: ClipSpec, span: Span, num_threads: int, check: Check | None) -> None:
+    def __init__(
+        self, path: Path, spec: ClipSpec, span: Span, num_threads: int, check: Check | None, images_per_second: float
+    ) -> None:
         self._path, self._spec, self._span = path, spec, span
-        self._num_threads, self._check = num_threads, check
+        self._num_threads, self._check, self._images_per_second = num_threads, check, images_per_second
         self.timestamps_seconds: list[float] = []
         self._passed = array("d")  # the times of all frames of this pass
 
@@ -214,6 +224,8 @@ class SampledFrames:
             yield from islice(self._by_decoding(reader), num_given, None)
 
     def _open(self) -> VideoReader:
+        if self._path.is_dir():
+            return ImageReader(self._path, self._images_per_second, check=self._check)
         return VideoReader(self._path, num_threads=self._num_threads, check=self._check)
 
     def _frames_skipped(self, info: VideoInfo) -> float:
@@ -254,14 +266,15 @@ class SampledFrames:
         # enough when it was right; otherwise the video is read again with the count just found.
         held = list(coming) if isinstance(sampler, EvenSampler) else []
         yield from coming
+        passed = np.array(self._passed)  # the next pass may get past a frame that could not be decoded
         if isinstance(sampler, EvenSampler):
-            truth = self._sampler(reader.info, _found_part(reader, np.array(self._passed), self._span))
+            truth = self._sampler(reader.info, _found_part(reader, passed, self._span))
             if truth != sampler:
                 held.clear()
                 with self._open() as again:
                     held = list(self._decode(again, again, truth))
         yield from held
-        self._note_sampled(reader, np.array(self._passed))
+        self._note_sampled(reader, passed)
 
     def _decode(
         self, reader: VideoReader, frames: Iterable[tuple[int, float]], sampler: EvenSampler | RateSampler

@@ -6,6 +6,7 @@ import pytest
 
 from activity.datasets.dataset import load_dataset
 from activity.evaluation.evaluator import evaluate
+from activity.files import lock_folder
 from activity.models.classifier import load_classifier, save_classifier
 
 
@@ -20,6 +21,16 @@ def test_evaluate_for_people_and_for_programs(run, folder):
     assert status == 0
     assert set(report) == {"accuracy", "top_k", "macro_f1", "per_class", "labels", "confusion", "coverage", "precision"}
     assert report["labels"] == ["brightens", "darkens"]
+
+
+def test_a_report_is_written_by_one_command_at_a_time(run, folder, tmp_path, one_line):
+    with lock_folder(tmp_path / "report", "cross-validate"):
+        status, out, err = run("evaluate", folder / "model.keras", folder / "dataset", "--out", tmp_path / "report")
+        assert status == 1 and "accuracy" in out
+        assert "report: in use by another command (cross-validate, process" in one_line(err.splitlines(True)[-1])
+    with lock_folder(tmp_path / "demo", "demo"):
+        status, _, err = run("demo", "--out", tmp_path / "demo")
+    assert status == 1 and "demo: in use by another command (demo, process" in one_line(err)
 
 
 def test_a_model_that_may_not_know_says_how_often_it_answers(run, folder, cnn_weights, tmp_path):

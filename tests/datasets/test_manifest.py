@@ -1,10 +1,12 @@
 import os
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from activity.datasets.manifest import is_passed_over, list_videos, read_manifest, read_split_files, scan_folder
+from activity.datasets.folders import kind_of, scan_folder
+from activity.datasets.manifest import list_videos, read_manifest, read_split_files
 from activity.datasets.samples import Sample
 from activity.errors import DatasetError
 from activity.predictor.sources import check_apart, expand_sources
@@ -30,19 +32,19 @@ def test_every_file_counts_but_hidden_ones_images_and_sidecars(tmp_path):
     make_files(tmp_path, *videos, *passed_over, ".git/config", "cover.png", "about.json")
     listed = scan_folder(tmp_path)
     assert paths_of(listed) == sorted(videos)
-    assert listed.num_skipped == len(passed_over)
+    assert sum(listed.skipped.values()) == len(passed_over)
     assert {sample.path: sample.label for sample in listed.samples}["run/day 1/cam/a.mp4"] == "run"
     assert listed.videos_dir == tmp_path and not listed.missing
 
 
 @pytest.mark.parametrize("suffix", "csv json txt md srt xml jpg jpeg png bmp tif tiff webp".split())
 def test_files_that_a_search_skips(suffix):
-    assert is_passed_over(Path(f"run/a.{suffix}")) and is_passed_over(Path(f"run/a.{suffix.upper()}"))
+    assert kind_of(Path(f"run/a.{suffix}")) == kind_of(Path(f"run/a.{suffix.upper()}")) in ("image", "sidecar")
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a", "b.jpg/a.mp4", "a.b.AVI"])
 def test_what_a_search_takes(name):
-    assert not is_passed_over(Path(name))
+    assert kind_of(Path(name)) == ""
 
 
 def test_groups_are_read_from_ucf_names_only(tmp_path):
@@ -65,8 +67,9 @@ def test_groups_are_read_from_ucf_names_only(tmp_path):
 
 def test_videos_beside_the_class_folders_are_named(tmp_path, caplog):
     make_files(tmp_path, "run/a.avi", "walk/b.avi", "stray.avi", "notes.txt")
-    assert len(scan_folder(tmp_path).samples) == 2
-    assert "not in a class folder, left out: stray.avi" in caplog.text and "notes.txt" not in caplog.text
+    listed = list_videos(tmp_path)
+    assert len(listed.samples) == 2 and listed.missing == {"stray.avi": "not in the folder of a label"}
+    assert f"{tmp_path}: left out: not in the folder of a label (1)\n" in caplog.text
 
 
 def test_a_folder_without_classes(tmp_path):
@@ -137,6 +140,114 @@ def test_no_such_folder(tmp_path):
         list_videos(tmp_path / "none")
 
 
+# === What is left out ===
+
+
+def test_whatever_is_left_out_is_listed_or_counted(tmp_path, caplog):
+    make_files(tmp_path, "run/a.avi", "run/b.avi", "walk/c.avi", "walk/d.srt", "walk/.e.avi", "walk/@eaDir/c.avi")
+    make_files(tmp_path, "@eaDir/run/a.avi", "run/Thumbs.db", "walk/cover.jpg", "#recycle/f.avi")
+    for name in ("run/1.avi", "walk/2.avi", "3.avi"):
+        (tmp_path / name).symlink_to("/nowhere")
+    os.mkfifo(tmp_path / "run/pipe.avi")
+    (tmp_path / "run/loop.avi").symlink_to("loop.avi")
+    listed = list_videos(tmp_path)
+    assert paths_of(listed) == ["run/a.avi", "run/b.avi", "walk/c.avi"]
+    nowhere = "it is a link to nowhere"
+    assert listed.missing == {
+        "3.avi": nowhere,
+        "run/1.avi": nowhere,
+        "run/loop.avi": "it cannot be opened: Too many levels of symbolic links",
+        "run/pipe.avi": "it is a pipe, socket or device",
+        "walk/2.avi": nowhere,
+    }
+    assert listed.skipped == {"hidden": 1, "image": 1, "sidecar": 1, "system": 2}
+    assert f"left out: {nowhere} (3), system (2), " in caplog.text
+
+
+def test_a_folder_that_cannot_be_opened_is_listed(tmp_path, monkeypatch):
+    make_files(tmp_path, "run/a.avi", "run/locked/b.avi", "walk/c.avi")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    listed = list_videos(tmp_path)
+    assert paths_of(listed) == ["run/a.avi", "walk/c.avi"]
+    assert listed.missing == {"run/locked": "cannot be opened: Permission denied"}
+
+
+def test_folders_of_splits_are_no_labels(tmp_path, caplog):
+    for split in ("train", "Validation", "test"):
+        make_files(tmp_path, f"{split}/run/{split}1.avi", f"{split}/walk/{split}2.avi", f"{split}/stray.avi")
+    make_files(tmp_path, "@eaDir/x", ".git/y")
+    listed = list_videos(tmp_path)
+    found = {sample.path: (sample.label, sample.split) for sample in listed.samples}
+    assert found["Validation/run/Validation1.avi"] == ("run", "val") and found["test/walk/test2.avi"] == (
+        "walk",
+        "test",
+    )
+    assert len(found) == 6 and listed.missing["train/stray.avi"] == "not in the folder of a label"
+    assert f"{tmp_path}: taken for splits: Validation, test, train; the folders in them for labels" in caplog.text
+
+
+@pytest.mark.parametrize("names", [("train/a.avi", "test/b.avi"), ("train/x/a.avi", "bus/x/b.avi")])
+def test_labels_may_be_named_as_splits_are(tmp_path, names):
+    listed = list_videos(make_files(tmp_path, *names))
+    assert {sample.label for sample in listed.samples} == {name.partition("/")[0] for name in names}
+    assert {sample.split for sample in listed.samples} == {""}
+
+
+def test_folders_of_numbered_images_are_videos(tmp_path, caplog):
+    make_files(tmp_path, "run/a.avi", *(f"run/one/{i:05d}.jpg" for i in range(3)), "run/one/cover.png")
+    make_files(tmp_path, "walk/b.avi", *(f"walk/day 1/two/f{i}.PNG" for i in (8, 9, 10)), "walk/1.jpg", "walk/2.jpg")
+    make_files(tmp_path, *(f"walk/mixed/{name}_{i}.png" for name in "xy" for i in range(2)), "walk/single/1.png")
+    listed = list_videos(tmp_path)
+    assert paths_of(listed) == ["run/a.avi", "run/one", "walk/b.avi", "walk/day 1/two"]
+    assert listed.missing == {"walk/mixed": "holds images of 2 sequences (x_, y_); expected a folder for each"}
+    assert listed.skipped == {"image": 4}
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("path,label\nrun/one,run\nwalk/b.avi,walk\nwalk/single,walk\n")
+    assert paths_of(list_videos(tmp_path)) == ["run/one", "walk/b.avi"]
+
+
+# === Names that look alike ===
+
+
+def test_a_label_written_in_two_ways_is_one(tmp_path):
+    names = [unicodedata.normalize(form, "balancé") for form in ("NFC", "NFD")]
+    assert names[0] != names[1]
+    make_files(tmp_path, f"{names[0]}/a.avi", f"{names[1]}/b.avi", "run/c.avi")
+    assert {sample.label for sample in list_videos(tmp_path).samples} == {names[0], "run"}
+
+
+def test_a_file_is_found_however_its_accents_are_written(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "é/ä.avi") for form in ("NFC", "NFD"))
+    make_files(tmp_path, decomposed, "b.avi")
+    (tmp_path / "manifest.csv").write_text(f"path,label,group\n{composed},run,{composed}\nb.avi,walk,{decomposed}\n")
+    listed = list_videos(tmp_path)
+    assert paths_of(listed) == ["b.avi", decomposed] and not listed.missing
+    assert len({sample.group for sample in listed.samples}) == 1
+
+
+@pytest.mark.parametrize("twin", ["run\u200b", "r\ufe0fun", "\u202erun", "run\x07"])
+@pytest.mark.parametrize("column", ["labels", "groups"])
+def test_twins_that_look_alike_are_an_error(tmp_path, twin, column):
+    make_files(tmp_path, "a.avi", "b.avi", "c.avi")
+    names = ("run", twin, "other")
+    rows = [
+        f"{path}.avi,{path},{name}" if column == "groups" else f"{path}.avi,{name},{path}"
+        for path, name in zip("abc", names, strict=True)
+    ]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,label,group", *rows]))
+    with pytest.raises(DatasetError, match=f"{column} that look alike but differ: ") as info:
+        list_videos(tmp_path)
+    invisible = max(twin) if "\x07" not in twin else "\x07"
+    assert f"U+{ord(invisible):04X}" in str(info.value) and "(r u n)" in str(info.value)
+
+
 # === A manifest ===
 
 FILES = ("a.avi", "b.avi", "sub/c.avi")
@@ -185,14 +296,21 @@ def test_paths_of_a_manifest_are_brought_to_one_form(tmp_path):
     assert paths_of(list_videos(tmp_path)) == ["a.avi", "sub/c.avi"]
 
 
-def test_files_that_a_manifest_names_but_are_not_there(tmp_path):
-    manifest(tmp_path, "path,label\na.avi,run\ngone.avi,run\nb.avi,wave\nsub,wave\n")
+def test_files_that_a_manifest_names_but_are_not_there(tmp_path, caplog):
+    rows = f"a.avi,run\ngone.avi,run\nb.avi,wave\nsub,wave\npipe.avi,run\nlink.avi,run\n{'x' * 5000}.avi,run\n"
+    manifest(tmp_path, f"path,label\n{rows}")
+    os.mkfifo(tmp_path / "pipe.avi")
+    (tmp_path / "link.avi").symlink_to("nowhere")
     listed = list_videos(tmp_path)
     assert paths_of(listed) == ["a.avi", "b.avi"]
     assert listed.missing == {
         "gone.avi": "named in manifest.csv line 3, but there is no such file",
-        "sub": "named in manifest.csv line 5, but there is no such file",
+        "sub": "named in manifest.csv line 5, but it is a folder, and not one of numbered images",
+        "pipe.avi": "named in manifest.csv line 6, but it is a pipe, socket or device",
+        "link.avi": "named in manifest.csv line 7, but it is a link to nowhere",
+        f"{'x' * 5000}.avi": "named in manifest.csv line 8, but it cannot be opened: File name too long",
     }
+    assert "left out: there is no such file (1), it is a folder" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -203,6 +321,8 @@ def test_files_that_a_manifest_names_but_are_not_there(tmp_path):
         ("path;label\na.avi;run\n", "missing label, path; received: path;label"),
         ("path;label\na.avi;run\n", r"path;label \(columns must be separated by commas\)"),
         ("Path, Label\na.avi,run\n", r"Path, Label \(column names must be in small letters, without spaces\)"),
+        ("path,label,label\na.avi,run,walk\n", "columns that occur more than once: label"),
+        ("path,label,Label \na.avi,run,walk\n", "columns that occur more than once: label"),
         ("path,label\n", "none of its 0 rows names a file that exists in"),
         ("path,label\nx.avi,run\ny.avi,run\n", "none of its 2 rows names a file that exists in"),
         ("path,label\na.avi,run\nb.avi,run\n./a.avi,wave\n", "lines 2 and 4 both name a.avi"),
@@ -296,7 +416,7 @@ def test_segments_that_overlap_under_different_labels_are_named(tmp_path, caplog
 
 
 def test_a_video_is_not_a_manifest(write_counting_video):
-    with pytest.raises(DatasetError, match="a.avi: (not a CSV file in UTF-8|expected columns path,label)"):
+    with pytest.raises(DatasetError, match="a.avi: expected a folder of labelled videos, or a manifest .csv; this"):
         list_videos(write_counting_video("a.avi", 2))
 
 

@@ -9,9 +9,10 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from misbehaving import misbehave
+from misbehaving import be_killed_once, misbehave
 
 from activity.config import ClipSpec, as_dict
 from activity.datasets import preprocessing
@@ -39,10 +40,10 @@ def decode_here(monkeypatch):
     """Decode in this process, which is faster than starting others; the names of what was decoded."""
     decoded = []
 
-    def one_by_one(todo, dataset_dir, spec, num_workers, seconds_per_video):
+    def one_by_one(todo, work):
         for id_, (path, span) in todo.items():
             decoded.append(path.name)
-            yield preprocessing._decode_one(id_, path, span, spec, dataset_dir), True
+            yield id_, preprocessing._Outcome(preprocessing._decode_one(id_, path, span, work))
 
     monkeypatch.setattr(preprocessing, "_decode_all", one_by_one)
     return decoded
@@ -118,9 +119,12 @@ def test_whole_run(videos, tmp_path):
     assert len(notes) == 14
     assert {notes[sample.sample_id][0] for sample in dataset.samples} == {str(s.num_frames) for s in dataset.samples}
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "frames", "motion", "motion_crop"}
+    assert names == {"dataset.json", "manifest.csv", "problems.csv", "decoded.csv", "digests.txt"} | {
+        *SPEC.streams[1:],
+        "frames",
+    }
     for folder in ("frames", "motion", "motion_crop"):
-        assert {p.stem for p in (tmp_path / "out" / folder).iterdir()} == {s.sample_id for s in dataset.samples}
+        assert {p.stem for p in (tmp_path / "out" / folder).glob("*.npy")} == {s.sample_id for s in dataset.samples}
 
 
 def test_at_a_rate_a_stack_is_as_long_as_its_video(videos, tmp_path, decode_here):
@@ -163,6 +167,71 @@ def test_a_file_that_may_not_be_opened_is_a_problem(videos, tmp_path, decode_her
     dataset = preprocess(videos, tmp_path / "dataset", SPEC)
     assert reasons_of(dataset) == {"run/03.avi": "cannot be opened: Permission denied"}
     assert len(dataset.samples) == 11
+
+
+def write_images(folder, numbers, *, suffix="png"):
+    """Images whose red is their number, as those of `write_counting_video`."""
+    folder.mkdir(parents=True)
+    for number in numbers:
+        image = np.full((16, 16, 3), (7, 255 - number, number), np.uint8)
+        assert cv2.imwrite(str(folder / f"f{number:04d}.{suffix}"), image)
+
+
+def test_a_folder_of_images_is_a_video(videos, tmp_path, decode_here, caplog):
+    write_images(videos / "run/images", range(10))
+    write_images(videos / "wave/gappy", [1, 2, 3, 7, 9, 10])
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    assert "2 folders of numbered images are taken for videos of 25 images a second (--image-rate)" in caplog.text
+    samples = {sample.path: sample for sample in dataset.samples}
+    images, gappy = samples["run/images"], samples["wave/gappy"]
+    assert (images.num_frames, images.duration_seconds) == (10, 0.4) and len(samples) == 14
+    np.testing.assert_array_equal(dataset.frames(images)[:, 0, 0, 0], [1, 3, 6, 8])
+    assert (gappy.num_frames, gappy.duration_seconds) == (6, 0.4)
+    assert reasons_of(dataset) == {
+        "wave/gappy": "images are missing: 4-6, 8, of 1-10; their time passes without a frame"
+    }
+    decode_here.clear()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert decode_here == []
+    again = preprocess(videos, tmp_path / "out", SPEC, images_per_second=5)
+    assert decode_here == ["images", "gappy"]
+    assert {s.duration_seconds for s in again.samples if s.path in ("run/images", "wave/gappy")} == {2}
+    (videos / "run/images/f0003.png").write_bytes(b"")
+    damaged = reasons_of(preprocess(videos, tmp_path / "out", SPEC))["run/images"]
+    assert damaged.startswith("ends after 3 frames (0.12 s) of a claimed 10")
+
+
+def test_images_are_taken_at_a_rate_by_their_numbers(videos, tmp_path, decode_here):
+    write_images(videos / "run/images", [0, 1, 2, 3, 20, 21, 22, 23])
+    spec = ClipSpec(num_frames=4, height=16, width=16, frames_per_second=5, streams=("rgb",))
+    dataset = preprocess(videos, tmp_path / "out", spec, images_per_second=10)
+    (sample,) = (sample for sample in dataset.samples if sample.path == "run/images")
+    reds = dataset.frames(sample)[:, 0, 0, 0].tolist()
+    assert reds == [0, 2, *[20] * 9, 22] and sample.duration_seconds == 2.4
+
+
+def test_a_first_run_that_makes_nothing_leaves_nothing(tmp_path, decode_here):
+    for name in ("run/a.mp4", "wave/b.mp4"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True)
+        (tmp_path / "videos" / name).write_bytes(b"")
+    with pytest.raises(DatasetError, match="none of 2 videos can be read"):
+        preprocess(tmp_path / "videos", tmp_path / "out", SPEC)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_failed_is_not_called_unfinished(videos, tmp_path, decode_here):
+    (videos / "wave").rename(tmp_path / "wave")
+    (videos / "wave").mkdir()
+    (videos / "wave/a.mp4").write_bytes(b"")
+    with pytest.raises(DatasetError, match="no readable video of: wave"):
+        preprocess(videos, tmp_path / "out", SPEC)
+    with pytest.raises(DatasetError, match="out: preprocess could not complete it: .*no readable video of: wave"):
+        load_dataset(tmp_path / "out")
+    shutil.copytree(tmp_path / "wave", videos / "wave", dirs_exist_ok=True)
+    decode_here.clear()
+    assert len(preprocess(videos, tmp_path / "out", SPEC).samples) == 12
+    assert len(decode_here) == 6  # the others were kept
+    assert load_dataset(tmp_path / "out").samples
 
 
 def test_no_video_can_be_read(tmp_path, decode_here):
@@ -287,7 +356,7 @@ def test_only_segments_that_changed_are_decoded_again(long_videos, tmp_path, dec
         "c.avi [8.0 s to the end]": 22,
     }
     assert {s.path: s.split for s in second.samples} == splits_of(first)  # what is new goes where its file is
-    assert {p.stem for p in (tmp_path / "out/frames").iterdir()} == {s.sample_id for s in second.samples}
+    assert {p.stem for p in (tmp_path / "out/frames").glob("*.npy")} == {s.sample_id for s in second.samples}
 
     write_segments(long_videos, SEGMENTS[1:])
     preprocess(long_videos, tmp_path / "out", SPEC)
@@ -372,7 +441,7 @@ def test_videos_are_added_changed_removed_and_renamed(videos, tmp_path, decode_h
         **{s.path: s.num_frames for s in first.samples if s.path not in ("run/03.avi", "wave/04.avi")},
         **{"run/09.avi": 31, "run/new.avi": 30, "wave/other name.avi": 4},
     }
-    stacks = {path.stem for path in (tmp_path / "out" / "frames").iterdir()}
+    stacks = {path.stem for path in (tmp_path / "out" / "frames").glob("*.npy")}
     assert stacks == {sample.sample_id for sample in second.samples}
     assert first.samples[0].path == "run/03.avi" and not features.exists()
 
@@ -477,20 +546,22 @@ def test_what_is_lost_is_made_again(videos, tmp_path, decode_here, name):
     assert content_of(tmp_path / "out") == before
 
 
-@pytest.mark.parametrize("damage", ["cut", "longer", "empty", "rubbish", "shape"])
+@pytest.mark.parametrize("damage", ["cut", "longer", "empty", "rubbish", "shape", "bit"])
 @pytest.mark.parametrize("stream", ["rgb", "motion"])
-def test_a_damaged_stack_is_made_again(videos, tmp_path, decode_here, damage, stream):
+def test_a_damaged_stack_is_made_again(videos, tmp_path, decode_here, damage, stream, caplog):
     dataset = preprocess(videos, tmp_path / "out", SPEC)
     before = content_of(tmp_path / "out")
     path = stack_path(tmp_path / "out", dataset.samples[0].sample_id, stream)
     whole = path.read_bytes()
     contents = {"cut": whole[:-1], "longer": whole + b"0", "empty": b"", "rubbish": bytes(len(whole))}
+    contents["bit"] = whole[:-1] + bytes([whole[-1] ^ 1])
     path.write_bytes(contents.get(damage, whole))
     if damage == "shape":
         np.save(path, np.zeros((4, 8, 32, 3), np.uint8))
     decode_here.clear()
     preprocess(videos, tmp_path / "out", SPEC)
     assert decode_here == ["03.avi"]
+    assert f"{path}: " in caplog.text and "; it is made again" in caplog.text
     assert content_of(tmp_path / "out") == before
 
 
@@ -520,6 +591,53 @@ def test_a_note_that_was_cut_costs_one_decoding(videos, tmp_path, decode_here, n
     preprocess(videos, tmp_path / "out", SPEC)
     assert decode_here == ["бег.mp4"]
     assert content_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda line: line.replace(b",3", b",9", 1), lambda line: line[:-3] + b"x" + line[-2:]]
+)
+def test_a_note_that_is_damaged_is_no_note(videos, tmp_path, decode_here, spoil):
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    notes = tmp_path / "out" / "decoded.csv"
+    for at in range(0, 120, 7):
+        lines = notes.read_bytes().splitlines(keepends=True)
+        flipped = bytearray(b"".join(lines))
+        flipped[at] ^= 4
+        notes.write_bytes(flipped)
+        preprocess(videos, tmp_path / "out", SPEC)
+        assert content_of(tmp_path / "out") == before, at
+    notes.write_bytes(spoil(lines[0]) + b"".join(lines[1:]))
+    decode_here.clear()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert decode_here == ["03.avi"] and content_of(tmp_path / "out") == before
+
+
+def test_notes_of_an_earlier_version_hold(videos, tmp_path, decode_here):
+    preprocess(videos, tmp_path / "out", SPEC)
+    before = content_of(tmp_path / "out")
+    notes = tmp_path / "out" / "decoded.csv"
+    notes.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in notes.read_text().splitlines()))
+    decode_here.clear()
+    preprocess(videos, tmp_path / "out", SPEC)
+    assert decode_here == [] and content_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "problems.csv", "dataset.json"])
+def test_a_table_that_was_changed_is_used_but_not_unsaid(videos, tmp_path, decode_here, name, caplog):
+    (videos / "run" / "broken.mp4").write_bytes(b"")
+    dataset = preprocess(videos, tmp_path / "out", SPEC)
+    assert load_dataset(tmp_path / "out") == dataset and "changed by hand" not in caplog.text
+    path = tmp_path / "out" / name
+    path.write_bytes(
+        path.read_bytes().replace(b"broken", b"BROKEN").replace(b"run/03", b"run/33").replace(b"val", b"fal")
+    )
+    if name != "manifest.csv":
+        load_dataset(tmp_path / "out")
+    else:
+        with pytest.raises(DatasetError, match="manifest.csv: damaged .*split fal"):
+            load_dataset(tmp_path / "out")
+    assert f"{path}: damaged, or changed by hand since preprocess wrote it" in caplog.text
 
 
 def test_a_damaged_manifest_is_not_ignored(videos, tmp_path, decode_here):
@@ -561,7 +679,7 @@ def test_an_old_data_set_is_extended_in_place(old, decode_here, write_counting_v
     write_counting_video("videos/right/new.avi", 5)
     longer = preprocess(old / "videos", old / "dataset_v2", before.spec)
     assert decode_here == ["new.avi"] and len(longer.samples) == 5
-    assert len(list((old / "dataset_v2" / "closeup").iterdir())) == 5
+    assert len(list((old / "dataset_v2" / "closeup").glob("*.npy"))) == 5
     assert not (old / "dataset_v2" / "motion_crop").exists()
     assert longer.frames(longer.samples[-1], "motion_crop").shape == (2, 16, 16, 3)
 
@@ -648,7 +766,7 @@ def test_stacks_are_dropped_only_after_the_tables_are_written(videos, tmp_path, 
     first = preprocess(videos, tmp_path / "out", SPEC)
     (videos / "run/03.avi").unlink()
 
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(preprocessing, "write_csv", fail)
@@ -662,7 +780,7 @@ def test_stacks_are_dropped_only_after_the_tables_are_written(videos, tmp_path, 
 def test_a_full_disk_is_no_fault_of_a_video(videos, tmp_path, decode_here):
     run = run_script(tmp_path, videos, "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))")
     assert run.returncode == 1 and re.search(r"^OSError: .*File too large", run.stderr, re.MULTILINE)
-    assert notes_of(tmp_path / "out") == {}
+    assert notes_of(tmp_path / "out") == {} and not list((tmp_path / "out").rglob(".*"))
     dataset = preprocess(videos, tmp_path / "out", SPEC)
     assert len(dataset.samples) == 12 and dataset.problems == []
 
@@ -677,8 +795,23 @@ def test_a_stuck_a_crashing_and_a_huge_video_are_given_up_and_tried_again(videos
         "run/05.avi": "there was not enough memory to decode it (Unable to allocate 9 GiB)",
     }
     assert len(dataset.samples) == 9
+    waiting = {path.name: str(path.relative_to(videos)) for path in videos.glob("*/0[345].avi")}
     again = preprocess(videos, tmp_path / "out", SPEC, num_workers=1)
     assert len(again.samples) == 12 and again.problems == []
+    undisturbed = preprocess(videos, tmp_path / "clean", SPEC, num_workers=1)
+    assert splits_of(again) == splits_of(undisturbed)  # those of the nine, and of the three that came later
+    assert len(waiting) == 3 and content_of(tmp_path / "out") == content_of(tmp_path / "clean")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_video_whose_process_was_killed_is_tried_again(videos, tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocessing, "_decode_one", be_killed_once)
+        dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=2)
+    assert len(dataset.samples) == 12 and dataset.problems == []
+    assert "videos are tried again: decoding crashed the worker process (exit code -9)" in caplog.text
+    preprocess(videos, tmp_path / "clean", SPEC, num_workers=2)
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "clean")
 
 
 @pytest.mark.real

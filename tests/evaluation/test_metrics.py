@@ -54,7 +54,10 @@ def test_labels_that_do_not_occur():
     assert scores.confusion.shape == (3, 3)
     assert scores.macro_f1 == 1  # a alone; b and c are neither true nor predicted
     predicted = Scores(np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]), np.array([0, 0]), ["a", "b", "c"])
-    assert predicted.macro_f1 == pytest.approx((2 / 3 + 0) / 2)  # b was predicted, wrongly
+    assert predicted.macro_f1 == pytest.approx(2 / 3)  # b has no videos, but was predicted: that costs a its recall
+    assert predicted.absent == ["b", "c"]
+    assert "macro-F1 leaves out labels without videos: b, c" in predicted.as_text()
+    assert "leaves out" not in SCORES.as_text()
 
 
 @pytest.mark.parametrize(("num_labels", "keys"), [(2, ["1"]), (4, ["1", "3"]), (6, ["1", "3", "5"])])

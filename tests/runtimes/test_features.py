@@ -1,4 +1,6 @@
+import gc
 import shutil
+import tempfile
 from pathlib import Path
 
 import keras
@@ -7,9 +9,10 @@ import pytest
 from conftest import NOISE_LENGTHS, NOISE_SPEC
 
 from activity.datasets.dataset import load_dataset
+from activity.errors import DatasetError
 from activity.models import classifier
 from activity.models.backbones import build_backbone
-from activity.runtimes.features import extract_features
+from activity.runtimes.features import cache_activations, extract_features
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def backbone():
 
 
 def cached(dataset):
-    return sorted(path.relative_to(dataset.dataset_dir) for path in dataset.dataset_dir.glob("features/*/*"))
+    return sorted(path.relative_to(dataset.dataset_dir) for path in dataset.dataset_dir.glob("features/*/*.npy"))
 
 
 def assert_equal(features, expected):
@@ -71,6 +74,42 @@ def test_a_cache_that_is_lost_is_made_again(dataset, backbone):
         (dataset.dataset_dir / path).unlink()
     assert_equal(extract_features(dataset, dataset.samples, backbone), before)
     assert len(cached(dataset)) == 2 * len(NOISE_LENGTHS)
+
+
+@pytest.mark.parametrize("spoil", [lambda whole: whole[:-1], lambda whole: b"", lambda whole: whole[:-9] + bytes(9)])
+def test_a_cache_that_is_damaged_is_made_again_and_said(dataset, backbone, spoil, caplog):
+    before = extract_features(dataset, dataset.samples, backbone)
+    path = dataset.dataset_dir / cached(dataset)[1]
+    path.write_bytes(spoil(whole := path.read_bytes()))
+    assert_equal(extract_features(dataset, dataset.samples, backbone), before)
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert message.startswith(f"{path}: ") and message.endswith("; it is computed again")
+    assert len(path.read_bytes()) == len(whole)
+
+
+def test_a_damaged_stack_is_not_used(dataset, backbone):
+    extract_features(dataset, dataset.samples, backbone, keep=False)  # they had no digests, and get some
+    path = dataset.dataset_dir / "motion" / "b.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match="b.npy: damaged: .*; run the same preprocess command again"):
+        extract_features(dataset, dataset.samples, backbone, keep=False)
+
+
+def test_without_a_cache_all_is_computed_in_each_run(dataset, backbone, caplog):
+    expected = extract_features(dataset, dataset.samples, backbone, keep=False)
+    (dataset.dataset_dir / "features").write_text("no folder can have this name")
+    for _ in range(2):
+        assert_equal(extract_features(dataset, dataset.samples, backbone), expected)
+    stacks = cache_activations(dataset, dataset.samples, backbone)
+    for stack, features in zip(stacks, expected, strict=True):
+        np.testing.assert_allclose(stack[: len(stack)], features, rtol=1e-2, atol=1e-3)
+    assert caplog.text.count("features cannot be kept there") == 1
+    spare = {path.name for path in Path(tempfile.gettempdir()).glob("activity-*")}
+    del stacks, stack
+    gc.collect()
+    assert len(spare - {path.name for path in Path(tempfile.gettempdir()).glob("activity-*")}) == 1
 
 
 def test_features_need_not_be_kept(dataset, backbone):

@@ -1,0 +1,171 @@
+"""Search folders for videos, and tell what is left out: nothing that might be one vanishes without a word."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from activity.datasets.samples import SPLITS, Sample, VideoList, in_order, labels_of, name_some
+from activity.errors import DatasetError, is_utf8, printable
+from activity.video.decoder import NOT_UTF8
+from activity.video.images import IMAGE_SUFFIXES, images_of, numbered_images
+
+_SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml"}
+_SYSTEM = {"@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
+_SYSTEM |= {"thumbs.db", "desktop.ini"}  # of network storage, Windows, macOS
+_UCF_GROUP = re.compile(r"^(?P<group>.+_g\d+)_")  # v_ApplyEyeMakeup_g08_c01.avi: take 1 of the eighth recording
+
+_logger = logging.getLogger(__name__)
+
+
+def scan_folder(videos_dir: Path) -> VideoList:
+    """Every file below `videos_dir/<label>/`, whatever its extension, and every folder of numbered images there.
+
+    Folders `train`, `val`, `test` above those of the labels give the splits. The group is read from UCF-style names
+    (`_g07_`); without one, each video is its own group. What is left out is listed or counted, with the reason.
+    """
+    class_dirs = _class_folders(videos_dir)
+    if not class_dirs:
+        raise DatasetError(
+            f"no class folders and no manifest.csv; expected {videos_dir.name}/<label>/<video>", path=videos_dir
+        )
+    samples: list[Sample] = []
+    left_out: dict[Path, str] = {}
+    skipped: Counter[str] = Counter()
+    for class_dir, split in class_dirs.items():
+        found = find_videos(class_dir)
+        left_out |= found.left_out
+        skipped += found.skipped
+        for video in found.videos:
+            path = video.relative_to(videos_dir).as_posix()
+            if not is_utf8(path):
+                left_out[video] = NOT_UTF8
+            else:
+                label = unicodedata.normalize("NFC", class_dir.name)
+                samples.append(Sample(path=path, label=label, group=group_from_name(path), split=split))
+    for folder in {class_dir.parent for class_dir in class_dirs}:
+        for stray in folder.iterdir():
+            if not stray.is_dir() and not kind_of(Path(stray.name)):
+                left_out[stray] = why_no_video(stray) or "not in the folder of a label"
+    if not samples:
+        num_others = skipped.total() + len(left_out)
+        raise DatasetError(f"its class folders hold no videos ({num_others} other files skipped)", path=videos_dir)
+    warn_of_labels_without_videos({unicodedata.normalize("NFC", p.name) for p in class_dirs}, samples)
+    missing = {printable(path.relative_to(videos_dir).as_posix()): reason for path, reason in left_out.items()}
+    return VideoList(videos_dir, in_order(samples), dict(skipped), missing)
+
+
+def _class_folders(videos_dir: Path) -> dict[Path, str]:
+    """The folder of each label, and the split that is given by the folder above, if there is one."""
+
+    def folders_in(folder: Path) -> list[Path]:
+        folders = [p for p in sorted(folder.iterdir()) if p.is_dir() and not kind_of(Path(p.name), is_folder=True)]
+        return [p for p in folders if not (p / "dataset.json").is_file()]  # what preprocess made of them
+
+    folders = folders_in(videos_dir)
+    splits = {folder: _SPLIT_FOLDERS.get(folder.name.lower(), "") for folder in folders}
+    if len(folders) > 1 and len({*splits.values()} - {""}) == len(folders) and all(map(folders_in, folders)):
+        _logger.warning(
+            "%s: taken for splits: %s; the folders in them for labels", videos_dir, name_some(p.name for p in folders)
+        )
+        return {class_dir: split for folder, split in splits.items() for class_dir in folders_in(folder)}
+    return dict.fromkeys(folders, "")
+
+
+_SPLIT_FOLDERS = {
+    **{split: split for split in SPLITS},
+    **{"training": "train", "valid": "val", "validation": "val", "testing": "test"},
+}
+
+
+@dataclass
+class FoundVideos:
+    """The result of a search for videos.
+
+    Attributes:
+        videos: files, and folders of numbered images, in order.
+        left_out: what might be a video but cannot be read, with the reason.
+        skipped: reason -> number of files that are no videos by their names.
+    """
+
+    videos: list[Path] = field(default_factory=list)
+    left_out: dict[Path, str] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def find_videos(folder: Path) -> FoundVideos:
+    """All that may be a video below a folder; links to folders are followed, but not round in circles."""
+    found, seen = FoundVideos(), {str(parent) for parent in folder.resolve().parents}
+
+    def refuse(error: OSError) -> None:
+        found.left_out[Path(error.filename)] = f"cannot be opened: {error.strerror}"
+
+    for parent, dirs, names in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            dirs.clear()
+            continue
+        seen.add(real)
+        kinds = {name: kind_of(Path(name)) for name in names}
+        kinds |= {name: kind_of(Path(name), is_folder=True) for name in dirs}
+        found.skipped.update(kind for kind in kinds.values() if kind not in ("", "image"))
+        dirs[:] = sorted(name for name in dirs if not kinds[name])
+        reasons = {Path(parent, name): why_no_video(Path(parent, name)) for name in names if not kinds[name]}
+        found.left_out |= {file: reason for file, reason in reasons.items() if reason}
+        videos = [file for file, reason in reasons.items() if not reason]
+        images = {name for name in names if kinds[name] == "image"}
+        sequences = {} if videos else numbered_images(images)
+        images -= {name for sequence in sequences.values() for name in sequence.values()}
+        if len(sequences) == 1:
+            videos = [Path(parent)]
+        elif sequences:
+            starts = name_some(sequences, 3)
+            several = f"holds images of {len(sequences)} sequences ({starts}); expected a folder for each"
+            found.left_out[Path(parent)] = several
+        found.videos += videos
+        found.skipped.update(["image"] * len(images))
+    found.videos.sort()
+    return found
+
+
+def why_no_video(path: Path) -> str:
+    """Why something cannot be a video: it is no file and no folder of numbered images; empty if it may be one."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "it is a link to nowhere" if path.is_symlink() else "there is no such file"
+    except (OSError, ValueError) as error:
+        return f"it cannot be opened: {getattr(error, 'strerror', None) or error}"
+    if stat.S_ISDIR(mode):
+        return "" if images_of(path) else "it is a folder, and not one of numbered images"
+    return "" if stat.S_ISREG(mode) else "it is a pipe, socket or device"
+
+
+def warn_of_labels_without_videos(labels: Iterable[str], samples: Iterable[Sample]) -> None:
+    """Name the labels that are expected, but that no sample has."""
+    absent = set(labels) - set(labels_of(samples))
+    if absent:
+        _logger.warning("no videos of: %s", name_some(absent))
+
+
+def kind_of(relative_path: Path, *, is_folder: bool = False) -> str:
+    """The kind of a file that a search skips: `hidden`, `system`, `image` or `sidecar`; empty if it may be a video."""
+    if any(part.startswith(".") for part in relative_path.parts):
+        return "hidden"
+    if any(part.lower() in _SYSTEM for part in relative_path.parts):
+        return "system"
+    suffix = "" if is_folder else relative_path.suffix.lower()
+    return "image" if suffix in IMAGE_SUFFIXES else "sidecar" if suffix in _SIDECARS else ""
+
+
+def group_from_name(path: str) -> str:
+    """The group in a UCF-style name; without one, the path itself."""
+    match = _UCF_GROUP.match(PurePosixPath(path).stem + "_")
+    return match["group"] if match else path
