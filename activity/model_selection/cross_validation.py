@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import keras
 import numpy as np
 
 from activity.config import TrainConfig
@@ -18,6 +17,7 @@ from activity.datasets.splits import assign_folds, audit_leaks
 from activity.errors import DatasetError, printable
 from activity.evaluation.evaluator import Evaluation
 from activity.evaluation.metrics import Scores
+from activity.models.backend import keras
 from activity.progress import progress_bar
 from activity.runtimes.features import extract_features
 from activity.training.trainer import build_classifier, check_labels, stage_names, train

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from activity._version import __version__
 from activity.errors import ModelFileError
 from activity.files import atomic_path
+from activity.models.backend import keras
 from activity.models.devices import prepare_gpus
 from activity.models.heads import FUSE, member_predictions_of
 from activity.models.info import FORMAT_VERSION, ModelInfo, check_model_path, read_info

@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
+
+from activity.models.backend import keras
 
 
 def gpu_names() -> list[str]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
+
+from activity.models.backend import keras, ops
 
 PREPROCESS_MODES = ("tf", "caffe", "torch", "none")
 _LOWEST = -6e4  # below every feature, and float16 still has it

@@ -20,19 +20,16 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from activity.errors import ModelFileError
 from activity.files import digest_of
+from activity.models.backend import keras
 from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 from activity.runtimes.choice import choose, describe, falling_back, format_of, is_bf16, one_line, tell_once
 from activity.runtimes.formats import FORMATS, Graph, check_writable, write_graph
-
-if TYPE_CHECKING:
-    import keras
 
 FORMAT_VERSION = 2  # of the exported folder; raised when its parts change
 _WORTH_AN_EXPORT = 1000  # images; an export takes as long as Keras takes for some hundreds

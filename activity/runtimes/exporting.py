@@ -24,12 +24,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import keras
 import numpy as np
 
 from activity.config import ClipSpec
 from activity.datasets.synthetic import write_videos
 from activity.errors import ActivityError, VideoError
+from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier, load_classifier, predict, versions
 from activity.models.info import TrainingRecord
 from activity.runtimes.choice import one_line

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,13 +19,10 @@ from activity.config import stored_streams
 from activity.datasets.dataset import Dataset, Stacks, map_array
 from activity.datasets.samples import Sample
 from activity.files import atomic_file, digest_of
+from activity.models.backend import keras
 from activity.progress import progress_bar
 from activity.runtimes.choice import is_bf16
 from activity.runtimes.exported import digest_of_model, open_extractor
-
-if TYPE_CHECKING:
-    import keras
-
 
 _FRAMES_PER_BATCH = 32
 

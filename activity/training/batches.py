@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-from keras import ops
 
+from activity.models.backend import ops
 from activity.video.clips import window_starts
 
 _MAX_SHIFT = 0.06  # of the frame's size

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import keras
 
 from activity.files import atomic_path, write_csv
+from activity.models.backend import keras
 
 SECONDS_BETWEEN_SAVES = 10.0  # what a kill can cost; heads learn an epoch in less time than it takes to write one
 

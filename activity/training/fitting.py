@@ -11,11 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import keras
 import numpy as np
-from keras import ops
 
 from activity.errors import ActivityError
+from activity.models.backend import keras, ops
 from activity.models.layers import uses_jit
 from activity.progress import progress_bar
 from activity.training.batches import ClipBatches

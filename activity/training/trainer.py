@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from activity.config import TrainConfig, as_dict, stored_streams
@@ -27,6 +26,7 @@ from activity.errors import ActivityError, DatasetError
 from activity.evaluation.calibration import Calibration, calibrate
 from activity.files import atomic_file, digest_of, lock_folder
 from activity.models.backbones import build_backbone, choose_weights, split_backbone
+from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
 from activity.models.devices import gpu_names
 from activity.models.heads import HeadOptions, build_head, member_predictions_of_standardized, standardize, standardized
