@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from activity.errors import ActivityError, ModelFileError, did_you_mean
+from activity.errors import ActivityError, ModelFileError, did_you_mean, one_line
 from activity.models.backend import keras, keras_home
 
 
@@ -65,15 +65,15 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
             model = BACKBONES[name].build(frames, weights)
     except (ValueError, UserWarning) as error:
         if weights in ("imagenet", "none"):
-            raise ActivityError(f"{name} cannot take frames of {height}x{width}: {_first_line(error)}") from error
-        raise ModelFileError(f"these weights do not fit {name}: {_first_line(error)}", path=weights) from error
+            raise ActivityError(f"{name} cannot take frames of {height}x{width}: {one_line(error)}") from error
+        raise ModelFileError(f"these weights do not fit {name}: {one_line(error)}", path=weights) from error
     except OSError as error:
-        raise ModelFileError(f"not a weights file that Keras can read: {_first_line(error)}", path=weights) from error
+        raise ModelFileError(f"not a weights file that Keras can read: {one_line(error)}", path=weights) from error
     except Exception as error:
         if "fetch failure" not in str(error):  # how keras.utils.get_file says that a download failed
             raise
         raise ModelFileError(
-            f"the ImageNet weights of {name} could not be downloaded to {weights_dir()}: {_first_line(error)}. "
+            f"the ImageNet weights of {name} could not be downloaded to {weights_dir()}: {one_line(error)}. "
             "Three ways out: connect to the network once, give a file with --weights PATH, or train from scratch with "
             "--weights none"
         ) from error
@@ -153,10 +153,6 @@ def find_weights(name: str, weights: str | None) -> str:
 def weights_dir() -> Path:
     """Where Keras keeps downloaded weights."""
     return keras_home() / "models"
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _application(frames: keras.KerasTensor, weights: str, *, builder: str, mode: str, **options: Any) -> keras.Model:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from activity.errors import ActivityError
+from activity.errors import ActivityError, one_line
 
 BACKENDS = ("tensorflow", "jax", "torch")
 _NEEDED = {"floatx": "float32", "image_data_format": "channels_last"}
@@ -62,7 +62,7 @@ def _import_keras() -> None:
     try:
         module = importlib.import_module("keras")
     except (ImportError, ValueError) as error:
-        reason = f"Keras with the backend {backend} cannot be imported: {' '.join(str(error).split())}"
+        reason = f"Keras with the backend {backend} cannot be imported: {one_line(error)}"
         raise ActivityError(reason, path=source, hint=hint) from error
     for name, value in _NEEDED.items():
         received = getattr(module.config, name)()

@@ -23,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-from activity.errors import ModelFileError
+from activity.errors import ModelFileError, one_line
 from activity.files import digest_of
 from activity.models.backend import keras
 from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
-from activity.runtimes.choice import choose, describe, falling_back, format_of, is_bf16, one_line, tell_once
+from activity.runtimes.choice import choose, describe, falling_back, format_of, is_bf16, tell_once
 from activity.runtimes.formats import FORMATS, Graph, check_writable, write_graph
 
 FORMAT_VERSION = 2  # of the exported folder; raised when its parts change

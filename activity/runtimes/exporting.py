@@ -28,11 +28,10 @@ import numpy as np
 
 from activity.config import ClipSpec
 from activity.datasets.synthetic import write_videos
-from activity.errors import ActivityError, VideoError
+from activity.errors import ActivityError, VideoError, one_line
 from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier, load_classifier, predict, versions
 from activity.models.info import TrainingRecord
-from activity.runtimes.choice import one_line
 from activity.runtimes.formats import FORMATS, Graph, check_export, write_graph
 from activity.runtimes.loops import with_plain_loops
 from activity.video.clips import pad_right, window_starts
