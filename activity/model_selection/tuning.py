@@ -23,7 +23,7 @@ from activity.config import TrainConfig, as_dict, current_streams, stored_stream
 from activity.datasets.dataset import Dataset
 from activity.errors import ActivityError
 from activity.files import digest_of
-from activity.model_selection.cross_validation import divide_folds, evaluate_folds, mean_and_error
+from activity.model_selection.cross_validation import compared, divide_folds, evaluate_folds, mean_and_error
 from activity.model_selection.study import finished_trials, import_optuna, open_study
 from activity.models.heads import HEADS, MERGE_MODES
 from activity.progress import format_table, progress_bar
@@ -124,14 +124,11 @@ class Search:
         if self.best is self.first:
             return "No trial was better than the given recipe (trial 1)."
         lead, error = self.lead
+        what = compared(lead, error, "the given recipe (trial 1)")
         if self.best.accuracy == self.first.accuracy:
-            what = "is as accurate as the given recipe (trial 1), only its log-loss is lower"
-        elif abs(lead) <= error or not lead:
-            what = "is not significantly better than the given recipe (trial 1): within one standard error"
-        else:
-            what = f"is significantly {'better' if lead > 0 else 'worse'} than the given recipe (trial 1)"
+            what = "as accurate as the given recipe (trial 1), only its log-loss is lower"
         return (
-            f"Trial {self.best.number} {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.folds)} folds).\n"
+            f"Trial {self.best.number} is {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.folds)} folds).\n"
             f"The best of {len(self.trials)} trials is optimistically biased: it was chosen by this score. Train it "
             "and evaluate it once on the test split, which no trial has seen."
         )
@@ -233,8 +230,6 @@ def score_of(correct: np.ndarray, losses: np.ndarray) -> float:
 
 
 def _check_recipe(config: TrainConfig) -> None:
-    if config.head not in HEADS:
-        raise ActivityError(f"no head '{config.head}'; expected one of {', '.join(HEADS)}")
     if config.fine_tune:
         raise ActivityError("tune searches on the features of a frozen backbone; leave --fine-tune to train")
     if stage_names(config) != ["head"]:

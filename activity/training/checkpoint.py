@@ -13,9 +13,6 @@ import h5py
 from activity.files import atomic_path, write_csv
 from activity.models.backend import keras
 
-SECONDS_BETWEEN_SAVES = 10.0  # what a kill can cost; heads learn an epoch in less time than it takes to write one
-
-
 _logger = logging.getLogger(__name__)
 
 
@@ -25,10 +22,11 @@ class Checkpoint:
     Args:
         stage_dir: folder of the stage.
         num_epochs: of the stage; its end is always written.
+        seconds_between_saves: what a kill can cost; heads learn an epoch in less time than it takes to write one.
     """
 
-    def __init__(self, stage_dir: Path, num_epochs: int) -> None:
-        self._stage_dir, self._num_epochs = stage_dir, num_epochs
+    def __init__(self, stage_dir: Path, num_epochs: int, *, seconds_between_saves: float = 10.0) -> None:
+        self._stage_dir, self._num_epochs, self._seconds_between_saves = stage_dir, num_epochs, seconds_between_saves
         self._latest = stage_dir / "latest.weights.h5"
         self._saved_at = 0.0
         self.state = _read_state(self._latest) or {"epoch": 0, "rows": []}
@@ -56,7 +54,7 @@ class Checkpoint:
         """Note the epoch, and save when it is time or the last."""
         self.state["epoch"] += 1
         self.rows.append(row)
-        if self.finished or time.monotonic() - self._saved_at >= SECONDS_BETWEEN_SAVES:
+        if self.finished or time.monotonic() - self._saved_at >= self._seconds_between_saves:
             _save_weights(model, self._latest, self.state)
             write_csv(self._stage_dir / "log.csv", list(self.rows[0]), self.rows)
             self._saved_at = time.monotonic()

@@ -91,10 +91,10 @@ class StagePlan:
     is_balanced: bool
 
 
-def fit(plan: StagePlan, stage_dir: Path) -> Stage:
-    """Carry out a stage, or what is left of it; its state and log are kept in a folder of its own."""
+def fit(plan: StagePlan, stage_dir: Path, seconds_between_saves: float = 10.0) -> Stage:
+    """Carry out a stage, or what is left of it, with its state and log in a folder of its own."""
     model, num_epochs = plan.model, plan.num_epochs
-    checkpoint = Checkpoint(stage_dir, num_epochs)
+    checkpoint = Checkpoint(stage_dir, num_epochs, seconds_between_saves=seconds_between_saves)
     num_steps = num_epochs * len(plan.train_batches)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, num_steps, warmup_target=plan.learning_rate, warmup_steps=int(_WARM_UP * num_steps)

@@ -320,11 +320,11 @@ def searched(first, best, num_samples=30):
 @pytest.mark.parametrize(
     ("first", "best", "verdict"),
     [
-        ((0.5, 0.6, 0.7), (0.7, 0.8, 0.9), "Trial 2 is significantly better than the given recipe (trial 1) (+0.200"),
+        ((0.5, 0.6, 0.7), (0.7, 0.8, 0.9), "Trial 2 is significantly better than the given recipe (trial 1), by more"),
         (
             (0.5, 0.6, 0.7),
             (0.9, 0.5, 0.7),
-            "Trial 2 is not significantly better than the given recipe (trial 1): within",
+            "Trial 2 is not significantly better than the given recipe (trial 1): the difference is within",
         ),
         (
             (0.5, 0.6, 0.7),

@@ -4,13 +4,7 @@ import pytest
 
 from activity.files import read_csv
 from activity.models.heads import HeadOptions, build_head
-from activity.training import checkpoint as module
 from activity.training.checkpoint import Checkpoint
-
-
-@pytest.fixture(autouse=True)
-def save_each_epoch(monkeypatch):
-    monkeypatch.setattr(module, "SECONDS_BETWEEN_SAVES", 0)
 
 
 @pytest.fixture
@@ -18,6 +12,10 @@ def model():
     head = build_head("lstm", HeadOptions(units=4, dropout=0.0), num_features=3, num_labels=2)
     head.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     return head
+
+
+def checkpoint_of(tmp_path, num_epochs, seconds_between_saves=0):
+    return Checkpoint(tmp_path / "head", num_epochs, seconds_between_saves=seconds_between_saves)
 
 
 def run_epochs(checkpoint, model, num_epochs, first=0):
@@ -32,12 +30,12 @@ def same(a, b):
 
 
 def test_another_process_goes_on_where_this_one_was(tmp_path, model):
-    first = Checkpoint(tmp_path / "head", 5)
+    first = checkpoint_of(tmp_path, 5)
     assert first.begin(model) == 0
     run_epochs(first, model, 3)
     latest = model.get_weights()
     model.set_weights([weight * 0 for weight in latest])
-    second = Checkpoint(tmp_path / "head", 5)
+    second = checkpoint_of(tmp_path, 5)
     assert second.begin(model) == 3 and not second.finished
     assert same(model.get_weights(), latest)
     run_epochs(second, model, 1, first=3)
@@ -45,37 +43,36 @@ def test_another_process_goes_on_where_this_one_was(tmp_path, model):
 
 
 def test_a_stage_is_finished_after_its_epochs(tmp_path, model):
-    checkpoint = Checkpoint(tmp_path / "head", 2)
+    checkpoint = checkpoint_of(tmp_path, 2)
     checkpoint.begin(model)
     run_epochs(checkpoint, model, 1)
     assert not checkpoint.finished
     run_epochs(checkpoint, model, 1, first=1)
-    assert checkpoint.finished and Checkpoint(tmp_path / "head", 2).finished
+    assert checkpoint.finished and checkpoint_of(tmp_path, 2).finished
 
 
-def test_between_saves_nothing_is_written_but_the_end_always_is(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(module, "SECONDS_BETWEEN_SAVES", 3600)
-    checkpoint = Checkpoint(tmp_path / "head", 3)
+def test_between_saves_nothing_is_written_but_the_end_always_is(tmp_path, model):
+    checkpoint = checkpoint_of(tmp_path, 3, seconds_between_saves=3600)
     checkpoint.begin(model)
     run_epochs(checkpoint, model, 2)
-    assert Checkpoint(tmp_path / "head", 3).begin(model) == 0
+    assert checkpoint_of(tmp_path, 3).begin(model) == 0
     run_epochs(checkpoint, model, 1, first=2)
-    assert Checkpoint(tmp_path / "head", 3).finished
+    assert checkpoint_of(tmp_path, 3).finished
 
 
 @pytest.mark.parametrize("damage", [b"", b"half a file"])
 def test_what_cannot_be_read_begins_anew_and_says_so(tmp_path, model, caplog, damage):
-    checkpoint = Checkpoint(tmp_path / "head", 5)
+    checkpoint = checkpoint_of(tmp_path, 5)
     checkpoint.begin(model)
     run_epochs(checkpoint, model, 1)
     (tmp_path / "head" / "latest.weights.h5").write_bytes(damage)
-    again = Checkpoint(tmp_path / "head", 5)
+    again = checkpoint_of(tmp_path, 5)
     assert "cannot be read, this stage starts from the beginning" in caplog.text
     assert again.begin(model) == 0
 
 
 def test_a_kill_while_saving_leaves_the_last_file_whole(tmp_path, model, monkeypatch):
-    checkpoint = Checkpoint(tmp_path / "head", 5)
+    checkpoint = checkpoint_of(tmp_path, 5)
     checkpoint.begin(model)
     run_epochs(checkpoint, model, 1)
     whole = (tmp_path / "head" / "latest.weights.h5").read_bytes()

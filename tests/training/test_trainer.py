@@ -18,7 +18,7 @@ from activity.evaluation.evaluator import evaluate
 from activity.files import lock_folder, read_csv
 from activity.models.backbones import build_backbone
 from activity.models.heads import member_predictions_of
-from activity.training import checkpoint, fitting
+from activity.training import fitting
 from activity.training.batches import ClipBatches
 from activity.training.checkpoint import Checkpoint
 from activity.training.trainer import build_classifier, train, unfreeze
@@ -125,10 +125,9 @@ class TestFrozenBackbone:
             return epoch(self, number)
 
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "SECONDS_BETWEEN_SAVES", 0)
             patch.setattr(ClipBatches, "epoch", killed)
             with pytest.raises(KeyboardInterrupt):
-                train(ramp_dataset, config, work_dir=tmp_path / "killed")
+                train(ramp_dataset, config, work_dir=tmp_path / "killed", seconds_between_saves=0)
         assert len(read_csv(tmp_path / "killed" / "head" / "log.csv")) == 3
         resumed = train(ramp_dataset, config, work_dir=tmp_path / "killed", resume=True)
         assert [row["epoch"] for row in resumed.history] == [0, 1, 2, 3, 4, 5]
