@@ -219,11 +219,8 @@ def tune(
 def score_of(correct: np.ndarray, losses: np.ndarray) -> float:
     """Accuracy, of equal ones the higher for a lower log-loss L: `(number correct - L / (1 + L)) / N`.
 
-    L / (1 + L) is below 1, so one right answer more always counts for more than any log-loss.
-
-    Args:
-        correct: `(N,)` bool.
-        losses: `(N,)` negative logarithms of the probability of the true label; L is their mean.
+    L, the mean of the `(N,)` negative logarithms of the probabilities of the true labels, counts for less than one
+    right answer more: L / (1 + L) is below 1.
     """
     loss = float(losses.mean())
     return (float(correct.sum()) - loss / (1 + loss)) / len(correct)

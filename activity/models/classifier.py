@@ -78,10 +78,9 @@ class ActivityClassifier(InferenceModel, keras.Model):
         self.head.get_layer(FUSE).temperature.assign(value)
 
     def member_predictions(self, encoder: keras.Model) -> keras.Model:
-        """The model from a backbone up to the predictions `(B, M, C)` of the members of its head, to be trained.
+        """The model from `encoder` up to the predictions `(B, M, C)` of the members of its head, to be trained.
 
-        Args:
-            encoder: the backbone, or its upper part, whose input `(B, T, S, ...)` is then the output of the lower part.
+        The encoder is the backbone, or its upper part: then the input `(B, T, S, ...)` is the output of the lower part.
         """
         time, streams, item = self.spec.num_frames, len(self.spec.streams), encoder.input_shape[1:]
         frames = keras.Input((time, streams, *item), dtype=encoder.input.dtype, name="frames")

@@ -65,11 +65,7 @@ def tell_once(subject: str, task: str, runtime: str) -> None:
 
 @contextlib.contextmanager
 def falling_back(runtime: str, chosen: str) -> Iterator[None]:
-    """Continue after the block if it fails and `chosen` was not asked for by name.
-
-    Args:
-        runtime: that was asked for, one of `RUNTIMES`.
-        chosen: by `choose`.
+    """Continue after the block if it fails and `chosen`, what `choose` made of `runtime`, was not asked for by name.
 
     Raises:
         ActivityError: the block fails, and this runtime was asked for by name.

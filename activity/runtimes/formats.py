@@ -75,11 +75,7 @@ def check_writable(name: str) -> None:
 
 
 def check_export(name: str, out: Path) -> None:
-    """Refuse what could not be written, without loading a model.
-
-    Args:
-        name: of a format.
-        out: the file or folder to write.
+    """Refuse to export to a format, into the file or folder `out`, what could not be written; loads no model.
 
     Raises:
         ActivityError: no such format, what it needs is not installed, or `out` has a name it cannot have.
