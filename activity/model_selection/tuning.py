@@ -286,7 +286,7 @@ def _attempt(
     label_ids = np.asarray([dataset.labels.index(sample.label) for sample in dataset.samples])
     correct, losses, accuracies, score = np.zeros(0, bool), np.zeros(0), {}, 0.0
     for step, fold in enumerate(evaluate(narrowed, config, work_dir=work_dir)):
-        probabilities, truth = np.nan_to_num(fold.probabilities), label_ids[fold.test]  # a diverged head gives nan
+        probabilities, truth = fold.probabilities, label_ids[fold.test]
         hits = probabilities.argmax(axis=1) == truth
         accuracies[fold.name] = float(hits.mean())
         correct = np.append(correct, hits)

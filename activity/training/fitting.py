@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from activity.errors import ActivityError
+from activity.errors import ActivityError, ModelFileError
 from activity.models.backend import keras, ops
+from activity.models.classifier import check_finite
 from activity.models.layers import uses_jit
 from activity.progress import progress_bar
 from activity.training.batches import ClipBatches
@@ -111,11 +112,23 @@ def fit(plan: StagePlan, stage_dir: Path, seconds_between_saves: float = 10.0) -
     with _memory_in_words(), progress_bar(total=num_epochs, desc=f"training {plan.name}", unit="epoch") as bar:
         bar.update(first_epoch)
         for row in _train_epochs(plan, range(first_epoch, num_epochs)):
+            for name, value in row.items():
+                if not np.isfinite(value):
+                    raise _diverged(plan, f"in epoch {row['epoch']} its {name} became {value}")
             checkpoint.end_epoch(model, row)
             scores = [f"{name} {row[key]:.3f}" for name, key in _SHOWN.items() if key in row]
             bar.set_postfix_str(", ".join(scores), refresh=False)
             bar.update()
+    try:
+        check_finite(model)
+    except ModelFileError as error:
+        raise _diverged(plan, error.reason) from error
     return Stage(plan.name, checkpoint.rows)
+
+
+def _diverged(plan: StagePlan, reason: str) -> ActivityError:
+    hint = f"take a --learning-rate below {plan.learning_rate:g}, and no --mixed-precision"
+    return ActivityError(f"training {plan.name} stopped: {reason}", hint=hint)
 
 
 def _train_epochs(plan: StagePlan, epochs: range) -> Iterator[dict[str, float]]:
