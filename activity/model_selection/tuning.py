@@ -338,6 +338,8 @@ def _suggest(trial: Any, given: TrainConfig, streams: Sequence[str]) -> dict[str
 
 def _recipe(given: TrainConfig, settings: Mapping[str, Any]) -> tuple[TrainConfig, tuple[str, ...]]:
     changed = {name: value for name, value in settings.items() if name != "streams"}
+    if settings["head"] != given.head:  # what the given head reads, this one may not
+        changed = {**{name: getattr(TrainConfig, name) for name in ("units", "layers", "merge_mode")}, **changed}
     return dataclasses.replace(given, **changed), current_streams(settings["streams"].split(","))
 
 

@@ -88,7 +88,7 @@ class ModelInfo:
         labels: names of the C activities; the position is the label id.
         clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
         window_seconds: how long these are: less than most clips of training, so that most lie within one activity.
-        threshold: probability below which an answer is "unknown"; 0: there is always an answer.
+        threshold: probability below which an answer is "unknown"; 0: there is always an answer; above 1: never.
         record: how the model came about.
     """
 
@@ -105,8 +105,8 @@ class ModelInfo:
         for name in ("clip_seconds", "window_seconds"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise SettingError(name, "above 0", getattr(self, name))
-        if not 0 <= self.threshold <= 1:
-            raise SettingError("threshold", "0 to 1", self.threshold)
+        if not 0 <= self.threshold < float("inf"):
+            raise SettingError("threshold", "0 or more", self.threshold)
 
     def with_record(self, **facts: Any) -> ModelInfo:
         """A copy with other facts in its record."""

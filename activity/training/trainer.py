@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import re
@@ -23,13 +24,20 @@ from activity.config import TrainConfig, as_dict, changes, stored_streams
 from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample
 from activity.errors import ActivityError, DatasetError
-from activity.evaluation.calibration import Calibration, calibrate
+from activity.evaluation.calibration import FEWEST_VIDEOS, Calibration, calibrate
 from activity.files import atomic_file, digest_of, lock_folder
 from activity.models.backbones import build_backbone, choose_weights, split_backbone
 from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
 from activity.models.devices import gpu_names
-from activity.models.heads import HeadOptions, build_head, member_predictions_of_standardized, standardize, standardized
+from activity.models.heads import (
+    HEADS,
+    HeadOptions,
+    build_head,
+    member_predictions_of_standardized,
+    standardize,
+    standardized,
+)
 from activity.models.info import ModelInfo
 from activity.runtimes.features import cache_activations, extract_features
 from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
@@ -114,7 +122,8 @@ def train(
     """
     work_dir = Path(work_dir)
     check_labels(dataset)
-    _warn_of_flip(dataset, config)
+    config = dataclasses.replace(config, weights=choose_weights(config.backbone, config.weights))
+    _say_what_is_idle(dataset, config)
     keras.utils.set_random_seed(config.seed)
     with lock_folder(work_dir, "train"), _precision(config.mixed_precision):
         names, classifier = stage_names(config), build_classifier(dataset, config, backbone)
@@ -149,6 +158,7 @@ def train_on(
         work_dir: folder for the state of the run and its log; another run's state in it is replaced.
         runtime: what computes the features; see `activity.runtimes.exported`.
     """
+    _say_what_is_idle(dataset, config)
     keras.utils.set_random_seed(config.seed)
     with lock_folder(work_dir, "update"):
         _claim_work_dir(work_dir, dataset, config, resume=False)
@@ -336,14 +346,33 @@ def check_labels(dataset: Dataset) -> None:
         raise DatasetError(f"expected two or more labels, received only {', '.join(trained)}", path=dataset.dataset_dir)
 
 
-def _warn_of_flip(dataset: Dataset, config: TrainConfig) -> None:
+def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
+    """Log which options have no effect together with the others, or with this data set."""
+    reads, num_val = (
+        HEADS[config.head].reads if config.head in HEADS else (),
+        sum(sample.split == "val" for sample in dataset.samples),
+    )
+    idle = {name: f"with the head {config.head}" for name in ("units", "layers", "merge_mode") if name not in reads}
+    if not config.fine_tune:
+        idle["fine_tune_epochs"] = "without --fine-tune"
+    if stage_names(config) == ["head"]:
+        idle["flip"] = "here: it needs --fine-tune, or a backbone trained from scratch"
+    if num_val < FEWEST_VIDEOS:
+        idle["precision"] = f"here: it needs {FEWEST_VIDEOS} or more validation videos, and there are {num_val}"
+    for name, why in idle.items():
+        if getattr(config, name) != getattr(TrainConfig, name):
+            warn_once(f"--{name.replace('_', '-')} does nothing {why}")
     if not config.flip:
         return
-    if stage_names(config) == ["head"]:
-        _logger.warning("--flip does nothing here: it needs --fine-tune, or a backbone trained from scratch")
     sided = [x for x in dataset.labels if re.search(rf"(?<![a-z])({_SIDES})(?![a-z])", x.lower())]
     if sided:
-        _logger.warning("--flip mirrors videos, which makes one of the other out of: %s", ", ".join(sided))
+        warn_once(f"--flip mirrors videos, which makes one of the other out of: {', '.join(sided)}")
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Log a warning, once a process: a search trains hundreds of times."""
+    _logger.warning(text)
 
 
 def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resume: bool) -> None:
@@ -358,6 +387,8 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
         previous = None
         _logger.info("nothing to resume in %s, training starts from the beginning", work_dir)
     if previous is not None:
+        if not previous.get("weights"):  # as earlier versions noted those that are chosen by default
+            previous["weights"] = choose_weights(config.backbone, None)
         if changed := changes(previous, settings):
             raise ActivityError(f"cannot resume with other settings: {changed}", path=work_dir)
         return

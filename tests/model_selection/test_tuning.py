@@ -293,7 +293,7 @@ def test_a_setting_is_searched_where_the_head_reads_it(name):
 
 def test_settings_are_readable_and_stay_near_the_given(ramp_dataset, config, tmp_path, predict_features):
     predict_features(lambda config, streams: 0.5)
-    given = dataclasses.replace(config, units=300, dropout=0.123456, learning_rate=0.0123456, layers=1)
+    given = dataclasses.replace(config, units=300, dropout=0.123456, learning_rate=0.0123456)
     search = tune(ramp_dataset, given, num_trials=40, study_path=tmp_path / "tuning.log")
     assert search.first.config == given
     rest = [trial.settings for trial in search.trials[1:]]
