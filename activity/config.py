@@ -167,6 +167,11 @@ def as_dict(config: ClipSpec | TrainConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Which settings have other values than before, in words; empty if none has."""
+    return "; ".join(f"{name} was {before.get(name)}, now {x}" for name, x in now.items() if before.get(name) != x)
+
+
 def _check(name: str, value: object, good: bool, expected: str) -> None:
     if not good:
         raise SettingError(name, expected, value)

@@ -46,6 +46,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return "".join(f"did you mean '{near}'?" for near in get_close_matches(name, known, n=1))
 
 
+def one_line(error: Exception) -> str:
+    """The message of an error of a library, in a line of bounded length."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 class ActivityError(Exception):
     """Base class of everything the command line answers with one line and exit status 1.
 

@@ -125,6 +125,14 @@ def test_tensorflow_is_imported_inside_functions_only(module):
     assert not {name for name in imports_of(tree) if name.partition(".")[0] == "tensorflow"}
 
 
+def test_keras_is_imported_in_one_place():
+    """It is guarded there; `keras.src` is what Keras does not offer elsewhere, after that."""
+    users = {m: {x for x in imports_of(tree_of(path)) if x.split(".")[0] == "keras"} for m, path in MODULES.items()}
+    assert {m for m, names in users.items() if any(not name.startswith("keras.src") for name in names)} == {
+        "activity.models.backend"
+    }
+
+
 def heavy_imports(program, heavy):
     """Which of the heavy libraries a program has imported at its end."""
     program = f"import sys; {program}; print(*sorted({heavy} & set(sys.modules)))"

@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 
 from activity._version import __version__
 from activity.errors import VideoError
+from activity.models.backend import keras
 from activity.progress import format_table
 
 
@@ -121,7 +122,6 @@ _DRIVER_REMEDY = "install the NVIDIA driver; in a container: docker run --gpus a
 
 def convolve(device: str) -> str:
     """Convolve on a device such as `gpu:0` and return where the result is; a wrong result raises."""
-    import keras
     import numpy as np
 
     with keras.device(device):
@@ -139,12 +139,10 @@ def check_gpu(expect_gpu: bool, *, compute: Callable[[str], str] = convolve) -> 
         expect_gpu: that there is none is then a failure, not a note.
         compute: takes a device such as `gpu:0` and returns where the result is.
     """
-    import keras
-
     from activity.models.devices import gpu_names
 
-    backend = keras.backend.backend()
-    yield Check("backend of keras", backend in ("tensorflow", "jax", "torch"), backend, "set KERAS_BACKEND=tensorflow")
+    backend = keras.backend.backend()  # raises if it cannot be one of those that models are made for
+    yield Check("backend of keras", True, backend)
     names = ", ".join(gpu_names())
     if not names:
         cause, remedy = _why_no_gpu(backend)

@@ -12,6 +12,7 @@ from activity.cli.options import add_dataset, add_recipe, add_report
 from activity.cli.output import say_written
 from activity.config import as_dict
 from activity.files import check_folder, lock_folder
+from activity.models.backbones import choose_weights
 
 HELP = "train and evaluate once per fold of groups"
 EXAMPLES = ["dataset --folds groups --out report"]
@@ -44,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     print(json.dumps(result.as_dict()) if arguments.json else result.as_text())
     if arguments.out:
-        about = {"folds": arguments.folds, **as_dict(config)}
+        weights = choose_weights(config.backbone, config.weights)
+        about = {"folds": arguments.folds, **as_dict(config), "weights": weights}
         with lock_folder(arguments.out, "cross-validate"):
             say_written(save_report(result, dataset, arguments.out, about=about))

@@ -97,7 +97,8 @@ def add_dataset(parser: Group, help: str = "folder made by preprocess") -> None:
 
 def add_runtime(parser: Group, what: str) -> None:
     """Which library computes `what`."""
-    help = f"what computes {what}; auto: keras on a GPU, else openvino or onnx where installed"
+    few = " and for few images" if "features" in what else ""  # to export would take longer
+    help = f"what computes {what}; auto: keras on a GPU{few}, else openvino or onnx where installed"
     add_choice(parser, "--runtime", RUNTIMES, default="auto", help=help)
 
 

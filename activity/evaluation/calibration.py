@@ -18,7 +18,7 @@ _TEMPERATURES = (0.2, 20.0)
 # Of the logarithm of a temperature, before any video was seen. A few videos that happen to be all right would by
 # themselves ask for a temperature of 0: sure of everything.
 _PRIOR_DEVIATION = 0.5
-_FEWEST_VIDEOS = 10
+FEWEST_VIDEOS = 10
 
 
 _logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def calibrate(
     Returns:
         What was found; `None`, and nothing is changed, if there are fewer than 10 videos.
     """
-    if len(stacks) < _FEWEST_VIDEOS:
+    if len(stacks) < FEWEST_VIDEOS:
         _logger.warning("%d validation videos are too few to calibrate the probabilities", len(stacks))
         return None
     classifier.temperature = 1.0

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import keras
 import numpy as np
 
 from activity.config import TrainConfig
@@ -18,6 +17,7 @@ from activity.datasets.splits import assign_folds, audit_leaks
 from activity.errors import DatasetError, printable
 from activity.evaluation.evaluator import Evaluation
 from activity.evaluation.metrics import Scores
+from activity.models.backend import keras
 from activity.progress import progress_bar
 from activity.runtimes.features import extract_features
 from activity.training.trainer import build_classifier, check_labels, stage_names, train
@@ -213,19 +213,19 @@ class FoldResult:
 def divide_folds(dataset: Dataset, folds: str, *, seed: int = 0) -> dict[str, Dataset]:
     """For each fold the data set with that fold as its test split and all other samples as its train split.
 
-    Args:
-        dataset: its own splits do not count.
-        folds: as for `cross_validate`.
-        seed: of the folds.
+    The splits of the data set do not count; `folds` is as for `cross_validate`.
 
     Raises:
         DatasetError: the folds cannot be made, or one leaves a label without training videos.
     """
-    assigned = np.asarray(assign_folds(dataset.samples, folds, seed=seed))
-    parts = {fold: _part_without(dataset, assigned == fold) for fold in sorted(set(assigned.tolist()))}
-    for fold, part in parts.items():  # all before the first is trained
+    assigned = assign_folds(dataset.samples, folds, seed=seed)
+    pairs = list(zip(dataset.samples, assigned, strict=True))
+    parts = {}
+    for fold in sorted(set(assigned)):
+        samples = [dataclasses.replace(x, split="test" if of == fold else "train") for x, of in pairs]
+        parts[fold] = dataclasses.replace(dataset, samples=samples)
         try:
-            check_labels(part)
+            check_labels(parts[fold])  # all before the first is trained
         except DatasetError as error:
             raise DatasetError(f"fold {fold}: {error}") from error
     return parts
@@ -264,16 +264,6 @@ def evaluate_folds(
         yield FoldResult(fold, test, probabilities, stacks)
 
 
-def _custom_gradients() -> dict[str, Any]:
-    """TensorFlow's register of gradients, by name; empty with another backend."""
-    if keras.backend.backend() == "tensorflow":
-        with contextlib.suppress(ImportError, AttributeError):  # it is TensorFlow's own, and may move
-            from tensorflow.python.framework.ops import gradient_registry
-
-            return gradient_registry._registry
-    return {}
-
-
 @contextlib.contextmanager
 def _graphs_freed() -> Iterator[None]:
     """Let go of the graphs of a fold, and with them of its features: a search has hundreds of folds.
@@ -281,21 +271,18 @@ def _graphs_freed() -> Iterator[None]:
     Keras lets go of its own. TensorFlow, up to 2.21 at least, keeps each graph with a custom gradient, as Keras'
     optimizers make one (github.com/tensorflow/tensorflow/issues/97697).
     """
-    before = set(_custom_gradients())
+    gradients: dict[str, Any] = {}
+    if keras.backend.backend() == "tensorflow":
+        with contextlib.suppress(ImportError, AttributeError):  # it is TensorFlow's own, and may move
+            from tensorflow.python.framework.ops import gradient_registry
+
+            gradients = gradient_registry._registry
+    before = set(gradients)
     yield
-    for name in set(_custom_gradients()) - before:
+    for name in set(gradients) - before:
         if name.startswith("CustomGradient-"):
-            del _custom_gradients()[name]
+            del gradients[name]
     keras.utils.clear_session()
-
-
-def _part_without(dataset: Dataset, test: np.ndarray) -> Dataset:
-    """The data set with the samples of a fold as its test split, and all others as its train split."""
-    samples = [
-        dataclasses.replace(sample, split="test" if held_out else "train")
-        for sample, held_out in zip(dataset.samples, test, strict=True)
-    ]
-    return dataclasses.replace(dataset, samples=samples)
 
 
 def _baseline(features: Sequence[np.ndarray], label_ids: np.ndarray, test: np.ndarray, num_labels: int) -> np.ndarray:

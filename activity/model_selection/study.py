@@ -11,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from activity.config import changes
 from activity.errors import ActivityError
 
 TRIALS_BEFORE_PRUNING = 5  # complete ones: with fewer, their median is chance
@@ -70,22 +71,15 @@ def _load(optuna: Any, path: Path, about: Mapping[str, Any], lock: FileLock) -> 
         raise ActivityError("not a study of ours", path=path, hint=_OTHER_FILE) from error
     if known is None:
         study.set_user_attr(_ABOUT, dict(about))
-    else:
-        _check_same(path, known, about)
+    elif known.get("dataset") != about.get("dataset"):
+        reason = "the study of another data set, or of this one before it changed"
+        raise ActivityError(reason, path=path, hint=_OTHER_FILE)
+    elif changed := changes(known, about):
+        raise ActivityError(f"cannot continue with other settings: {changed}", path=path, hint=_OTHER_FILE)
     for trial in trials:
         if trial.state == optuna.trial.TrialState.RUNNING:
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
-
-
-def _check_same(path: Path, known: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    names = [name for name in about if known.get(name) != about[name]]
-    if "dataset" in names:
-        reason = "the study of another data set, or of this one before it changed"
-        raise ActivityError(reason, path=path, hint=_OTHER_FILE)
-    if names:
-        changed = "; ".join(f"{name} was {known.get(name)}, now {about[name]}" for name in names)
-        raise ActivityError(f"cannot continue with other settings: {changed}", path=path, hint=_OTHER_FILE)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from activity.config import TrainConfig, as_dict, current_streams, stored_stream
 from activity.datasets.dataset import Dataset
 from activity.errors import ActivityError
 from activity.files import digest_of
-from activity.model_selection.cross_validation import divide_folds, evaluate_folds, mean_and_error
+from activity.model_selection.cross_validation import compared, divide_folds, evaluate_folds, mean_and_error
 from activity.model_selection.study import finished_trials, import_optuna, open_study
 from activity.models.heads import HEADS, MERGE_MODES
 from activity.progress import format_table, progress_bar
@@ -124,14 +124,11 @@ class Search:
         if self.best is self.first:
             return "No trial was better than the given recipe (trial 1)."
         lead, error = self.lead
+        what = compared(lead, error, "the given recipe (trial 1)")
         if self.best.accuracy == self.first.accuracy:
-            what = "is as accurate as the given recipe (trial 1), only its log-loss is lower"
-        elif abs(lead) <= error or not lead:
-            what = "is not significantly better than the given recipe (trial 1): within one standard error"
-        else:
-            what = f"is significantly {'better' if lead > 0 else 'worse'} than the given recipe (trial 1)"
+            what = "as accurate as the given recipe (trial 1), only its log-loss is lower"
         return (
-            f"Trial {self.best.number} {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.folds)} folds).\n"
+            f"Trial {self.best.number} is {what} ({lead:+.3f} +- {error:.3f}, paired over {len(self.folds)} folds).\n"
             f"The best of {len(self.trials)} trials is optimistically biased: it was chosen by this score. Train it "
             "and evaluate it once on the test split, which no trial has seen."
         )
@@ -222,19 +219,14 @@ def tune(
 def score_of(correct: np.ndarray, losses: np.ndarray) -> float:
     """Accuracy, of equal ones the higher for a lower log-loss L: `(number correct - L / (1 + L)) / N`.
 
-    L / (1 + L) is below 1, so one right answer more always counts for more than any log-loss.
-
-    Args:
-        correct: `(N,)` bool.
-        losses: `(N,)` negative logarithms of the probability of the true label; L is their mean.
+    L, the mean of the `(N,)` negative logarithms of the probabilities of the true labels, counts for less than one
+    right answer more: L / (1 + L) is below 1.
     """
     loss = float(losses.mean())
     return (float(correct.sum()) - loss / (1 + loss)) / len(correct)
 
 
 def _check_recipe(config: TrainConfig) -> None:
-    if config.head not in HEADS:
-        raise ActivityError(f"no head '{config.head}'; expected one of {', '.join(HEADS)}")
     if config.fine_tune:
         raise ActivityError("tune searches on the features of a frozen backbone; leave --fine-tune to train")
     if stage_names(config) != ["head"]:
@@ -294,7 +286,7 @@ def _attempt(
     label_ids = np.asarray([dataset.labels.index(sample.label) for sample in dataset.samples])
     correct, losses, accuracies, score = np.zeros(0, bool), np.zeros(0), {}, 0.0
     for step, fold in enumerate(evaluate(narrowed, config, work_dir=work_dir)):
-        probabilities, truth = np.nan_to_num(fold.probabilities), label_ids[fold.test]  # a diverged head gives nan
+        probabilities, truth = fold.probabilities, label_ids[fold.test]
         hits = probabilities.argmax(axis=1) == truth
         accuracies[fold.name] = float(hits.mean())
         correct = np.append(correct, hits)
@@ -346,6 +338,8 @@ def _suggest(trial: Any, given: TrainConfig, streams: Sequence[str]) -> dict[str
 
 def _recipe(given: TrainConfig, settings: Mapping[str, Any]) -> tuple[TrainConfig, tuple[str, ...]]:
     changed = {name: value for name, value in settings.items() if name != "streams"}
+    if settings["head"] != given.head:  # what the given head reads, this one may not
+        changed = {**{name: getattr(TrainConfig, name) for name in ("units", "layers", "merge_mode")}, **changed}
     return dataclasses.replace(given, **changed), current_streams(settings["streams"].split(","))
 
 

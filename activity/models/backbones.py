@@ -7,19 +7,16 @@ keeps four small blocks, which count as one layer each.)
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from activity.errors import ActivityError, ModelFileError, did_you_mean
-
-if TYPE_CHECKING:
-    import keras
+from activity.errors import ActivityError, ModelFileError, did_you_mean, one_line
+from activity.models.backend import keras, keras_home
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,6 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
         ModelFileError: the weights are not available or do not fit.
     """
     weights = find_weights(name, weights)
-    import keras
-
     from activity.models.devices import prepare_gpus
     from activity.models.layers import make_model
 
@@ -70,15 +65,15 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
             model = BACKBONES[name].build(frames, weights)
     except (ValueError, UserWarning) as error:
         if weights in ("imagenet", "none"):
-            raise ActivityError(f"{name} cannot take frames of {height}x{width}: {_first_line(error)}") from error
-        raise ModelFileError(f"these weights do not fit {name}: {_first_line(error)}", path=weights) from error
+            raise ActivityError(f"{name} cannot take frames of {height}x{width}: {one_line(error)}") from error
+        raise ModelFileError(f"these weights do not fit {name}: {one_line(error)}", path=weights) from error
     except OSError as error:
-        raise ModelFileError(f"not a weights file that Keras can read: {_first_line(error)}", path=weights) from error
+        raise ModelFileError(f"not a weights file that Keras can read: {one_line(error)}", path=weights) from error
     except Exception as error:
         if "fetch failure" not in str(error):  # how keras.utils.get_file says that a download failed
             raise
         raise ModelFileError(
-            f"the ImageNet weights of {name} could not be downloaded to {weights_dir()}: {_first_line(error)}. "
+            f"the ImageNet weights of {name} could not be downloaded to {weights_dir()}: {one_line(error)}. "
             "Three ways out: connect to the network once, give a file with --weights PATH, or train from scratch with "
             "--weights none"
         ) from error
@@ -93,8 +88,6 @@ def split_backbone(backbone: keras.Model) -> tuple[keras.Model | None, keras.Mod
     Returns:
         `(below, above)`; `below` is `None`, and `above` the whole backbone, if there is nothing to cut off.
     """
-    import keras
-
     from activity.models.layers import make_model
 
     layers = backbone.layers
@@ -159,17 +152,11 @@ def find_weights(name: str, weights: str | None) -> str:
 
 def weights_dir() -> Path:
     """Where Keras keeps downloaded weights."""
-    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return keras_home() / "models"
 
 
 def _application(frames: keras.KerasTensor, weights: str, *, builder: str, mode: str, **options: Any) -> keras.Model:
     """A model of `keras.applications`; `mode` is the preprocessing that it was trained with."""
-    import keras
-
     from activity.models.layers import Preprocess
 
     build: Callable[..., keras.Model] = getattr(keras.applications, builder)
@@ -188,8 +175,6 @@ def _small_cnn(frames: keras.KerasTensor, weights: str) -> keras.Model:
 
     It ends in a dense layer, not in a global average, because where the figure is belongs to the activity.
     """
-    import keras
-
     from activity.models.layers import Preprocess
 
     x = Preprocess("tf", name="preprocess")(frames)

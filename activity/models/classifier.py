@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
-import keras
+import h5py
 import numpy as np
 
 from activity._version import __version__
-from activity.errors import ModelFileError
+from activity.errors import ModelFileError, one_line
 from activity.files import atomic_path
+from activity.models.backend import keras
 from activity.models.devices import prepare_gpus
 from activity.models.heads import FUSE, member_predictions_of
-from activity.models.info import FORMAT_VERSION, ModelInfo, check_model_path, read_info
+from activity.models.info import FORMAT_VERSION, WEIGHTS_NAME, ModelInfo, check_model_path, read_config, read_info
 from activity.models.layers import TimeDistributed, uses_jit
 from activity.models.network import InferenceModel
 
@@ -63,7 +66,7 @@ class ActivityClassifier(InferenceModel, keras.Model):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ActivityClassifier:
         """The classifier that `get_config` describes, with fresh weights."""
         backbone, head = (
-            keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+            keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects, safe_mode=True)
             for name in ("backbone", "head")
         )
         return cls(backbone, head, ModelInfo.from_dict(config), name=config["name"])
@@ -78,10 +81,9 @@ class ActivityClassifier(InferenceModel, keras.Model):
         self.head.get_layer(FUSE).temperature.assign(value)
 
     def member_predictions(self, encoder: keras.Model) -> keras.Model:
-        """The model from a backbone up to the predictions `(B, M, C)` of the members of its head, to be trained.
+        """The model from `encoder` up to the predictions `(B, M, C)` of the members of its head, to be trained.
 
-        Args:
-            encoder: the backbone, or its upper part, whose input `(B, T, S, ...)` is then the output of the lower part.
+        The encoder is the backbone, or its upper part: then the input `(B, T, S, ...)` is the output of the lower part.
         """
         time, streams, item = self.spec.num_frames, len(self.spec.streams), encoder.input_shape[1:]
         frames = keras.Input((time, streams, *item), dtype=encoder.input.dtype, name="frames")
@@ -122,10 +124,11 @@ def save_classifier(classifier: ActivityClassifier, path: Path) -> Path:
     """Write one `.keras` file; an older file is replaced only once the new file is whole.
 
     Raises:
-        ModelFileError: the name does not end in `.keras`.
+        ModelFileError: the name does not end in `.keras`, or a weight is not a finite number.
     """
     path = Path(path)
     check_model_path(path)
+    check_finite(classifier)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         classifier.save(temporary)
@@ -133,19 +136,72 @@ def save_classifier(classifier: ActivityClassifier, path: Path) -> Path:
 
 
 def load_classifier(path: Path) -> ActivityClassifier:
-    """Read a model file; nothing else is needed.
+    """Read a model file; nothing else is needed. It may come from a stranger: nothing in it is run.
 
     Raises:
-        ModelFileError: there is no such file, it is cut off, not ours, or of a newer version.
+        ModelFileError: there is no such file, it is cut off, not ours, of a newer version, or holds a weight that is
+            not a finite number.
     """
     path = Path(path)
     read_info(path)  # says what is wrong
     prepare_gpus()
+    # Not by `keras.saving.load_model`: it would also carry out what the file says on compiling, and unpack assets.
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as file:
+        weights_path = Path(file.extract(WEIGHTS_NAME, folder))
+        try:
+            classifier = _built(read_config(path), most_weights=_count_numbers(weights_path))
+            classifier.load_weights(weights_path)
+            check_finite(classifier)
+        except Exception as error:  # Keras fails in any way on a file whose parts do not fit together
+            raise ModelFileError(_reason_of(error), path=path) from error
+    return classifier
+
+
+def _reason_of(error: Exception) -> str:
+    if isinstance(error, ModelFileError):
+        return error.reason
+    if "safe_mode" in str(error) or "unsafe_deserialization" in str(error):
+        return "holds code that it wants to be run; models of ours hold none"  # not Keras' advice to let it
+    text = one_line(error).rpartition("Exception encountered: ")[2]  # Keras puts it last
+    return f"damaged, or made by another version of activity or Keras: {type(error).__name__}: {text}"
+
+
+def _count_numbers(weights_path: Path) -> int:
+    """How many numbers a weights file holds; raises `ModelFileError` if it refers to something outside it."""
+    sizes: dict[int, int] = {}  # of each object by its place in the file, where several names may have one
+    with h5py.File(weights_path) as file:
+        groups = [file]
+        while groups:
+            group = groups.pop()
+            for name in group:
+                part: Any = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+                is_data = isinstance(part, h5py.Dataset) and not part.external and not part.is_virtual
+                if not is_data and not isinstance(part, h5py.Group):
+                    raise ModelFileError(f"its weights {group.name}/{name} are not inside it")
+                place = h5py.h5o.get_info(part.id).addr
+                if place not in sizes and not is_data:
+                    groups.append(part)
+                sizes[place] = part.size if is_data else 0
+    return sum(sizes.values())
+
+
+def _built(config: dict[str, Any], *, most_weights: int) -> ActivityClassifier:
+    """The classifier of a config with fresh weights; raises `ModelFileError` before it makes more than that."""
+    scope = keras.StatelessScope(initialize_variables=False)  # in it, weights have shapes but take no memory
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras fails in any way on a file whose parts do not fit together
-        text = f"{type(error).__name__}: {error}".rpartition("Exception encountered: ")[2]  # Keras puts it last
-        reason = " ".join(text.split())[:300]
-        raise ModelFileError(
-            f"damaged, or made by another version of activity or Keras: {reason}", path=path
-        ) from error
+        with scope:
+            classifier = ActivityClassifier.from_config(config)
+            if classifier.count_params() > most_weights:
+                raise ModelFileError(f"needs {classifier.count_params():,} weights, but holds {most_weights:,}")
+            scope.initialize_variables = True
+    except Exception:
+        keras.utils.clear_session()  # else the next model would make those weights too
+        raise
+    return classifier
+
+
+def check_finite(model: keras.Model) -> None:
+    """Raise `ModelFileError` if a weight is not a finite number, with which every answer would be `nan`."""
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise ModelFileError(f"its weights {weight.path} are not finite numbers", hint="train it again")

@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
+
+from activity.models.backend import keras
 
 
 def gpu_names() -> list[str]:
@@ -49,12 +50,7 @@ def prepare_gpus() -> None:
 
 
 def gradient(function: Callable[[Any], Any], point: np.ndarray) -> np.ndarray:
-    """The gradient of a function at a point, of the shape of the point, in float32.
-
-    Args:
-        function: one tensor to a scalar, made of Keras layers and `keras.ops`.
-        point: where; float32, any shape.
-    """
+    """The gradient, float32, at a point, of a function of Keras layers and ops from a tensor to a scalar."""
     x = keras.ops.convert_to_tensor(point)
     backend = keras.backend.backend()
     if backend == "tensorflow":

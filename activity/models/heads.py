@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from activity.errors import ActivityError, SettingError, did_you_mean
+from activity.models.backend import keras, ops
 
 if TYPE_CHECKING:
-    import keras
     import numpy as np
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recurrent head
@@ -98,9 +98,6 @@ def build_head(
     if name not in HEADS:
         expected = f"expected one of {', '.join(HEADS)}"
         raise ActivityError(f"no head '{name}'; {expected}", hint=did_you_mean(name, HEADS))
-    import keras
-    from keras import ops
-
     from activity.models.layers import Fuse, MemberPredictions, Standardize, make_model
 
     features = keras.Input((None, num_streams, num_features), name="features")
@@ -120,14 +117,11 @@ def build_head(
 
 def member_predictions_of(head: keras.Model) -> keras.Model:
     """A head up to the predictions `(B, M, C)` of its members, before they are fused; it shares all weights."""
-    import keras
-
     return keras.Model(head.input, head.get_layer(_MEMBER_PREDICTIONS).output)
 
 
 def member_predictions_of_standardized(head: keras.Model) -> keras.Model:
     """The same of features that `standardized` made: what does not learn is done once, not in each step."""
-    import keras
 
     def same_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
         return keras.layers.Identity() if layer.name == _STANDARDIZE else layer
@@ -137,8 +131,6 @@ def member_predictions_of_standardized(head: keras.Model) -> keras.Model:
 
 def standardized(head: keras.Model, stacks: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Features `(N, S, D)` each, as the first layer of a head hands them on."""
-    from keras import ops
-
     layer = head.get_layer(_STANDARDIZE)
     return [ops.convert_to_numpy(layer(stack[None]))[0] for stack in stacks]  # (1, N, S, D) -> (N, S, D)
 
@@ -165,7 +157,6 @@ def attention_weights(head: keras.Model, features: np.ndarray, mask: np.ndarray)
         ActivityError: the head has no attention.
     """
     import numpy as np
-    from keras import ops
 
     from activity.models.layers import MaskedSoftmax, make_model
 
@@ -188,8 +179,6 @@ def has_attention(head: keras.Model) -> bool:
 
 def _lstm(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """Long short-term memory; its last state (Hochreiter & Schmidhuber, 1997)."""
-    import keras
-
     from activity.models.layers import HidePadding
 
     x = keras.layers.Dropout(options.dropout)(x)
@@ -199,8 +188,6 @@ def _lstm(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor
 
 def _backward(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """An LSTM that reads from the last real frame to the first (the second half of Schuster & Paliwal, 1997)."""
-    import keras
-
     from activity.models.layers import HidePadding, ReverseTime
 
     x = keras.layers.Dropout(options.dropout)(x)
@@ -224,8 +211,6 @@ def _bidirectional(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tenso
 
 def _gru(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """Gated recurrent units; their last state (Cho et al., 2014)."""
-    import keras
-
     from activity.models.layers import HidePadding
 
     x = keras.layers.Dropout(options.dropout)(x)
@@ -235,8 +220,6 @@ def _gru(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]
 
 def _attention(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """Additive attention (Bahdanau et al., 2015) over the outputs of a bidirectional LSTM (Yang et al., 2016)."""
-    import keras
-
     from activity.models.layers import MaskedSoftmax
 
     sequence = _both_directions(x, mask, options)
@@ -249,8 +232,6 @@ def _attention(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, T
 
 def _lstm_cnn(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """A convolution over the outputs of an LSTM, the strongest answer in time of each filter (Zhou et al., 2016)."""
-    import keras
-
     from activity.models.layers import MaskedMax
 
     x, _ = _lstm(x, mask, options)  # zeros on padding, as the convolution adds after a clip without any
@@ -277,8 +258,6 @@ _BOTH = {"return_sequences": True, "return_state": True}
 
 def _both_directions(x: Tensor, mask: Tensor, options: HeadOptions) -> Tensor:
     """(B, T, D) -> (B, T, U), or (B, T, 2*U) with `concat`; zeros on padding."""
-    import keras
-
     from activity.models.layers import HidePadding
 
     x = keras.layers.Dropout(options.dropout)(x)
@@ -289,8 +268,6 @@ def _both_directions(x: Tensor, mask: Tensor, options: HeadOptions) -> Tensor:
 
 def _mean_and_max(x: Tensor, mask: Tensor) -> Tensor:
     """Over the real frames: (B, T, D) -> (B, 2*D)."""
-    import keras
-
     from activity.models.layers import ChunkMeans, MaskedMax
 
     return keras.layers.Concatenate()([ChunkMeans(1)(x, mask=mask), MaskedMax()(x, mask=mask)])

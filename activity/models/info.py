@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from activity.config import ClipSpec, TrainConfig, as_dict, spec_from_dict
-from activity.errors import ActivityError, ModelFileError
+from activity.errors import ActivityError, ModelFileError, SettingError, printable
 
 FORMAT_VERSION = 3  # of the model file; raised when its parts change; 1 had no streams, 2 no windows
+WEIGHTS_NAME = "model.weights.h5"  # the part of the zip that holds the weights
+_PARTS = {"metadata.json", "config.json", WEIGHTS_NAME}
+_LARGEST_JSON = 32 << 20  # bytes; 100,000 training videos take 2 MB
+_LARGEST_GROWTH, _NO_BOMB = 10, 64 << 20  # a part may be so many times as large as the file, or so many bytes
 _REGISTERED_NAME = "activity>ActivityClassifier"
 _OLD_NAMES = {"taught": "trained", "num_torn_groups": "num_split_groups"}  # in files written until 0.1 -> name
 
@@ -66,10 +71,11 @@ class TrainingRecord:
     def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecord:
         """Read what `as_dict` of this or another version gave; what this version does not know is left out."""
         facts = {_OLD_NAMES.get(name, name): value for name, value in values.items() if value is not None}
-        facts = {name: tuple(x) if isinstance(x, list) else x for name, x in facts.items() if name in _names(cls)}
+        facts = _checked({name: value for name, value in facts.items() if name in _RECORD}, _RECORD)
+        facts = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
         if "training" in facts:
-            settings = {name: x for name, x in facts["training"].items() if name in _names(TrainConfig)}
-            facts["training"] = TrainConfig(**settings)
+            settings = {name: x for name, x in facts["training"].items() if name in _SETTINGS}
+            facts["training"] = TrainConfig(**_checked(settings, _SETTINGS))
         return cls(**facts)
 
 
@@ -82,7 +88,7 @@ class ModelInfo:
         labels: names of the C activities; the position is the label id.
         clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
         window_seconds: how long these are: less than most clips of training, so that most lie within one activity.
-        threshold: probability below which an answer is "unknown"; 0: there is always an answer.
+        threshold: probability below which an answer is "unknown"; 0: there is always an answer; above 1: never.
         record: how the model came about.
     """
 
@@ -92,6 +98,15 @@ class ModelInfo:
     window_seconds: float
     threshold: float = 0.0
     record: TrainingRecord = field(default_factory=TrainingRecord)
+
+    def __post_init__(self) -> None:
+        if not all(self.labels) or not 0 < len(set(self.labels)) == len(self.labels):
+            raise SettingError("labels", "names, each once", ", ".join(self.labels))
+        for name in ("clip_seconds", "window_seconds"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise SettingError(name, "above 0", getattr(self, name))
+        if not 0 <= self.threshold < float("inf"):
+            raise SettingError("threshold", "0 or more", self.threshold)
 
     def with_record(self, **facts: Any) -> ModelInfo:
         """A copy with other facts in its record."""
@@ -111,12 +126,70 @@ class ModelInfo:
         Raises:
             KeyError, TypeError, ActivityError: it is damaged, or of another version.
         """
+        info = _checked({"record": {}, **values}, _INFO)
         return cls(
-            spec=spec_from_dict(values["spec"]),
-            labels=tuple(values["labels"]),
-            **{name: float(values[name]) for name in ("clip_seconds", "window_seconds", "threshold")},
-            record=TrainingRecord.from_dict(values.get("record", {})),
+            spec=spec_from_dict(_checked(info["spec"], _SPEC)),
+            labels=tuple(info["labels"]),
+            **{name: float(info[name]) for name in ("clip_seconds", "window_seconds", "threshold")},
+            record=TrainingRecord.from_dict(info["record"]),
         )
+
+
+# === What the values in a model file, which may come from a stranger, must be ===
+# A shape is a type, [shape of each item], {name: shape, str: shape of all other names}, a tuple of shapes of which one
+# must fit, or the value itself.
+
+_PLAIN: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}
+_PLAIN |= {f"{name} | None": (shape, None) for name, shape in _PLAIN.items()}
+_SETTINGS = {item.name: _PLAIN[str(item.type)] for item in dataclasses.fields(TrainConfig)}
+_SPEC = {item.name: _PLAIN.get(str(item.type), [str]) for item in dataclasses.fields(ClipSpec)}
+_INFO: dict[str, Any] = {"spec": dict, "labels": [str], "record": dict}
+_INFO |= dict.fromkeys(("clip_seconds", "window_seconds", "threshold"), float)
+_BY_SPLIT: tuple[Any, ...] = ({}, {"train": int, "val": int, "test": int})
+_COMPARED = ({"num_videos": 0}, {"num_videos": int, "split": str, "before": float, "after": float})
+_RECORD: dict[str, Any] = {
+    **dict.fromkeys(("dataset", "command", "date"), str),
+    **dict.fromkeys(("num_split_groups", "num_parameters"), int),
+    **dict.fromkeys(("trained", "held_out"), [str]),
+    **dict.fromkeys(("num_videos", "num_groups"), _BY_SPLIT),
+    "training": dict,
+    "counts": {str: _BY_SPLIT},
+    "calibration": {
+        "temperature": float,
+        "num_videos": int,
+        "expected_calibration_error": {"before": float, "after": float},
+        str: float,
+    },
+    "history": [{"stage": str, "epoch": int, "loss": float, "accuracy": float, str: float}],
+    "updates": [{"scheme": str, "num_new": int, "num_old": int, "added": [str], "old": _COMPARED, "new": _COMPARED}],
+    "seconds": float,
+    "versions": {str: str},
+}
+
+
+def _checked(values: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by name; raises `ModelFileError` for the first that does not have its shape."""
+    for name, value in values.items():
+        if name in shapes and not _fits(value, shapes[name]):
+            raise ModelFileError(f"{name} is not what it must be, received: {value!r:.80}")
+    return dict(values)
+
+
+def _fits(value: Any, shape: Any) -> bool:
+    if isinstance(shape, tuple):
+        return any(_fits(value, one) for one in shape)
+    if isinstance(shape, list):
+        return isinstance(value, list | tuple) and all(_fits(item, shape[0]) for item in value)
+    if isinstance(shape, dict) and shape:
+        names = shape.keys() - {str}
+        return (
+            isinstance(value, dict)
+            and names <= value.keys()
+            and all(_fits(item, shape.get(name, shape.get(str, object))) for name, item in value.items())
+        )
+    if shape is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return value == shape if not isinstance(shape, type) else shape is object or type(value) is shape
 
 
 def read_info(path: Path) -> ModelInfo:
@@ -125,15 +198,12 @@ def read_info(path: Path) -> ModelInfo:
     Raises:
         ModelFileError: there is no such file, it is cut off, not ours, or of another version.
     """
-    config = _read_config(path)
+    config = read_config(path)
     try:
         return ModelInfo.from_dict(config)
-    except (KeyError, TypeError, AttributeError, ActivityError) as error:
-        raise ModelFileError(f"damaged, or made by another version of activity: {error!r}", path=path) from error
-
-
-def _names(of: type[Any]) -> set[str]:
-    return {item.name for item in dataclasses.fields(of)}
+    except (KeyError, TypeError, ActivityError) as error:
+        reason = f"its {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ModelFileError(f"damaged, or made by another version of activity: {reason}", path=path) from error
 
 
 def check_model_path(path: Path) -> None:
@@ -147,14 +217,13 @@ def check_model_path(path: Path) -> None:
 def is_model(path: Path) -> bool:
     """Whether a file is a model of ours, of whatever version."""
     try:
-        with zipfile.ZipFile(path) as file:
-            return json.loads(file.read("config.json"))["registered_name"] == _REGISTERED_NAME
-    except Exception:  # as in `_read`
+        return _read(path)["registered_name"] == _REGISTERED_NAME
+    except (ModelFileError, KeyError):
         return False
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """The dictionary that `ActivityClassifier.get_config` gave when the file was written."""
+def read_config(path: Path) -> dict[str, Any]:
+    """The dictionary that `ActivityClassifier.get_config` gave when the file was written; raises as `read_info`."""
     config = _read(path)
     if config.get("registered_name") != _REGISTERED_NAME:
         raise ModelFileError(
@@ -184,8 +253,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise ModelFileError("no such model file", path=path)
     try:
         with zipfile.ZipFile(path) as file:
+            _check_parts(file, path)
             damaged = file.testzip()
             config = json.loads(file.read("config.json"))
+    except ModelFileError:
+        raise
     except Exception as error:  # BadZipFile, KeyError, ValueError, zlib.error: damage shows in any way
         raise ModelFileError(f"not a model file, or cut off; expected a .keras file ({error})", path=path) from error
     if damaged:
@@ -195,3 +267,17 @@ def _read(path: Path) -> dict[str, Any]:
             f"not a model file; expected an object in its config.json, received {config!r:.40}", path=path
         )
     return config
+
+
+def _check_parts(file: zipfile.ZipFile, path: Path) -> None:
+    """Raise `ModelFileError` unless a zip has the parts of a Keras model alone, none of which unpacks to a flood."""
+    largest = max(_LARGEST_GROWTH * path.stat().st_size, _NO_BOMB)
+    seen = set[str]()
+    for part in file.infolist():
+        if part.filename not in _PARTS - seen:
+            raise ModelFileError(f"has a part that model files have not: {printable(part.filename)!r:.80}", path=path)
+        most = largest if part.filename == WEIGHTS_NAME else min(largest, _LARGEST_JSON)
+        if part.file_size > most:
+            reason = f"its {part.filename} would unpack to {part.file_size:,} bytes; expected at most {most:,}"
+            raise ModelFileError(reason, path=path)
+        seen.add(part.filename)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
+
+from activity.models.backend import keras, ops
 
 PREPROCESS_MODES = ("tf", "caffe", "torch", "none")
 _LOWEST = -6e4  # below every feature, and float16 still has it
@@ -75,10 +75,6 @@ class Preprocess(keras.layers.Layer):
             return frames
         return keras.applications.imagenet_utils.preprocess_input(frames, data_format="channels_last", mode=self.mode)
 
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
-        """The shape stays; the dtype becomes that of the computation."""
-        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-
     def get_config(self) -> dict[str, Any]:
         """The mode."""
         return {**super().get_config(), "mode": self.mode}
@@ -107,10 +103,6 @@ class HidePadding(_EndsMask):
         """The real frames as they are, zeros after them."""
         return ops.where(ops.expand_dims(mask, -1), inputs, ops.zeros_like(inputs))  # (B, T, D)
 
-    def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
-        """The shape stays."""
-        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-
 
 @keras.saving.register_keras_serializable(package="activity")
 class ReverseTime(_EndsMask):
@@ -134,10 +126,6 @@ class MaskedSoftmax(_EndsMask):
         weights = ops.exp(scores - ops.max(scores, axis=1, keepdims=True)) * ops.cast(mask, inputs.dtype)
         return weights / ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1e-6)  # of padding only: no weights
 
-    def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
-        """The shape stays."""
-        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-
 
 @keras.saving.register_keras_serializable(package="activity")
 class MaskedMax(_EndsMask):
@@ -150,10 +138,6 @@ class MaskedMax(_EndsMask):
         """The largest over time."""
         real = ops.expand_dims(mask, -1)  # (B, T) -> (B, T, 1)
         return ops.max(ops.where(real, inputs, ops.cast(_LOWEST, inputs.dtype)), axis=1)  # (B, T, D) -> (B, D)
-
-    def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
-        """Without the axis of time."""
-        return keras.KerasTensor((inputs.shape[0], inputs.shape[2]), dtype=self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="activity", name="SegmentMeans")
@@ -184,10 +168,6 @@ class ChunkMeans(_EndsMask):
         weights = ops.maximum(overlap, 0) * real / length  # (B, K, T), each chunk sums to 1
         means = ops.matmul(ops.cast(weights, inputs.dtype), inputs)  # (B, K, T) x (B, T, D) -> (B, K, D)
         return ops.reshape(means, (-1, self.num_chunks * inputs.shape[2]))  # (B, K, D) -> (B, K*D)
-
-    def compute_output_spec(self, inputs: Any, mask: Any) -> keras.KerasTensor:
-        """The axis of time is replaced by the chunks."""
-        return keras.KerasTensor((inputs.shape[0], self.num_chunks * inputs.shape[2]), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         """The number of chunks."""

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from keras import ops
 
 from activity.errors import ActivityError
 from activity.models.backbones import split_at_maps
+from activity.models.backend import ops
 from activity.models.classifier import ActivityClassifier, load_classifier
 from activity.models.devices import gradient
 from activity.models.heads import attention_weights, has_attention

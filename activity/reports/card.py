@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from activity.config import TrainConfig, as_dict, recipe_arguments
+from activity.models.backbones import BACKBONES, choose_weights
 from activity.models.info import ModelInfo, TrainingRecord, read_info
 from activity.progress import format_table
 
@@ -57,6 +58,8 @@ class ModelCard:
         if self.record.training is None:
             return {}
         trained, defaults = as_dict(self.record.training), as_dict(TrainConfig())
+        if self.record.training.backbone in BACKBONES:
+            defaults["weights"] = choose_weights(self.record.training.backbone, None)
         return {name: value for name, value in trained.items() if value != defaults[name]}
 
     @property

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from activity.errors import ActivityError, ModelFileError, SettingError
+from activity.errors import ActivityError, ModelFileError, SettingError, one_line
 from activity.runtimes.formats import FORMATS
 
 RUNTIMES = ("auto", "keras", "openvino", "openvino-bf16", "onnx")
@@ -65,11 +65,7 @@ def tell_once(subject: str, task: str, runtime: str) -> None:
 
 @contextlib.contextmanager
 def falling_back(runtime: str, chosen: str) -> Iterator[None]:
-    """Continue after the block if it fails and `chosen` was not asked for by name.
-
-    Args:
-        runtime: that was asked for, one of `RUNTIMES`.
-        chosen: by `choose`.
+    """Continue after the block if it fails and `chosen`, what `choose` made of `runtime`, was not asked for by name.
 
     Raises:
         ActivityError: the block fails, and this runtime was asked for by name.
@@ -83,11 +79,6 @@ def falling_back(runtime: str, chosen: str) -> Iterator[None]:
         if runtime != "auto":
             raise ActivityError(f"{chosen} cannot compute this model: {reason}") from error
         _logger.warning("%s is not used: %s", chosen, reason)
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error of a library, in a line of bounded length."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _has_gpu() -> bool:

@@ -15,24 +15,21 @@ import contextlib
 import functools
 import json
 import logging
-import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from activity.errors import ModelFileError
-from activity.files import digest_of
+from activity.errors import ActivityError, ModelFileError, one_line
+from activity.files import atomic_path, digest_of, lock_folder, of_system
+from activity.models.backend import keras
 from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
-from activity.runtimes.choice import choose, describe, falling_back, format_of, is_bf16, one_line, tell_once
+from activity.runtimes.choice import choose, describe, falling_back, format_of, is_bf16, tell_once
 from activity.runtimes.formats import FORMATS, Graph, check_writable, write_graph
-
-if TYPE_CHECKING:
-    import keras
 
 FORMAT_VERSION = 2  # of the exported folder; raised when its parts change
 _WORTH_AN_EXPORT = 1000  # images; an export takes as long as Keras takes for some hundreds
@@ -161,7 +158,7 @@ def _export_model(model_path: Path, runtime: str) -> InferenceModel:
         "source": _source(model_path),
         **about_model(classifier, describe(kind)),
     }
-    with _kept_folder(_export_dir(model_path, runtime)) as folder:
+    with _new_export(_export_dir(model_path, runtime)) as folder:
         write_graph(classifier.backbone, kind, _part_path(folder, "backbone", kind))
         head = with_plain_loops(classifier.head, classifier.spec.num_frames)
         write_graph(head, kind, _part_path(folder, "head", kind))
@@ -203,7 +200,7 @@ def _opened_extractor(backbone: keras.Model, runtime: str, folder: Path | None) 
     kind = format_of(runtime)
     check_writable(kind)
     _logger.info("%s: exporting for %s", backbone.name, kind)
-    with _kept_folder(folder) as made:
+    with _new_export(folder) as made:
         write_graph(backbone, kind, _part_path(made, "backbone", kind))
         images = _random_images(backbone.input_shape[1:])
         check_parity(predict(backbone, images), _open_part(made, "backbone", kind)(images), quantity="features")
@@ -211,25 +208,17 @@ def _opened_extractor(backbone: keras.Model, runtime: str, folder: Path | None) 
 
 
 @contextlib.contextmanager
-def _kept_folder(folder: Path | None) -> Iterator[Path]:
-    """A new folder, which takes the name `folder` if the block ends well. Where none can be made, it is not kept."""
-    try:
+def _new_export(folder: Path | None) -> Iterator[Path]:
+    """A temporary folder, copied to `folder` if the block ends well; where that cannot be, it is for this run only."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made:
+        yield Path(made)
         if folder:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = folder.parent if folder else None
-        temporary = tempfile.TemporaryDirectory(dir=beside, prefix=".", ignore_cleanup_errors=True)
-    except OSError as error:
-        _logger.warning("%s: cannot be written (%s), so the export is for this run only", folder, error.strerror)
-        temporary, folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True), None
-    with temporary as name:
-        made = Path(name, "made")
-        made.mkdir()
-        yield made
-        if folder:
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(folder, Path(name, "old"))
-            with contextlib.suppress(OSError):  # another process has just put its own there
-                os.replace(made, folder)
+            try:
+                with lock_folder(folder.parent, "an export"), atomic_path(folder, sync=False) as copy:
+                    shutil.copytree(made, copy)
+            except (OSError, ActivityError) as error:
+                reason = of_system(error) if isinstance(error, OSError) else error.reason
+                _logger.warning("%s: cannot be written (%s), so the export is for this run only", folder, reason)
 
 
 def _check_model(classifier: InferenceModel, exported: InferenceModel) -> None:

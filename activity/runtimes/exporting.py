@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import keras
 import numpy as np
 
 from activity.config import ClipSpec
 from activity.datasets.synthetic import write_videos
-from activity.errors import ActivityError, VideoError
+from activity.errors import ActivityError, VideoError, one_line
+from activity.files import atomic_path
+from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier, load_classifier, predict, versions
 from activity.models.info import TrainingRecord
-from activity.runtimes.choice import one_line
 from activity.runtimes.formats import FORMATS, Graph, check_export, write_graph
 from activity.runtimes.loops import with_plain_loops
 from activity.video.clips import pad_right, window_starts
@@ -100,9 +100,8 @@ def export_classifier(model_path: Path, format: str, out: Path, *, clips: Sequen
     check_export(format, out)
     classifier = load_classifier(model_path)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-", ignore_cleanup_errors=True) as folder:
-        made = Path(folder, "made")
-        made.mkdir()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        made = Path(folder)
         graph = _open_new(classifier, format, made / out.name)
         try:
             difference, kinds = _compare(classifier, graph, clips)
@@ -115,9 +114,8 @@ def export_classifier(model_path: Path, format: str, out: Path, *, clips: Sequen
         # the graph last: as long as it is the old one or absent, nobody takes what is beside it for its own
         files = sorted(made.iterdir(), key=lambda file: file.name == out.name)
         for file in files:
-            if (out.parent / file.name).is_dir():
-                os.replace(out.parent / file.name, Path(folder, "old"))
-            os.replace(file, out.parent / file.name)
+            with atomic_path(out.parent / file.name) as temporary:
+                shutil.move(file, temporary)
     return Export(tuple(out.parent / file.name for file in reversed(files)), difference, kinds)
 
 
@@ -141,12 +139,7 @@ def _about(classifier: ActivityClassifier, format: str) -> dict[str, Any]:
 
 
 def about_model(classifier: ActivityClassifier, runtime: str) -> dict[str, Any]:
-    """The content of the JSON file beside any exported model: all that prediction needs to know of it.
-
-    Args:
-        classifier: that was exported.
-        runtime: that it was exported for, with its version.
-    """
+    """The content of the JSON file beside a model exported for a runtime: all that prediction needs to know."""
     info = dataclasses.replace(classifier.info, record=TrainingRecord())  # others need not know the training videos
     return {**info.as_dict(), "versions": {**versions(), "runtime": runtime}}
 

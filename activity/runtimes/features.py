@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,13 +22,10 @@ from activity.config import stored_streams
 from activity.datasets.dataset import Dataset, Stacks, map_array
 from activity.datasets.samples import Sample
 from activity.files import DAMAGED, atomic_file, digest_of, is_intact
+from activity.models.backend import keras
 from activity.progress import progress_bar
 from activity.runtimes.choice import is_bf16
 from activity.runtimes.exported import digest_of_model, open_extractor
-
-if TYPE_CHECKING:
-    import keras
-
 
 _FRAMES_PER_BATCH = 32
 

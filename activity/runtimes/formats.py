@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from activity.errors import ActivityError, SettingError
+from activity.models.backend import keras
 
 if TYPE_CHECKING:
-    import keras
     import numpy as np
 
 Graph: TypeAlias = "Callable[..., np.ndarray]"  # arrays, in the order of the names of the inputs -> one array
@@ -75,11 +75,7 @@ def check_writable(name: str) -> None:
 
 
 def check_export(name: str, out: Path) -> None:
-    """Refuse what could not be written, without loading a model.
-
-    Args:
-        name: of a format.
-        out: the file or folder to write.
+    """Refuse to export to a format, into the file or folder `out`, what could not be written; loads no model.
 
     Raises:
         ActivityError: no such format, what it needs is not installed, or `out` has a name it cannot have.
@@ -113,8 +109,6 @@ def write_graph(model: keras.Model, name: str, path: Path) -> None:
     Raises:
         ActivityError: Keras does not compute with TensorFlow.
     """
-    import keras
-
     if keras.backend.backend() != "tensorflow":
         raise ActivityError(f"only models on TensorFlow can be exported, here Keras uses {keras.backend.backend()}")
     with _quiet("tensorflow", "tf2onnx"):  # what fails raises too
@@ -125,8 +119,6 @@ def write_graph(model: keras.Model, name: str, path: Path) -> None:
 
 
 def _write_savedmodel(model: keras.Model, path: Path, batch: int | None = None) -> None:
-    import keras
-
     def free(x: keras.KerasTensor) -> keras.InputSpec:
         return keras.InputSpec(x.dtype, (batch, *x.shape[1:]), name=x.name)
 
@@ -155,7 +147,6 @@ def _write_litert(model: keras.Model, path: Path) -> None:
 
 def _write_onnx(model: keras.Model, path: Path) -> None:
     """As Keras does it, but there tf2onnx makes inputs out of constants such as the means of a `Normalization`."""
-    import keras
     import tensorflow as tf
     import tf2onnx
     from keras.src.export.tf2onnx_lib import patch_tf2onnx

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-from keras import ops
+from activity.models.backend import keras, ops
 
 
 def with_plain_loops(head: keras.Model, num_frames: int) -> keras.Model:

@@ -9,14 +9,12 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-from keras import ops
 
+from activity.models.backend import ops
 from activity.video.clips import window_starts
 
 _MAX_SHIFT = 0.06  # of the frame's size
 _MAX_GAIN = 0.2  # brightness 0.8 to 1.2
-_MOST_ON_DEVICE = 2e9  # bytes of features; more stay in main memory, and a batch at a time goes to the device
-
 
 Batch: TypeAlias = tuple[dict[str, Any], np.ndarray]  # the inputs of a model by name, label ids (B,)
 
@@ -87,16 +85,23 @@ class ClipBatches:
 
 
 class FeatureBatches(ClipBatches):
-    """Of features `(N, S, D)` in memory: all lie in one table on the device, of which a batch takes its rows."""
+    """Of features `(N, S, D)` in memory: all lie in one table on the device, of which a batch takes its rows.
+
+    Args:
+        most_on_device: bytes; a larger table stays in main memory, and a batch at a time goes to the device.
+        options: those of `ClipBatches`, as are `stacks` and `label_ids`.
+    """
 
     name = "features"
 
-    def __init__(self, stacks: Sequence[np.ndarray], label_ids: Sequence[int], **options: Any) -> None:
+    def __init__(
+        self, stacks: Sequence[np.ndarray], label_ids: Sequence[int], *, most_on_device: float = 2e9, **options: Any
+    ) -> None:
         super().__init__(stacks, label_ids, **options)
         table = np.concatenate([*stacks, np.zeros_like(stacks[0][:1])])  # the last row is padding
         self._rows = np.cumsum(self.lengths) - self.lengths  # of the first frame of each sample
         self._padding = len(table) - 1
-        on_device = table.nbytes <= _MOST_ON_DEVICE
+        on_device = table.nbytes <= most_on_device
         self._take = partial(ops.take, ops.convert_to_tensor(table)) if on_device else partial(np.take, table)
 
     def _clips(self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> Any:
@@ -153,9 +158,7 @@ def augment_frames(frames: np.ndarray, rng: np.random.Generator, *, streams: Seq
     mirror = flip and rng.random() < 0.5
     frames = np.pad(frames, ((0, 0), (0, 0), (pad_y, pad_y), (pad_x, pad_x), (0, 0)), mode="edge")
     frames = frames[:, :, top : top + height, left : left + width]
-    dark = np.array(
-        [0.0 if stream == "rgb" else 127.5 for stream in streams]
-    )  # what no light, or no change, looks like
+    dark = np.array([0 if stream == "rgb" else 127.5 for stream in streams])  # what no light, or no change, looks like
     tables = np.clip(np.rint(dark + (np.arange(256)[:, None] - dark) * gain), 0, 255).astype(np.uint8)  # (256, S)
     frames = np.stack([tables[:, s][frames[:, s]] for s in range(len(streams))], axis=1)
     return frames[:, :, :, ::-1] if mirror else frames

@@ -8,75 +8,74 @@ import time
 from pathlib import Path
 from typing import Any
 
-import h5py
-import keras
+import numpy as np
 
-from activity.files import atomic_path, write_csv
-
-SECONDS_BETWEEN_SAVES = 10.0  # what a kill can cost; heads learn an epoch in less time than it takes to write one
-
+from activity.errors import one_line
+from activity.files import atomic_file, write_csv
+from activity.models.backend import keras, ops
 
 _logger = logging.getLogger(__name__)
 
 
 class Checkpoint:
-    """Writes weights, optimizer and log of a stage down every few seconds, each time one whole file over the last.
+    """Writes weights, optimizer, random states and log of a stage down every few seconds, as one whole file.
+
+    Not `Model.save_weights`: it leaves random states out, and HDF5 crashes the program where the disk is full.
 
     Args:
         stage_dir: folder of the stage.
         num_epochs: of the stage; its end is always written.
+        seconds_between_saves: what a kill can cost; heads learn an epoch in less time than it takes to write one.
     """
 
-    def __init__(self, stage_dir: Path, num_epochs: int) -> None:
-        self._stage_dir, self._num_epochs = stage_dir, num_epochs
-        self._latest = stage_dir / "latest.weights.h5"
+    def __init__(self, stage_dir: Path, num_epochs: int, *, seconds_between_saves: float = 10.0) -> None:
+        self._stage_dir, self._num_epochs, self._seconds_between_saves = stage_dir, num_epochs, seconds_between_saves
+        self._latest = stage_dir / "latest.npz"
         self._saved_at = 0.0
-        self.state = _read_state(self._latest) or {"epoch": 0, "rows": []}
-
-    @property
-    def rows(self) -> list[dict[str, float]]:
-        """The log so far, a row an epoch."""
-        return self.state["rows"]
+        self._arrays, self.rows = self._read()
 
     @property
     def finished(self) -> bool:
         """Whether an earlier run came to the end of this stage."""
-        return self.state["epoch"] >= self._num_epochs
+        return len(self.rows) >= self._num_epochs
 
     def begin(self, model: keras.Model) -> int:
         """Bring the model to where an earlier run was saved; returns the next epoch."""
-        model.optimizer.build(model.trainable_variables)  # weights files hold its state too
-        if self.state["epoch"]:
-            model.load_weights(self._latest)
+        model.optimizer.build(model.trainable_variables)
+        if self.rows:
+            for variable, array in zip(_state_of(model), self._arrays, strict=True):
+                variable.assign(array)
+        self._arrays = []
         self._stage_dir.mkdir(parents=True, exist_ok=True)
         self._saved_at = time.monotonic()
-        return self.state["epoch"]
+        return len(self.rows)
 
     def end_epoch(self, model: keras.Model, row: dict[str, float]) -> None:
         """Note the epoch, and save when it is time or the last."""
-        self.state["epoch"] += 1
         self.rows.append(row)
-        if self.finished or time.monotonic() - self._saved_at >= SECONDS_BETWEEN_SAVES:
-            _save_weights(model, self._latest, self.state)
+        if self.finished or time.monotonic() - self._saved_at >= self._seconds_between_saves:
             write_csv(self._stage_dir / "log.csv", list(self.rows[0]), self.rows)
+            arrays = {f"{i:05}": ops.convert_to_numpy(variable) for i, variable in enumerate(_state_of(model))}
+            with atomic_file(self._latest) as file:  # last: a run that finds all epochs done writes no log
+                np.savez(file, rows=np.array(json.dumps(self.rows)), **arrays)
             self._saved_at = time.monotonic()
 
+    def _read(self) -> tuple[list[np.ndarray], list[dict[str, float]]]:
+        """The arrays and the log that an earlier run saved, a row an epoch; none if there are none that can be read."""
+        if not self._latest.is_file():
+            for old in self._stage_dir.glob("latest.weights.h5"):
+                _logger.warning("%s: of an earlier version, this stage is trained again", old)
+            return [], []
+        try:
+            with np.load(self._latest) as file:
+                return [file[name] for name in sorted(file.files) if name != "rows"], json.loads(str(file["rows"]))
+        except Exception as error:  # damage shows in any way
+            _logger.warning("%s: cannot be read (%s), this stage is trained again", self._latest, one_line(error))
+            return [], []
 
-def _save_weights(model: keras.Model, path: Path, state: dict[str, Any]) -> None:
-    """Weights, optimizer and our state in one file, which appears whole or not at all."""
-    with atomic_path(path) as temporary:
-        model.save_weights(temporary)
-        with h5py.File(temporary, "a") as file:
-            file["state"] = json.dumps(state)
 
-
-def _read_state(path: Path) -> dict[str, Any]:
-    """The state in a weights file; empty if there is no such file, or none that can be read."""
-    if not path.is_file():
-        return {}
-    try:
-        with h5py.File(path) as file:
-            return json.loads(file["state"][()])
-    except (OSError, KeyError, ValueError):
-        _logger.warning("%s: cannot be read, this stage starts from the beginning", path)
-        return {}
+def _state_of(model: keras.Model) -> list[Any]:
+    """All that the next step depends on: weights, where each layer that draws is in its sequence, and the optimizer."""
+    weights = {id(weight) for weight in model.weights}
+    random = [variable for variable in model.non_trainable_variables if id(variable) not in weights]
+    return [*model.weights, *random, *model.optimizer.variables]

@@ -11,11 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import keras
 import numpy as np
-from keras import ops
 
-from activity.errors import ActivityError
+from activity.errors import ActivityError, ModelFileError
+from activity.models.backend import keras, ops
+from activity.models.classifier import check_finite
 from activity.models.layers import uses_jit
 from activity.progress import progress_bar
 from activity.training.batches import ClipBatches
@@ -92,10 +92,10 @@ class StagePlan:
     is_balanced: bool
 
 
-def fit(plan: StagePlan, stage_dir: Path) -> Stage:
-    """Carry out a stage, or what is left of it; its state and log are kept in a folder of its own."""
+def fit(plan: StagePlan, stage_dir: Path, seconds_between_saves: float = 10.0) -> Stage:
+    """Carry out a stage, or what is left of it, with its state and log in a folder of its own."""
     model, num_epochs = plan.model, plan.num_epochs
-    checkpoint = Checkpoint(stage_dir, num_epochs)
+    checkpoint = Checkpoint(stage_dir, num_epochs, seconds_between_saves=seconds_between_saves)
     num_steps = num_epochs * len(plan.train_batches)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, num_steps, warmup_target=plan.learning_rate, warmup_steps=int(_WARM_UP * num_steps)
@@ -112,11 +112,23 @@ def fit(plan: StagePlan, stage_dir: Path) -> Stage:
     with _memory_in_words(), progress_bar(total=num_epochs, desc=f"training {plan.name}", unit="epoch") as bar:
         bar.update(first_epoch)
         for row in _train_epochs(plan, range(first_epoch, num_epochs)):
+            for name, value in row.items():
+                if not np.isfinite(value):
+                    raise _diverged(plan, f"in epoch {row['epoch']} its {name} became {value}")
             checkpoint.end_epoch(model, row)
             scores = [f"{name} {row[key]:.3f}" for name, key in _SHOWN.items() if key in row]
             bar.set_postfix_str(", ".join(scores), refresh=False)
             bar.update()
+    try:
+        check_finite(model)
+    except ModelFileError as error:
+        raise _diverged(plan, error.reason) from error
     return Stage(plan.name, checkpoint.rows)
+
+
+def _diverged(plan: StagePlan, reason: str) -> ActivityError:
+    hint = f"take a --learning-rate below {plan.learning_rate:g}, and no --mixed-precision"
+    return ActivityError(f"training {plan.name} stopped: {reason}", hint=hint)
 
 
 def _train_epochs(plan: StagePlan, epochs: range) -> Iterator[dict[str, float]]:

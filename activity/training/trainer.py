@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import re
@@ -17,19 +18,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from activity.config import TrainConfig, as_dict, stored_streams
+from activity.config import TrainConfig, as_dict, changes, stored_streams
 from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample
 from activity.errors import ActivityError, DatasetError
-from activity.evaluation.calibration import Calibration, calibrate
+from activity.evaluation.calibration import FEWEST_VIDEOS, Calibration, calibrate
 from activity.files import atomic_file, digest_of, lock_folder
 from activity.models.backbones import build_backbone, choose_weights, split_backbone
+from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
 from activity.models.devices import gpu_names
-from activity.models.heads import HeadOptions, build_head, member_predictions_of_standardized, standardize, standardized
+from activity.models.heads import (
+    HEADS,
+    HeadOptions,
+    build_head,
+    member_predictions_of_standardized,
+    standardize,
+    standardized,
+)
 from activity.models.info import ModelInfo
 from activity.runtimes.features import cache_activations, extract_features
 from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
@@ -39,6 +47,7 @@ from activity.training.record import record_of
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
 _LAYER_DECAY = 0.9  # each layer of the backbone learns so much slower than the one above it
 _WINDOW_QUANTILE = 0.25  # of the clips' durations: three in four clips are longer than a window of a long video
+_SIDES = "left|right|clockwise|links|rechts"  # in labels
 _NUMBERS_AT_ONCE = 96 * 224 * 224 * 3  # that go into the trained layers; all of MobileNetV2 then takes about 6 GB
 
 
@@ -87,6 +96,7 @@ def train(
     resume: bool = False,
     backbone: keras.Model | None = None,
     runtime: str = "auto",
+    seconds_between_saves: float = 10.0,
 ) -> TrainingRun:
     """Train a classifier on the train split; the test split is not touched.
 
@@ -104,6 +114,7 @@ def train(
         resume: continue where a killed run with the same configuration stopped.
         backbone: that of `config`, if it is available; it must stay frozen.
         runtime: what computes the features of a frozen backbone; see `activity.runtimes.exported`.
+        seconds_between_saves: of the state of the run.
 
     Raises:
         DatasetError: a split is empty, or a label has no training videos.
@@ -111,16 +122,21 @@ def train(
     """
     work_dir = Path(work_dir)
     check_labels(dataset)
-    _warn_of_flip(dataset, config)
+    config = dataclasses.replace(config, weights=choose_weights(config.backbone, config.weights))
+    _say_what_is_idle(dataset, config)
     keras.utils.set_random_seed(config.seed)
     with lock_folder(work_dir, "train"), _precision(config.mixed_precision):
         names, classifier = stage_names(config), build_classifier(dataset, config, backbone)
         _claim_work_dir(work_dir, dataset, config, resume)  # last: what cannot run must not replace what did
-        stages = [fit(PLANS[name](classifier, dataset, config, runtime), work_dir / name) for name in names]
+        stages = [
+            fit(PLANS[name](classifier, dataset, config, runtime), work_dir / name, seconds_between_saves)
+            for name in names
+        ]
         if config.fine_tune:
             classifier.backbone.trainable = False
     if config.mixed_precision:
-        classifier = _in_float32(classifier, dataset, config)
+        trained, classifier = classifier, build_classifier(dataset, dataclasses.replace(config, weights="none"))
+        classifier.set_weights(trained.get_weights())  # a float32 model: nothing of the precision of training
     calibration = _calibrate(classifier, dataset, config, runtime)
     run = TrainingRun(classifier, stages, calibration)
     record = record_of(dataset, config, stages)
@@ -142,6 +158,7 @@ def train_on(
         work_dir: folder for the state of the run and its log; another run's state in it is replaced.
         runtime: what computes the features; see `activity.runtimes.exported`.
     """
+    _say_what_is_idle(dataset, config)
     keras.utils.set_random_seed(config.seed)
     with lock_folder(work_dir, "update"):
         _claim_work_dir(work_dir, dataset, config, resume=False)
@@ -238,7 +255,7 @@ def plan_fine_tuning(classifier: ActivityClassifier, dataset: Dataset, config: T
     config = dataclasses.replace(config, epochs=config.fine_tune_epochs, learning_rate=rate)
     optimizer = partial(LayerwiseAdamW, rates=rates)
     if below is None:
-        return _plan_on_frames("fine_tune", classifier, dataset, config, optimizer)
+        return plan_on_frames(classifier, dataset, config, runtime, name="fine_tune", optimizer=optimizer)
 
     def activations(samples: Sequence[Sample]) -> Stacks:  # once is enough for all epochs
         return cache_activations(dataset, samples, below, runtime)
@@ -247,23 +264,26 @@ def plan_fine_tuning(classifier: ActivityClassifier, dataset: Dataset, config: T
     return _plan("fine_tune", model, activations, FrameBatches, classifier, dataset, config, optimizer)
 
 
-def plan_from_scratch(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, runtime: str) -> StagePlan:
-    """A backbone without pretrained weights, together with the head, on frames."""
-    return _plan_on_frames("scratch", classifier, dataset, config, keras.optimizers.AdamW)
-
-
-PLANS = {"head": plan_head, "fine_tune": plan_fine_tuning, "scratch": plan_from_scratch}
-
-
-def _plan_on_frames(
-    name: str, classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, optimizer: Optimizer
+def plan_on_frames(
+    classifier: ActivityClassifier,
+    dataset: Dataset,
+    config: TrainConfig,
+    runtime: str,
+    *,
+    name: str = "scratch",
+    optimizer: Optimizer = keras.optimizers.AdamW,
 ) -> StagePlan:
+    """All of the backbone together with the head, on frames: by default one without pretrained weights."""
+
     def frames(samples: Sequence[Sample]) -> Stacks:
         return Stacks(dataset.frames, samples, dataset.spec.streams)
 
     make = partial(FrameBatches, augment=dataset.spec.streams, flip=config.flip)
     model = classifier.member_predictions(classifier.backbone)
     return _plan(name, model, frames, make, classifier, dataset, config, optimizer)
+
+
+PLANS = {"head": plan_head, "fine_tune": plan_fine_tuning, "scratch": plan_on_frames}
 
 
 def _plan(
@@ -326,18 +346,33 @@ def check_labels(dataset: Dataset) -> None:
         raise DatasetError(f"expected two or more labels, received only {', '.join(trained)}", path=dataset.dataset_dir)
 
 
-def _warn_of_flip(dataset: Dataset, config: TrainConfig) -> None:
+def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
+    """Log which options have no effect together with the others, or with this data set."""
+    reads, num_val = (
+        HEADS[config.head].reads if config.head in HEADS else (),
+        sum(sample.split == "val" for sample in dataset.samples),
+    )
+    idle = {name: f"with the head {config.head}" for name in ("units", "layers", "merge_mode") if name not in reads}
+    if not config.fine_tune:
+        idle["fine_tune_epochs"] = "without --fine-tune"
+    if stage_names(config) == ["head"]:
+        idle["flip"] = "here: it needs --fine-tune, or a backbone trained from scratch"
+    if num_val < FEWEST_VIDEOS:
+        idle["precision"] = f"here: it needs {FEWEST_VIDEOS} or more validation videos, and there are {num_val}"
+    for name, why in idle.items():
+        if getattr(config, name) != getattr(TrainConfig, name):
+            warn_once(f"--{name.replace('_', '-')} does nothing {why}")
     if not config.flip:
         return
-    if stage_names(config) == ["head"]:
-        _logger.warning("--flip does nothing here: it needs --fine-tune, or a backbone trained from scratch")
-    sided = [
-        x
-        for x in dataset.labels
-        if set(re.split(r"[^a-z]+", x.lower())) & {"left", "right", "clockwise", "links", "rechts"}
-    ]
+    sided = [x for x in dataset.labels if re.search(rf"(?<![a-z])({_SIDES})(?![a-z])", x.lower())]
     if sided:
-        _logger.warning("--flip mirrors videos, which makes one of the other out of: %s", ", ".join(sided))
+        warn_once(f"--flip mirrors videos, which makes one of the other out of: {', '.join(sided)}")
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Log a warning, once a process: a search trains hundreds of times."""
+    _logger.warning(text)
 
 
 def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resume: bool) -> None:
@@ -345,21 +380,17 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
     note = work_dir / "config.json"
     rows = [(sample.sample_id, sample.label, sample.split) for sample in dataset.samples]
     spec = {**as_dict(dataset.spec), "streams": stored_streams(dataset.spec.streams)}
-    digest = digest_of([spec, rows], size=8)
-    settings = {**as_dict(config), "dataset": digest}
+    settings = {**as_dict(config), "dataset": digest_of([spec, rows], size=8)}
     try:
         previous = json.loads(note.read_text(encoding="utf-8")) if resume else None
     except (OSError, ValueError):
         previous = None
         _logger.info("nothing to resume in %s, training starts from the beginning", work_dir)
     if previous is not None:
-        changed = [
-            f"{name} was {previous.get(name)}, now {value}"
-            for name, value in settings.items()
-            if previous.get(name) != value
-        ]
-        if changed:
-            raise ActivityError(f"cannot resume with other settings: {'; '.join(changed)}", path=work_dir)
+        if not previous.get("weights"):  # as earlier versions noted those that are chosen by default
+            previous["weights"] = choose_weights(config.backbone, None)
+        if changed := changes(previous, settings):
+            raise ActivityError(f"cannot resume with other settings: {changed}", path=work_dir)
         return
     for stage in PLANS:
         shutil.rmtree(work_dir / stage, ignore_errors=True)
@@ -379,13 +410,6 @@ def _precision(mixed: bool) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _in_float32(trained: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> ActivityClassifier:
-    """A float32 model with the trained weights: nothing of the training's precision."""
-    fresh = build_classifier(dataset, dataclasses.replace(config, weights="none"))
-    fresh.set_weights(trained.get_weights())
-    return fresh
 
 
 def _calibrate(

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from activity.config import UPDATE_SCHEMES, TrainConfig
@@ -22,6 +21,7 @@ from activity.datasets.dataset import Dataset
 from activity.datasets.samples import Sample, content_of, labels_of, name_some
 from activity.errors import ActivityError, DatasetError, ModelFileError
 from activity.evaluation.evaluator import check_spec
+from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
 from activity.models.info import TrainingRecord
 from activity.progress import format_table

@@ -1,9 +1,11 @@
+import io
 import json
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -199,3 +201,90 @@ def test_damaged_parts_are_told_in_one_line(with_part, part, content, message):
     with pytest.raises(ModelFileError, match=message) as caught:
         load_classifier(path)
     assert "\n" not in str(caught.value)
+
+
+# === Model files from strangers ===
+
+
+def rewritten(path, out, *, config=None, weights=None):
+    """A model file with its config, or the HDF5 file of its weights, changed by a function."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "config.json" and config:
+                values = json.loads(content)
+                config(values["config"])
+                content = json.dumps(values)
+            if name == "model.weights.h5" and weights:
+                buffer = io.BytesIO(content)
+                with h5py.File(buffer, "r+") as file:
+                    weights(file, _dataset_names(file))
+                content = buffer.getvalue()
+            new.writestr(name, content)
+    return out
+
+
+def _dataset_names(file):
+    names = []
+    file.visititems(lambda name, part: names.append(name) if isinstance(part, h5py.Dataset) and part.size > 1 else None)
+    return names
+
+
+def not_a_number(file, names):
+    file[names[-1]][...] = np.nan
+
+
+def elsewhere(file, names):
+    del file[names[0]]
+    file[names[0]] = h5py.ExternalLink("/etc/other.h5", "x")
+
+
+def of_another_file(file, names):
+    shape = file[names[0]].shape
+    del file[names[0]]
+    file.create_dataset(names[0], shape, "f4", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+
+def in_itself(file, names):
+    file["again"] = file["/"]
+
+
+def with_code(config):
+    layer = {"name": "evil", "function": {"class_name": "__lambda__", "config": {"value": "YQ=="}}}
+    config["head"] = {"module": "keras.layers", "class_name": "Lambda", "config": layer, "registered_name": None}
+
+
+def too_large(config):
+    for layer in config["head"]["config"]["layers"]:
+        if "units" in layer["config"]:
+            layer["config"]["units"] = 10**9
+            layer.pop("build_config", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"weights": not_a_number}, "its weights .* are not finite numbers"),
+        ({"weights": elsewhere}, "its weights .* are not inside it"),
+        ({"weights": of_another_file}, "its weights .* are not inside it"),
+        ({"config": with_code}, "holds code that it wants to be run; models of ours hold none"),
+        ({"config": too_large}, "needs [0-9,]{13,} weights, but holds [0-9,]{1,9}$"),
+    ],
+)
+def test_a_file_that_would_do_harm_is_refused(ramp_model, tmp_path, change, reason):
+    with pytest.raises(ModelFileError, match=reason) as raised:
+        load_classifier(rewritten(ramp_model, tmp_path / "m.keras", **change))
+    assert "safe_mode" not in str(raised.value) and "unsafe" not in str(raised.value)
+    assert load_classifier(ramp_model).labels == ("brightens", "darkens")
+
+
+def test_names_of_one_place_are_followed_once(ramp_model, tmp_path):
+    assert load_classifier(rewritten(ramp_model, tmp_path / "m.keras", weights=in_itself)).labels
+
+
+def test_a_model_that_can_only_answer_nan_is_not_saved(ramp_model, tmp_path):
+    classifier = load_classifier(ramp_model)
+    classifier.head.weights[-2].assign(np.full(classifier.head.weights[-2].shape, np.inf))
+    with pytest.raises(ModelFileError, match="its weights .* are not finite numbers; train it again"):
+        save_classifier(classifier, tmp_path / "m.keras")
+    assert not list(tmp_path.iterdir())

@@ -1,11 +1,15 @@
+import copy
 import dataclasses
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from activity.config import ClipSpec, TrainConfig
-from activity.models.info import ModelInfo, TrainingRecord, read_info
+from activity.errors import ActivityError, ModelFileError
+from activity.models.info import ModelInfo, TrainingRecord, is_model, read_info
+from activity.reports.card import ModelCard
 
 OLD = Path(__file__).parent / "data" / "model_v3.keras"
 
@@ -20,8 +24,22 @@ INFO = ModelInfo(
         num_videos={"train": 3, "val": 0, "test": 1},
         num_split_groups=0,
         trained=("aa", "bb"),
-        calibration={"temperature": 1.5},
-        updates=({"scheme": "replay"},),
+        calibration={
+            "temperature": 1.5,
+            "num_videos": 4,
+            "expected_calibration_error": {"before": 0.2, "after": 0.1},
+        },
+        history=({"stage": "head", "epoch": 0, "loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.5},),
+        updates=(
+            {
+                "scheme": "replay",
+                "num_new": 3,
+                "num_old": 0,
+                "added": ["sit"],
+                "old": {"num_videos": 0, "reason": "none"},
+                "new": {"num_videos": 1, "split": "val", "before": 0.0, "after": 1.0},
+            },
+        ),
         seconds=0.0,
     ),
 )
@@ -58,3 +76,85 @@ def test_a_model_file_of_the_version_before_is_read():
     assert record.num_videos == {"train": 6, "val": 2, "test": 2} and record.calibration is None
     assert len(record.history) == 3 and record.command.startswith("activity train dataset")
     assert record.versions["activity"] == "0.1.0" and record.num_parameters > 0
+
+
+# === Model files from strangers ===
+
+
+def changed(keys, value):
+    """What `INFO` is in a file, with another value at a place."""
+    values = copy.deepcopy(json.loads(json.dumps(INFO.as_dict())))
+    *way, last = keys.split(".")
+    place = values
+    for key in way:
+        place = place[int(key) if isinstance(place, list) else key]
+    place[last] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "x", -1, pytest.param(10**400, id="huge"), float("nan"), [], {}, [1], {"a": 1}, True, ["a", "a"], [""]],
+)
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *("spec", "spec.num_frames", "spec.height", "spec.streams", "spec.resize", "labels"),
+        *("clip_seconds", "window_seconds", "threshold", "record.training", "record.training.head"),
+        *("record.training.epochs", "record.training.dropout", "record.num_videos", "record.num_videos.val"),
+        *("record.trained", "record.calibration.temperature", "record.history", "record.history.0.loss"),
+        *("record.updates", "record.updates.0.old", "record.updates.0.new.before", "record.updates.0.added"),
+    ],
+)
+def test_every_field_is_validated(keys, value):
+    """What is read has the types that it must have, or it is refused in one line."""
+    try:
+        info = ModelInfo.from_dict(changed(keys, value))
+    except (KeyError, TypeError, ActivityError):
+        return
+    assert info.window_seconds > 0 and info.threshold >= 0 and all(isinstance(x, str) for x in info.labels)
+    card = ModelCard(OLD, 1, info)
+    assert card.as_text() and card.as_markdown() and json.dumps(card.as_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), "2", None])
+def test_windows_have_a_length(value):
+    with pytest.raises(ActivityError, match="window_seconds"):
+        ModelInfo.from_dict(changed("window_seconds", value))
+
+
+def rewritten(path, *, extra=(), config=None, compression=zipfile.ZIP_STORED):
+    """The old model file with other parts."""
+    with zipfile.ZipFile(OLD) as old, zipfile.ZipFile(path, "w", compression) as new:
+        for name in old.namelist():
+            new.writestr(name, config if config and name == "config.json" else old.read(name))
+        for name, content in extra:
+            new.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["assets/x", "../../x", "/etc/x", "zeros.bin", "_self_destruct.py"])
+def test_a_part_that_no_model_file_has_is_refused(tmp_path, name):
+    path = rewritten(tmp_path / "m.keras", extra=[(name, b"x")])
+    with pytest.raises(ModelFileError, match="has a part that model files have not"):
+        read_info(path)
+    assert not is_model(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_part_that_occurs_twice_is_refused(tmp_path):
+    with pytest.raises(ModelFileError, match="has a part that model files have not: 'config.json'"):
+        read_info(rewritten(tmp_path / "m.keras", extra=[("config.json", b"{}")]))
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    bomb = rewritten(tmp_path / "m.keras", config=b" " * (33 << 20), compression=zipfile.ZIP_DEFLATED)
+    assert bomb.stat().st_size < 1 << 20
+    with pytest.raises(ModelFileError, match="its config.json would unpack to 34,603,008 bytes; expected at most"):
+        read_info(bomb)
+    assert not is_model(bomb)
+
+
+def test_nested_lists_are_one_line(tmp_path):
+    with pytest.raises(ModelFileError, match="not a model file, or cut off"):
+        read_info(rewritten(tmp_path / "m.keras", config=b"[" * 200_000 + b"]" * 200_000))

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from keras import ops
 
-from activity.training import batches as module
 from activity.training.batches import FeatureBatches, FrameBatches, augment_frames
 from activity.video.clips import pad_right
 
@@ -97,9 +96,8 @@ class TestClipBatches:
         ((clips, _, _),) = epoch(FrameBatches([frames], [0], num_frames=4, batch_size=2, augment=["rgb"], flip=True))
         np.testing.assert_array_equal(clips[0], frames)
 
-    def test_features_too_large_for_the_device_stay_in_main_memory(self, monkeypatch):
-        monkeypatch.setattr(module, "_MOST_ON_DEVICE", 0)
-        data = FeatureBatches(counting_stacks(4, 2), [0, 1], num_frames=4, batch_size=2)
+    def test_features_too_large_for_the_device_stay_in_main_memory(self):
+        data = FeatureBatches(counting_stacks(4, 2), [0, 1], num_frames=4, batch_size=2, most_on_device=0)
         (table,) = data._take.args
         assert isinstance(table, np.ndarray)
         ((inputs, _),) = data.epoch(0)

@@ -7,7 +7,16 @@ import pytest
 from activity.errors import ActivityError
 from activity.models.layers import uses_jit
 from activity.training.batches import FeatureBatches
-from activity.training.fitting import LayerwiseAdamW, Stage, _memory_in_words, _validate, accuracy, loss_of_members
+from activity.training.fitting import (
+    LayerwiseAdamW,
+    Stage,
+    StagePlan,
+    _memory_in_words,
+    _validate,
+    accuracy,
+    fit,
+    loss_of_members,
+)
 
 MEMBER_PREDICTIONS = np.array(
     [[[0.9, 0.1], [0.4, 0.6]], [[0.2, 0.8], [0.3, 0.7]]], np.float32
@@ -81,3 +90,44 @@ def test_too_little_memory_is_said_in_words(text):
 def test_a_bug_is_not_taken_for_too_little_memory():
     with pytest.raises(ZeroDivisionError), _memory_in_words():
         raise ZeroDivisionError
+
+
+def plan_of(features, *, beside=0.0):
+    """A stage of two epochs; the model has a weight `beside` that nothing depends on."""
+
+    class Beside(keras.layers.Layer):
+        def build(self, shape):
+            self.beside = self.add_weight(initializer=keras.initializers.Constant(beside), trainable=False)
+
+        def call(self, inputs):
+            return keras.ops.abs(inputs)
+
+    inputs = {"features": keras.Input((1, 1, 4), name="features"), "mask": keras.Input((1,), dtype="bool", name="mask")}
+    x = keras.layers.Dense(4, activation="softmax")(Beside()(inputs["features"]))
+    return StagePlan(
+        name="head",
+        model=keras.Model(inputs, keras.layers.Reshape((1, 4))(x)),
+        train_batches=FeatureBatches(features, [0, 1], num_frames=1, batch_size=2, training=True),
+        val_batches=None,
+        num_epochs=2,
+        optimizer=keras.optimizers.AdamW,
+        learning_rate=0.125,
+        weight_decay=0.0,
+        is_balanced=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "beside", "reason"),
+    [
+        (np.nan, 0.0, "training head stopped: in epoch 0 its loss became nan; take a --learning-rate below 0.125"),
+        (1.0, np.inf, "training head stopped: its weights .*beside.* are not finite numbers; take a --learning-rate"),
+    ],
+)
+def test_what_is_not_a_number_stops_a_stage_with_a_reason(value, beside, reason, tmp_path):
+    with pytest.raises(ActivityError, match=reason):
+        fit(plan_of(np.full((2, 1, 1, 4), value, np.float32), beside=beside), tmp_path)
+
+
+def test_a_stage_of_numbers_ends(tmp_path):
+    assert len(fit(plan_of(np.ones((2, 1, 1, 4), np.float32)), tmp_path).rows) == 2

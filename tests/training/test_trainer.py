@@ -1,6 +1,8 @@
 import dataclasses
+import itertools
 import logging
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -17,11 +19,11 @@ from activity.errors import ActivityError, DatasetError
 from activity.evaluation.evaluator import evaluate
 from activity.files import lock_folder, read_csv
 from activity.models.backbones import build_backbone
-from activity.models.heads import member_predictions_of
-from activity.training import checkpoint, fitting
+from activity.models.heads import HEADS, member_predictions_of
+from activity.training import fitting
 from activity.training.batches import ClipBatches
 from activity.training.checkpoint import Checkpoint
-from activity.training.trainer import build_classifier, train, unfreeze
+from activity.training.trainer import build_classifier, train, unfreeze, warn_once
 from activity.video.writer import write_video
 
 
@@ -113,27 +115,6 @@ class TestFrozenBackbone:
         top = int(np.argmax(rates))
         assert rates[0] == 0 and rates[top] == pytest.approx(frozen_config.learning_rate) and rates[-1] < 1e-6
         assert 0 < top < 0.1 * len(rates)
-
-    def test_a_killed_run_resumes_to_the_same_weights(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
-        config = dataclasses.replace(frozen_config, epochs=6, dropout=0.0)
-        whole = train(ramp_dataset, config, work_dir=tmp_path / "whole")
-        epoch = ClipBatches.epoch
-
-        def killed(self, number):
-            if number == 3:
-                raise KeyboardInterrupt
-            return epoch(self, number)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "SECONDS_BETWEEN_SAVES", 0)
-            patch.setattr(ClipBatches, "epoch", killed)
-            with pytest.raises(KeyboardInterrupt):
-                train(ramp_dataset, config, work_dir=tmp_path / "killed")
-        assert len(read_csv(tmp_path / "killed" / "head" / "log.csv")) == 3
-        resumed = train(ramp_dataset, config, work_dir=tmp_path / "killed", resume=True)
-        assert [row["epoch"] for row in resumed.history] == [0, 1, 2, 3, 4, 5]
-        for a, b in zip(whole.classifier.get_weights(), resumed.classifier.get_weights(), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-6)
 
     def test_a_finished_run_is_not_taught_again_on_resume(self, ramp_dataset, frozen_config, tmp_path, caplog):
         config = dataclasses.replace(frozen_config, epochs=2)
@@ -329,3 +310,74 @@ class TestSegments:
         assert sorted(record.trained + record.held_out) == sorted(map(content_of, dataset.samples))  # one by one
         trained = evaluate(run.classifier, dataset, split="train", runtime="keras")
         assert trained.scores.accuracy > 0.8
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"head": "lstm", "layers": 3}, "--layers does nothing with the head lstm"),
+        ({"head": "pooled", "units": 32}, "--units does nothing with the head pooled"),
+        ({"head": "gru", "merge_mode": "sum"}, "--merge-mode does nothing with the head gru"),
+        ({"fine_tune_epochs": 3}, "--fine-tune-epochs does nothing without --fine-tune"),
+        ({"flip": True}, "--flip does nothing here: it needs --fine-tune, or a backbone trained from scratch"),
+        ({"precision": 0.9}, "--precision does nothing here: it needs 10 or more validation videos, and there are 8"),
+    ],
+)
+def test_what_has_no_effect_is_said_once(changes, line, ramp_dataset, frozen_config, tmp_path, caplog):
+    warn_once.cache_clear()
+    plain = dataclasses.replace(frozen_config, units=TrainConfig.units, epochs=1)
+    config = dataclasses.replace(plain, **changes)
+    for name in ("a", "b"):
+        train(ramp_dataset, config, work_dir=tmp_path / name)
+    assert [record.message for record in caplog.records].count(line) == 1
+
+
+def test_the_weights_that_were_used_are_recorded(ramp_dataset, frozen_config, tmp_path):
+    config = dataclasses.replace(frozen_config, weights=None, epochs=1)  # small_cnn has none of ImageNet
+    run = train(ramp_dataset, config, work_dir=tmp_path)
+    assert run.classifier.info.record.training.weights == "none"
+    note = tmp_path / "config.json"
+    note.write_text(note.read_text().replace('"weights": "none"', '"weights": null'))  # as before they were noted
+    assert train(ramp_dataset, config, work_dir=tmp_path, resume=True).history == run.history
+
+
+class TestResume:
+    """A run that is stopped anywhere and resumed gives the weights and the log of one that never was."""
+
+    def check(self, dataset, config, tmp_path, monkeypatch, points):
+        """Resume from what the folder holds after so many saves."""
+        begin, end_epoch = Checkpoint.begin, Checkpoint.end_epoch
+        saves = itertools.count()
+
+        def keep():
+            shutil.copytree(tmp_path / "whole", tmp_path / str(next(saves)))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoint, "begin", lambda *args: (begin(*args), keep())[0])
+            patch.setattr(Checkpoint, "end_epoch", lambda *args: (end_epoch(*args), keep())[0])
+            whole = train(dataset, config, work_dir=tmp_path / "whole", seconds_between_saves=0)
+        for point in points:
+            resumed = train(dataset, config, work_dir=tmp_path / str(point), resume=True)
+            assert resumed.history == whole.history, point
+            for a, b in zip(whole.classifier.get_weights(), resumed.classifier.get_weights(), strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=str(point))
+
+    @pytest.mark.parametrize("head", HEADS)
+    def test_of_every_head(self, head, ramp_dataset, frozen_config, tmp_path, monkeypatch):
+        config = dataclasses.replace(frozen_config, head=head, dropout=0.5, epochs=2, units=4, members=1)
+        self.check(ramp_dataset, config, tmp_path, monkeypatch, [1])
+
+    def test_at_any_point(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
+        config = dataclasses.replace(frozen_config, dropout=0.5, epochs=3)
+        self.check(ramp_dataset, config, tmp_path, monkeypatch, [0, 2, 3])
+
+    def test_while_fine_tuning(self, ramp_dataset, tmp_path, monkeypatch):
+        weights = tmp_path / "w.weights.h5"
+        build_backbone("mobilenet_v2_035", height=32, width=32, weights="none").save_weights(weights)
+        config = TrainConfig(backbone="mobilenet_v2_035", weights=str(weights), members=1, epochs=1, fine_tune=2)
+        config = dataclasses.replace(config, fine_tune_epochs=2, batch_size=4)
+        self.check(ramp_dataset, config, tmp_path, monkeypatch, [1, 2, 3])
+
+    def test_while_training_from_scratch(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
+        config = dataclasses.replace(frozen_config, weights="none", dropout=0.5, epochs=2)
+        self.check(ramp_dataset, config, tmp_path, monkeypatch, [1])
