@@ -20,15 +20,10 @@ def best_first(labels: Sequence[str], probabilities: np.ndarray, k: int) -> list
 
 @dataclass(frozen=True)
 class WindowFrames:
-    """Frames of a window of a video, as a model takes them.
+    """Frames of a window of a video, as a model takes them; n is `spec.num_frames`, or less for a short video."""
 
-    Attributes:
-        images: `(n, S, H, W, 3)` uint8 RGB; n is `spec.num_frames`, or less for a short video.
-        timestamps_seconds: `(n,)`, from the first frame of the video.
-    """
-
-    images: np.ndarray
-    timestamps_seconds: np.ndarray
+    images: np.ndarray  # (n, S, H, W, 3) uint8 RGB
+    timestamps_seconds: np.ndarray  # (n,), from the first frame of the video
 
 
 @dataclass(frozen=True)

@@ -60,12 +60,7 @@ class Predictor:
         return cls(load_inference_model(Path(model_path), runtime=runtime), num_threads=num_threads)
 
     def predict(self, source: Path | str, *, timeline: bool = False, keep_frames: bool = False) -> Prediction:
-        """Label one video file.
-
-        Args:
-            source: the file.
-            timeline: also say what happens when.
-            keep_frames: see `predict_many`.
+        """Label one video file; see `predict_many` for the options.
 
         Raises:
             VideoError: not one frame of it can be decoded.

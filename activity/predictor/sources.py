@@ -78,13 +78,9 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
     Each comes with the `ClipSpec` by which it was sampled: that of the model or, of a video much longer than the clips
     of training, that with the frame rate of the model's windows.
 
-    Args:
-        source: the video.
-        model: that the frames are for.
-        timeline: of a short video, also sample it at the frame rate of windows.
-        num_threads: decoding threads, 0 for FFmpeg's choice.
-        max_seconds: a video with a frame after that is too long, whatever its header says.
-        timeout_seconds: may be waited for chunks, all together.
+    With `timeline`, a short video is also sampled at the frame rate of windows. The limits are those of
+    `Predictor.predict_many`.
+
 
     Attributes:
         sampled: what was read, by how it was; complete after the last chunk.

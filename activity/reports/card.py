@@ -28,13 +28,7 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All that a model file tells of the model.
-
-    Attributes:
-        path: the model file.
-        num_bytes: its size.
-        info: what the file tells.
-    """
+    """All that a model file tells of the model, and its size."""
 
     path: Path
     num_bytes: int
@@ -71,7 +65,16 @@ class ModelCard:
     @property
     def limits(self) -> list[str]:
         """Limits that its scores do not show, a sentence each."""
-        return [*_limits_of_data(self.record), *_limits_of_answers(self)]
+        if self.info.threshold:
+            other = "Something quite different may still be predicted as one of its labels with confidence."
+        else:
+            other = "It answers with one of its labels whatever a video shows."
+        return [
+            *_limits_of_data(self.record),
+            "It labels a whole clip with one activity; it does not say where in the image.",
+            other,
+            "How it does on other people, places and cameras than those of its data set was not measured.",
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON; without the digests of all videos and the log of all epochs."""
@@ -243,18 +246,6 @@ def _limits_of_data(record: TrainingRecord) -> list[str]:
         "`activity evaluate`."
     )
     return limits
-
-
-def _limits_of_answers(card: ModelCard) -> list[str]:
-    if card.info.threshold:
-        other = "Something quite different may still be predicted as one of its labels with confidence."
-    else:
-        other = "It answers with one of its labels whatever a video shows."
-    return [
-        "It labels a whole clip with one activity; it does not say where in the image.",
-        other,
-        "How it does on other people, places and cameras than those of its data set was not measured.",
-    ]
 
 
 def _cell(value: str) -> str:

@@ -198,13 +198,12 @@ class VideoReader:
         if not 0 < rate <= 1000:  # also false for NaN
             rate = _FALLBACK_FRAMES_PER_SECOND
         claimed = get(cv2.CAP_PROP_FRAME_COUNT)
-        code = int(get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
         return VideoInfo(
             height=int(get(cv2.CAP_PROP_FRAME_HEIGHT)),
             width=int(get(cv2.CAP_PROP_FRAME_WIDTH)),
             frames_per_second=rate,
             num_frames_claimed=int(claimed) if 0 < claimed < 1e9 else 0,
-            fourcc=code.to_bytes(4, "little").decode("latin-1").strip("\0 "),
+            fourcc=_fourcc(self._capture),
         )
 
 
@@ -326,18 +325,15 @@ def why_unreadable(path: Path) -> str:
         return "the file is empty (0 bytes)"
     if reason:
         return reason
-    codec = _fourcc_if_open(path)
-    if codec is not None:
-        return (
-            f"opens, but no frame can be decoded (codec {codec or 'unknown'}): it holds no frames, or this OpenCV has "
-            f"no decoder for it. {REENCODE}"
-        )
-    return f"not a video that OpenCV can open ({size} bytes): damaged, cut off, or another kind of file"
-
-
-def _fourcc_if_open(path: Path) -> str | None:
     capture = cv2.VideoCapture(name_for_decoder(path), cv2.CAP_FFMPEG)
-    opened = capture.isOpened()
+    if not capture.isOpened():
+        return f"not a video that OpenCV can open ({size} bytes): damaged, cut off, or another kind of file"
+    return (
+        f"opens, but no frame can be decoded (codec {_fourcc(capture) or 'unknown'}): it holds no frames, or this "
+        f"OpenCV has no decoder for it. {REENCODE}"
+    )
+
+
+def _fourcc(capture: cv2.VideoCapture) -> str:
     code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
-    capture.release()
-    return code.to_bytes(4, "little").decode("latin-1").strip("\0 ") if opened else None
+    return code.to_bytes(4, "little").decode("latin-1").strip("\0 ")

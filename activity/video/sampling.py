@@ -89,17 +89,7 @@ def iter_frames(
 def read_stack(
     path: Path, spec: ClipSpec, *, span: Span = WHOLE, num_threads: int = 1
 ) -> tuple[np.ndarray, SampledVideo]:
-    """The sampled frames of a video in memory, `(N, S, H, W, 3)` uint8 RGB, and what was read.
-
-    Args:
-        path: a video file.
-        spec: which frames, at what size.
-        span: of the video; see `iter_frames`.
-        num_threads: decoding threads, 0 for FFmpeg's choice.
-
-    Raises:
-        VideoError: not one frame can be decoded, or none lies in the span; it says why.
-    """
+    """The sampled frames of a video in memory, `(N, S, H, W, 3)` uint8 RGB, and what was read; see `iter_frames`."""
     frames = iter_frames(path, spec, span, num_threads=num_threads)
     return np.stack(list(frames)), frames.sampled
 
@@ -266,13 +256,9 @@ class SampledFrames:
     def _decode(
         self, reader: VideoReader, frames: Iterable[tuple[int, float]], sampler: EvenSampler | RateSampler
     ) -> Iterator[np.ndarray]:
-        """One pass over frames of a reader, to the first one after the span.
+        """One pass over frames of a reader, `(index, timestamp_seconds)`, to the first one after the span.
 
-        Args:
-            reader: gives their images.
-            frames: `(index, timestamp_seconds)`, the first one of the span among them; times begin with the video or
-                at 0.
-            sampler: says which are taken.
+        The first one of the span must be among them; times begin with the video or at 0.
         """
         self.timestamps_seconds, self._passed = [], array("d")
         start, first, (begin, end) = 0.0, None, _edges(self._span)

@@ -61,14 +61,6 @@ def shrink(frame: np.ndarray, spec: ClipSpec) -> Seen:
     return Seen(image, _working_grey(frame) if "motion_crop" in spec.streams else None)
 
 
-@dataclass
-class _Moving:
-    """A sampled frame whose motion crop waits for the rest of its block."""
-
-    images: dict[str, np.ndarray]  # of the other streams
-    differences: np.ndarray  # (h, w, 3) float32
-
-
 class StreamMaker:
     """Makes the images of all streams while a video is decoded; memory does not grow with its length.
 
@@ -85,7 +77,8 @@ class StreamMaker:
         self._crops = "motion_crop" in spec.streams
         self._seen: dict[int, Seen] = {}  # by index, the last few
         self._due: list[int] = []  # sampled frames that wait for the frame after them
-        self._waiting: list[_Moving] = []
+        # Sampled frames that wait for the rest of their block: the other images, and differences (h, w, 3) float32
+        self._waiting: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
         self._energies: list[np.ndarray] = []  # of those that wait, and before them of the rest of a clip
 
     def see(self, index: int, seen: Seen, copies: int) -> Iterator[np.ndarray]:
@@ -129,7 +122,7 @@ class StreamMaker:
             return
         steps = [self._at(i).grey for i in compared_frames(index, self._gap, last)]
         differences = [aligned_difference(a, b) for a, b in zip(steps[:-1], steps[1:], strict=True)]  # type: ignore[arg-type]
-        self._waiting.append(_Moving(images, np.stack(differences, axis=-1)))
+        self._waiting.append((images, np.stack(differences, axis=-1)))
         self._energies.append(motion_energy(differences[1]))
         if len(self._waiting) == self._block:
             yield from self._make_crops()
@@ -142,11 +135,11 @@ class StreamMaker:
         """Give the frames that wait, with their motion crops."""
         if not self._waiting:
             return
-        scale = self._waiting[0].differences.shape[0] / self._energies[0].shape[0]
+        scale = self._waiting[0][1].shape[0] / self._energies[0].shape[0]
         squares = track_motion(self._energies, scale)[-len(self._waiting) :]
-        for moving, square in zip(self._waiting, squares, strict=True):
-            crop = cut_square(moving.differences, square, self._spec.height, self._spec.width)
-            yield self._stacked({**moving.images, "motion_crop": as_image(crop)})
+        for (images, differences), square in zip(self._waiting, squares, strict=True):
+            crop = cut_square(differences, square, self._spec.height, self._spec.width)
+            yield self._stacked({**images, "motion_crop": as_image(crop)})
         self._waiting = []
         self._energies = self._energies[max(0, len(self._energies) - self._spec.num_frames + self._block) :]
 
@@ -210,11 +203,8 @@ def motion_energy(difference: np.ndarray) -> np.ndarray:
 def track_motion(energies: Sequence[np.ndarray], scale: float) -> list[tuple[float, float, float]]:
     """The square around what moves, in each frame of a clip: `(x, y, side)`, its centre and size in pixels.
 
-    The square follows smoothly and keeps its size through the clip, so that coming nearer and going away show.
-
-    Args:
-        energies: of the frames of the clip, see `motion_energy`.
-        scale: pixels of the frame to one of the energies.
+    The square follows smoothly and keeps its size through the clip, so that coming nearer and going away show. The
+    energies are those of `motion_energy`; `scale` is pixels of the frame to one of them.
     """
     num, (height, width) = len(energies), energies[0].shape
     smooth = np.stack([np.mean(energies[max(0, i - 2) : i + 3], axis=0) for i in range(num)])  # (n, th, tw)

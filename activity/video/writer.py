@@ -155,7 +155,8 @@ def _write_h264(path: Path, frames: Frames, rate: Fraction, source: Path) -> Non
         raise VideoError("there are no frames to write", path=source)
     height, width = first[1].shape[:2]
     clock = _Clock(rate)
-    with av.open(_name(path), "w", format="mp4", options={"movflags": "+faststart"}) as output:
+    # `file:`, else FFmpeg would take a name with a colon for an address
+    with av.open(f"file:{os.path.abspath(path)}", "w", format="mp4", options={"movflags": "+faststart"}) as output:
         stream = output.add_stream("libx264", rate=rate, options=_X264_OPTIONS)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.codec_context.time_base = Fraction(1, clock.ticks_per_second)
@@ -233,11 +234,6 @@ def _sound_of(source: Path) -> Iterator[Any]:
     except (VideoError, av.FFmpegError) as error:
         reason = getattr(error, "strerror", error)
         _logger.info("%s: its sound is copied as far as it could be read (%s)", source, reason)
-
-
-def _name(path: Path) -> str:
-    """A name that FFmpeg takes for a file, whatever it looks like."""
-    return f"file:{os.path.abspath(path)}"
 
 
 # By extension: the codec that OpenCV's wheels can write into it. FFV1 is lossless, the others are not.

@@ -69,12 +69,12 @@ def test_short_segments_give_way_to_the_neighbour_that_fits():
 
 class TestHysteresis:
     def test_the_label_changes_only_when_another_is_clearly_ahead(self):
-        hysteresis = Hysteresis(0.0, margin=0.1)
+        hysteresis = Hysteresis(0.0)
         rows = ([0.6, 0.4], [0.48, 0.52], [0.4, 0.6], [0.48, 0.52], [0.52, 0.48], [0.6, 0.4])
         assert [hysteresis.next(np.array(row)) for row in rows] == [0, 0, 1, 1, 1, 0]
 
     def test_unknown_is_entered_and_left_with_the_same_margin(self):
-        hysteresis = Hysteresis(0.8, margin=0.1)
+        hysteresis = Hysteresis(0.8)
         tops = (0.85, 0.75, 0.65, 0.85, 0.95)
         assert [hysteresis.next(np.array([top, 1 - top])) for top in tops] == [0, 0, 2, 2, 0]
 
