@@ -93,7 +93,7 @@ class PageSession:
         path = Path(prediction.source)
         paths = save_timeline(prediction, folder, path.stem)
         about = {**prediction.as_dict(), "source": path.name}  # where uploads lie is nobody's business
-        (folder / f"{path.stem}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        (folder / f"{path.stem}.json").write_text(json.dumps(about, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         return paths
 
     def annotated(self, prediction: Prediction, folder: Path) -> Path:

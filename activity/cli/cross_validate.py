@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
         result = cross_validate(
             dataset, config, folds=arguments.folds, work_dir=Path(work_dir), runtime=arguments.runtime
         )
-    print(json.dumps(result.as_dict()) if arguments.json else result.as_text())
+    print(json.dumps(result.as_dict(), allow_nan=False) if arguments.json else result.as_text())
     if arguments.out:
         about = {"folds": arguments.folds, **as_dict(config)}
         say_written(save_report(result, dataset, arguments.out, about=about))

@@ -175,7 +175,7 @@ def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int,
         "versions": {"activity": __version__, "opencv": cv2.__version__},
     }
     with atomic_file(dataset_dir / "dataset.json", "w") as file:
-        json.dump(about, file, indent=2)
+        json.dump(about, file, indent=2, allow_nan=False)
 
 
 def _check_what_is_gone(known: list[Sample], listed: VideoList, videos_dir: Path, dataset_dir: Path) -> None:

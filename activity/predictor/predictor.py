@@ -7,6 +7,7 @@ memory does not grow with the length of a video; windows then slide over the fea
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import math
 import os
@@ -118,7 +119,7 @@ class Predictor:
         kept: dict[ClipSpec, np.ndarray] = {}
         try:
             for spec, chunk in stream:
-                features = model.extract_stack_features(chunk)  # (n, S, D)
+                features = _features_of(model, chunk)  # (n, S, D)
                 if spec not in window_predictors:
                     window_predictors[spec] = [WindowPredictor(model, stride) for stride in strides]
                 for window_predictor in window_predictors[spec]:
@@ -150,3 +151,10 @@ class Predictor:
         steps = window_predictors[moving][1].finish(edges)
         found = make_timeline(steps, edges, model.labels, threshold=model.threshold)
         return dataclasses.replace(prediction, timeline=found)
+
+
+def _features_of(model: InferenceModel, chunk: np.ndarray) -> np.ndarray:
+    """Features `(n, S, D)` of frames `(n, S, H, W, 3)`; one that lasts comes again and again, and is computed once."""
+    differs = [True, *(not np.array_equal(frame, before) for before, frame in itertools.pairwise(chunk))]
+    features = model.extract_stack_features(chunk if all(differs) else chunk[differs])
+    return features[np.cumsum(differs) - 1]

@@ -104,6 +104,10 @@ def make_timeline(
     label_ids = np.asarray([hysteresis.next(row) for row in probabilities])  # (K,)
     shortest = _SHORTEST_SEGMENT * (windows[0].end_seconds - windows[0].start_seconds)
     _absorb_short(label_ids, probabilities, threshold, edges, shortest)
+    for a, b in list(_runs(label_ids)):
+        means = probabilities[a:b].mean(axis=0)  # (C,)
+        if label_ids[a] < len(labels) and means[label_ids[a]] < 1 / len(labels):
+            label_ids[a:b] = means.argmax()  # no label stands where it is less probable than chance
     names = [*labels, UNKNOWN]
     best = np.column_stack([probabilities, probabilities.max(axis=1)])  # (K, C + 1)
     segments = tuple(

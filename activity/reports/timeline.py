@@ -63,7 +63,7 @@ def save_timeline(prediction: Prediction, out_dir: Path, name: str, *, top_k: in
 
 def _write_json(prediction: Prediction, path: Path, top_k: int) -> None:
     with atomic_file(path, "w") as file:
-        file.write(json.dumps(prediction.as_dict(top_k=top_k), indent=1) + "\n")
+        file.write(json.dumps(prediction.as_dict(top_k=top_k), indent=1, allow_nan=False) + "\n")
 
 
 def _write_csv(prediction: Prediction, path: Path, _: int) -> None:

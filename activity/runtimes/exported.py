@@ -165,7 +165,7 @@ def _export_model(model_path: Path, runtime: str) -> InferenceModel:
         write_graph(classifier.backbone, kind, _part_path(folder, "backbone", kind))
         head = with_plain_loops(classifier.head, classifier.spec.num_frames)
         write_graph(head, kind, _part_path(folder, "head", kind))
-        (folder / "network.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
+        (folder / "network.json").write_text(json.dumps(about, indent=2, allow_nan=False), encoding="utf-8")
         _check_model(classifier, ExportedModel(folder, kind))
         return ExportedModel(folder, runtime)
 
