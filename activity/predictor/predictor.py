@@ -20,18 +20,20 @@ from typing import Any
 import numpy as np
 
 from activity.config import ClipSpec
-from activity.errors import VideoError
+from activity.errors import ActivityError, VideoError
+from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 from activity.predictor.prediction import Failure, Prediction, WindowFrames
 from activity.predictor.sources import FrameStream, TooLongError
 from activity.predictor.timeline import make_timeline
 from activity.predictor.windows import WindowPredictor
-from activity.runtimes.exported import load_inference_model
+from activity.runtimes.exported import FORKED, SPAWN, load_inference_model
 from activity.video.prefetch import close_all
 
 _logger = logging.getLogger(__name__)
 
 _MOST_THREADS = 16
+_of_other_processes: list[Any] = []  # models that a fork left without threads: to free one would wait for them
 
 
 class Predictor:
@@ -40,6 +42,10 @@ class Predictor:
         predictor = Predictor.load("model.keras")
         print(predictor.predict("clip.mp4").label)
 
+    Any number of threads may use one, with every runtime. To pickle one is to load its file again in the other process,
+    so it must come from `load`; the same happens in a forked process, where one that Keras computes would hang, and
+    raises `ActivityError` instead.
+
     Args:
         model: from `activity.runtimes.exported.load_inference_model`, `activity.models.classifier.load_classifier` or a
             training run.
@@ -47,8 +53,10 @@ class Predictor:
     """
 
     def __init__(self, model: InferenceModel, *, num_threads: int | None = None) -> None:
-        self.model = model
+        self._model, self._process = model, os.getpid()
         self.num_threads = num_threads or min(os.cpu_count() or 1, _MOST_THREADS)
+        self._loaded: tuple[Path, str] | None = None  # file and runtime
+        self._info: ModelInfo | None = None  # of one that was pickled
 
     @classmethod
     def load(cls, model_path: Path | str, *, runtime: str = "auto", num_threads: int | None = None) -> Predictor:
@@ -58,7 +66,27 @@ class Predictor:
             ModelFileError: it is missing, damaged or not ours.
             ActivityError: the runtime that was asked for by name cannot be had.
         """
-        return cls(load_inference_model(Path(model_path), runtime=runtime), num_threads=num_threads)
+        predictor = cls(load_inference_model(Path(model_path), runtime=runtime), num_threads=num_threads)
+        predictor._loaded = Path(model_path).absolute(), runtime
+        return predictor
+
+    @property
+    def model(self) -> InferenceModel:
+        """What computes; in another process than the one that loaded it, its file is loaded again."""
+        if self._process != os.getpid():
+            if not self._loaded:
+                raise ActivityError(f"this model {FORKED}", hint=SPAWN)
+            path, runtime = self._loaded
+            model, info = load_inference_model(path, runtime=runtime), self._info or self._model.info
+            model.info = info  # someone may have changed it
+            _of_other_processes.append(self._model)
+            self._model, self._process, self._info = model, os.getpid(), None
+        return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not self._loaded:
+            raise ActivityError("a Predictor of a model in memory cannot be pickled", hint="save it, and `load` it")
+        return {**self.__dict__, "_model": None, "_info": self.model.info, "_process": None}
 
     def predict(self, source: Path | str, *, timeline: bool = False, keep_frames: bool = False) -> Prediction:
         """Label one video file; see `predict_many` for the options.
@@ -92,6 +120,7 @@ class Predictor:
             max_seconds: a video with a frame after that fails, whatever its header says.
             timeout_seconds: so long, all together, the frames of a video are waited for before it fails.
         """
+        model = self.model
         names = [str(source) for source in sources]
         options: dict[str, Any] = {
             "timeline": timeline,
@@ -100,7 +129,7 @@ class Predictor:
             "max_seconds": max_seconds,
             "timeout_seconds": timeout_seconds,
         }
-        coming = (FrameStream(name, self.model, **options) for name in names)  # each begins when it is asked for
+        coming = (FrameStream(name, model, **options) for name in names)  # each begins when it is asked for
         ahead = deque(islice(coming, self.num_threads))
         try:
             while ahead:

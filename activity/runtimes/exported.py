@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from activity.errors import ModelFileError
+from activity.errors import ActivityError, ModelFileError
 from activity.files import digest_of
 from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
@@ -34,6 +34,10 @@ from activity.runtimes.formats import FORMATS, Graph, check_writable, write_grap
 if TYPE_CHECKING:
     import keras
 
+    from activity.models.classifier import ActivityClassifier
+
+FORKED = "computes in the process that this one was forked from, and would hang here"
+SPAWN = "start processes with multiprocessing.get_context('spawn'), or load the model in each of them only"
 FORMAT_VERSION = 2  # of the exported folder; raised when its parts change
 _WORTH_AN_EXPORT = 1000  # images; an export takes as long as Keras takes for some hundreds
 _NUM_IMAGES = 17  # random ones to compare on; an odd batch too
@@ -62,11 +66,22 @@ def load_inference_model(model_path: Path, *, runtime: str = "auto") -> Inferenc
             model = _kept_model(model_path, chosen) or _export_model(model_path, chosen)
             tell_once(str(model_path), "predicting", chosen)
             return model
-    from activity.models.classifier import load_classifier
-
-    classifier = load_classifier(model_path)
+    classifier = _load_in_keras(model_path)
     tell_once(str(model_path), "predicting", "keras")
     return classifier
+
+
+_keras_process: int | None = None  # in which models were loaded; its forks have them, but none of its threads
+
+
+def _load_in_keras(model_path: Path) -> ActivityClassifier:
+    global _keras_process
+    if _keras_process not in (None, os.getpid()):
+        raise ActivityError(f"Keras {FORKED}", path=model_path, hint=SPAWN)
+    from activity.models.classifier import load_classifier
+
+    _keras_process = os.getpid()
+    return load_classifier(model_path)
 
 
 def open_extractor(backbone: keras.Model, runtime: str, *, num_images: int, cache_dir: Path | None) -> Graph:
@@ -148,13 +163,12 @@ def _kept_model(model_path: Path, runtime: str) -> InferenceModel | None:
 
 
 def _export_model(model_path: Path, runtime: str) -> InferenceModel:
-    from activity.models.classifier import load_classifier
     from activity.runtimes.exporting import about_model
     from activity.runtimes.loops import with_plain_loops
 
     kind = format_of(runtime)
     check_writable(kind)
-    classifier = load_classifier(model_path)
+    classifier = _load_in_keras(model_path)
     _logger.info("%s: exporting for %s, once", model_path, kind)
     about = {
         "format_version": FORMAT_VERSION,

@@ -1,6 +1,10 @@
 import csv
 import dataclasses
+import multiprocessing
 import os
+import pickle
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -10,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from activity.errors import VideoError
+from activity.errors import ActivityError, VideoError
 from activity.evaluation.evaluator import evaluate
 from activity.predictor import sources as sources_module
 from activity.predictor import windows as windows_module
@@ -329,3 +333,92 @@ class TestTimeline:
         again = predictor.predict(path, timeline=True)
         np.testing.assert_array_equal(again.probabilities, expected.probabilities)
         assert [s.label for s in again.timeline.segments] == [s.label for s in expected.timeline.segments]
+
+
+# === Threads and processes ===
+
+RUNTIMES = {"keras": "keras", "openvino": "openvino", "onnx": "onnxruntime"}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_threads_that_share_a_predictor_get_what_one_alone_gets(ramp_model, ramp_videos, runtime):
+    pytest.importorskip(RUNTIMES[runtime], reason=f"{runtime} is not installed")
+    predictor = Predictor.load(ramp_model, runtime=runtime, num_threads=1)
+    videos = sorted(ramp_videos.glob("*/*.avi"))[::4]
+    results = {}
+
+    def predict(thread):  # each another video at a time
+        mine = videos[thread:] + videos[:thread]
+        results[thread] = {video: predictor.predict(video).probabilities for video in 3 * mine}
+
+    threads = [threading.Thread(target=predict, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == 4
+    for video in videos:
+        alone = predictor.predict(video).probabilities
+        for each in results.values():
+            np.testing.assert_array_equal(each[video], alone)
+
+
+FORKS = """
+import multiprocessing, os, pickle, sys
+from activity import Predictor
+from activity.errors import ActivityError
+
+def show(predictor):
+    try:
+        print(predictor.predict(sys.argv[2]).label, flush=True)
+    except ActivityError as error:
+        print("refused:", error, flush=True)
+
+if __name__ == "__main__":
+    predictor = Predictor.load(sys.argv[1], runtime=sys.argv[3])
+    show(predictor)
+    context = multiprocessing.get_context(sys.argv[4])
+    processes = [context.Process(target=show, args=[predictor])]
+    processes[0].start()
+    processes[0].join(60)
+    if sys.argv[4] == "fork":
+        with context.Pool(1) as pool:
+            try:
+                print(pool.apply_async(predictor.predict, sys.argv[2:3]).get(60).label)
+            except ActivityError as error:
+                print("refused:", error)
+"""
+
+
+@pytest.mark.parametrize("method", sorted({"fork", "spawn"} & set(multiprocessing.get_all_start_methods())))
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_in_another_process_a_predictor_works_or_says_why_not(ramp_model, ramp_videos, tmp_path, runtime, method):
+    pytest.importorskip(RUNTIMES[runtime], reason=f"{runtime} is not installed")
+    (tmp_path / "program.py").write_text(FORKS)
+    command = [
+        sys.executable,
+        tmp_path / "program.py",
+        ramp_model,
+        ramp_videos / "darkens" / "p0_0.avi",
+        runtime,
+        method,
+    ]
+    Predictor.load(ramp_model, runtime=runtime)  # it is exported by now
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=90)
+    assert "Traceback" not in done.stderr
+    first, *others = done.stdout.splitlines()
+    assert first == "darkens" and len(others) == (2 if method == "fork" else 1)
+    if (runtime, method) == ("keras", "fork"):
+        for line in others:
+            assert "Keras computes in the process that this one was forked from" in line and "'spawn'" in line
+    else:
+        assert set(others) == {"darkens"}
+
+
+def test_a_pickled_predictor_is_loaded_again_as_it_was(ramp_model, ramp_run):
+    predictor = Predictor.load(ramp_model, num_threads=3)
+    predictor.model.info = dataclasses.replace(predictor.model.info, threshold=0.25)
+    again = pickle.loads(pickle.dumps(predictor))
+    assert (again.num_threads, again.model.info) == (3, predictor.model.info)
+    with pytest.raises(ActivityError, match="of a model in memory cannot be pickled; save it"):
+        pickle.dumps(Predictor(ramp_run.classifier))
