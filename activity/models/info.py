@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,16 @@ from activity.errors import ActivityError, ModelFileError
 
 FORMAT_VERSION = 3  # of the model file; raised when its parts change; 1 had no streams, 2 no windows
 _REGISTERED_NAME = "activity>ActivityClassifier"
+UNKNOWN, NO_ANSWER = "unknown", "no answer"
 _OLD_NAMES = {"taught": "trained", "num_torn_groups": "num_split_groups"}  # in files written until 0.1 -> name
+
+
+def unknown_name(labels: Sequence[str]) -> str:
+    """The answer of a model with these labels below its threshold: `unknown`, unless a class has that name."""
+    name = NO_ANSWER if UNKNOWN in labels else UNKNOWN
+    while name in labels:
+        name = f"({name})"
+    return name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from activity.models.network import UNKNOWN
+from activity.models.info import unknown_name
 from activity.predictor.timeline import Timeline, Window
 
 
@@ -55,8 +55,17 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The most probable activity, or "unknown" if not even that is likely enough."""
-        return self.labels[int(self.probabilities.argmax())] if self.probability >= self.threshold else UNKNOWN
+        """The most probable activity, or "unknown" if not even that is likely enough.
+
+        Of a model with a class `unknown`, that answer is "no answer".
+        """
+        best = self.labels[int(self.probabilities.argmax())]
+        return best if self.is_answered else unknown_name(self.labels)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the label is one of `labels`."""
+        return self.probability >= self.threshold
 
     @property
     def probability(self) -> float:
@@ -81,7 +90,7 @@ class Prediction:
 
     def as_text(self, *, top_k: int = 5) -> str:
         """One line: the source and its most probable activities; with a timeline one more for each segment."""
-        answer = [UNKNOWN] if self.label == UNKNOWN else []
+        answer = [] if self.is_answered else [self.label]
         line = "  ".join([self.source, *answer, *(f"{name} {fraction:.3f}" for name, fraction in self.top(top_k))])
         segments = self.timeline.segments if self.timeline else ()
         return "\n".join([line, *(segment.as_text() for segment in segments)])

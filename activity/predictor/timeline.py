@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from activity.datasets.samples import Segment
-from activity.models.network import UNKNOWN
+from activity.models.info import unknown_name
 
 _MARGIN = 0.1  # of probability, by which another label must be ahead before the label changes
 _FLOOR = 1e-4  # of a probability before its logarithm: no single window may veto a label
@@ -108,7 +108,7 @@ def make_timeline(
         means = probabilities[a:b].mean(axis=0)  # (C,)
         if label_ids[a] < len(labels) and means[label_ids[a]] < 1 / len(labels):
             label_ids[a:b] = means.argmax()  # no label stands where it is less probable than chance
-    names = [*labels, UNKNOWN]
+    names = [*labels, unknown_name(labels)]
     best = np.column_stack([probabilities, probabilities.max(axis=1)])  # (K, C + 1)
     segments = tuple(
         Segment(float(edges[a]), float(edges[b]), names[label_ids[a]], float(best[a:b, label_ids[a]].mean()))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from activity.config import TrainConfig, as_dict, recipe_arguments
-from activity.models.info import ModelInfo, TrainingRecord, read_info
+from activity.models.info import ModelInfo, TrainingRecord, read_info, unknown_name
 from activity.progress import format_table
 
 _SPLITS = ("train", "val", "test")
@@ -145,7 +145,7 @@ def _rows_of_model(card: ModelCard) -> list[Row]:
     else:
         clip = f"{spec.num_frames} frames, {spec.frames_per_second:g} a second; several clips of a longer video"
     windows = f"; a video more than twice as long is read in windows of {info.window_seconds:.1f} s"
-    below = f'below a probability of {info.threshold:.3f} the answer is "unknown"'
+    below = f'below a probability of {info.threshold:.3f} the answer is "{unknown_name(info.labels)}"'
     return [
         ("labels", f"{len(info.labels)}: {', '.join(info.labels)}"),
         ("clip", clip),

@@ -18,9 +18,11 @@ from activity.errors import ActivityError, VideoError
 from activity.evaluation.evaluator import evaluate
 from activity.predictor import sources as sources_module
 from activity.predictor import windows as windows_module
-from activity.predictor.prediction import Failure
+from activity.predictor.live import Decision
+from activity.predictor.prediction import Failure, Prediction
 from activity.predictor.predictor import Predictor
 from activity.predictor.sources import distinct_names
+from activity.predictor.timeline import Timeline, Window, make_timeline
 from activity.predictor.windows import read_window
 from activity.video import sampling as sampling_module
 from activity.video.sampling import read_stack
@@ -422,3 +424,38 @@ def test_a_pickled_predictor_is_loaded_again_as_it_was(ramp_model, ramp_run):
     assert (again.num_threads, again.model.info) == (3, predictor.model.info)
     with pytest.raises(ActivityError, match="of a model in memory cannot be pickled; save it"):
         pickle.dumps(Predictor(ramp_run.classifier))
+
+
+class TestAClassCalledUnknown:
+    """It is kept apart from no answer."""
+
+    LABELS = ("run", "unknown")
+
+    def prediction(self, *probabilities, segments=()):
+        edges = np.arange(len(segments) + 1.0)
+        timeline = Timeline(edges, np.tile(probabilities, (len(segments), 1)), tuple(segments))
+        shown = np.array(probabilities)
+        return Prediction("a.mp4", self.LABELS, shown, 3.0, (), threshold=0.7, timeline=timeline if segments else None)
+
+    def test_in_labels_text_and_json(self):
+        class_, none = self.prediction(0.1, 0.9), self.prediction(0.4, 0.6)
+        assert (class_.label, class_.is_answered) == ("unknown", True)
+        assert (none.label, none.is_answered) == ("no answer", False)
+        assert class_.as_text() == "a.mp4  unknown 0.900  run 0.100"
+        assert none.as_text() == "a.mp4  no answer  unknown 0.600  run 0.400"
+        assert (class_.as_dict()["label"], none.as_dict()["label"]) == ("unknown", "no answer")
+
+    def test_whatever_else_classes_are_called(self):
+        labels = ("unknown", "no answer")
+        prediction = Prediction("a.mp4", labels, np.array([0.5, 0.5]), 3.0, (), threshold=0.7)
+        assert prediction.label not in labels
+
+    def test_in_timelines(self):
+        windows = [Window(i, i + 1.0, np.array(p)) for i, p in enumerate([(0.0, 1.0)] * 4 + [(0.5, 0.5)] * 4)]
+        timeline = make_timeline(windows, np.arange(9), self.LABELS, threshold=0.8)
+        assert [segment.label for segment in timeline.segments] == ["unknown", "no answer"]
+
+    def test_live(self):
+        decision = Decision("0", self.LABELS, "no answer", np.array([0.6, 0.4]), 1.5, "now", 0.1, True)
+        assert decision.probability == 0.6 and decision.as_dict()["label"] == "no answer"
+        assert dataclasses.replace(decision, label="unknown").probability == 0.4
