@@ -177,7 +177,7 @@ def digest_of(*values: object, size: int) -> str:
     """
     digest = hashlib.blake2b(digest_size=size)
     for value in values:
-        digest.update(value if isinstance(value, (bytes, memoryview)) else json.dumps(value).encode())
+        digest.update(value if isinstance(value, (bytes, memoryview)) else json.dumps(value, allow_nan=False).encode())
     return digest.hexdigest()
 
 

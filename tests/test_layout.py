@@ -149,3 +149,12 @@ def test_the_command_line_starts_without_heavy_imports():
 def test_prediction_needs_no_keras_to_start():
     heavy = {"keras", "matplotlib", "sklearn", "tensorflow"}
     assert heavy_imports("import activity.predictor.predictor", heavy) == []
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if not module.endswith("checkpoint")])
+def test_json_has_no_word_for_what_is_no_number(module):
+    """Python would write NaN, which no other reader takes; the state in a checkpoint is for ourselves."""
+    calls = [node for node in ast.walk(tree_of(MODULES[module])) if isinstance(node, ast.Call)]
+    dumps = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr in ("dump", "dumps")]
+    careless = [call.lineno for call in dumps if "allow_nan" not in {keyword.arg for keyword in call.keywords}]
+    assert not careless

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from activity.apps.visitors import Cancelled, Job, Line, Visitors
 from activity.errors import ActivityError, VideoError
-from activity.models.network import UNKNOWN
 from activity.predictor.prediction import Failure, Prediction
 from activity.predictor.predictor import Predictor
 from activity.reports.card import model_card
@@ -351,11 +350,11 @@ def _errors_in_page() -> Iterator[None]:
 def _answer(prediction: Prediction) -> str:
     """A headline, in Markdown."""
     changes = prediction.timeline is not None and len(prediction.timeline.segments) > 1
-    if prediction.label != UNKNOWN:
+    if prediction.is_answered:
         return f"## mostly {prediction.label}" if changes else f"## {prediction.label}"
     return (
-        f"## {UNKNOWN}\nNothing reaches a probability of {prediction.threshold:.2f}, below which this model does not "
-        "answer. The nearest are:"
+        f"## {prediction.label}\nNothing reaches a probability of {prediction.threshold:.2f}, below which this model "
+        "does not answer. The nearest are:"
     )
 
 

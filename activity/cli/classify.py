@@ -100,7 +100,7 @@ def _classify_live(arguments: argparse.Namespace, source: str) -> int:
         for decision in decisions:
             write_row(decision.as_dict())
             if arguments.json:
-                print(json.dumps(decision.as_dict(top_k=arguments.top_k)), flush=True)
+                print(json.dumps(decision.as_dict(top_k=arguments.top_k), allow_nan=False), flush=True)
             elif decision.changed:
                 print(decision.as_text(), flush=True)
     return 0
@@ -121,7 +121,7 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
             failed |= isinstance(result, Failure)
             write_row(result.as_dict())
             if arguments.json:
-                print(json.dumps(result.as_dict(top_k=arguments.top_k)), flush=True)
+                print(json.dumps(result.as_dict(top_k=arguments.top_k), allow_nan=False), flush=True)
             elif isinstance(result, Failure):
                 say_error(f"{result.source}: {result.error}")
             else:

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         result = cross_validate(
             dataset, config, folds=arguments.folds, work_dir=Path(work_dir), runtime=arguments.runtime
         )
-    print(json.dumps(result.as_dict()) if arguments.json else result.as_text())
+    print(json.dumps(result.as_dict(), allow_nan=False) if arguments.json else result.as_text())
     if arguments.out:
         weights = choose_weights(config.backbone, config.weights)
         about = {"folds": arguments.folds, **as_dict(config), "weights": weights}

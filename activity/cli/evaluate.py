@@ -40,7 +40,12 @@ def run(arguments: argparse.Namespace) -> None:
     evaluation = evaluate(classifier, dataset, split=arguments.split, runtime=arguments.runtime)
     coverage, precision = evaluation.above(classifier.threshold)
     if arguments.json:
-        print(json.dumps({**evaluation.as_dict(), "coverage": coverage, "precision": precision if coverage else None}))
+        print(
+            json.dumps(
+                {**evaluation.as_dict(), "coverage": coverage, "precision": precision if coverage else None},
+                allow_nan=False,
+            )
+        )
     else:
         print(evaluation.as_text())
     if classifier.threshold and not arguments.json:

@@ -25,6 +25,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     card = model_card(arguments.model)
     if arguments.json:
-        print(json.dumps(card.as_dict()))
+        print(json.dumps(card.as_dict(), allow_nan=False))
     else:
         print(card.as_markdown() if arguments.markdown else card.as_text())

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     recipe += [] if arguments.runtime == "auto" else ["--runtime", arguments.runtime]
     command = shlex.join(["activity", "train", str(arguments.dataset), "--out", "model.keras", *recipe])
     if arguments.json:
-        print(json.dumps({**search.as_dict(), "command": command}))
+        print(json.dumps({**search.as_dict(), "command": command}, allow_nan=False))
     else:
         print(f"{search.as_text()}\n\n{command}")
     if arguments.out:

@@ -63,4 +63,4 @@ def run(arguments: argparse.Namespace) -> None:
     *before, update_ = info.record.updates
     result.classifier.info = info.with_record(updates=(*before, {**update_, "command": arguments.command_line}))
     written = save_run(result.run, arguments.out)
-    print(json.dumps(result.as_dict()) if arguments.json else f"{result.as_text()}\n{written}")
+    print(json.dumps(result.as_dict(), allow_nan=False) if arguments.json else f"{result.as_text()}\n{written}")

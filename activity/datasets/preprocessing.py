@@ -223,7 +223,7 @@ def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int,
         "versions": {"activity": __version__, "opencv": cv2.__version__},
     }
     with atomic_file(dataset_dir / "dataset.json", "w", digest=True) as file:
-        json.dump(about, file, indent=2)
+        json.dump(about, file, indent=2, allow_nan=False)
 
 
 def _note_failure(dataset_dir: Path, error: ActivityError) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,16 @@ _PARTS = {"metadata.json", "config.json", WEIGHTS_NAME}
 _LARGEST_JSON = 32 << 20  # bytes; 100,000 training videos take 2 MB
 _LARGEST_GROWTH, _NO_BOMB = 10, 64 << 20  # a part may be so many times as large as the file, or so many bytes
 _REGISTERED_NAME = "activity>ActivityClassifier"
+UNKNOWN, NO_ANSWER = "unknown", "no answer"
 _OLD_NAMES = {"taught": "trained", "num_torn_groups": "num_split_groups"}  # in files written until 0.1 -> name
+
+
+def unknown_name(labels: Sequence[str]) -> str:
+    """The answer of a model with these labels below its threshold: `unknown`, unless a class has that name."""
+    name = NO_ANSWER if UNKNOWN in labels else UNKNOWN
+    while name in labels:
+        name = f"({name})"
+    return name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ from activity.config import ClipSpec
 from activity.models.info import ModelInfo
 from activity.video.clips import pad_right, window_starts
 
-UNKNOWN = "unknown"  # the answer below the threshold
 LONG_CLIPS = 2.0  # a video longer than so many clips of training is read in windows
 _WINDOWS_PER_BATCH = 64
 _STEPS_PER_WINDOW = 8

@@ -106,13 +106,12 @@ class Explainer:
         window = max(prediction.windows, key=lambda window: window.probabilities[label_id])
         frames = read_window(self.classifier.spec, prediction, window)
         info = probe(Path(prediction.source))
-        aspect = info.width / info.height
         return self.explain_frames(
             frames.images,
             label=label,
             source=prediction.source,
             timestamps_seconds=frames.timestamps_seconds,
-            aspect=aspect,
+            aspect=info.width / info.height,
         )
 
     def explain_frames(
@@ -124,14 +123,9 @@ class Explainer:
         timestamps_seconds: np.ndarray,
         aspect: float | None = None,
     ) -> Explanation:
-        """Explain why the frames of one clip show an activity.
+        """Explain why the frames of one clip show an activity; see `Explanation` for the arguments.
 
-        Args:
-            images: `(N, S, H, W, 3)` uint8 RGB, N from 1 to `spec.num_frames`.
-            label: what is explained.
-            source: their video.
-            timestamps_seconds: `(N,)`, from the first frame of the video.
-            aspect: width over height of the video; by default that of the images.
+        There may be 1 to `spec.num_frames` images; the aspect is by default theirs.
 
         Raises:
             ActivityError: the model has no such label.

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activity.errors import printable
-from activity.models.network import UNKNOWN, InferenceModel
+from activity.models.info import unknown_name
+from activity.models.network import InferenceModel
 from activity.predictor.prediction import best_first
 from activity.predictor.timeline import LiveLabels
 from activity.video.capture import Capture, Frame, stream_maker, ticks
@@ -52,8 +53,8 @@ class Decision:
     @property
     def probability(self) -> float:
         """Of the label; of an unknown one, that of the most probable label, which was not probable enough."""
-        best = self.probabilities.max() if self.label == UNKNOWN else self.probabilities[self.labels.index(self.label)]
-        return float(best)
+        is_answered = self.label in self.labels
+        return float(self.probabilities[self.labels.index(self.label)] if is_answered else self.probabilities.max())
 
     def as_dict(self, *, top_k: int = 5) -> dict[str, Any]:
         """`source`, `label`, `probability`, `top`, `time_seconds`, `time`, `latency_seconds`; ready for JSON."""
@@ -86,7 +87,7 @@ def watch(
     Raises:
         VideoError: there never was a frame.
     """
-    names, shown = (*model.labels, UNKNOWN), None
+    names, shown = (*model.labels, unknown_name(model.labels)), None
     _warm_up(model)
     with Capture(source, model.spec, model.window_rate, timeout_seconds) as capture:
         for window in _windows(model, capture.frames()):

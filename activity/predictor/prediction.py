@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from activity.errors import printable
-from activity.models.network import UNKNOWN
+from activity.models.info import unknown_name
 from activity.predictor.timeline import Timeline, Window
 
 
@@ -21,15 +21,10 @@ def best_first(labels: Sequence[str], probabilities: np.ndarray, k: int) -> list
 
 @dataclass(frozen=True)
 class WindowFrames:
-    """Frames of a window of a video, as a model takes them.
+    """Frames of a window of a video, as a model takes them; n is `spec.num_frames`, or less for a short video."""
 
-    Attributes:
-        images: `(n, S, H, W, 3)` uint8 RGB; n is `spec.num_frames`, or less for a short video.
-        timestamps_seconds: `(n,)`, from the first frame of the video.
-    """
-
-    images: np.ndarray
-    timestamps_seconds: np.ndarray
+    images: np.ndarray  # (n, S, H, W, 3) uint8 RGB
+    timestamps_seconds: np.ndarray  # (n,), from the first frame of the video
 
 
 @dataclass(frozen=True)
@@ -61,8 +56,17 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The most probable activity, or "unknown" if not even that is likely enough."""
-        return self.labels[int(self.probabilities.argmax())] if self.probability >= self.threshold else UNKNOWN
+        """The most probable activity, or "unknown" if not even that is likely enough.
+
+        Of a model with a class `unknown`, that answer is "no answer".
+        """
+        best = self.labels[int(self.probabilities.argmax())]
+        return best if self.is_answered else unknown_name(self.labels)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the label is one of `labels`."""
+        return self.probability >= self.threshold
 
     @property
     def probability(self) -> float:
@@ -87,7 +91,7 @@ class Prediction:
 
     def as_text(self, *, top_k: int = 5) -> str:
         """One line: the source and its most probable activities; with a timeline one more for each segment."""
-        answer = [UNKNOWN] if self.label == UNKNOWN else []
+        answer = [] if self.is_answered else [self.label]
         scores = (f"{name} {fraction:.3f}" for name, fraction in self.top(top_k))
         line = printable("  ".join([self.source, *answer, *scores]))
         segments = self.timeline.segments if self.timeline else ()

@@ -7,6 +7,7 @@ memory does not grow with the length of a video; windows then slide over the fea
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import math
 import os
@@ -20,18 +21,20 @@ from typing import Any
 import numpy as np
 
 from activity.config import ClipSpec
-from activity.errors import VideoError
+from activity.errors import ActivityError, VideoError
+from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 from activity.predictor.prediction import Failure, Prediction, WindowFrames
 from activity.predictor.sources import FrameStream
 from activity.predictor.timeline import make_timeline
 from activity.predictor.windows import WindowPredictor
-from activity.runtimes.exported import load_inference_model
+from activity.runtimes.exported import FORKED, SPAWN, load_inference_model
 from activity.video.prefetch import close_all
 
 _logger = logging.getLogger(__name__)
 
 _MOST_THREADS = 16
+_of_other_processes: list[Any] = []  # models that a fork left without threads: to free one would wait for them
 
 
 class Predictor:
@@ -40,6 +43,10 @@ class Predictor:
         predictor = Predictor.load("model.keras")
         print(predictor.predict("clip.mp4").label)
 
+    Any number of threads may use one, with every runtime. To pickle one is to load its file again in the other process,
+    so it must come from `load`; the same happens in a forked process, where one that Keras computes would hang, and
+    raises `ActivityError` instead.
+
     Args:
         model: from `activity.runtimes.exported.load_inference_model`, `activity.models.classifier.load_classifier` or a
             training run.
@@ -47,8 +54,10 @@ class Predictor:
     """
 
     def __init__(self, model: InferenceModel, *, num_threads: int | None = None) -> None:
-        self.model = model
+        self._model, self._process = model, os.getpid()
         self.num_threads = num_threads or min(os.cpu_count() or 1, _MOST_THREADS)
+        self._loaded: tuple[Path, str] | None = None  # file and runtime
+        self._info: ModelInfo | None = None  # of one that was pickled
 
     @classmethod
     def load(cls, model_path: Path | str, *, runtime: str = "auto", num_threads: int | None = None) -> Predictor:
@@ -58,15 +67,30 @@ class Predictor:
             ModelFileError: it is missing, damaged or not ours.
             ActivityError: the runtime that was asked for by name cannot be had.
         """
-        return cls(load_inference_model(Path(model_path), runtime=runtime), num_threads=num_threads)
+        predictor = cls(load_inference_model(Path(model_path), runtime=runtime), num_threads=num_threads)
+        predictor._loaded = Path(model_path).absolute(), runtime
+        return predictor
+
+    @property
+    def model(self) -> InferenceModel:
+        """What computes; in another process than the one that loaded it, its file is loaded again."""
+        if self._process != os.getpid():
+            if not self._loaded:
+                raise ActivityError(f"this model {FORKED}", hint=SPAWN)
+            path, runtime = self._loaded
+            model, info = load_inference_model(path, runtime=runtime), self._info or self._model.info
+            model.info = info  # someone may have changed it
+            _of_other_processes.append(self._model)
+            self._model, self._process, self._info = model, os.getpid(), None
+        return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not self._loaded:
+            raise ActivityError("a Predictor of a model in memory cannot be pickled", hint="save it, and `load` it")
+        return {**self.__dict__, "_model": None, "_info": self.model.info, "_process": None}
 
     def predict(self, source: Path | str, *, timeline: bool = False, keep_frames: bool = False) -> Prediction:
-        """Label one video file.
-
-        Args:
-            source: the file.
-            timeline: also say what happens when.
-            keep_frames: see `predict_many`.
+        """Label one video file; see `predict_many` for the options.
 
         Raises:
             VideoError: not one frame of it can be decoded.
@@ -99,6 +123,7 @@ class Predictor:
                 `ActivityError` ends all and is raised here.
             timeout_seconds: so long, all together, the frames of a video are waited for before it fails.
         """
+        model = self.model
         names = [str(source) for source in sources]
         options: dict[str, Any] = {
             "timeline": timeline,
@@ -107,7 +132,7 @@ class Predictor:
             "timeout_seconds": timeout_seconds,
         }
         coming = (  # each begins when it is asked for
-            FrameStream(name, self.model, watch=watch and partial(watch, name), **options) for name in names
+            FrameStream(name, model, watch=watch and partial(watch, name), **options) for name in names
         )
         ahead = deque(islice(coming, self.num_threads))
         try:
@@ -127,7 +152,7 @@ class Predictor:
         kept: dict[ClipSpec, np.ndarray] = {}
         try:
             for spec, chunk in stream:
-                features = model.extract_stack_features(chunk)  # (n, S, D)
+                features = _features_of(model, chunk)  # (n, S, D)
                 if spec not in window_predictors:
                     window_predictors[spec] = [WindowPredictor(model, stride) for stride in strides]
                 for window_predictor in window_predictors[spec]:
@@ -159,3 +184,10 @@ class Predictor:
         steps = window_predictors[moving][1].finish(edges)
         found = make_timeline(steps, edges, model.labels, threshold=model.threshold)
         return dataclasses.replace(prediction, timeline=found)
+
+
+def _features_of(model: InferenceModel, chunk: np.ndarray) -> np.ndarray:
+    """Features `(n, S, D)` of frames `(n, S, H, W, 3)`; one that lasts comes again and again, and is computed once."""
+    differs = [True, *(not np.array_equal(frame, before) for before, frame in itertools.pairwise(chunk))]
+    features = model.extract_stack_features(chunk if all(differs) else chunk[differs])
+    return features[np.cumsum(differs) - 1]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from activity.datasets.samples import Segment
-from activity.models.network import UNKNOWN
+from activity.models.info import unknown_name
 
 _MARGIN = 0.1  # of probability, by which another label must be ahead before the label changes
 _FLOOR = 1e-4  # of a probability before its logarithm: no single window may veto a label
@@ -49,22 +49,19 @@ class Timeline:
 class Hysteresis:
     """Labels of one moment after the other, which change only when another label is clearly ahead.
 
-    "Unknown" is one more label, whose probability is the threshold. (A Schmitt trigger, for more than two states.)
-
-    Args:
-        threshold: probability below which a label is not believed.
-        margin: by which another label must be ahead.
+    "Unknown" is one more label, whose probability is the threshold: below it, no label is believed. (A Schmitt trigger,
+    for more than two states.)
     """
 
-    def __init__(self, threshold: float, margin: float = _MARGIN) -> None:
-        self._threshold, self._margin = threshold, margin
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
         self._label_id: int | None = None
 
     def next(self, probabilities: np.ndarray) -> int:
         """The label id of the next moment from its `(C,)`; C is "unknown"."""
         scores = np.append(probabilities, self._threshold)
         best = int(scores.argmax())
-        if self._label_id is None or scores[best] > scores[self._label_id] + self._margin:
+        if self._label_id is None or scores[best] > scores[self._label_id] + _MARGIN:
             self._label_id = best
         return self._label_id
 
@@ -74,9 +71,6 @@ class LiveLabels:
 
     The windows so far are multiplied, the older the less weight, so that none alone outvotes earlier ones that were as
     confident; then as in a timeline. The label of a new activity comes when about three quarters of a window show it.
-
-    Args:
-        threshold: probability below which the label is "unknown".
     """
 
     def __init__(self, threshold: float) -> None:
@@ -110,7 +104,11 @@ def make_timeline(
     label_ids = np.asarray([hysteresis.next(row) for row in probabilities])  # (K,)
     shortest = _SHORTEST_SEGMENT * (windows[0].end_seconds - windows[0].start_seconds)
     _absorb_short(label_ids, probabilities, threshold, edges, shortest)
-    names = [*labels, UNKNOWN]
+    for a, b in list(_runs(label_ids)):
+        means = probabilities[a:b].mean(axis=0)  # (C,)
+        if label_ids[a] < len(labels) and means[label_ids[a]] < 1 / len(labels):
+            label_ids[a:b] = means.argmax()  # no label stands where it is less probable than chance
+    names = [*labels, unknown_name(labels)]
     best = np.column_stack([probabilities, probabilities.max(axis=1)])  # (K, C + 1)
     segments = tuple(
         Segment(float(edges[a]), float(edges[b]), names[label_ids[a]], float(best[a:b, label_ids[a]].mean()))

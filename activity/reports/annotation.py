@@ -35,13 +35,7 @@ class Overlay:
     """Draws the timeline of a video on its frames.
 
     On the left above, what happens in this segment and the three most probable activities of the moment; at the bottom
-    a strip of all segments with a mark at the moment.
-
-    Args:
-        labels: names of the C activities.
-        timeline: of the video.
-        height: of a frame in pixels.
-        width: of a frame in pixels.
+    a strip of all segments with a mark at the moment. Frames are of `height` and `width` in pixels.
     """
 
     def __init__(self, labels: tuple[str, ...], timeline: Timeline, *, height: int, width: int) -> None:
@@ -57,12 +51,7 @@ class Overlay:
         self._panel: tuple[np.ndarray, ...] = ()  # its colours, their opacity, and that of what is below
 
     def draw(self, frame: np.ndarray, timestamp_seconds: float) -> None:
-        """Draw on a frame `(height, width, 3)` uint8 RGB, in place.
-
-        Args:
-            frame: to draw on.
-            timestamp_seconds: of the frame, on the clock of the timeline.
-        """
+        """Draw on a frame `(height, width, 3)` uint8 RGB, in place; its time is on the clock of the timeline."""
         edges = self._timeline.edges_seconds
         last = len(edges) - 2
         moment = int(np.clip(np.searchsorted(edges, timestamp_seconds, side="right") - 1, 0, last))

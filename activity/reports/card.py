@@ -16,7 +16,7 @@ from typing import Any
 
 from activity.config import TrainConfig, as_dict, recipe_arguments
 from activity.models.backbones import BACKBONES, choose_weights
-from activity.models.info import ModelInfo, TrainingRecord, read_info
+from activity.models.info import ModelInfo, TrainingRecord, read_info, unknown_name
 from activity.progress import format_table
 
 _SPLITS = ("train", "val", "test")
@@ -29,13 +29,7 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All that a model file tells of the model.
-
-    Attributes:
-        path: the model file.
-        num_bytes: its size.
-        info: what the file tells.
-    """
+    """All that a model file tells of the model, and its size."""
 
     path: Path
     num_bytes: int
@@ -74,7 +68,16 @@ class ModelCard:
     @property
     def limits(self) -> list[str]:
         """Limits that its scores do not show, a sentence each."""
-        return [*_limits_of_data(self.record), *_limits_of_answers(self)]
+        if self.info.threshold:
+            other = "Something quite different may still be predicted as one of its labels with confidence."
+        else:
+            other = "It answers with one of its labels whatever a video shows."
+        return [
+            *_limits_of_data(self.record),
+            "It labels a whole clip with one activity; it does not say where in the image.",
+            other,
+            "How it does on other people, places and cameras than those of its data set was not measured.",
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON; without the digests of all videos and the log of all epochs."""
@@ -145,7 +148,7 @@ def _rows_of_model(card: ModelCard) -> list[Row]:
     else:
         clip = f"{spec.num_frames} frames, {spec.frames_per_second:g} a second; several clips of a longer video"
     windows = f"; a video more than twice as long is read in windows of {info.window_seconds:.1f} s"
-    below = f'below a probability of {info.threshold:.3f} the answer is "unknown"'
+    below = f'below a probability of {info.threshold:.3f} the answer is "{unknown_name(info.labels)}"'
     return [
         ("labels", f"{len(info.labels)}: {', '.join(info.labels)}"),
         ("clip", clip),
@@ -246,18 +249,6 @@ def _limits_of_data(record: TrainingRecord) -> list[str]:
         "`activity evaluate`."
     )
     return limits
-
-
-def _limits_of_answers(card: ModelCard) -> list[str]:
-    if card.info.threshold:
-        other = "Something quite different may still be predicted as one of its labels with confidence."
-    else:
-        other = "It answers with one of its labels whatever a video shows."
-    return [
-        "It labels a whole clip with one activity; it does not say where in the image.",
-        other,
-        "How it does on other people, places and cameras than those of its data set was not measured.",
-    ]
 
 
 def _cell(value: str) -> str:

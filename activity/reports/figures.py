@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy.stats import binomtest
 
 from activity.datasets.dataset import Dataset
+from activity.datasets.samples import Sample
 from activity.evaluation.evaluator import Evaluation
 from activity.evaluation.metrics import ReliabilityBin, Scores, expected_calibration_error, reliability_bins
 from activity.model_selection.tuning import SETTINGS, Search, Trial
@@ -137,37 +138,6 @@ def _distances_to_limits(bins: Sequence[ReliabilityBin]) -> np.ndarray:
 
 
 @plain_text
-def ablation_figure(rows: Sequence[tuple[str, Mapping[str, tuple[float, float]]]]) -> Figure:
-    """Effect of each change: a dot and its standard error per row, a panel per data set, the first row dashed.
-
-    Args:
-        rows: name, and data set -> (mean, standard error); the first row is the reference. A row may lack data sets.
-
-    Raises:
-        ValueError: there are no rows.
-    """
-    if not rows:
-        raise ValueError("expected one or more rows, the reference first")
-    datasets = list(dict.fromkeys(name for _, scores in rows for name in scores))
-    figure = Figure(figsize=(2.6 + 2.6 * len(datasets), 0.32 * len(rows) + 1.1), layout="constrained")
-    panels = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
-    for axes, dataset in zip(panels, datasets, strict=True):
-        for place, (_, scores) in enumerate(rows):
-            if dataset in scores:
-                mean, error = scores[dataset]
-                colour = VERMILION if place == 0 else BLUE
-                axes.errorbar(mean, place, xerr=error, fmt="o", color=colour, capsize=3)
-        if dataset in rows[0][1]:
-            axes.axvline(rows[0][1][dataset][0], color=VERMILION, linestyle="--", linewidth=1, zorder=0)
-        axes.set_title(shortened(dataset), fontsize="medium")
-        axes.grid(axis="x", alpha=0.3)
-        axes.set_xlabel("accuracy \N{PLUS-MINUS SIGN} standard error", fontsize="small")
-    panels[0].set_yticks(np.arange(len(rows)), [shortened(name) for name, _ in rows])
-    panels[0].set_ylim(len(rows) - 0.4, -0.6)
-    return figure
-
-
-@plain_text
 def folds_figure(accuracies: Mapping[str, float], baseline: Mapping[str, float]) -> Figure:
     """Accuracy of the model and of the baseline in each fold, joined by a line, and their means over the folds.
 
@@ -235,25 +205,15 @@ def mistakes_figure(evaluation: Evaluation, dataset: Dataset, *, most: int = 10,
     if not chosen:
         chosen = np.argsort(scores.confidences, kind="stable")[:most].tolist()
         title = "no mistakes; the least confident correct answers"
-    strips = [_strip(dataset.frames(evaluation.samples[i]), num_columns) for i in chosen]
-    ratio = strips[0].shape[0] / strips[0].shape[1]
-    figure = Figure(figsize=(10, len(chosen) * (10 * ratio + 0.42) + 0.4), layout="constrained")
+    rows = []
+    for i in chosen:
+        sample, predicted = evaluation.samples[i], scores.labels[scores.predicted_ids[i]]
+        name, about = shortened(sample.label), f"{scores.confidences[i]:.2f}   {shortened(sample.name, 40)}"
+        if not scores.correct[i]:
+            name = f"predicted {shortened(predicted)}, actual {name}"
+        rows.append((sample, f"{name} ", BLUE if scores.correct[i] else VERMILION, about))
+    figure = _strips_figure(dataset, rows, num_columns)
     figure.suptitle(title)
-    for i, strip, axes in zip(chosen, strips, np.ravel(figure.subplots(len(chosen), 1, squeeze=False)), strict=True):
-        sample, predicted = evaluation.samples[i], scores.predicted_ids[i]
-        wrong = not scores.correct[i]
-        axes.imshow(strip)
-        axes.set_axis_off()
-        axes.set_title(
-            f"predicted {shortened(scores.labels[predicted])}, actual {shortened(sample.label)} "
-            if wrong
-            else f"{shortened(sample.label)} ",
-            loc="left",
-            color=VERMILION if wrong else BLUE,
-            fontsize="medium",
-        )
-        predicted = f"{scores.confidences[i]:.2f}   {shortened(sample.name, 40)}"
-        axes.set_title(predicted, loc="right", color=GREY, fontsize="small")
     return figure
 
 
@@ -323,19 +283,24 @@ def samples_figure(dataset: Dataset, *, per_label: int = 1, num_columns: int = 8
         num_columns: frames of each, 1 or more.
         split: `train`, `val` or `test`.
     """
-    rows = [
-        sample
-        for label in dataset.labels
-        for sample in [s for s in dataset.samples if s.label == label and s.split == split][:per_label]
-    ]
-    strips = [_strip(dataset.frames(sample), num_columns) for sample in rows]
+    rows = []
+    for label in dataset.labels:
+        for sample in [s for s in dataset.samples if s.label == label and s.split == split][:per_label]:
+            about = f"{shortened(sample.name, 60)}   {sample.duration_seconds:.1f} s"
+            rows.append((sample, shortened(label), "black", about))
+    return _strips_figure(dataset, rows, num_columns)
+
+
+def _strips_figure(dataset: Dataset, rows: Sequence[tuple[Sample, str, str, str]], num_columns: int) -> Figure:
+    """A row for each sample: frames side by side, under a name in a colour and more about it in grey."""
+    strips = [_strip(dataset.frames(sample), num_columns) for sample, *_ in rows]
     ratio = strips[0].shape[0] / strips[0].shape[1]
-    figure = Figure(figsize=(10, len(rows) * (10 * ratio + 0.35)), layout="constrained")
-    for sample, strip, axes in zip(rows, strips, np.ravel(figure.subplots(len(rows), 1, squeeze=False)), strict=True):
+    figure = Figure(figsize=(10, len(rows) * (10 * ratio + 0.42) + 0.4), layout="constrained")
+    panels = np.ravel(figure.subplots(len(rows), 1, squeeze=False))
+    for strip, (_, name, colour, about), axes in zip(strips, rows, panels, strict=True):
         axes.imshow(strip)
         axes.set_axis_off()
-        about = f"{shortened(sample.name, 60)}   {sample.duration_seconds:.1f} s"
-        axes.set_title(shortened(sample.label), loc="left", fontsize="medium")
+        axes.set_title(name, loc="left", color=colour, fontsize="medium")
         axes.set_title(about, loc="right", color=GREY, fontsize="small")
     return figure
 

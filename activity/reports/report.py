@@ -115,7 +115,7 @@ def save_report(
     with atomic_file(files[0], "w") as file:
         file.write(_page(evaluation, dataset, about, sections))
     with atomic_file(files[1], "w") as file:
-        json.dump(evaluation.as_dict(), file, indent=2)
+        json.dump(evaluation.as_dict(), file, indent=2, allow_nan=False)
     with atomic_file(files[2], "w") as file:
         file.write(evaluation.as_text() + "\n")
     rows = evaluation.rows()

@@ -70,7 +70,7 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def label_colour(label: str, labels: tuple[str, ...]) -> str:
-    """The colour `#rrggbb` of one of a model's labels, everywhere the same; grey of "unknown". They repeat after 24."""
+    """The colour `#rrggbb` of one of a model's labels, everywhere the same; grey of no answer. They repeat after 24."""
     return _UNKNOWN_COLOUR if label not in labels else _COLOURS[labels.index(label) % len(_COLOURS)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from activity.config import ClipSpec
 from activity.datasets.samples import Segment
 from activity.errors import printable
 from activity.files import atomic_file, write_csv
-from activity.models.network import UNKNOWN
+from activity.models.info import unknown_name
 from activity.predictor.prediction import Prediction
 from activity.reports.annotation import timeline_of
 from activity.reports.style import (
@@ -63,7 +63,7 @@ def save_timeline(prediction: Prediction, out_dir: Path, name: str, *, top_k: in
 
 def _write_json(prediction: Prediction, path: Path, top_k: int) -> None:
     with atomic_file(path, "w") as file:
-        file.write(json.dumps(prediction.as_dict(top_k=top_k), indent=1) + "\n")
+        file.write(json.dumps(prediction.as_dict(top_k=top_k), indent=1, allow_nan=False) + "\n")
 
 
 def _write_csv(prediction: Prediction, path: Path, _: int) -> None:
@@ -73,7 +73,9 @@ def _write_csv(prediction: Prediction, path: Path, _: int) -> None:
 
 def _write_srt(prediction: Prediction, path: Path, _: int) -> None:
     with atomic_file(path, "w") as file:
-        file.write(as_srt(timeline_of(prediction).segments))
+        segments = timeline_of(prediction).segments
+        # Players take an empty file for a damaged one
+        file.write(as_srt(segments, prediction.labels) or _cues(segments))
 
 
 def _write_png(prediction: Prediction, path: Path, _: int) -> None:
@@ -89,16 +91,20 @@ TIMELINE_FORMATS: dict[str, Callable[[Prediction, Path, int], None]] = {
 }
 
 
-def as_srt(segments: tuple[Segment, ...]) -> str:
+def as_srt(segments: tuple[Segment, ...], labels: tuple[str, ...] = ()) -> str:
     """Subtitles in the SubRip format, a label while its segment lasts; none while it is unknown.
 
-    Lines end as SubRip ends them, in CR LF, which every player takes.
+    Lines end as SubRip ends them, in CR LF, which every player takes. The labels of the model tell a class `unknown`
+    from an unknown segment.
     """
-    known = [segment for segment in segments if segment.label != UNKNOWN]
+    return _cues([segment for segment in segments if segment.label != unknown_name(labels)])
+
+
+def _cues(segments: Iterable[Segment]) -> str:
     cues = (
         f"{number}\n{_srt_time(segment.start_seconds)} --> {_srt_time(segment.end_seconds)}\n"
         f"{' '.join(segment.label.split())}\n\n"
-        for number, segment in enumerate(known, 1)
+        for number, segment in enumerate(segments, 1)
     )
     return "".join(cues).replace("\n", "\r\n")
 
@@ -123,7 +129,7 @@ def timeline_figure(prediction: Prediction) -> Figure:
 
     timeline, labels = timeline_of(prediction), prediction.labels
     end, name = float(timeline.edges_seconds[-1]), printable(Path(prediction.source).name)
-    shown = sorted({s.label for s in timeline.segments}, key=[*labels, UNKNOWN].index)
+    shown = sorted({s.label for s in timeline.segments}, key=[*labels, unknown_name(labels)].index)
     families = ["DejaVu Sans", *(FontProperties(fname=font_file(text)).get_name() for text in (*shown, name))]
     named = {segment.label for segment in timeline.segments if _has_room(segment, end)}
     names = {label: fitted(label, _NAME_POINTS, _WIDTH * 72 / 5) for label in shown if label not in named}
@@ -186,11 +192,12 @@ def _draw_thumbnails(axes: Axes, source: Path, end_seconds: float) -> None:
     width = _THUMBNAIL_HEIGHT * info.width / info.height  # inches
     most = min(max(1, int(_WIDTH / width)), _MOST_THUMBNAILS)
     pixels = min(max(16, round(_THUMBNAIL_PIXELS * width)), 1024)
-    spec = ClipSpec(num_frames=most, height=_THUMBNAIL_PIXELS, width=pixels, streams=("rgb",), resize="stretch")
-    frames, _ = read_stack(source, spec, num_threads=0)
+    rate = min(2 * most / end_seconds, 1000.0)
+    spec = ClipSpec(height=_THUMBNAIL_PIXELS, width=pixels, streams=("rgb",), frames_per_second=rate)
+    frames, _ = read_stack(source, spec, num_threads=0)  # at the beginning and in the middle of each part
     half = width / _WIDTH * end_seconds / 2
-    for number, frame in enumerate(frames):
-        middle = (number + 0.5) / len(frames) * end_seconds
+    for number, frame in enumerate(frames[1::2]):
+        middle = (number + 0.5) / most * end_seconds
         axes.imshow(frame[0], extent=(middle - half, middle + half, 0, 1), aspect="auto")  # (1, H, W, 3) -> (H, W, 3)
     axes.set(xlim=(0, end_seconds), ylim=(0, 1))
     axes.set_axis_off()

@@ -15,11 +15,13 @@ import contextlib
 import functools
 import json
 import logging
+import os
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +33,11 @@ from activity.models.network import InferenceModel
 from activity.runtimes.choice import choose, describe, falling_back, format_of, is_bf16, tell_once
 from activity.runtimes.formats import FORMATS, Graph, check_writable, write_graph
 
+if TYPE_CHECKING:
+    from activity.models.classifier import ActivityClassifier
+
+FORKED = "computes in the process that this one was forked from, and would hang here"
+SPAWN = "start processes with multiprocessing.get_context('spawn'), or load the model in each of them only"
 FORMAT_VERSION = 2  # of the exported folder; raised when its parts change
 _WORTH_AN_EXPORT = 1000  # images; an export takes as long as Keras takes for some hundreds
 _NUM_IMAGES = 17  # random ones to compare on; an odd batch too
@@ -59,11 +66,22 @@ def load_inference_model(model_path: Path, *, runtime: str = "auto") -> Inferenc
             model = _kept_model(model_path, chosen) or _export_model(model_path, chosen)
             tell_once(str(model_path), "predicting", chosen)
             return model
-    from activity.models.classifier import load_classifier
-
-    classifier = load_classifier(model_path)
+    classifier = _load_in_keras(model_path)
     tell_once(str(model_path), "predicting", "keras")
     return classifier
+
+
+_keras_process: int | None = None  # in which models were loaded; its forks have them, but none of its threads
+
+
+def _load_in_keras(model_path: Path) -> ActivityClassifier:
+    global _keras_process
+    if _keras_process not in (None, os.getpid()):
+        raise ActivityError(f"Keras {FORKED}", path=model_path, hint=SPAWN)
+    from activity.models.classifier import load_classifier
+
+    _keras_process = os.getpid()
+    return load_classifier(model_path)
 
 
 def open_extractor(backbone: keras.Model, runtime: str, *, num_images: int, cache_dir: Path | None) -> Graph:
@@ -145,13 +163,12 @@ def _kept_model(model_path: Path, runtime: str) -> InferenceModel | None:
 
 
 def _export_model(model_path: Path, runtime: str) -> InferenceModel:
-    from activity.models.classifier import load_classifier
     from activity.runtimes.exporting import about_model
     from activity.runtimes.loops import with_plain_loops
 
     kind = format_of(runtime)
     check_writable(kind)
-    classifier = load_classifier(model_path)
+    classifier = _load_in_keras(model_path)
     _logger.info("%s: exporting for %s, once", model_path, kind)
     about = {
         "format_version": FORMAT_VERSION,
@@ -162,7 +179,7 @@ def _export_model(model_path: Path, runtime: str) -> InferenceModel:
         write_graph(classifier.backbone, kind, _part_path(folder, "backbone", kind))
         head = with_plain_loops(classifier.head, classifier.spec.num_frames)
         write_graph(head, kind, _part_path(folder, "head", kind))
-        (folder / "network.json").write_text(json.dumps(about, indent=2), encoding="utf-8")
+        (folder / "network.json").write_text(json.dumps(about, indent=2, allow_nan=False), encoding="utf-8")
         _check_model(classifier, ExportedModel(folder, kind))
         return ExportedModel(folder, runtime)
 

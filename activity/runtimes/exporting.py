@@ -110,7 +110,7 @@ def export_classifier(model_path: Path, format: str, out: Path, *, clips: Sequen
         except ActivityError as error:
             raise ActivityError(f"the export to {format} is refused: {error}") from error
         note = (made / out.name / "network.json") if not FORMATS[format].suffix else made / f"{out.name}.json"
-        note.write_text(json.dumps(_about(classifier, format), indent=2), encoding="utf-8")
+        note.write_text(json.dumps(_about(classifier, format), indent=2, allow_nan=False), encoding="utf-8")
         # the graph last: as long as it is the old one or absent, nobody takes what is beside it for its own
         files = sorted(made.iterdir(), key=lambda file: file.name == out.name)
         for file in files:

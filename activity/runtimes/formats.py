@@ -17,6 +17,7 @@ import importlib
 import importlib.util
 import logging
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -252,9 +253,13 @@ def _open_openvino(path: Path, *, bf16: bool = False) -> Graph:
     }
     compiled = openvino.Core().compile_model(path, "CPU", settings)
     order = sorted(range(len(compiled.inputs)), key=lambda i: compiled.inputs[i].any_name)
-    queue = openvino.AsyncInferQueue(compiled)
+    queue, lock = openvino.AsyncInferQueue(compiled), threading.Lock()
 
     def run(*arrays: np.ndarray) -> np.ndarray:
+        with lock:  # a queue serves one caller at a time, on all cores
+            return run_alone(*arrays)
+
+    def run_alone(*arrays: np.ndarray) -> np.ndarray:
         results: dict[int, np.ndarray] = {}
 
         def take(request: Any, start: int) -> None:

@@ -396,7 +396,7 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
         shutil.rmtree(work_dir / stage, ignore_errors=True)
     work_dir.mkdir(parents=True, exist_ok=True)
     with atomic_file(note, "w") as file:
-        json.dump(settings, file, indent=2)
+        json.dump(settings, file, indent=2, allow_nan=False)
 
 
 @contextlib.contextmanager

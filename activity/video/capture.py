@@ -121,7 +121,7 @@ class Capture:
         self._stopped = self._ended = False
         self._error: Exception | None = None
         self._first_arrival: float | None = None
-        self._left_out = _LeftOut(self.name)
+        self._skipped_seconds, self._said = 0.0, -math.inf
         self._thread = Thread(target=self._run, name="capture", daemon=True)
 
     def __enter__(self) -> Capture:
@@ -222,17 +222,24 @@ class Capture:
                 break
             if self._is_full() or (leaving_out and self._queue):
                 leaving_out = True
-                self._left_out.seconds += step
+                self._skipped_seconds += step
                 continue
             if leaving_out:
                 leaving_out = False
-                self._left_out.say()
+                self._say_skipped()
                 plan.start_again()
             needed = plan.next(seconds)
             if needed:
                 copies, starts = needed
                 self._put(Frame(seconds, arrived, copies, starts, shrink(reader.retrieve_bgr(), self._spec)))
         return num_frames
+
+    def _say_skipped(self) -> None:
+        """Tell now and then how much is left out."""
+        if time.monotonic() - self._said > _REPORT_SECONDS:
+            self._said = time.monotonic()
+            skipped = f"comes faster than it can be labelled; {self._skipped_seconds:.1f} s skipped so far"
+            _logger.warning("%s: %s", self.name, skipped)
 
     def _is_file(self, info: VideoInfo) -> bool:
         """Whether the end of it is the end: a live stream does not say how long it is."""
@@ -283,9 +290,7 @@ def _has_length(url: str) -> bool:
 class _Clock:
     """Seconds of the frames of a connection since the first frame of all.
 
-    Args:
-        trusted: whether the frames have times of their own.
-        checked: whether these must keep pace with the arrival.
+    `trusted`: the frames have times of their own; `checked`: these must keep pace with the arrival.
     """
 
     def __init__(self, *, trusted: bool, checked: bool) -> None:
@@ -332,18 +337,6 @@ class _Plan:
         """Whether a frame lies where those lie that are compared with a sampled one; see `compared_frames`."""
         after = elapsed % (1 / self._rate)
         return after < GAP_SECONDS + 1.5 * step or 1 / self._rate - after < 2 * GAP_SECONDS + 0.5 * step
-
-
-class _LeftOut:
-    """How much was left out, which is said now and then."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self.seconds, self._said = name, 0.0, -math.inf
-
-    def say(self) -> None:
-        if time.monotonic() - self._said > _REPORT_SECONDS:
-            self._said = time.monotonic()
-            _logger.warning("%s: comes faster than it can be labelled; %.1f s skipped so far", self._name, self.seconds)
 
 
 @contextlib.contextmanager

@@ -29,10 +29,12 @@ else:
 
 
 _FALLBACK_FRAMES_PER_SECOND = 25.0  # where a header claims none, or nonsense
-_MAX_GAP_SECONDS = 60.0  # a frame may last so long (screen recordings); a longer gap is a jump of the clock
+_MAX_GAP_SECONDS = 60.0  # a frame of a stream may last so long; a longer gap is a jump of its clock
+_MAX_INDEXED_GAP_SECONDS = 86400.0  # ... in containers with an index of times, such as slides and time-lapses have
 _LANDING = 17  # frames that OpenCV decodes unseen after a key frame: it starts 16 before the one it is asked for
 _SEEK_PAYS = 32  # frames that must be skipped; to seek costs about as much as to decode a few
 _MOST_INDEXED = 1_000_000  # frames, of 11 hours at 25 a second: bounds time and memory of an index
+_EBML = b"\x1a\x45\xdf\xa3"  # how Matroska and WebM begin
 _URL = re.compile(r"(rtsps?|rtmps?|rtp|srt|https?|udp|tcp)://", re.IGNORECASE)
 
 
@@ -119,6 +121,7 @@ class VideoReader:
         # Phones store sideways pixels and a rotation tag. The default changed between versions, so it is set.
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         self.info = self._read_info()
+        self.jump: tuple[float, float] | None = None  # when the clock jumped first, and by how many seconds
 
     def __enter__(self) -> VideoReader:
         return self
@@ -128,15 +131,18 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
         """`(index, timestamp_seconds)` of each decoded frame; timestamps always rise."""
-        nominal_step = 1 / self.info.frames_per_second
+        nominal_step = min(1 / self.info.frames_per_second, _MAX_GAP_SECONDS)
+        longest_gap = _longest_gap_seconds(self.path)
         index, timestamp, offset, first = 0, 0.0, 0.0, 0.0
         while self._capture.grab():
             reported = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if index == 0:
                 timestamp = first = max(reported, 0.0)
-            elif timestamp < reported + offset <= timestamp + _MAX_GAP_SECONDS:
+            elif timestamp < reported + offset <= timestamp + longest_gap:
                 timestamp = reported + offset
             else:
+                if not self.jump and reported + offset > timestamp:
+                    self.jump = timestamp - first, reported + offset - timestamp
                 timestamp += nominal_step  # the clock stops, steps back (MPEG-PS), or jumps (a spliced stream)
                 if reported + offset > timestamp:
                     offset = timestamp - reported
@@ -198,13 +204,12 @@ class VideoReader:
         if not 0 < rate <= 1000:  # also false for NaN
             rate = _FALLBACK_FRAMES_PER_SECOND
         claimed = get(cv2.CAP_PROP_FRAME_COUNT)
-        code = int(get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
         return VideoInfo(
             height=int(get(cv2.CAP_PROP_FRAME_HEIGHT)),
             width=int(get(cv2.CAP_PROP_FRAME_WIDTH)),
             frames_per_second=rate,
             num_frames_claimed=int(claimed) if 0 < claimed < 1e9 else 0,
-            fourcc=code.to_bytes(4, "little").decode("latin-1").strip("\0 "),
+            fourcc=_fourcc(self._capture),
         )
 
 
@@ -266,19 +271,30 @@ def index_frames(path: Path) -> FrameIndex | None:
     capture.release()
     if not packets or len(packets) > _MOST_INDEXED:
         return None
-    if _is_avi(Path(path)) and not all(key for _, key in packets):
+    if _head(path).startswith(b"RIFF") and not all(key for _, key in packets):  # AVI
         return None  # times of decoding, which are those of showing only if nothing refers to a later frame
     packets.sort()  # they come in the order of decoding
     milliseconds = np.array([time for time, _ in packets])
     steps = np.diff(milliseconds)
-    if not np.isfinite(milliseconds).all() or not ((steps > 0) & (steps <= 1000 * _MAX_GAP_SECONDS)).all():
+    if not np.isfinite(milliseconds).all() or not ((steps > 0) & (steps <= 1000 * _longest_gap_seconds(path))).all():
         return None  # a clock that stops, steps back or jumps
     return FrameIndex(milliseconds, np.flatnonzero([key for _, key in packets]))
 
 
-def _is_avi(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"RIFF"
+def _longest_gap_seconds(path: Path) -> float:
+    """How long a frame may last before its end is a jump of the clock: in MP4 and Matroska, times do not jump."""
+    head = _head(path)
+    return _MAX_INDEXED_GAP_SECONDS if head[4:8] == b"ftyp" or head[:4] == _EBML else _MAX_GAP_SECONDS
+
+
+def _head(path: Path) -> bytes:
+    try:
+        if not path.is_file():  # a camera, an address, or a pipe, which would lose what is read
+            return b""
+        with path.open("rb") as file:
+            return file.read(8)
+    except OSError:
+        return b""
 
 
 def read_frames(path: Path) -> np.ndarray:
@@ -326,18 +342,15 @@ def why_unreadable(path: Path) -> str:
         return "the file is empty (0 bytes)"
     if reason:
         return reason
-    codec = _fourcc_if_open(path)
-    if codec is not None:
-        return (
-            f"opens, but no frame can be decoded (codec {codec or 'unknown'}): it holds no frames, or this OpenCV has "
-            f"no decoder for it. {REENCODE}"
-        )
-    return f"not a video that OpenCV can open ({size} bytes): damaged, cut off, or another kind of file"
-
-
-def _fourcc_if_open(path: Path) -> str | None:
     capture = cv2.VideoCapture(name_for_decoder(path), cv2.CAP_FFMPEG)
-    opened = capture.isOpened()
+    if not capture.isOpened():
+        return f"not a video that OpenCV can open ({size} bytes): damaged, cut off, or another kind of file"
+    return (
+        f"opens, but no frame can be decoded (codec {_fourcc(capture) or 'unknown'}): it holds no frames, or this "
+        f"OpenCV has no decoder for it. {REENCODE}"
+    )
+
+
+def _fourcc(capture: cv2.VideoCapture) -> str:
     code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
-    capture.release()
-    return code.to_bytes(4, "little").decode("latin-1").strip("\0 ") if opened else None
+    return code.to_bytes(4, "little").decode("latin-1").strip("\0 ")

@@ -49,11 +49,9 @@ _NO_FILES = {
 
 
 def why_refused(path: Path, *, stream: bool = False) -> str | None:
-    """One clause on why a decoder must not open a path; `None` if it may, or if nothing can be read there.
+    """One clause on why a decoder must not open a local path; `None` if it may, or if nothing can be read there.
 
-    Args:
-        path: of a local file.
-        stream: whether a pipe or a device will do as well. Nothing can be told of those: what is read is gone.
+    As a `stream` a pipe or a device will do as well. Nothing can be told of those: what is read is gone.
     """
     try:
         mode = path.stat().st_mode

@@ -45,6 +45,8 @@ class SampledVideo:
         num_frames: in the video or span, sampled or not; decoded or, where that was skipped, found by the index.
         num_frames_claimed: according to the header, 0 when it does not say; of a span, as many of them as lie in it.
         duration_seconds: of the video or span, from its first frame to the end of its last.
+        edges_seconds: `(N + 1,)`, rising: frame `k` stands for the time `[edges[k], edges[k + 1])`. At a rate that is
+            from its sample time to the next, however long frames last; evenly, the part whose middle it is.
         problem: what the user should know although frames could be used, or `None`.
     """
 
@@ -52,12 +54,8 @@ class SampledVideo:
     num_frames: int
     num_frames_claimed: int
     duration_seconds: float
+    edges_seconds: tuple[float, ...]
     problem: str | None
-
-    @property
-    def edges_seconds(self) -> tuple[float, ...]:
-        """`(N + 1,)`: when each of the N sampled frames was, and at last the end of the video."""
-        return (*self.timestamps_seconds, self.duration_seconds)
 
 
 def iter_frames(
@@ -97,17 +95,7 @@ def iter_frames(
 def read_stack(
     path: Path, spec: ClipSpec, *, span: Span = WHOLE, num_threads: int = 1
 ) -> tuple[np.ndarray, SampledVideo]:
-    """The sampled frames of a video in memory, `(N, S, H, W, 3)` uint8 RGB, and what was read.
-
-    Args:
-        path: a video file.
-        spec: which frames, at what size.
-        span: of the video; see `iter_frames`.
-        num_threads: decoding threads, 0 for FFmpeg's choice.
-
-    Raises:
-        VideoError: not one frame can be decoded, or none lies in the span; it says why.
-    """
+    """The sampled frames of a video in memory, `(N, S, H, W, 3)` uint8 RGB, and what was read; see `iter_frames`."""
     frames = iter_frames(path, spec, span, num_threads=num_threads)
     return np.stack(list(frames)), frames.sampled
 
@@ -279,13 +267,9 @@ class SampledFrames:
     def _decode(
         self, reader: VideoReader, frames: Iterable[tuple[int, float]], sampler: EvenSampler | RateSampler
     ) -> Iterator[np.ndarray]:
-        """One pass over frames of a reader, to the first one after the span.
+        """One pass over frames of a reader, `(index, timestamp_seconds)`, to the first one after the span.
 
-        Args:
-            reader: gives their images.
-            frames: `(index, timestamp_seconds)`, the first one of the span among them; times begin with the video or
-                at 0.
-            sampler: says which are taken.
+        The first one of the span must be among them; times begin with the video or at 0.
         """
         self.timestamps_seconds, self._passed = [], array("d")
         start, first, (begin, end) = 0.0, None, _edges(self._span)
@@ -314,13 +298,22 @@ class SampledFrames:
     def _note_sampled(self, reader: VideoReader, seconds: np.ndarray) -> None:
         """Note what was found in a video whose frames have these times."""
         part, claimed = _found_part(reader, seconds, self._span), _claimed_part(reader.info, self._span)
+        end = _end(seconds[: part.stop], reader.info)
         self.sampled = SampledVideo(
             timestamps_seconds=tuple(self.timestamps_seconds),
             num_frames=part.stop - part.first,
             num_frames_claimed=claimed.stop - claimed.first,
-            duration_seconds=_end(seconds[: part.stop], reader.info) - float(seconds[part.first]),
-            problem=_problem(part, _end(seconds, reader.info), self._span, reader.info),
+            duration_seconds=end - float(seconds[part.first]),
+            edges_seconds=(*self._starts(seconds[slice(*part)]), end),
+            problem=_problem(part, _end(seconds, reader.info), self._span, reader),
         )
+
+    def _starts(self, seconds: np.ndarray) -> list[float]:
+        """When each sampled frame begins to stand for the video or span, whose frames have these times."""
+        num_sampled, rate = len(self.timestamps_seconds), self._spec.frames_per_second
+        if rate:
+            return np.round(self._span[0] + np.arange(num_sampled) / rate, 6).tolist()
+        return seconds[np.arange(num_sampled) * len(seconds) // num_sampled].tolist()
 
 
 def _edges(span: Span) -> Span:
@@ -353,7 +346,8 @@ def _end(seconds: np.ndarray, info: VideoInfo) -> float:
     return float(seconds[-1]) + 1 / info.frames_per_second
 
 
-def _problem(part: Part, video_end: float, span: Span, info: VideoInfo) -> str | None:
+def _problem(part: Part, video_end: float, span: Span, reader: VideoReader) -> str | None:
+    info = reader.info
     if part.stop - part.first == 1:
         return "holds one frame only, so nothing moves in it (an image?); that frame is used"
     if span[1] < math.inf:
@@ -362,6 +356,9 @@ def _problem(part: Part, video_end: float, span: Span, info: VideoInfo) -> str |
         return (
             f"the segment ends at {span[1]} s, but the video ends at {video_end:.2f} s; the frames before that are used"
         )
+    if reader.jump:
+        seconds, length = reader.jump
+        return f"its clock jumps by {length:.0f} s after {seconds:.2f} s; its frame rate tells the times from there on"
     # Compare times, not counts: for a variable frame rate the header's count is rate times duration, a guess.
     claimed_seconds = info.duration_seconds_claimed
     if video_end < 0.9 * claimed_seconds and part.stop < 0.9 * info.num_frames_claimed:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -61,12 +62,8 @@ def shrink(frame: np.ndarray, spec: ClipSpec) -> Seen:
     return Seen(image, _working_grey(frame) if "motion_crop" in spec.streams else None)
 
 
-@dataclass
-class _Moving:
-    """A sampled frame whose motion crop waits for the rest of its block."""
-
-    images: dict[str, np.ndarray]  # of the other streams
-    differences: np.ndarray  # (h, w, 3) float32
+# Of a sampled frame: its images but for the motion crop; for that, differences (h, w, 3) float32 and their energy
+_Compared: TypeAlias = tuple[dict[str, np.ndarray], np.ndarray | None, np.ndarray | None]
 
 
 class StreamMaker:
@@ -85,8 +82,10 @@ class StreamMaker:
         self._crops = "motion_crop" in spec.streams
         self._seen: dict[int, Seen] = {}  # by index, the last few
         self._due: list[int] = []  # sampled frames that wait for the frame after them
-        self._waiting: list[_Moving] = []
+        # Sampled frames that wait for the rest of their block: the other images, and differences (h, w, 3) float32
+        self._waiting: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
         self._energies: list[np.ndarray] = []  # of those that wait, and before them of the rest of a clip
+        self._compared: tuple[tuple[int, int | None], _Compared] | None = None  # the last, for more copies of it
 
     def see(self, index: int, seen: Seen, copies: int) -> Iterator[np.ndarray]:
         """Take in the next decoded frame, and give the sampled frames that are complete with it.
@@ -119,20 +118,28 @@ class StreamMaker:
         return compared_frames(index, self._gap)[-1] if self._crops else max(index, self._gap)
 
     def _make(self, index: int, last: int | None) -> Iterator[np.ndarray]:
+        if self._compared is None or self._compared[0] != (index, last):
+            self._compared = (index, last), self._compare(index, last)
+        images, differences, energy = self._compared[1]
+        if differences is None or energy is None:
+            yield self._stacked(images)
+            return
+        self._waiting.append((images, differences))
+        self._energies.append(energy)
+        if len(self._waiting) == self._block:
+            yield from self._make_crops()
+
+    def _compare(self, index: int, last: int | None) -> _Compared:
         images = {"rgb": self._at(index).image}
         if "motion" in self._spec.streams:
             before = max(0, index - self._gap)
             change = self._at(before + self._gap).image.astype(np.float32) - self._at(before).image
             images["motion"] = as_image(change)
         if not self._crops:
-            yield self._stacked(images)
-            return
+            return images, None, None
         steps = [self._at(i).grey for i in compared_frames(index, self._gap, last)]
         differences = [aligned_difference(a, b) for a, b in zip(steps[:-1], steps[1:], strict=True)]  # type: ignore[arg-type]
-        self._waiting.append(_Moving(images, np.stack(differences, axis=-1)))
-        self._energies.append(motion_energy(differences[1]))
-        if len(self._waiting) == self._block:
-            yield from self._make_crops()
+        return images, np.stack(differences, axis=-1), motion_energy(differences[1])
 
     def _at(self, index: int) -> Seen:
         """The frame of an index, or the nearest: there is none before the first, nor between those of a live stream."""
@@ -142,11 +149,11 @@ class StreamMaker:
         """Give the frames that wait, with their motion crops."""
         if not self._waiting:
             return
-        scale = self._waiting[0].differences.shape[0] / self._energies[0].shape[0]
+        scale = self._waiting[0][1].shape[0] / self._energies[0].shape[0]
         squares = track_motion(self._energies, scale)[-len(self._waiting) :]
-        for moving, square in zip(self._waiting, squares, strict=True):
-            crop = cut_square(moving.differences, square, self._spec.height, self._spec.width)
-            yield self._stacked({**moving.images, "motion_crop": as_image(crop)})
+        for (images, differences), square in zip(self._waiting, squares, strict=True):
+            crop = cut_square(differences, square, self._spec.height, self._spec.width)
+            yield self._stacked({**images, "motion_crop": as_image(crop)})
         self._waiting = []
         self._energies = self._energies[max(0, len(self._energies) - self._spec.num_frames + self._block) :]
 
@@ -210,11 +217,8 @@ def motion_energy(difference: np.ndarray) -> np.ndarray:
 def track_motion(energies: Sequence[np.ndarray], scale: float) -> list[tuple[float, float, float]]:
     """The square around what moves, in each frame of a clip: `(x, y, side)`, its centre and size in pixels.
 
-    The square follows smoothly and keeps its size through the clip, so that coming nearer and going away show.
-
-    Args:
-        energies: of the frames of the clip, see `motion_energy`.
-        scale: pixels of the frame to one of the energies.
+    The square follows smoothly and keeps its size through the clip, so that coming nearer and going away show. The
+    energies are those of `motion_energy`; `scale` is pixels of the frame to one of them.
     """
     num, (height, width) = len(energies), energies[0].shape
     smooth = np.stack([np.mean(energies[max(0, i - 2) : i + 3], axis=0) for i in range(num)])  # (n, th, tw)

@@ -39,6 +39,9 @@ _Write: TypeAlias = Callable[[Path, Frames, Fraction, Path], None]
 _X264_OPTIONS = {"preset": "superfast", "crf": "21"}  # near the source to the eye; slower presets only save space
 _LEAST_TICKS = 10_000  # of the clock, a second
 _ROUNDED_SECONDS = 1e-3  # containers round times so far (Matroska)
+_LEAST_RATE = 1 / 1001  # frames a second; one of slides an hour apart has less
+_MOST_REPEATS = 100_000  # of a frame that lasts, at a constant rate: an hour at 25 a second
+_INSTALL = "pip install '.[video]' in the project's folder brings H.264 with the sound"
 _SOUNDS = {"aac", "flac", "mp3", "opus"}  # codecs that both MP4 and browsers take
 
 
@@ -66,8 +69,12 @@ def write_playable(path: Path, frames: Frames, *, frames_per_second: float, sour
     path = path.with_suffix(suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        write(temporary, _even_sizes(frames), Fraction(frames_per_second).limit_denominator(1001), source)
+        write(temporary, _even_sizes(frames), _rate(frames_per_second), source)
     return path
+
+
+def _rate(frames_per_second: float) -> Fraction:
+    return Fraction(max(frames_per_second, _LEAST_RATE)).limit_denominator(1001)
 
 
 @cache
@@ -80,14 +87,13 @@ def _encoder() -> tuple[str, _Write]:
             return ".mp4", _write_h264
     except ImportError:
         pass
-    install = "pip install '.[video]' in the project's folder brings H.264 with the sound"
     if _can_write(_write_by_ffmpeg, ".mp4"):
-        _logger.warning("videos are written by ffmpeg, silent. %s", install)
+        _logger.warning("videos are written by ffmpeg, silent. %s", _INSTALL)
         return ".mp4", _write_by_ffmpeg
     if _can_write(_write_by_opencv, ".webm"):
-        _logger.warning("videos are written as VP9, silent; it takes long. %s", install)
+        _logger.warning("videos are written as VP9, silent; it takes long. %s", _INSTALL)
         return ".webm", _write_by_opencv
-    _logger.warning("videos are written as MPEG-4, silent; a browser may not play that. %s", install)
+    _logger.warning("videos are written as MPEG-4, silent; a browser may not play that. %s", _INSTALL)
     return ".mp4", _write_by_opencv
 
 
@@ -138,6 +144,8 @@ def _at_constant_rate(frames: Frames, rate: Fraction) -> Iterator[np.ndarray]:
     num_shown, seen = 0, None
     for timestamp, frame in frames:
         if seen is not None:
+            if round(timestamp * rate) - num_shown > _MOST_REPEATS:
+                raise VideoError(f"a frame lasts until {timestamp:.0f} s, which only PyAV can write. {_INSTALL}")
             for _ in range(num_shown, round(timestamp * rate)):
                 yield seen
                 num_shown += 1
@@ -155,7 +163,8 @@ def _write_h264(path: Path, frames: Frames, rate: Fraction, source: Path) -> Non
         raise VideoError("there are no frames to write", path=source)
     height, width = first[1].shape[:2]
     clock = _Clock(rate)
-    with av.open(_name(path), "w", format="mp4", options={"movflags": "+faststart"}) as output:
+    # `file:`, else FFmpeg would take a name with a colon for an address
+    with av.open(f"file:{os.path.abspath(path)}", "w", format="mp4", options={"movflags": "+faststart"}) as output:
         stream = output.add_stream("libx264", rate=rate, options=_X264_OPTIONS)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.codec_context.time_base = Fraction(1, clock.ticks_per_second)
@@ -233,11 +242,6 @@ def _sound_of(source: Path) -> Iterator[Any]:
     except (VideoError, av.FFmpegError) as error:
         reason = getattr(error, "strerror", error)
         _logger.info("%s: its sound is copied as far as it could be read (%s)", source, reason)
-
-
-def _name(path: Path) -> str:
-    """A name that FFmpeg takes for a file, whatever it looks like."""
-    return f"file:{os.path.abspath(path)}"
 
 
 # By extension: the codec that OpenCV's wheels can write into it. FFV1 is lossless, the others are not.

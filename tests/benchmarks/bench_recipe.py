@@ -18,13 +18,13 @@ from unittest import mock
 
 import numpy as np
 from keras import ops
+from matplotlib.figure import Figure
 
 from activity.config import TrainConfig
 from activity.datasets.dataset import load_dataset
 from activity.model_selection.cross_validation import cross_validate, mean_and_error
 from activity.models import heads, layers
-from activity.reports.figures import ablation_figure
-from activity.reports.style import save_figure
+from activity.reports.style import BLUE, VERMILION, plain_text, save_figure, shortened
 from activity.training import fitting, trainer
 
 
@@ -92,6 +92,31 @@ def measure(path, folds, variant, seeds):
     seconds = (time.perf_counter() - start) / seeds
     by_fold = np.mean([list(run.fold_accuracies.values()) for run in runs], axis=0)
     return by_fold, runs[0].baseline.accuracy, seconds
+
+
+@plain_text
+def ablation_figure(rows):
+    """Effect of each change: a dot and its standard error per row, a panel per data set, the first row dashed.
+
+    `rows` are a name, and data set -> (mean, standard error), the reference first; a row may lack data sets.
+    """
+    datasets = list(dict.fromkeys(name for _, scores in rows for name in scores))
+    figure = Figure(figsize=(2.6 + 2.6 * len(datasets), 0.32 * len(rows) + 1.1), layout="constrained")
+    panels = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
+    for axes, dataset in zip(panels, datasets, strict=True):
+        for place, (_, scores) in enumerate(rows):
+            if dataset in scores:
+                mean, error = scores[dataset]
+                colour = VERMILION if place == 0 else BLUE
+                axes.errorbar(mean, place, xerr=error, fmt="o", color=colour, capsize=3)
+        if dataset in rows[0][1]:
+            axes.axvline(rows[0][1][dataset][0], color=VERMILION, linestyle="--", linewidth=1, zorder=0)
+        axes.set_title(shortened(dataset), fontsize="medium")
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_xlabel("accuracy \N{PLUS-MINUS SIGN} standard error", fontsize="small")
+    panels[0].set_yticks(np.arange(len(rows)), [shortened(name) for name, _ in rows])
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    return figure
 
 
 def main():

@@ -1,6 +1,10 @@
 import csv
 import dataclasses
+import multiprocessing
 import os
+import pickle
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -14,9 +18,11 @@ from activity.errors import ActivityError, VideoError
 from activity.evaluation.evaluator import evaluate
 from activity.predictor import sources as sources_module
 from activity.predictor import windows as windows_module
-from activity.predictor.prediction import Failure
+from activity.predictor.live import Decision
+from activity.predictor.prediction import Failure, Prediction
 from activity.predictor.predictor import Predictor
 from activity.predictor.sources import distinct_names
+from activity.predictor.timeline import Timeline, Window, make_timeline
 from activity.predictor.windows import read_window
 from activity.video import sampling as sampling_module
 from activity.video.sampling import read_stack
@@ -232,7 +238,8 @@ class TestLongVideos:
             frames = read_window(predictor.model.spec, prediction, window)
             images, seconds = frames.images, frames.timestamps_seconds
             assert len(images) == len(seconds) == num_frames and (np.diff(seconds) >= 0).all()
-            assert window.start_seconds == seconds[0] < seconds[-1] <= window.end_seconds
+            assert 0 <= seconds[0] - window.start_seconds < 0.1  # the first frame from then on
+            assert seconds[0] < seconds[-1] <= window.end_seconds + 0.1
             predicted.append(predictor.model.predict_stacks([predictor.model.extract_stack_features(images)])[0])
         np.testing.assert_allclose(predicted, [window.probabilities for window in prediction.windows], atol=1e-6)
 
@@ -343,3 +350,127 @@ class TestTimeline:
         again = predictor.predict(path, timeline=True)
         np.testing.assert_array_equal(again.probabilities, expected.probabilities)
         assert [s.label for s in again.timeline.segments] == [s.label for s in expected.timeline.segments]
+
+
+# === Threads and processes ===
+
+RUNTIMES = {"keras": "keras", "openvino": "openvino", "onnx": "onnxruntime"}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_threads_that_share_a_predictor_get_what_one_alone_gets(ramp_model, ramp_videos, runtime):
+    pytest.importorskip(RUNTIMES[runtime], reason=f"{runtime} is not installed")
+    predictor = Predictor.load(ramp_model, runtime=runtime, num_threads=1)
+    videos = sorted(ramp_videos.glob("*/*.avi"))[::4]
+    results = {}
+
+    def predict(thread):  # each another video at a time
+        mine = videos[thread:] + videos[:thread]
+        results[thread] = {video: predictor.predict(video).probabilities for video in 3 * mine}
+
+    threads = [threading.Thread(target=predict, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == 4
+    for video in videos:
+        alone = predictor.predict(video).probabilities
+        for each in results.values():
+            np.testing.assert_array_equal(each[video], alone)
+
+
+FORKS = """
+import multiprocessing, os, pickle, sys
+from activity import Predictor
+from activity.errors import ActivityError
+
+def show(predictor):
+    try:
+        print(predictor.predict(sys.argv[2]).label, flush=True)
+    except ActivityError as error:
+        print("refused:", error, flush=True)
+
+if __name__ == "__main__":
+    predictor = Predictor.load(sys.argv[1], runtime=sys.argv[3])
+    show(predictor)
+    context = multiprocessing.get_context(sys.argv[4])
+    processes = [context.Process(target=show, args=[predictor])]
+    processes[0].start()
+    processes[0].join(60)
+    if sys.argv[4] == "fork":
+        with context.Pool(1) as pool:
+            try:
+                print(pool.apply_async(predictor.predict, sys.argv[2:3]).get(60).label)
+            except ActivityError as error:
+                print("refused:", error)
+"""
+
+
+@pytest.mark.parametrize("method", sorted({"fork", "spawn"} & set(multiprocessing.get_all_start_methods())))
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_in_another_process_a_predictor_works_or_says_why_not(ramp_model, ramp_videos, tmp_path, runtime, method):
+    pytest.importorskip(RUNTIMES[runtime], reason=f"{runtime} is not installed")
+    (tmp_path / "program.py").write_text(FORKS)
+    command = [
+        sys.executable,
+        tmp_path / "program.py",
+        ramp_model,
+        ramp_videos / "darkens" / "p0_0.avi",
+        runtime,
+        method,
+    ]
+    Predictor.load(ramp_model, runtime=runtime)  # it is exported by now
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=90)
+    assert "Traceback" not in done.stderr
+    first, *others = done.stdout.splitlines()
+    assert first == "darkens" and len(others) == (2 if method == "fork" else 1)
+    if (runtime, method) == ("keras", "fork"):
+        for line in others:
+            assert "Keras computes in the process that this one was forked from" in line and "'spawn'" in line
+    else:
+        assert set(others) == {"darkens"}
+
+
+def test_a_pickled_predictor_is_loaded_again_as_it_was(ramp_model, ramp_run):
+    predictor = Predictor.load(ramp_model, num_threads=3)
+    predictor.model.info = dataclasses.replace(predictor.model.info, threshold=0.25)
+    again = pickle.loads(pickle.dumps(predictor))
+    assert (again.num_threads, again.model.info) == (3, predictor.model.info)
+    with pytest.raises(ActivityError, match="of a model in memory cannot be pickled; save it"):
+        pickle.dumps(Predictor(ramp_run.classifier))
+
+
+class TestAClassCalledUnknown:
+    """It is kept apart from no answer."""
+
+    LABELS = ("run", "unknown")
+
+    def prediction(self, *probabilities, segments=()):
+        edges = np.arange(len(segments) + 1.0)
+        timeline = Timeline(edges, np.tile(probabilities, (len(segments), 1)), tuple(segments))
+        shown = np.array(probabilities)
+        return Prediction("a.mp4", self.LABELS, shown, 3.0, (), threshold=0.7, timeline=timeline if segments else None)
+
+    def test_in_labels_text_and_json(self):
+        class_, none = self.prediction(0.1, 0.9), self.prediction(0.4, 0.6)
+        assert (class_.label, class_.is_answered) == ("unknown", True)
+        assert (none.label, none.is_answered) == ("no answer", False)
+        assert class_.as_text() == "a.mp4  unknown 0.900  run 0.100"
+        assert none.as_text() == "a.mp4  no answer  unknown 0.600  run 0.400"
+        assert (class_.as_dict()["label"], none.as_dict()["label"]) == ("unknown", "no answer")
+
+    def test_whatever_else_classes_are_called(self):
+        labels = ("unknown", "no answer")
+        prediction = Prediction("a.mp4", labels, np.array([0.5, 0.5]), 3.0, (), threshold=0.7)
+        assert prediction.label not in labels
+
+    def test_in_timelines(self):
+        windows = [Window(i, i + 1.0, np.array(p)) for i, p in enumerate([(0.0, 1.0)] * 4 + [(0.5, 0.5)] * 4)]
+        timeline = make_timeline(windows, np.arange(9), self.LABELS, threshold=0.8)
+        assert [segment.label for segment in timeline.segments] == ["unknown", "no answer"]
+
+    def test_live(self):
+        decision = Decision("0", self.LABELS, "no answer", np.array([0.6, 0.4]), 1.5, "now", 0.1, True)
+        assert decision.probability == 0.6 and decision.as_dict()["label"] == "no answer"
+        assert dataclasses.replace(decision, label="unknown").probability == 0.4

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from bench_timeline import join, scores
@@ -5,9 +7,12 @@ from bench_timeline import join, scores
 from activity.config import ClipSpec, TrainConfig
 from activity.datasets.preprocessing import preprocess
 from activity.datasets.samples import Segment
+from activity.models.info import ModelInfo
+from activity.models.network import InferenceModel
 from activity.predictor.predictor import Predictor
 from activity.predictor.timeline import Hysteresis, LiveLabels, Window, make_timeline
 from activity.training.trainer import train
+from activity.video.writer import write_playable, write_video
 
 LABELS = ("run", "walk")
 
@@ -69,12 +74,12 @@ def test_short_segments_give_way_to_the_neighbour_that_fits():
 
 class TestHysteresis:
     def test_the_label_changes_only_when_another_is_clearly_ahead(self):
-        hysteresis = Hysteresis(0.0, margin=0.1)
+        hysteresis = Hysteresis(0.0)
         rows = ([0.6, 0.4], [0.48, 0.52], [0.4, 0.6], [0.48, 0.52], [0.52, 0.48], [0.6, 0.4])
         assert [hysteresis.next(np.array(row)) for row in rows] == [0, 0, 1, 1, 1, 0]
 
     def test_unknown_is_entered_and_left_with_the_same_margin(self):
-        hysteresis = Hysteresis(0.8, margin=0.1)
+        hysteresis = Hysteresis(0.8)
         tops = (0.85, 0.75, 0.65, 0.85, 0.95)
         assert [hysteresis.next(np.array([top, 1 - top])) for top in tops] == [0, 0, 2, 2, 0]
 
@@ -116,3 +121,66 @@ def test_real_activities_of_people_never_seen_are_found_in_time(real_data, tmp_p
         found.append(scores(predictor, path, truth))
     accuracy, f1 = np.mean(found, axis=0)
     assert accuracy >= 0.85 and f1 >= 0.75, found
+
+
+# === Times that are not even ===
+
+
+def test_no_label_stands_for_a_segment_in_which_it_is_less_probable_than_chance():
+    timeline = timeline_of([0.55] + [0.46] * 20)  # hysteresis alone would keep "run" all the way
+    assert shown(timeline) == [(0, 22, "walk")]
+    assert timeline.segments[0].probability > 0.5
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        windows = [Window(i, i + 3.0, p) for i, p in enumerate(rng.dirichlet(np.ones(4), 30))]
+        for segment in make_timeline(windows, np.arange(33), tuple("abcd"), threshold=0.0).segments:
+            assert segment.probability >= 0.25 - 1e-12
+
+
+@pytest.mark.parametrize("gaps", [{12: 30.0}, {1: 20.0, 2: 20.0}, {5: 3600.0}], ids=["still", "slides", "an hour"])
+def test_a_moment_covers_the_time_that_its_frames_stand_for(tmp_path, gaps):
+    pytest.importorskip("av", reason="only PyAV writes frames that last unequally long")
+    times = np.cumsum([gaps.get(i, 0.1) if i else 0.0 for i in range(3 if 2 in gaps else 24)])
+    noise = np.random.default_rng(0).integers(0, 256, (len(times), 32, 32, 3), dtype=np.uint8)
+    source = tmp_path / "a.mp4"
+    write_playable(source, zip(times.tolist(), noise, strict=True), frames_per_second=10, source=source)
+    prediction = Predictor(Counting()).predict(source, timeline=True)
+    timeline = prediction.timeline
+    assert np.diff(timeline.edges_seconds).min() > 0 and timeline.edges_seconds[0] == 0
+    assert times[-1] < timeline.edges_seconds[-1] == prediction.duration_seconds
+    assert np.isfinite(timeline.probabilities).all()
+    np.testing.assert_allclose(timeline.probabilities.sum(axis=1), 1)
+    assert all(segment.probability >= 0.5 - 1e-9 for segment in timeline.segments)
+    json.dumps(prediction.as_dict(), allow_nan=False)
+
+
+class Counting(InferenceModel):
+    """Says how bright a window is, and counts the images it computed."""
+
+    def __init__(self):
+        spec = ClipSpec(num_frames=8, height=16, width=16, streams=("rgb", "motion"))
+        self.info = ModelInfo(spec=spec, labels=("bright", "dark"), clip_seconds=1.0, window_seconds=1.0)
+        self.num_images = 0
+
+    def extract_features(self, images):
+        self.num_images += len(images)
+        return images.mean(axis=(1, 2), dtype=np.float32)[:, :1]  # (N, 1)
+
+    def predict_features(self, features, mask):
+        bright = (features[..., 0, 0] * mask).sum(axis=1) / mask.sum(axis=1) / 255  # (B,)
+        return np.stack([bright, 1 - bright], axis=1)
+
+
+def test_a_frame_that_lasts_is_computed_once(tmp_path):
+    model, frames = Counting(), np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    write_video(tmp_path / "slow.avi", frames, frames_per_second=0.5)
+    prediction = Predictor(model).predict(tmp_path / "slow.avi")
+    assert len(prediction.windows) > 10  # 8 samples a second, of 12 seconds
+    assert model.num_images <= 2 * (6 + 2)  # of two streams; three chunks of samples begin anew
+
+
+def test_a_timeline_begins_with_the_video(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
+    write_video(tmp_path / "short.avi", frames, frames_per_second=10)  # 8 of its 9 frames are sampled
+    (segment,) = Predictor(Counting()).predict(tmp_path / "short.avi", timeline=True).timeline.segments
+    assert (segment.start_seconds, segment.end_seconds) == (0, pytest.approx(0.9))

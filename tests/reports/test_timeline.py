@@ -8,6 +8,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from activity.cli.main import main
 from activity.datasets.samples import Segment
@@ -166,6 +167,20 @@ class TestSubtitles:
     def test_nothing_known_is_no_subtitle(self):
         assert as_srt((Segment(0.0, 1.0, "unknown", 0.2),)) == ""
 
+    def test_a_file_of_nothing_known_says_so(self, grey_video, tmp_path):
+        save_timeline(prediction_of(grey_video, ((0.0, 3.0, "unknown"),)), tmp_path / "out", "a")
+        assert (tmp_path / "out" / "a.srt").read_text().split("\n")[2] == "unknown"
+
+    def test_a_class_called_unknown_is_shown(self, grey_video, tmp_path):
+        labels = ("run", "unknown")
+        prediction = prediction_of(grey_video, ((0.0, 1.0, "unknown"), (1.0, 3.0, "no answer")), labels)
+        save_timeline(prediction, tmp_path, "a")
+        cues = (tmp_path / "a.srt").read_text()
+        assert "unknown" in cues and "no answer" not in cues
+        bars = timeline_figure(prediction).axes[0].patches
+        colours = [to_hex(bar.get_facecolor()) for bar in bars]
+        assert colours == [label_colour("unknown", labels), "#808080"] and colours[0] != colours[1]
+
     def test_another_program_reads_it(self, tmp_path):
         av = pytest.importorskip("av", reason="PyAV is not installed")
         segments = tuple(Segment(i, i + 1.0, f"label {i}", 0.9) for i in range(5))
@@ -187,8 +202,6 @@ class TestFigure:
     def test_colours_and_places_of_the_segments(self, grey_video):
         bars = timeline_figure(prediction_of(grey_video)).axes[0].patches
         assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(0, 1), (1, 1), (2, 1)]
-        from matplotlib.colors import to_hex
-
         assert [to_hex(bar.get_facecolor()) for bar in bars] == [
             label_colour(label, LABELS) for label in ("run", "unknown", "walk")
         ]

@@ -7,11 +7,11 @@ import pytest
 from activity.config import RESIZE_MODES, ClipSpec
 from activity.errors import VideoError
 from activity.video import decoder, sampling
-from activity.video.clips import even_indices, num_times_due, pad_right, resize_frame, window_starts
+from activity.video.clips import WHOLE, even_indices, num_times_due, pad_right, resize_frame, window_starts
 from activity.video.decoder import VideoReader, probe
 from activity.video.sampling import EvenSampler, Part, RateSampler, iter_frames, read_stack
 from activity.video.streams import StreamMaker, gap_frames, shrink
-from activity.video.writer import write_video
+from activity.video.writer import write_playable, write_video
 
 
 def tiny(**fields):
@@ -202,6 +202,56 @@ def test_frames_at_a_rate(write_counting_video, suffix, video_rate, rate):
     assert indices_of(stack) == expected
     assert sampled.num_frames == 60 and times[-1] + 1 / rate > timestamps[-1]
     np.testing.assert_allclose(sampled.timestamps_seconds, timestamps[expected], atol=1e-6)
+
+
+def written_at(path, times):
+    """A video whose frames have these times; red counts them."""
+    pytest.importorskip("av", reason="only PyAV writes frames that last unequally long")
+    frames = ((seconds, np.full((16, 16, 3), (10 * i, 0, 0), np.uint8)) for i, seconds in enumerate(times))
+    return write_playable(path, frames, frames_per_second=10, source=path)
+
+
+@pytest.mark.parametrize("rate", [None, 2, 10, 33.3, 1000])
+@pytest.mark.parametrize("span", [WHOLE, (0.5, 31.0)])
+@pytest.mark.parametrize("times", [[0, 0.1, 0.2, 30.2, 30.3, 30.4], [0, 20, 40], np.arange(40) / 10])
+def test_sampled_frames_stand_for_times_that_follow_each_other(tmp_path, rate, span, times):
+    path, spec = written_at(tmp_path / "a.mp4", times), tiny(frames_per_second=rate)
+    stack, sampled = read_stack(path, spec, span=span)
+    edges = np.array(sampled.edges_seconds)
+    assert len(edges) == len(stack) + 1 and np.diff(edges).min() > 0
+    inside = [seconds for seconds in times if span[0] <= seconds < span[1]]
+    assert edges[-1] == pytest.approx(inside[0] + sampled.duration_seconds, abs=1e-3)
+    if rate:  # the sample times, each until the next
+        np.testing.assert_allclose(edges[:-1], span[0] + np.arange(len(stack)) / rate, atol=1e-6)
+    else:  # the equal parts of which each sampled frame is the middle
+        assert edges[0] == pytest.approx(inside[0], abs=1e-3)
+        for seconds, begin, end in zip(sampled.timestamps_seconds, edges, edges[1:], strict=False):
+            assert begin <= seconds < end
+
+
+@pytest.mark.parametrize("gap", [70.0, 3600.0])
+def test_in_a_container_with_an_index_a_gap_is_a_gap(tmp_path, gap):
+    _, sampled = read_stack(written_at(tmp_path / "a.mp4", [0, 0.1, gap, 2 * gap]), tiny())
+    np.testing.assert_allclose(sampled.timestamps_seconds, [0, 0.1, gap, 2 * gap], atol=1e-3)
+    assert sampled.problem is None
+
+
+def test_a_clock_that_jumps_in_a_stream_is_said(tmp_path):
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    with av.open(str(tmp_path / "a.ts"), "w", format="mpegts") as output:
+        stream = output.add_stream("mpeg2video", rate=10)
+        stream.height = stream.width = 16
+        stream.codec_context.max_b_frames = 0
+        for i in range(30):
+            image = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 8 * i, np.uint8), format="rgb24")
+            image.pts = i
+            for packet in stream.encode(image):
+                jump = round((500 if i >= 20 else 0) / packet.time_base)
+                packet.pts, packet.dts = packet.pts + jump, packet.dts + jump
+                output.mux(packet)
+    _, sampled = read_stack(tmp_path / "a.ts", tiny())
+    assert sampled.duration_seconds < 5
+    assert "its clock jumps by 500 s after" in sampled.problem
 
 
 def test_frames_are_decoded_as_they_are_asked_for(write_counting_video):

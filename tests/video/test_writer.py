@@ -98,6 +98,21 @@ def test_uneven_times_are_kept(tmp_path, silent):
         assert container.duration / 1e6 == pytest.approx(2.32, abs=2e-3)  # the last frame is seen as long as nominal
 
 
+@pytest.mark.parametrize("rate", [0.0004, 0.01, 0.5])
+def test_slides_an_hour_apart_are_three_frames(tmp_path, silent, rate):
+    times = [0.0, 3600.0, 7200.0]
+    path = write_playable(tmp_path / "a.mp4", frames_at(times), frames_per_second=rate, source=silent)
+    np.testing.assert_allclose(times_of(path), times, atol=1)
+    assert path.stat().st_size < 20_000
+
+
+def test_what_repeats_frames_for_ever_is_refused(tmp_path, silent, only_ffmpeg):
+    with pytest.raises(VideoError, match="a frame lasts until 7200 s, which only PyAV can write. pip install"):
+        write_playable(tmp_path / "a.mp4", frames_at([0.0, 7200.0]), frames_per_second=1000, source=silent)
+    path = write_playable(tmp_path / "a.mp4", frames_at([0.0, 7200.0]), frames_per_second=0.0004, source=silent)
+    assert path.stat().st_size < 20_000 and len(read_frames(path)) < 20
+
+
 @pytest.mark.parametrize("size", [(143, 181), (48, 63), (47, 64), (2, 2), (1, 1), (16, 16)])
 def test_odd_sizes_grow_by_a_pixel(tmp_path, silent, size):
     height, width = size
