@@ -35,7 +35,14 @@ def check_folder(folder: Path | None) -> None:
         raise ActivityError("this folder cannot be written to", path=existing)
 
 
-def check_output(path: Path | None, *, overwrite: bool, ours: Callable[[Path], bool], what: str) -> None:
+def check_output(
+    path: Path | None,
+    *,
+    overwrite: bool,
+    ours: Callable[[Path], bool],
+    what: str,
+    hint: str = "replace it with --overwrite",
+) -> None:
     """Raise `ActivityError` if a result must not be written there; asked before the work.
 
     What is not there yet, an empty folder, a device and a pipe may be written. What we did not write is never replaced,
@@ -44,18 +51,21 @@ def check_output(path: Path | None, *, overwrite: bool, ours: Callable[[Path], b
     Args:
         path: of a file or folder; `None`: there is no such result.
         overwrite: `--overwrite` was given.
-        ours: whether a file or folder that exists is such a result; `csv_of` makes one for tables.
+        ours: whether a file or folder that exists is such a result, such as `is_result`; `csv_of` makes one for tables.
         what: the result is, with its article, such as `a model file`.
+        hint: what to do about a result of ours that exists.
     """
     if path is None:
         return
     check_folder(path.parent)
-    if not os.path.lexists(path) or _is_written_into(path) or (path.is_dir() and not any(path.iterdir())):
+    if not os.path.lexists(path) or _is_written_into(path):
+        return
+    if path.is_dir() and all(inner.name.startswith(".") for inner in path.iterdir()):  # a lock, or what a kill has left
         return
     if not ours(path):
         raise ActivityError(f"exists and is not {what} of ours, so it is not replaced", path=path, hint=_OTHER_NAME)
     if not overwrite:
-        raise ActivityError(f"exists, {what} of ours", path=path, hint=f"replace it with --overwrite, or {_OTHER_NAME}")
+        raise ActivityError(f"exists, {what} of ours", path=path, hint=f"{hint}, or {_OTHER_NAME}")
 
 
 _OTHER_NAME = "choose another name"
@@ -191,6 +201,7 @@ def digest_of_file(path: Path, size: int = 8) -> str:
 
 
 DIGESTS_NAME = "digests.txt"  # the table of a folder, a line a file; `b2sum -l 64 -c digests.txt` reads it too
+_RESULTS_NAME = ".digests.txt"  # the same of files that were written for the user
 DAMAGED = "damaged: its content is not what was written"
 
 
@@ -212,6 +223,22 @@ def is_intact(path: Path) -> bool:
     return all((folder / name).is_file() and table.agrees(name) for name in {*table.noted, *_files_in(folder)})
 
 
+def note_results(paths: Iterable[Path]) -> None:
+    """Note the digests of files that were written for the user, so that `is_result` knows them again."""
+    for path in paths:
+        with contextlib.suppress(OSError):  # then it is not known again, and not replaced
+            _note_digests(path.parent, {path.name: digest_of_file(path)}, False, _RESULTS_NAME)
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file is as it was noted by `note_results`; of a folder, whether all files are that were noted in it."""
+    table = _Digests(path if path.is_dir() else path.parent, _RESULTS_NAME)
+    table.read()
+    names = table.noted if path.is_dir() else [path.name]
+    there = [name for name in names if (table.folder / name).is_file()]
+    return bool(there) and all(digest_of_file(table.folder / name) in table.noted.get(name, ()) for name in there)
+
+
 def forget_digests(folder: Path, names: Collection[str]) -> None:
     """Keep only the digests of these files in the table of a folder, in order: equal folders have equal tables."""
     table = _Digests(folder)
@@ -226,14 +253,15 @@ def forget_digests(folder: Path, names: Collection[str]) -> None:
 class _Digests:
     """The table of a folder: of each name the last two digests, because a kill may come between table and file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = DIGESTS_NAME) -> None:
+        self.folder, self._path = folder, folder / name
         self.noted: dict[str, tuple[str, ...]] = {}
-        self._folder, self._inode, self._position = folder, 0, 0
+        self._inode, self._position = 0, 0
         self._checked: dict[str, tuple[int, ...]] = {}  # the state of each file in which it was read
 
     def read(self) -> None:
         """Take in the lines that were added since the last time; one that a kill or a full disk has cut is no line."""
-        with _lock, contextlib.suppress(FileNotFoundError), (self._folder / DIGESTS_NAME).open("rb") as file:
+        with _lock, contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
             found = os.fstat(file.fileno())
             if found.st_ino != self._inode or found.st_size < self._position:
                 self.noted, self._inode, self._position = {}, found.st_ino, 0
@@ -246,7 +274,7 @@ class _Digests:
 
     def agrees(self, name: str) -> bool:
         """Whether a file has a digest that was noted, or none was."""
-        path = self._folder / name
+        path = self.folder / name
         stat = path.stat()
         state = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         if self._checked.get(name) == state:
@@ -255,7 +283,7 @@ class _Digests:
         self.read()
         if name not in self.noted:
             with contextlib.suppress(OSError):
-                _note_digests(self._folder, {name: digest}, sync=False)
+                _note_digests(self.folder, {name: digest}, sync=False)
         elif digest not in self.noted[name]:
             return False
         self._checked[name] = state
@@ -267,9 +295,9 @@ _tables: dict[Path, _Digests] = {}
 _lock = threading.Lock()
 
 
-def _note_digests(folder: Path, digests: Mapping[str, str], sync: bool) -> None:
+def _note_digests(folder: Path, digests: Mapping[str, str], sync: bool, table: str = DIGESTS_NAME) -> None:
     lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
-    with (folder / DIGESTS_NAME).open("ab+") as file:
+    with (folder / table).open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             lines = lines if file.read() == b"\n" else f"\n{lines}"  # a line was cut
@@ -309,7 +337,7 @@ def write_csv(
 
 
 @contextlib.contextmanager
-def csv_rows(path: Path | None, columns: str = "source,label,probability,duration_seconds,error") -> Iterator[Any]:
+def csv_rows(path: Path | None, columns: str) -> Iterator[Any]:
     """A function that adds a row to a file at once, which may be read meanwhile; it does nothing without a path."""
     if path is None:
         yield lambda _: None

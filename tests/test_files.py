@@ -326,7 +326,7 @@ def test_a_row_is_there_as_soon_as_it_is_written(tmp_path):
     with csv_rows(tmp_path / "t.csv", "a,b") as write_row:
         write_row({"a": 1, "more": 2})
         assert (tmp_path / "t.csv").read_text() == "a,b\n1,\n"
-    with csv_rows(None) as write_row:
+    with csv_rows(None, "a,b") as write_row:
         write_row({"a": 1})
 
 

@@ -10,9 +10,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from activity.cli.output import state_dir
 from activity.config import ClipSpec, TrainConfig
-from activity.errors import ModelFileError, SettingError
-from activity.files import check_folder
+from activity.errors import SettingError
+from activity.files import check_folder, check_output, is_result
 from activity.models.backbones import find_weights
 from activity.models.info import check_model_path, is_model
 
@@ -71,12 +72,37 @@ def check_runtime(runtime: str) -> None:
         choose(runtime)
 
 
-def check_new_model(path: Path) -> None:
-    """Raise `ActivityError` if a model could not be written there, or would replace something else."""
+def check_new_model(path: Path, *, overwrite: bool, resume: bool | None = None) -> None:
+    """Raise `ActivityError` if a model and the state of its training could not be written, or would replace another.
+
+    Args:
+        path: of the model file.
+        overwrite: another may be replaced.
+        resume: a stopped training is to be continued; `None`: the command cannot.
+    """
     check_model_path(path)
-    check_folder(path.parent)
-    if path.exists() and not is_model(path):
-        raise ModelFileError("exists and is no model of ours; give the model file another name", path=path)
+    check_output(path, overwrite=overwrite or bool(resume), ours=is_model, what="a model file")
+    check_output(
+        state_dir(path),
+        overwrite=overwrite or bool(resume),
+        ours=lambda folder: (folder / "config.json").is_file(),
+        what="the state of a training",
+        hint="replace it with --overwrite"
+        if resume is None
+        else "continue it with --resume, replace it with --overwrite",
+    )
+
+
+def check_report(arguments: argparse.Namespace) -> None:
+    """Raise `ActivityError` if the report of `--out` could not be written, or would replace something."""
+    check_folder(arguments.out)
+    check_results(arguments, "a report", arguments.out)
+
+
+def check_results(arguments: argparse.Namespace, what: str, *paths: Path | None) -> None:
+    """Raise `ActivityError` if files or folders of `say_written` could not be written, or would replace something."""
+    for path in paths:
+        check_output(path, overwrite=arguments.overwrite, ours=is_result, what=what)
 
 
 def check_order(arguments: argparse.Namespace) -> None:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activity.cli.checks import check_runtime
-from activity.cli.options import add_model, add_runtime, positive_int
+from activity.cli.checks import check_results, check_runtime
+from activity.cli.options import add_model, add_overwrite, add_runtime, positive_int
 from activity.cli.output import say_error, say_written
 from activity.errors import ActivityError, VideoError
-from activity.files import check_folder, csv_rows
+from activity.files import check_output, csv_of, csv_rows
 from activity.models.info import read_info
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ EXAMPLES = [
     "model.keras rtsp://camera.local/stream --json",
 ]
 
+_COLUMNS = "source,label,probability,duration_seconds,error"
+_LIVE_COLUMNS = "time,time_seconds,label,probability"
 _logger = logging.getLogger(__name__)
 
 
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_runtime(parser, "the model; another than keras is exported beside the model file, once")
     add("--json", action="store_true", help="print one JSON object a line")
     add("--csv", type=Path, metavar="FILE", help="also write a table")
+    add_overwrite(parser)
     add("--follow", action="store_true", help="the file is still being written: label it as it grows")
     add("--explain", type=Path, metavar="DIR", help="also draw an explanation of each label there, as NAME.png")
     add("--timeline", action="store_true", help="also tell which label each part of a video has")
@@ -69,26 +72,36 @@ def run(arguments: argparse.Namespace) -> int:
     live = live_source(sources, follow=arguments.follow)
     if live and (arguments.explain or arguments.timeline or arguments.out or arguments.annotate):
         arguments.parser.error("--explain, --timeline, --out and --annotate need a whole file, not a live source")
-    _check_places(arguments, sources)
+    _check_places(arguments, sources, live=bool(live))
     read_info(arguments.model)
     check_runtime(arguments.runtime)
     return _classify_live(arguments, live) if live else _classify_files(arguments, sources)
 
 
-def _check_places(arguments: argparse.Namespace, sources: Sequence[str]) -> None:
+def _check_places(arguments: argparse.Namespace, sources: Sequence[str], *, live: bool) -> None:
     """Raise `ActivityError` if results could not be written, or would replace something."""
-    from activity.predictor.sources import check_apart
+    from activity.predictor.sources import check_apart, distinct_names
 
     if arguments.csv and not arguments.csv.parent.is_dir():
         raise ActivityError(f"there is no folder {arguments.csv.parent}", path=arguments.csv)
     if arguments.csv and arguments.csv.is_dir():
         raise ActivityError("a folder has this name; give the table another", path=arguments.csv)
-    for folder in (arguments.explain, arguments.out, arguments.annotate):
-        check_folder(folder)
+    table = csv_of((_LIVE_COLUMNS if live else _COLUMNS).split(","))
+    check_output(arguments.csv, overwrite=arguments.overwrite, ours=table, what="a table of predictions")
     for folder in filter(None, (arguments.out, arguments.annotate)):
         check_apart(folder, sources)
     if arguments.out and arguments.explain and arguments.out.resolve() == arguments.explain.resolve():
         raise ActivityError("--out and --explain both write NAME.png; expected two folders", path=arguments.out)
+    for name in distinct_names(sources):
+        if arguments.out:
+            from activity.reports.timeline import TIMELINE_FORMATS
+
+            timeline = [arguments.out / f"{name}.{ending}" for ending in TIMELINE_FORMATS]
+            check_results(arguments, "a timeline", *timeline)
+        if arguments.annotate:
+            check_results(arguments, "an annotated video", arguments.annotate / f"{name}.mp4")
+        if arguments.explain:
+            check_results(arguments, "an explanation", arguments.explain / f"{name}.png")
 
 
 def _classify_live(arguments: argparse.Namespace, source: str) -> int:
@@ -96,7 +109,7 @@ def _classify_live(arguments: argparse.Namespace, source: str) -> int:
     from activity.runtimes.exported import load_inference_model
 
     decisions = watch(load_inference_model(arguments.model, runtime=arguments.runtime), source)
-    with contextlib.closing(decisions), csv_rows(arguments.csv, "time,time_seconds,label,probability") as write_row:
+    with contextlib.closing(decisions), csv_rows(arguments.csv, _LIVE_COLUMNS) as write_row:
         for decision in decisions:
             write_row(decision.as_dict())
             if arguments.json:
@@ -115,7 +128,7 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
     explain = _explaining(arguments, predictor)
     timeline = bool(arguments.timeline or arguments.out or arguments.annotate)
     failed = False
-    with csv_rows(arguments.csv) as write_row:
+    with csv_rows(arguments.csv, _COLUMNS) as write_row:
         results = predictor.predict_many(sources, timeline=timeline, keep_frames=bool(arguments.explain))
         for result, name in zip(results, distinct_names(sources), strict=True):
             failed |= isinstance(result, Failure)

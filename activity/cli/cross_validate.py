@@ -7,11 +7,11 @@ import json
 import tempfile
 from pathlib import Path
 
-from activity.cli.checks import open_dataset, read_recipe
+from activity.cli.checks import check_report, open_dataset, read_recipe
 from activity.cli.options import add_dataset, add_recipe, add_report
 from activity.cli.output import say_written
 from activity.config import as_dict
-from activity.files import check_folder, lock_folder
+from activity.files import lock_folder
 from activity.models.backbones import choose_weights
 
 HELP = "train and evaluate once per fold of groups"
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Cross-validate, print the scores, and write the report."""
     config = read_recipe(arguments)
-    check_folder(arguments.out)
+    check_report(arguments)
     from activity.datasets.splits import assign_folds
 
     dataset = open_dataset(arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from activity.files import check_folder, lock_folder
+from activity.files import check_folder, check_output, lock_folder
 
 HELP = "make small videos, learn from them, label new ones; offline"
 EXAMPLES = ["", "--out /tmp/demo"]
@@ -19,6 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the steps, each shown as the command that does it."""
     check_folder(arguments.out)
+    check_output(
+        arguments.out,
+        overwrite=True,
+        ours=lambda folder: (folder / "videos" / "manifest.csv").is_file(),
+        what="a folder of the demo",
+    )
     from activity.apps.demo import run_demo
 
     with lock_folder(arguments.out, "demo"):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from activity.cli.checks import check_order, check_runtime, open_dataset
+from activity.cli.checks import check_order, check_report, check_runtime, open_dataset
 from activity.cli.options import add_choice, add_dataset, add_model, add_report, add_runtime
 from activity.cli.output import say_written
-from activity.files import check_folder, lock_folder
+from activity.files import lock_folder
 from activity.models.info import read_info
 
 HELP = "measure a model on videos it was not trained with"
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Evaluate, print the scores, and write the report."""
     check_order(arguments)
-    check_folder(arguments.out)
+    check_report(arguments)
     dataset = open_dataset(arguments)
     dataset.split(arguments.split)  # raises if it is empty
     read_info(arguments.model)

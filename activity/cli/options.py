@@ -105,7 +105,13 @@ def add_runtime(parser: Group, what: str) -> None:
 def add_report(parser: Group) -> None:
     """Where scores are written, and how they are printed."""
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.html, figures and tables there")
+    add_overwrite(parser)
     parser.add_argument("--json", action="store_true", help="print the scores as one JSON object")
+
+
+def add_overwrite(parser: Group) -> None:
+    """Whether results of an earlier run may be replaced; what this program did not write never is."""
+    parser.add_argument("--overwrite", action="store_true", help="replace results of an earlier run")
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:

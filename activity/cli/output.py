@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from activity.files import note_results
+
 if TYPE_CHECKING:
     from activity.training.trainer import TrainingRun
 
@@ -20,8 +22,9 @@ def say_error(text: str) -> None:
 
 
 def say_written(paths: Iterable[Path]) -> None:
-    """A line for each file that was written."""
+    """A line for each file that was written; `--overwrite` knows it again, unless somebody has changed it."""
     for path in paths:
+        note_results([path])
         _logger.info("wrote %s", path)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from activity.cli.checks import read_settings
 from activity.cli.options import add_choice, frame_size, in_range, positive_int, seconds, seed, stream_names
 from activity.config import RESIZE_MODES, STREAMS, ClipSpec
-from activity.files import check_folder
+from activity.files import check_folder, check_output
 
 HELP = "decode labelled videos into a data set folder"
 
@@ -68,6 +68,9 @@ def run(arguments: argparse.Namespace) -> None:
     height, width = arguments.size
     spec = read_settings(ClipSpec, arguments, height=height, width=width)
     check_folder(arguments.out)
+    check_output(
+        arguments.out, overwrite=True, ours=lambda folder: (folder / "dataset.json").exists(), what="a data set"
+    )
     from activity.datasets.preprocessing import preprocess
 
     dataset = preprocess(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from activity.cli.checks import check_new_model, open_dataset, read_recipe
-from activity.cli.options import add_dataset, add_recipe
+from activity.cli.options import add_dataset, add_overwrite, add_recipe
 from activity.cli.output import save_run, state_dir
 
 HELP = "train a model"
@@ -25,13 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="MODEL.keras", help="model file to write")
     parser.add_argument("--resume", action="store_true", help="continue a stopped run that had the same settings")
+    add_overwrite(parser)
     add_recipe(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, write the model file, and print the scores."""
     config = read_recipe(arguments)
-    check_new_model(arguments.out)
+    check_new_model(arguments.out, overwrite=arguments.overwrite, resume=arguments.resume)
     dataset = open_dataset(arguments)
     from activity.training.trainer import train
 

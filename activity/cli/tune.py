@@ -7,14 +7,15 @@ import json
 import shlex
 from pathlib import Path
 
-from activity.cli.checks import open_dataset, read_recipe
-from activity.cli.options import add_dataset, add_recipe, positive_int, seconds
+from activity.cli.checks import check_results, open_dataset, read_recipe
+from activity.cli.options import add_dataset, add_overwrite, add_recipe, positive_int, seconds
 from activity.cli.output import say_written
 from activity.config import recipe_arguments
 from activity.files import check_folder, lock_folder, write_csv
 
 HELP = "search for a better recipe, without the test split"
 EXAMPLES = ["dataset --trials 30 --out search"]
+_RESULTS = ("search.png", "trials.csv")
 CONTINUE = ["the same command continues from here"]
 
 
@@ -30,13 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=seconds, metavar="SECONDS", help="begin no trial after this time")
     add("--out", type=Path, metavar="DIR", help="also write a figure and a table of all trials there")
     add("--json", action="store_true", help="print the search as one JSON object")
+    add_overwrite(parser)
     add_recipe(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Search, and print the best trials and the command that trains with the best recipe."""
     config = read_recipe(arguments)
-    check_folder(arguments.out)
+    if arguments.out:
+        check_results(arguments, "a result of a search", *(arguments.out / name for name in _RESULTS))
     check_folder(arguments.study and arguments.study.parent)
     dataset = open_dataset(arguments)
     from activity.datasets.dataset import load_dataset
@@ -69,6 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
 
         rows = [trial.as_dict() for trial in search.trials]
         with lock_folder(arguments.out, "tune"):
-            figure = save_figure(search_figure(search), arguments.out / "search.png")
-            write_csv(arguments.out / "trials.csv", list(dict.fromkeys(name for row in rows for name in row)), rows)
-        say_written([figure, arguments.out / "trials.csv"])
+            figure, table = (arguments.out / name for name in _RESULTS)
+            save_figure(search_figure(search), figure)
+            write_csv(table, list(dict.fromkeys(name for row in rows for name in row)), rows)
+        say_written([figure, table])

@@ -7,7 +7,16 @@ import json
 from pathlib import Path
 
 from activity.cli.checks import check_new_model, check_order, check_runtime, open_dataset
-from activity.cli.options import add_choice, add_dataset, add_model, add_runtime, in_range, positive_int, seed
+from activity.cli.options import (
+    add_choice,
+    add_dataset,
+    add_model,
+    add_overwrite,
+    add_runtime,
+    in_range,
+    positive_int,
+    seed,
+)
 from activity.cli.output import save_run, state_dir
 from activity.config import UPDATE_SCHEMES
 from activity.errors import SettingError
@@ -42,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--learning-rate", type=rate, metavar="X", help="default: that of the model for retrain, else less")
     add("--seed", type=seed, help="default: that of the model")
     add_runtime(parser, "the features")
+    add_overwrite(parser)
     add("--json", action="store_true", help="print the counts and scores as one JSON object")
 
 
@@ -50,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_order(arguments)
     if arguments.replay and arguments.scheme != "replay":
         raise SettingError("replay", "1 or more videos a label, with the scheme replay", arguments.replay)
-    check_new_model(arguments.out)
+    check_new_model(arguments.out, overwrite=arguments.overwrite)
     dataset = open_dataset(arguments)
     read_info(arguments.model)
     check_runtime(arguments.runtime)

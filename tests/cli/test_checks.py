@@ -10,22 +10,31 @@ import pytest
 
 from activity.cli.main import main
 from activity.config import ClipSpec, as_dict
+from activity.files import note_results
 
 # command line, exit status, what the line says
 REFUSED = [
     ("train d --out m.h5", 1, "m.h5: the name of a model file must end in .keras"),
     ("train d --out folder.keras", 1, "folder.keras: a folder has this name"),
-    ("train d --out text.keras", 1, "text.keras: exists and is no model of ours"),
-    ("train d --out other.keras", 1, "other.keras: exists and is no model of ours"),
+    (
+        "train d --out text.keras",
+        1,
+        "text.keras: exists and is not a model file of ours, so it is not replaced; choose another name",
+    ),
+    ("train d --out other.keras", 1, "other.keras: exists and is not a model file of ours"),
     ("train d --out file/m.keras", 1, "file: a file has this name; expected a folder"),
-    ("train nowhere --out m.keras", 1, "nowhere: not a data set folder"),
-    ("train d --out m.keras --streams rgb,motion", 1, "d: has no stream motion; it was made with rgb"),
-    ("train d --out m.keras --weights none.h5", 1, "none.h5: no such weights file; expected a path, imagenet or none"),
-    ("train d --out m.keras --weights imagenet --backbone small_cnn", 1, "small_cnn has no ImageNet weights"),
-    ("train d --out m.keras --epochs 0", 2, "--epochs must be 1 or more, received: 0"),
-    ("train d --out m.keras --head pool", 2, "did you mean 'pooled'?"),
-    ("train d --out m.keras --runtime onnx", 1, "the runtime onnx needs onnxruntime, which is not installed"),
-    ("update nowhere.keras d --out m.keras", 1, "nowhere.keras: no such model file"),
+    ("train nowhere --out new.keras", 1, "nowhere: not a data set folder"),
+    ("train d --out new.keras --streams rgb,motion", 1, "d: has no stream motion; it was made with rgb"),
+    (
+        "train d --out new.keras --weights none.h5",
+        1,
+        "none.h5: no such weights file; expected a path, imagenet or none",
+    ),
+    ("train d --out new.keras --weights imagenet --backbone small_cnn", 1, "small_cnn has no ImageNet weights"),
+    ("train d --out new.keras --epochs 0", 2, "--epochs must be 1 or more, received: 0"),
+    ("train d --out new.keras --head pool", 2, "did you mean 'pooled'?"),
+    ("train d --out new.keras --runtime onnx", 1, "the runtime onnx needs onnxruntime, which is not installed"),
+    ("update nowhere.keras d --out new.keras", 1, "nowhere.keras: no such model file"),
     ("update m.keras d --out m.h5", 1, "m.h5: the name of a model file must end in .keras"),
     ("update d m.keras --out n.keras", 2, "swapped; expected: activity update m.keras d"),
     ("update m.keras d --out n.keras --scheme retrain --replay 3", 1, "replay must be 1 or more videos a label, "),
@@ -62,6 +71,68 @@ REFUSED = [
     ("serve nowhere.keras", 1, "nowhere.keras: no such model file"),
     ("serve m.keras --examples none.mp4", 1, "none.mp4: no such file; expected a video to show as an example"),
     ("demo --out file", 1, "file: a file has this name; expected a folder"),
+    ("train d --out text.keras --overwrite", 1, "text.keras: exists and is not a model file of ours"),
+    (
+        "train d --out m.keras",
+        1,
+        "m.keras: exists, a model file of ours; replace it with --overwrite, or choose another",
+    ),
+    (
+        "train d --out begun.keras",
+        1,
+        "begun.training: exists, the state of a training of ours; continue it with --resume",
+    ),
+    (
+        "train d --out foreign.keras --overwrite",
+        1,
+        "foreign.training: exists and is not the state of a training of ours",
+    ),
+    ("update m.keras d --out m.keras", 1, "m.keras: exists, a model file of ours; replace it with --overwrite"),
+    (
+        "evaluate m.keras d --out notes --overwrite",
+        1,
+        "notes: exists and is not a report of ours, so it is not replaced",
+    ),
+    ("evaluate m.keras d --out report", 1, "report: exists, a report of ours; replace it with --overwrite"),
+    ("evaluate m.keras d --out changed --overwrite", 1, "changed: exists and is not a report of ours"),
+    ("cross-validate d --out notes", 1, "notes: exists and is not a report of ours"),
+    ("tune d --out searched --overwrite", 1, "searched/trials.csv: exists and is not a result of a search of ours"),
+    (
+        "classify m.keras a.mp4 --csv precious.avi --overwrite",
+        1,
+        "precious.avi: exists and is not a table of predictions",
+    ),
+    (
+        "classify m.keras a.mp4 --csv old.csv",
+        1,
+        "old.csv: exists, a table of predictions of ours; replace it with --over",
+    ),
+    (
+        "classify m.keras a.mp4 --csv foreign.csv --overwrite",
+        1,
+        "foreign.csv: exists and is not a table of predictions",
+    ),
+    ("classify m.keras a.mp4 --out notes --overwrite", 1, "notes/a.srt: exists and is not a timeline of ours"),
+    (
+        "classify m.keras a.mp4 --annotate notes --overwrite",
+        1,
+        "notes/a.mp4: exists and is not an annotated video of ours",
+    ),
+    ("classify m.keras a.mp4 --explain notes", 1, "notes/a.png: exists and is not an explanation of ours"),
+    ("export m.keras --format savedmodel --out notes --overwrite", 1, "notes: holds something else than a SavedModel"),
+    ("export m.keras --format savedmodel --out saved", 1, "saved: exists, an exported model of ours; replace it with"),
+    (
+        "export m.keras --format openvino --out old.xml",
+        1,
+        "old.xml: exists, an exported model of ours; replace it with",
+    ),
+    (
+        "export m.keras --format openvino --out a.xml --overwrite",
+        1,
+        "a.bin: exists and is not an exported model of ours",
+    ),
+    ("demo --out notes", 1, "notes: exists and is not a folder of the demo of ours"),
+    ("preprocess folder.keras --out notes", 1, "notes: exists and is not a data set of ours"),
     ("preprocess nowhere --out new", 1, "nowhere: no such file or folder"),
     ("preprocess folder.keras --out file", 1, "file: a file has this name; expected a folder"),
 ]
@@ -100,6 +171,20 @@ def answers(tmp_path_factory):
     (folder / "text.keras").write_text("text")
     write_model(folder / "m.keras", "activity>ActivityClassifier")
     write_model(folder / "other.keras", None)
+    for name in ("notes/a.srt", "notes/a.mp4", "notes/a.png", "searched/trials.csv", "foreign.training/x", "a.bin"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("of the user")
+    (folder / "precious.avi").write_text("of the user")
+    (folder / "foreign.csv").write_text("source,label\n")
+    (folder / "old.csv").write_text("source,label,probability,duration_seconds,error\n")
+    for name in ("begun.training/config.json", "saved/network.json", "old.xml.json", "old.xml"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text('{"format_version": 2}')
+    for name in ("report", "changed"):
+        (folder / name).mkdir()
+        (folder / name / "report.html").write_text("scores")
+        note_results([folder / name / "report.html"])
+    (folder / "changed" / "report.html").write_text("scores, and what the user thinks of them")
     (folder / "d").mkdir()
     about = {"format_version": 2, "spec": as_dict(ClipSpec(streams=("rgb",))), "videos_dir": "videos"}
     (folder / "d" / "dataset.json").write_text(json.dumps(about))
@@ -140,5 +225,5 @@ def test_a_folder_that_cannot_be_written_to(words, capsys, monkeypatch, tmp_path
 
 def test_a_model_of_ours_may_be_replaced(tmp_path, capsys):
     write_model(tmp_path / "m.keras", "activity>ActivityClassifier")
-    assert main(["train", str(tmp_path / "nowhere"), "--out", str(tmp_path / "m.keras")]) == 1
+    assert main(["train", str(tmp_path / "nowhere"), "--out", str(tmp_path / "m.keras"), "--overwrite"]) == 1
     assert "nowhere: not a data set folder" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def test_classify_draws_explanations(run, folder, ramp_videos, tmp_path, runtime
     drawn = run("classify", folder / "model.keras", *files, "--runtime", runtime, "--explain", tmp_path / "why" / "x")
     assert drawn[:2] == plain[:2] and drawn[0] == 1
     written = [tmp_path / "why" / "x" / name for name in ("p0_0.png", "p0_0-2.png")]
-    assert sorted((tmp_path / "why" / "x").iterdir()) == sorted(written)
+    assert sorted((tmp_path / "why" / "x").glob("[!.]*")) == sorted(written)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
     assert [line for line in drawn[2].splitlines() if "wrote" in line] == [f"wrote {path}" for path in written]
     assert ("explained by keras" in drawn[2]) is (runtime == "openvino")
@@ -82,7 +82,7 @@ def test_classify_writes_timelines_and_annotated_videos(run, folder, ramp_videos
         assert json.loads((tmp_path / "out" / f"{name}.json").read_text()) == result
     expected = {tmp_path / "out" / f"{name}.{kind}" for name in names for kind in ("json", "csv", "srt", "png")}
     expected |= {tmp_path / "videos" / f"{name}.mp4" for name in names}
-    assert {*(tmp_path / "out").iterdir(), *(tmp_path / "videos").iterdir()} == expected
+    assert {*(tmp_path / "out").glob("[!.]*"), *(tmp_path / "videos").glob("[!.]*")} == expected
     assert {line.removeprefix("wrote ") for line in err.splitlines() if "wrote" in line} == set(map(str, expected))
 
 

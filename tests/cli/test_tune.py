@@ -16,7 +16,7 @@ def test_tune_prints_a_command_that_can_be_copied(run, folder, cnn_weights, tmp_
     command = shlex.split(out.splitlines()[-1])
     assert command[:5] == ["activity", "train", str(folder / "dataset"), "--out", "model.keras"]
     assert command[command.index("--weights") + 1] == str(cnn_weights)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"search.png", "trials.csv"}
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"search.png", "trials.csv"}
     with (tmp_path / "out" / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["trial"] for row in rows] == ["1", "2"] and rows[0]["epochs"] == "2" and rows[0]["members"] == "1"
