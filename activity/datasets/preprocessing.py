@@ -12,6 +12,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, TimeoutError, as_completed  # 3.10's is not the built-in
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -420,6 +421,8 @@ def _outcome(future: Future, sample_id: str, seconds_per_video: float) -> _Outco
         reason = f"there was not enough memory to decode it ({_one_line(str(error)) or 'no details'})"
     except ProcessExpired as error:
         reason = f"decoding crashed the worker process (exit code {error.exitcode})"
+    except BrokenProcessPool:  # so one says that was killed before it had a video, of all videos
+        reason = "a worker process ended while it started"
     return _Outcome(_Decoded(sample_id, 0, 0, 0.0, reason), is_final=False, may_pass=may_pass)
 
 

@@ -108,6 +108,8 @@ class VideoReader:
         VideoError: the file does not open as a video; the message says why as far as the file tells.
     """
 
+    jump: tuple[float, float] | None = None  # when the clock jumped first, and by how many seconds
+
     def __init__(self, path: Path, *, num_threads: int = 1, check: Check | None = None) -> None:
         self.path, self.num_threads, self.check = Path(path), num_threads, check
         # FFMPEG by name: OpenCV would otherwise try `name_%03d` image sequences and cameras.
@@ -121,7 +123,6 @@ class VideoReader:
         # Phones store sideways pixels and a rotation tag. The default changed between versions, so it is set.
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         self.info = self._read_info()
-        self.jump: tuple[float, float] | None = None  # when the clock jumped first, and by how many seconds
 
     def __enter__(self) -> VideoReader:
         return self

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from misbehaving import be_killed_once, misbehave
+from misbehaving import be_killed_at_the_start, be_killed_once, misbehave
 
 from activity.config import ClipSpec, as_dict
 from activity.datasets import preprocessing
@@ -812,6 +812,14 @@ def test_a_video_whose_process_was_killed_is_tried_again(videos, tmp_path, monke
     assert "videos are tried again: decoding crashed the worker process (exit code -9)" in caplog.text
     preprocess(videos, tmp_path / "clean", SPEC, num_workers=2)
     assert content_of(tmp_path / "out") == content_of(tmp_path / "clean")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_worker_that_is_killed_before_its_first_video_is_replaced(videos, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("ACTIVITY_TEST_MARK", str(tmp_path / "mark"))
+    monkeypatch.setattr(preprocessing, "_prepare_worker", be_killed_at_the_start)
+    dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=1)
+    assert (tmp_path / "mark").exists() and len(dataset.samples) == 12 and dataset.problems == []
 
 
 @pytest.mark.real
