@@ -9,9 +9,9 @@ from pathlib import Path
 from activity.cli.checks import check_new_model, check_order, check_runtime, open_dataset
 from activity.cli.options import add_choice, add_dataset, add_model, add_runtime, in_range, positive_int, seed
 from activity.cli.output import save_run, state_dir
-from activity.config import UPDATE_SCHEMES
 from activity.errors import SettingError
 from activity.models.info import read_info
+from activity.training.schemes import UPDATE_SCHEMES
 
 HELP = "train a model with new videos and labels, and measure forgetting"
 EXAMPLES = ["model.keras dataset --out new.keras"]

@@ -232,7 +232,9 @@ def _new_export(folder: Path | None) -> Iterator[Path]:
         if folder:
             try:
                 with lock_folder(folder.parent, "an export"), atomic_path(folder, sync=False) as copy:
-                    shutil.copytree(made, copy)
+                    copy.mkdir()
+                    for file in Path(made).iterdir():
+                        shutil.copyfile(file, copy / file.name)
             except (OSError, ActivityError) as error:
                 reason = of_system(error) if isinstance(error, OSError) else error.reason
                 _logger.warning("%s: cannot be written (%s), so the export is for this run only", folder, reason)

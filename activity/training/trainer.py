@@ -217,7 +217,8 @@ def stage_names(config: TrainConfig) -> list[str]:
     """The stages of a run, in their order; raises `ActivityError` for what cannot be fine-tuned."""
     if choose_weights(config.backbone, config.weights) == "none":
         if config.fine_tune:
-            raise ActivityError(f"--fine-tune needs pretrained weights; without, all of {config.backbone} is trained")
+            hint = f"without, all of {config.backbone} is trained"
+            raise ActivityError("--fine-tune needs pretrained weights", hint=hint)
         return ["scratch"]
     return ["head", "fine_tune"] if config.fine_tune else ["head"]
 
@@ -339,8 +340,9 @@ def check_labels(dataset: Dataset) -> None:
     absent = sorted(set(dataset.labels) - trained)
     if absent:
         raise DatasetError(
-            f"no training videos of {', '.join(absent)}; add videos of them, or leave them out",
+            f"no training videos of {', '.join(absent)}",
             path=dataset.dataset_dir,
+            hint="add videos of them, or leave them out",
         )
     if len(trained) < 2:
         raise DatasetError(f"expected two or more labels, received only {', '.join(trained)}", path=dataset.dataset_dir)

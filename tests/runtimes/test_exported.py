@@ -41,7 +41,6 @@ def openvino_model(ramp_model, tmp_path):
 @pytest.fixture
 def log(caplog):
     choice.tell_once.cache_clear()
-    exported._last_extractor.clear()
     caplog.set_level(logging.INFO, logger="activity.runtimes")
     return caplog
 
@@ -156,7 +155,7 @@ def test_a_file_that_is_no_model_is_told_as_ever(tmp_path):
 )
 def test_auto_takes_what_is_there(installed, gpu, expected, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in installed else None)
-    monkeypatch.setattr(choice, "_has_gpu", lambda: gpu)
+    monkeypatch.setattr(choice, "has_gpu", lambda: gpu)
     assert choose("auto") == expected
 
 
@@ -164,7 +163,7 @@ def test_what_cannot_be_had_by_name_is_an_error(monkeypatch):
     with pytest.raises(ActivityError, match="runtime must be one of auto, keras, .*, received: torch"):
         choose("torch")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ActivityError, match="onnx needs onnxruntime, which is not installed: pip install onnxruntime"):
+    with pytest.raises(ActivityError, match="onnx needs onnxruntime, which is not installed; pip install onnxruntime"):
         choose("onnx")
 
 
@@ -178,7 +177,7 @@ def test_a_cpu_without_bfloat16_says_so(monkeypatch):
 
 
 def test_without_an_exporter_keras_computes(openvino_model, monkeypatch, log):
-    monkeypatch.setattr(choice, "_has_gpu", lambda: False)
+    monkeypatch.setattr(choice, "has_gpu", lambda: False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "onnxruntime" else None)
     with pytest.raises(ActivityError, match="onnx cannot compute this model: to export to onnx, tf2onnx must be"):
         load_inference_model(openvino_model, runtime="onnx")
@@ -191,8 +190,8 @@ def test_without_an_exporter_keras_computes(openvino_model, monkeypatch, log):
 
 
 @needs_openvino
-def test_features_by_openvino_share_the_cache_with_keras_but_not_in_bfloat16(ramp_dataset, cnn_weights, log, tmp_path):
-    backbone = build_backbone("small_cnn", height=32, width=32, weights=str(cnn_weights))
+def test_features_by_openvino_share_the_cache_with_keras_but_not_in_bfloat16(ramp_dataset, log, tmp_path):
+    backbone = build_backbone("small_cnn", height=32, width=32, weights="none")
     shutil.copytree(ramp_dataset.dataset_dir, tmp_path, ignore=lambda *_: ["features"], dirs_exist_ok=True)
     dataset = dataclasses.replace(ramp_dataset, dataset_dir=tmp_path)
     expected, received = (
@@ -207,8 +206,8 @@ def test_features_by_openvino_share_the_cache_with_keras_but_not_in_bfloat16(ram
     assert exact == _cache_dirs(dataset, backbone, "keras") and not set(exact.values()) & set(rough.values())
 
 
-def test_a_few_images_are_not_worth_an_export(cnn_weights, log, tmp_path):
-    backbone = build_backbone("small_cnn", height=32, width=32, weights=str(cnn_weights))
+def test_a_few_images_are_not_worth_an_export(log, tmp_path):
+    backbone = build_backbone("small_cnn", height=40, width=40, weights="none")
     extract_features = open_extractor(backbone, "auto", num_images=8, cache_dir=tmp_path)
-    assert extract_features(np.zeros((8, 32, 32, 3), np.uint8)).shape == (8, 128)
+    assert extract_features(np.zeros((8, 40, 40, 3), np.uint8)).shape == (8, 128)
     assert "with Keras" in log.text and not list(tmp_path.iterdir())
