@@ -95,10 +95,42 @@ class TestExportedFolder:
         assert sorted(path.name for path in (openvino_model.parent / "ramps.exported").iterdir()) == ["openvino"]
 
     def test_it_is_made_again_when_damaged(self, openvino_model, log):
+        """Also where a damaged file would still be read, and compute something else."""
         load_inference_model(openvino_model, runtime="openvino")
-        (openvino_model.parent / "ramps.exported" / "openvino" / "head.xml").write_text("nonsense")
-        assert isinstance(load_inference_model(openvino_model, runtime="openvino"), ExportedModel)
-        assert "damaged" in log.text and log.text.count("exporting for openvino, once") == 2
+        folder = openvino_model.parent / "ramps.exported" / "openvino"
+        whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+        damages = [
+            ("head.xml", b"nonsense"),
+            ("backbone.bin", bytes(len(whole["backbone.bin"]))),
+            ("network.json", whole["network.json"].replace(b'"threshold": 0.0', b'"threshold": 0.9')),
+            ("head.bin", None),
+            ("digests.txt", None),
+        ]
+        for number, (name, content) in enumerate(damages, start=1):
+            log.clear()
+            assert content != whole[name]
+            (folder / name).write_bytes(content) if content is not None else (folder / name).unlink()
+            model = load_inference_model(openvino_model, runtime="openvino")
+            assert isinstance(model, ExportedModel) and model.threshold == 0
+            assert f"{folder}: damaged: its content is not what was written; it is made again" in log.text, name
+            assert "exporting for openvino, once" in log.text
+            assert {path.name for path in folder.iterdir()} == set(whole), number
+
+    def test_the_graphs_of_another_model_are_not_used(self, openvino_model, ramp_videos, log, tmp_path):
+        shutil.copy(openvino_model, tmp_path / "other.keras")
+        other = load_classifier(tmp_path / "other.keras")
+        for weight in other.head.trainable_weights:
+            weight.assign(-weight)
+        save_classifier(other, tmp_path / "other.keras")
+        expected = Predictor.load(openvino_model, runtime="openvino").predict(next(ramp_videos.glob("darkens/*.avi")))
+        load_inference_model(tmp_path / "other.keras", runtime="openvino")
+        for part in ("head.xml", "head.bin"):
+            shutil.copy(
+                tmp_path / "other.exported" / "openvino" / part, tmp_path / "ramps.exported" / "openvino" / part
+            )
+        again = Predictor.load(openvino_model, runtime="openvino").predict(next(ramp_videos.glob("darkens/*.avi")))
+        np.testing.assert_array_equal(again.probabilities, expected.probabilities)
+        assert log.text.count("it is made again") == 1
 
     def test_where_it_cannot_be_kept_it_serves_this_run(self, openvino_model, ramp_videos, log):
         (openvino_model.parent / "ramps.exported").write_text("a file has the name")
