@@ -26,7 +26,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from activity.errors import ActivityError, ModelFileError
-from activity.files import DAMAGED, DIGESTS_NAME, atomic_path, digest_of, is_intact, lock_folder, of_system
+from activity.files import (
+    DAMAGED,
+    DIGESTS_NAME,
+    atomic_path,
+    digest_of,
+    is_intact,
+    lock_folder,
+    of_system,
+    remove_leftovers,
+)
 from activity.models.backend import keras
 from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
@@ -238,6 +247,7 @@ def _new_export(folder: Path | None) -> Iterator[Path]:
         if folder:
             try:
                 with lock_folder(folder.parent, "an export"), atomic_path(folder, sync=False, digest=True) as copy:
+                    remove_leftovers(folder.parent)
                     copy.mkdir()
                     for file in Path(made).iterdir():
                         shutil.copyfile(file, copy / file.name)

@@ -25,7 +25,7 @@ from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample
 from activity.errors import ActivityError, DatasetError
 from activity.evaluation.calibration import FEWEST_VIDEOS, Calibration, calibrate
-from activity.files import atomic_file, digest_of, lock_folder
+from activity.files import atomic_file, digest_of, lock_folder, remove_leftovers
 from activity.models.backbones import build_backbone, choose_weights, split_backbone
 from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
@@ -379,6 +379,8 @@ def warn_once(text: str) -> None:
 
 def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resume: bool) -> None:
     """Make the folder that of this run, or check that it is."""
+    for folder in (work_dir, *(work_dir / stage for stage in PLANS)):
+        remove_leftovers(folder)
     note = work_dir / "config.json"
     rows = [(sample.sample_id, sample.label, sample.split) for sample in dataset.samples]
     spec = {**as_dict(dataset.spec), "streams": stored_streams(dataset.spec.streams)}

@@ -103,6 +103,7 @@ class TestExportedFolder:
             ("head.xml", b"nonsense"),
             ("backbone.bin", bytes(len(whole["backbone.bin"]))),
             ("network.json", whole["network.json"].replace(b'"threshold": 0.0', b'"threshold": 0.9')),
+            ("network.json", b"[]"),
             ("head.bin", None),
             ("digests.txt", None),
         ]
