@@ -15,7 +15,6 @@ _logger = logging.getLogger(__name__)
 _RESIZED = {"stretch": "stretched", "crop": "cropped", "letterbox": "letterboxed"}
 RESIZE_MODES = tuple(_RESIZED)
 CLASS_WEIGHTS = ("none", "balanced")
-UPDATE_SCHEMES = ("replay", "new-only", "retrain")  # what they do: activity.training.updating
 STREAMS = ("rgb", "motion", "motion_crop")  # what they are: activity.video.streams
 _OLD_STREAMS = {"closeup": "motion_crop"}  # old name -> name
 

@@ -143,7 +143,7 @@ def atomic_path(path: Path, *, sync: bool = True, digest: bool = False) -> Itera
         os.replace(temporary, path)
         _remove(old)
     except OSError as error:
-        if error.errno and error.filename in (None, str(temporary)):  # a full disk does not say for which file
+        if error.errno and (error.filename2 or error.filename) in (None, str(temporary)):  # a full disk does not say
             error.filename, error.filename2 = str(path), None
         raise
     finally:
@@ -156,6 +156,26 @@ def atomic_file(path: Path, mode: str = "wb", *, sync: bool = True, digest: bool
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     with atomic_path(path, sync=sync, digest=digest) as temporary, temporary.open(mode, **text) as file:  # type: ignore[call-overload]
         yield file
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in a folder whose processes were killed; those of processes that run stay."""
+    for path in folder.glob(".tmp-*-*"):
+        process = path.name.split("-")[1]
+        if process.isdigit() and not _is_running(int(process)):
+            _remove(path)
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # there the call would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def _flush(file: Path) -> None:

@@ -26,6 +26,7 @@ from activity.files import (
     lock_folder,
     of_system,
     read_csv,
+    remove_leftovers,
     short_name,
     write_csv,
 )
@@ -417,3 +418,16 @@ def test_where_no_lock_is_possible_the_block_runs_without(tmp_path):
     if Path("/sys/kernel").is_dir():  # where not even root can make a file
         with lock_folder(Path("/sys/kernel"), "train"):
             assert not Path("/sys/kernel", LOCK_NAME).exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be asked for there")
+def test_temporary_files_of_killed_processes_are_removed_and_others_stay(tmp_path):
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    killed = tmp_path / f".tmp-{done.stdout.strip()}-a.csv"
+    stay = [tmp_path / f".tmp-{os.getpid()}-a.csv", tmp_path / ".tmp-of-the-user", tmp_path / "a.csv"]
+    for path in (killed, *stay):
+        path.touch()
+    killed_folder = tmp_path / f".tmp-{done.stdout.strip()}-made"
+    killed_folder.mkdir()
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(stay)

@@ -18,9 +18,9 @@ from activity.cli.options import (
     seed,
 )
 from activity.cli.output import save_run, state_dir
-from activity.config import UPDATE_SCHEMES
 from activity.errors import SettingError
 from activity.models.info import read_info
+from activity.training.schemes import UPDATE_SCHEMES
 
 HELP = "train a model with new videos and labels, and measure forgetting"
 EXAMPLES = ["model.keras dataset --out new.keras"]

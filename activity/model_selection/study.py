@@ -24,7 +24,8 @@ def import_optuna() -> Any:
     try:
         import optuna
     except ImportError as error:  # by path: a package index may hold another "activity"
-        raise ActivityError("tune needs Optuna; pip install '.[tune]' in the project's folder brings it") from error
+        hint = "pip install '.[tune]' in the project's folder brings it"
+        raise ActivityError("tune needs Optuna", hint=hint) from error
     return optuna
 
 

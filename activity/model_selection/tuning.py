@@ -228,11 +228,11 @@ def score_of(correct: np.ndarray, losses: np.ndarray) -> float:
 
 def _check_recipe(config: TrainConfig) -> None:
     if config.fine_tune:
-        raise ActivityError("tune searches on the features of a frozen backbone; leave --fine-tune to train")
+        raise ActivityError("tune searches on the features of a frozen backbone", hint="leave --fine-tune to train")
     if stage_names(config) != ["head"]:
         raise ActivityError(
-            f"tune needs a frozen backbone with pretrained weights, and {config.backbone} would learn from scratch; "
-            "give its --weights, or another --backbone"
+            f"tune needs a frozen backbone with pretrained weights, and {config.backbone} would learn from scratch",
+            hint="give its --weights, or another --backbone",
         )
 
 

@@ -73,9 +73,8 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
         if "fetch failure" not in str(error):  # how keras.utils.get_file says that a download failed
             raise
         raise ModelFileError(
-            f"the ImageNet weights of {name} could not be downloaded to {weights_dir()}: {one_line(error)}. "
-            "Three ways out: connect to the network once, give a file with --weights PATH, or train from scratch with "
-            "--weights none"
+            f"the ImageNet weights of {name} could not be downloaded to {weights_dir()}: {one_line(error)}",
+            hint="connect to the network once, give a file with --weights PATH, or train from scratch: --weights none",
         ) from error
     return make_model(frames, model.output, name=name)
 
@@ -144,7 +143,7 @@ def find_weights(name: str, weights: str | None) -> str:
     """
     weights = choose_weights(name, weights)
     if weights == "imagenet" and not BACKBONES[name].weights_file:
-        raise ModelFileError(f"{name} has no ImageNet weights; use --weights none or a path")
+        raise ModelFileError(f"{name} has no ImageNet weights", hint="use --weights none or a path")
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise ModelFileError("no such weights file; expected a path, imagenet or none", path=weights)
     return weights

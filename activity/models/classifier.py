@@ -12,7 +12,7 @@ import numpy as np
 
 from activity._version import __version__
 from activity.errors import ModelFileError, one_line
-from activity.files import atomic_path
+from activity.files import atomic_path, remove_leftovers
 from activity.models.backend import keras
 from activity.models.devices import prepare_gpus
 from activity.models.heads import FUSE, member_predictions_of
@@ -130,6 +130,7 @@ def save_classifier(classifier: ActivityClassifier, path: Path) -> Path:
     check_model_path(path)
     check_finite(classifier)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
     with atomic_path(path) as temporary:
         classifier.save(temporary)
     return path

@@ -8,11 +8,20 @@ import importlib.util
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from activity.models.backend import keras
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def has_gpu() -> bool:
+    """Whether Keras would compute on a GPU; it is only asked, which takes seconds, where there may be one."""
+    devices = Path("/dev")
+    if not any([*devices.glob("nvidia[0-9]*"), *devices.glob("dxg"), *devices.glob("kfd")]):
+        return False
+    return bool(gpu_names())
 
 
 def gpu_names() -> list[str]:
@@ -51,6 +60,8 @@ def prepare_gpus() -> None:
 
 def gradient(function: Callable[[Any], Any], point: np.ndarray) -> np.ndarray:
     """The gradient, float32, at a point, of a function of Keras layers and ops from a tensor to a scalar."""
+    import numpy as np
+
     x = keras.ops.convert_to_tensor(point)
     backend = keras.backend.backend()
     if backend == "tensorflow":

@@ -220,7 +220,7 @@ def check_model_path(path: Path) -> None:
     if path.suffix != ".keras":
         raise ModelFileError("the name of a model file must end in .keras", path=path)
     if path.is_dir():
-        raise ModelFileError("a folder has this name; give the model file another", path=path)
+        raise ModelFileError("a folder has this name", path=path, hint="give the model file another")
 
 
 def is_model(path: Path) -> bool:
@@ -242,19 +242,13 @@ def read_config(path: Path) -> dict[str, Any]:
         )
     fields = config.get("config")
     version = fields.get("format_version") if isinstance(fields, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(fields, dict) or type(version) is not int:
         raise ModelFileError("damaged, it does not say which model format it has", path=path)
-    if version < FORMAT_VERSION:
-        raise ModelFileError(
-            f"made by an older activity (model format {version}, this program reads {FORMAT_VERSION}); train it again",
-            path=path,
-        )
-    if version > FORMAT_VERSION:
-        raise ModelFileError(
-            f"made by a newer activity (model format {version}, this program reads {FORMAT_VERSION}); upgrade activity",
-            path=path,
-        )
-    return config["config"]
+    if version != FORMAT_VERSION:
+        age, hint = ("an older", "train it again") if version < FORMAT_VERSION else ("a newer", "upgrade activity")
+        reason = f"made by {age} activity (model format {version}, this program reads {FORMAT_VERSION})"
+        raise ModelFileError(reason, path=path, hint=hint)
+    return dict(fields)
 
 
 def _read(path: Path) -> dict[str, Any]:

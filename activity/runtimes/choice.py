@@ -6,9 +6,9 @@ import contextlib
 import functools
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 from activity.errors import ActivityError, ModelFileError, SettingError, one_line
+from activity.models.devices import has_gpu
 from activity.runtimes.formats import FORMATS
 
 RUNTIMES = ("auto", "keras", "openvino", "openvino-bf16", "onnx")
@@ -27,15 +27,16 @@ def choose(runtime: str) -> str:
         raise SettingError("runtime", f"one of {', '.join(RUNTIMES)}", runtime)
     if runtime == "auto":
         installed = (name for name in RUNTIMES if name in FORMATS and FORMATS[name].is_readable)
-        return next(installed, "keras") if not _has_gpu() else "keras"
+        return next(installed, "keras") if not has_gpu() else "keras"
     if runtime != "keras" and not FORMATS[format_of(runtime)].is_readable:
         package = FORMATS[format_of(runtime)].reader
-        raise ActivityError(f"the runtime {runtime} needs {package}, which is not installed: pip install {package}")
+        reason = f"the runtime {runtime} needs {package}, which is not installed"
+        raise ActivityError(reason, hint=f"pip install {package}")
     if runtime == "openvino-bf16":
         import openvino
 
         if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise ActivityError("this CPU does not compute in bfloat16; use the runtime openvino")
+            raise ActivityError("this CPU does not compute in bfloat16", hint="use the runtime openvino")
     return runtime
 
 
@@ -79,13 +80,3 @@ def falling_back(runtime: str, chosen: str) -> Iterator[None]:
         if runtime != "auto":
             raise ActivityError(f"{chosen} cannot compute this model: {reason}") from error
         _logger.warning("%s is not used: %s", chosen, reason)
-
-
-def _has_gpu() -> bool:
-    """Whether Keras would compute on a GPU; it is only asked, which takes seconds, where there may be one."""
-    devices = Path("/dev")
-    if not any([*devices.glob("nvidia[0-9]*"), *devices.glob("dxg"), *devices.glob("kfd")]):
-        return False
-    from activity.models.devices import gpu_names
-
-    return bool(gpu_names())

@@ -6,7 +6,7 @@ Those of a model file are beside it:
     model.exported/openvino/   network.json, backbone.xml, backbone.bin, head.xml, head.bin
     model.exported/onnx/       network.json, backbone.onnx, head.onnx
 
-They are made on first use, compared with Keras, and made again when the model file has changed.
+They are made on first use, compared with Keras, and made again when the model file has changed or they are damaged.
 """
 
 from __future__ import annotations
@@ -25,8 +25,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from activity.errors import ActivityError, ModelFileError, one_line
-from activity.files import atomic_path, digest_of, lock_folder, of_system
+from activity.errors import ActivityError, ModelFileError
+from activity.files import (
+    DAMAGED,
+    DIGESTS_NAME,
+    atomic_path,
+    digest_of,
+    is_intact,
+    lock_folder,
+    of_system,
+    remove_leftovers,
+)
 from activity.models.backend import keras
 from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
@@ -38,7 +47,7 @@ if TYPE_CHECKING:
 
 FORKED = "computes in the process that this one was forked from, and would hang here"
 SPAWN = "start processes with multiprocessing.get_context('spawn'), or load the model in each of them only"
-FORMAT_VERSION = 2  # of the exported folder; raised when its parts change
+FORMAT_VERSION = 3  # of the exported folder; raised when its parts change
 _WORTH_AN_EXPORT = 1000  # images; an export takes as long as Keras takes for some hundreds
 _NUM_IMAGES = 17  # random ones to compare on; an odd batch too
 
@@ -153,13 +162,20 @@ def _kept_model(model_path: Path, runtime: str) -> InferenceModel | None:
     folder = _export_dir(model_path, runtime)
     try:
         about = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-        if about["source"] == _source(model_path) and about["format_version"] == FORMAT_VERSION:
-            return ExportedModel(folder, runtime)
+        is_current = about["source"] == _source(model_path) and about["format_version"] == FORMAT_VERSION
     except FileNotFoundError:
         return None
-    except Exception as error:  # damage shows in any way
-        _logger.warning("%s: damaged (%s), it is made again", folder, one_line(error))
-    return None
+    except (OSError, ValueError, KeyError, TypeError):
+        is_current = True  # but damaged
+    return ExportedModel(folder, runtime) if is_current and _is_whole(folder) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether an export is as it was written; if not, a line says that it is made again."""
+    if (folder / DIGESTS_NAME).is_file() and is_intact(folder):
+        return True
+    _logger.warning("%s: %s; it is made again", folder, DAMAGED)
+    return False
 
 
 def _export_model(model_path: Path, runtime: str) -> InferenceModel:
@@ -208,9 +224,8 @@ def _source(model_path: Path) -> str:
 
 
 def _opened_extractor(backbone: keras.Model, runtime: str, folder: Path | None) -> Graph:
-    if folder and folder.is_dir():
-        with contextlib.suppress(Exception):  # damaged: it is made again
-            return _open_part(folder, "backbone", runtime)
+    if folder and folder.is_dir() and _is_whole(folder):
+        return _open_part(folder, "backbone", runtime)
     from activity.models.classifier import predict
     from activity.runtimes.exporting import check_parity
 
@@ -231,8 +246,11 @@ def _new_export(folder: Path | None) -> Iterator[Path]:
         yield Path(made)
         if folder:
             try:
-                with lock_folder(folder.parent, "an export"), atomic_path(folder, sync=False) as copy:
-                    shutil.copytree(made, copy)
+                with lock_folder(folder.parent, "an export"), atomic_path(folder, sync=False, digest=True) as copy:
+                    remove_leftovers(folder.parent)
+                    copy.mkdir()
+                    for file in Path(made).iterdir():
+                        shutil.copyfile(file, copy / file.name)
             except (OSError, ActivityError) as error:
                 reason = of_system(error) if isinstance(error, OSError) else error.reason
                 _logger.warning("%s: cannot be written (%s), so the export is for this run only", folder, reason)

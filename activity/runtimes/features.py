@@ -21,7 +21,7 @@ import numpy as np
 from activity.config import stored_streams
 from activity.datasets.dataset import Dataset, Stacks, map_array
 from activity.datasets.samples import Sample
-from activity.files import DAMAGED, atomic_file, digest_of, is_intact
+from activity.files import DAMAGED, atomic_file, digest_of, is_intact, remove_leftovers
 from activity.models.backend import keras
 from activity.progress import progress_bar
 from activity.runtimes.choice import is_bf16
@@ -139,6 +139,8 @@ def _compute(
     samples = list({sample.sample_id: sample for sample in samples}.values())
     if not samples:
         return
+    for folder in (cache_dir, *cache_dir.glob("*/")) if cache_dir else ():
+        remove_leftovers(folder)
     lengths = {sample.sample_id: dataset.num_frames(sample, stream) for sample in samples}
     rows: dict[str, list[np.ndarray]] = {id_: [] for id_ in lengths}
     num_images = sum(lengths.values()) * len(dataset.spec.streams)

@@ -88,11 +88,11 @@ def check_export(name: str, out: Path) -> None:
     if suffix and out.suffix != suffix:
         raise ActivityError(f"the name of a file for {name} must end in {suffix}", path=out)
     if suffix and out.is_dir():
-        raise ActivityError("a folder has this name; give the file another", path=out)
+        raise ActivityError("a folder has this name", path=out, hint="give the file another")
     if not suffix and out.suffix in {entry.suffix for entry in FORMATS.values()} - {suffix}:
         raise ActivityError(f"a SavedModel is a folder, whose name must not end in {out.suffix}", path=out)
     if not suffix and out.exists() and not _is_replaceable(out):
-        raise ActivityError("holds something else than a SavedModel of ours; name a new folder", path=out)
+        raise ActivityError("holds something else than a SavedModel of ours", path=out, hint="name a new folder")
 
 
 def _is_replaceable(folder: Path) -> bool:

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from activity.errors import one_line
-from activity.files import atomic_file, write_csv
+from activity.files import DAMAGED, atomic_file, is_intact, write_csv
 from activity.models.backend import keras, ops
 
 _logger = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class Checkpoint:
         if self.finished or time.monotonic() - self._saved_at >= self._seconds_between_saves:
             write_csv(self._stage_dir / "log.csv", list(self.rows[0]), self.rows)
             arrays = {f"{i:05}": ops.convert_to_numpy(variable) for i, variable in enumerate(_state_of(model))}
-            with atomic_file(self._latest) as file:  # last: a run that finds all epochs done writes no log
+            with atomic_file(self._latest, digest=True) as file:  # last: a run that finds all epochs done writes no log
                 np.savez(file, rows=np.array(json.dumps(self.rows)), **arrays)
             self._saved_at = time.monotonic()
 
@@ -66,12 +65,11 @@ class Checkpoint:
             for old in self._stage_dir.glob("latest.weights.h5"):
                 _logger.warning("%s: of an earlier version, this stage is trained again", old)
             return [], []
-        try:
+        if is_intact(self._latest):
             with np.load(self._latest) as file:
                 return [file[name] for name in sorted(file.files) if name != "rows"], json.loads(str(file["rows"]))
-        except Exception as error:  # damage shows in any way
-            _logger.warning("%s: cannot be read (%s), this stage is trained again", self._latest, one_line(error))
-            return [], []
+        _logger.warning("%s: %s; this stage is trained again", self._latest, DAMAGED)
+        return [], []
 
 
 def _state_of(model: keras.Model) -> list[Any]:

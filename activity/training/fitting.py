@@ -213,10 +213,8 @@ def _memory_in_words() -> Iterator[None]:
     except Exception as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
             raise
-        raise ActivityError(
-            "not enough memory for a step of training; use a smaller --batch-size, fewer --streams, a smaller "
-            "backbone, or frames of less --size"
-        ) from error
+        hint = "use a smaller --batch-size, fewer --streams, a smaller backbone, or frames of less --size"
+        raise ActivityError("not enough memory for a step of training", hint=hint) from error
 
 
 def _class_weight(label_ids: np.ndarray) -> dict[int, float]:

@@ -25,7 +25,7 @@ from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample
 from activity.errors import ActivityError, DatasetError
 from activity.evaluation.calibration import FEWEST_VIDEOS, Calibration, calibrate
-from activity.files import atomic_file, digest_of, lock_folder
+from activity.files import atomic_file, digest_of, lock_folder, remove_leftovers
 from activity.models.backbones import build_backbone, choose_weights, split_backbone
 from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
@@ -217,7 +217,8 @@ def stage_names(config: TrainConfig) -> list[str]:
     """The stages of a run, in their order; raises `ActivityError` for what cannot be fine-tuned."""
     if choose_weights(config.backbone, config.weights) == "none":
         if config.fine_tune:
-            raise ActivityError(f"--fine-tune needs pretrained weights; without, all of {config.backbone} is trained")
+            hint = f"without, all of {config.backbone} is trained"
+            raise ActivityError("--fine-tune needs pretrained weights", hint=hint)
         return ["scratch"]
     return ["head", "fine_tune"] if config.fine_tune else ["head"]
 
@@ -339,8 +340,9 @@ def check_labels(dataset: Dataset) -> None:
     absent = sorted(set(dataset.labels) - trained)
     if absent:
         raise DatasetError(
-            f"no training videos of {', '.join(absent)}; add videos of them, or leave them out",
+            f"no training videos of {', '.join(absent)}",
             path=dataset.dataset_dir,
+            hint="add videos of them, or leave them out",
         )
     if len(trained) < 2:
         raise DatasetError(f"expected two or more labels, received only {', '.join(trained)}", path=dataset.dataset_dir)
@@ -377,6 +379,8 @@ def warn_once(text: str) -> None:
 
 def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resume: bool) -> None:
     """Make the folder that of this run, or check that it is."""
+    for folder in (work_dir, *(work_dir / stage for stage in PLANS)):
+        remove_leftovers(folder)
     note = work_dir / "config.json"
     rows = [(sample.sample_id, sample.label, sample.split) for sample in dataset.samples]
     spec = {**as_dict(dataset.spec), "streams": stored_streams(dataset.spec.streams)}

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from activity.config import UPDATE_SCHEMES, TrainConfig
+from activity.config import TrainConfig
 from activity.datasets.dataset import Dataset
 from activity.datasets.samples import Sample, content_of, labels_of, name_some
-from activity.errors import ActivityError, DatasetError, ModelFileError
+from activity.errors import DatasetError, ModelFileError, SettingError
 from activity.evaluation.evaluator import check_spec
 from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
@@ -27,12 +27,14 @@ from activity.models.info import TrainingRecord
 from activity.progress import format_table
 from activity.runtimes.features import extract_features
 from activity.training.record import when
+from activity.training.schemes import UPDATE_SCHEMES
 from activity.training.trainer import TrainingRun, build_classifier, train, train_on
 
 # Of the recipe's. Measured on drawn videos of other people, 3 seeds, new-only with two new labels: at 1 the accuracy on
 # old videos falls by 0.10; at 0.3 it stays, and of the new ones far more are learned than at 0.1.
 _LEARNING_RATE = 0.3
 _FEWEST_REPLAYED = 5  # of a label, where nothing else is asked for
+_AGAIN = "train it again"
 
 
 _logger = logging.getLogger(__name__)
@@ -189,9 +191,9 @@ def update(
         ModelFileError: the record does not tell how and on what the model was trained.
     """
     if scheme not in UPDATE_SCHEMES:
-        raise ActivityError(f"scheme must be one of {', '.join(UPDATE_SCHEMES)}, received: {scheme}")
+        raise SettingError("scheme", f"one of {', '.join(UPDATE_SCHEMES)}", scheme)
     if replay is not None and (scheme != "replay" or replay < 1):
-        raise ActivityError(f"replay must be 1 or more videos a label, with the scheme replay, received: {replay}")
+        raise SettingError("replay", "1 or more videos a label, with the scheme replay", replay)
     recipe = _recipe(classifier)
     fraction = 1.0 if scheme == "retrain" else _LEARNING_RATE
     config = dataclasses.replace(
@@ -245,7 +247,7 @@ def expand_labels(classifier: ActivityClassifier, dataset: Dataset, added: Seque
         return (*shape[:-1], len(labels)) if shape[-1:] == (len(classifier.labels),) else shape
 
     if len(old) != len(new) or any(b.shape not in (a.shape, expanded(a.shape)) for a, b in zip(old, new, strict=True)):
-        raise ModelFileError("the head of this model is not that of the recipe in its record; train it again")
+        raise ModelFileError("the head of this model is not that of the recipe in its record", hint=_AGAIN)
     for source, target in zip(old, new, strict=True):
         values = np.array(target)
         values[tuple(slice(length) for length in source.shape)] = np.asarray(source)
@@ -263,7 +265,7 @@ def _recipe(classifier: ActivityClassifier) -> TrainConfig:
     """The settings that the model was trained with."""
     record = classifier.info.record
     if not record.training or not record.trained:
-        raise ModelFileError("this model does not tell how and on which videos it was trained; train it again")
+        raise ModelFileError("this model does not tell how and on which videos it was trained", hint=_AGAIN)
     return record.training
 
 
@@ -344,9 +346,9 @@ def _replayed(
     """Some of the old samples of each label, drawn at random."""
     if not old:
         raise DatasetError(
-            "has none of the videos that the model was trained on, so none to replay; add new "
-            "videos to the old ones and run preprocess again, or use --scheme new-only",
+            "has none of the videos that the model was trained on, so none to replay",
             path=dataset.dataset_dir,
+            hint="add new videos to the old ones and run preprocess again, or use --scheme new-only",
         )
     lost = sorted(set(classifier.labels) - set(labels_of(old)))
     if lost:
@@ -361,7 +363,7 @@ def _replayed(
 def _check_new_videos(dataset: Dataset, new: Sequence[Sample], added: Sequence[str]) -> None:
     if not new:
         raise DatasetError(
-            "has no new training videos; the model knows all of its train split", path=dataset.dataset_dir
+            "has no new training videos: the model knows all of its train split", path=dataset.dataset_dir
         )
     absent = sorted(set(added) - set(labels_of(new)))
     if absent:
@@ -372,7 +374,7 @@ def _check_old_labels(classifier: ActivityClassifier, dataset: Dataset) -> None:
     absent = sorted(set(classifier.labels) - set(dataset.labels))
     if absent:
         raise DatasetError(
-            f"has no videos of {', '.join(absent)}, which the model knows; to retrain, all old "
-            "labels must be in the data set",
+            f"has no videos of {', '.join(absent)}, which the model knows",
             path=dataset.dataset_dir,
+            hint="to retrain, all old labels must be in the data set",
         )

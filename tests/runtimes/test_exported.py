@@ -41,7 +41,6 @@ def openvino_model(ramp_model, tmp_path):
 @pytest.fixture
 def log(caplog):
     choice.tell_once.cache_clear()
-    exported._last_extractor.clear()
     caplog.set_level(logging.INFO, logger="activity.runtimes")
     return caplog
 
@@ -96,10 +95,43 @@ class TestExportedFolder:
         assert sorted(path.name for path in (openvino_model.parent / "ramps.exported").iterdir()) == ["openvino"]
 
     def test_it_is_made_again_when_damaged(self, openvino_model, log):
+        """Also where a damaged file would still be read, and compute something else."""
         load_inference_model(openvino_model, runtime="openvino")
-        (openvino_model.parent / "ramps.exported" / "openvino" / "head.xml").write_text("nonsense")
-        assert isinstance(load_inference_model(openvino_model, runtime="openvino"), ExportedModel)
-        assert "damaged" in log.text and log.text.count("exporting for openvino, once") == 2
+        folder = openvino_model.parent / "ramps.exported" / "openvino"
+        whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+        damages = [
+            ("head.xml", b"nonsense"),
+            ("backbone.bin", bytes(len(whole["backbone.bin"]))),
+            ("network.json", whole["network.json"].replace(b'"threshold": 0.0', b'"threshold": 0.9')),
+            ("network.json", b"[]"),
+            ("head.bin", None),
+            ("digests.txt", None),
+        ]
+        for number, (name, content) in enumerate(damages, start=1):
+            log.clear()
+            assert content != whole[name]
+            (folder / name).write_bytes(content) if content is not None else (folder / name).unlink()
+            model = load_inference_model(openvino_model, runtime="openvino")
+            assert isinstance(model, ExportedModel) and model.threshold == 0
+            assert f"{folder}: damaged: its content is not what was written; it is made again" in log.text, name
+            assert "exporting for openvino, once" in log.text
+            assert {path.name for path in folder.iterdir()} == set(whole), number
+
+    def test_the_graphs_of_another_model_are_not_used(self, openvino_model, ramp_videos, log, tmp_path):
+        shutil.copy(openvino_model, tmp_path / "other.keras")
+        other = load_classifier(tmp_path / "other.keras")
+        for weight in other.head.trainable_weights:
+            weight.assign(-weight)
+        save_classifier(other, tmp_path / "other.keras")
+        expected = Predictor.load(openvino_model, runtime="openvino").predict(next(ramp_videos.glob("darkens/*.avi")))
+        load_inference_model(tmp_path / "other.keras", runtime="openvino")
+        for part in ("head.xml", "head.bin"):
+            shutil.copy(
+                tmp_path / "other.exported" / "openvino" / part, tmp_path / "ramps.exported" / "openvino" / part
+            )
+        again = Predictor.load(openvino_model, runtime="openvino").predict(next(ramp_videos.glob("darkens/*.avi")))
+        np.testing.assert_array_equal(again.probabilities, expected.probabilities)
+        assert log.text.count("it is made again") == 1
 
     def test_where_it_cannot_be_kept_it_serves_this_run(self, openvino_model, ramp_videos, log):
         (openvino_model.parent / "ramps.exported").write_text("a file has the name")
@@ -156,7 +188,7 @@ def test_a_file_that_is_no_model_is_told_as_ever(tmp_path):
 )
 def test_auto_takes_what_is_there(installed, gpu, expected, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in installed else None)
-    monkeypatch.setattr(choice, "_has_gpu", lambda: gpu)
+    monkeypatch.setattr(choice, "has_gpu", lambda: gpu)
     assert choose("auto") == expected
 
 
@@ -164,7 +196,7 @@ def test_what_cannot_be_had_by_name_is_an_error(monkeypatch):
     with pytest.raises(ActivityError, match="runtime must be one of auto, keras, .*, received: torch"):
         choose("torch")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ActivityError, match="onnx needs onnxruntime, which is not installed: pip install onnxruntime"):
+    with pytest.raises(ActivityError, match="onnx needs onnxruntime, which is not installed; pip install onnxruntime"):
         choose("onnx")
 
 
@@ -178,7 +210,7 @@ def test_a_cpu_without_bfloat16_says_so(monkeypatch):
 
 
 def test_without_an_exporter_keras_computes(openvino_model, monkeypatch, log):
-    monkeypatch.setattr(choice, "_has_gpu", lambda: False)
+    monkeypatch.setattr(choice, "has_gpu", lambda: False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name == "onnxruntime" else None)
     with pytest.raises(ActivityError, match="onnx cannot compute this model: to export to onnx, tf2onnx must be"):
         load_inference_model(openvino_model, runtime="onnx")
@@ -191,8 +223,8 @@ def test_without_an_exporter_keras_computes(openvino_model, monkeypatch, log):
 
 
 @needs_openvino
-def test_features_by_openvino_share_the_cache_with_keras_but_not_in_bfloat16(ramp_dataset, cnn_weights, log, tmp_path):
-    backbone = build_backbone("small_cnn", height=32, width=32, weights=str(cnn_weights))
+def test_features_by_openvino_share_the_cache_with_keras_but_not_in_bfloat16(ramp_dataset, log, tmp_path):
+    backbone = build_backbone("small_cnn", height=32, width=32, weights="none")
     shutil.copytree(ramp_dataset.dataset_dir, tmp_path, ignore=lambda *_: ["features"], dirs_exist_ok=True)
     dataset = dataclasses.replace(ramp_dataset, dataset_dir=tmp_path)
     expected, received = (
@@ -207,8 +239,8 @@ def test_features_by_openvino_share_the_cache_with_keras_but_not_in_bfloat16(ram
     assert exact == _cache_dirs(dataset, backbone, "keras") and not set(exact.values()) & set(rough.values())
 
 
-def test_a_few_images_are_not_worth_an_export(cnn_weights, log, tmp_path):
-    backbone = build_backbone("small_cnn", height=32, width=32, weights=str(cnn_weights))
+def test_a_few_images_are_not_worth_an_export(log, tmp_path):
+    backbone = build_backbone("small_cnn", height=40, width=40, weights="none")
     extract_features = open_extractor(backbone, "auto", num_images=8, cache_dir=tmp_path)
-    assert extract_features(np.zeros((8, 32, 32, 3), np.uint8)).shape == (8, 128)
+    assert extract_features(np.zeros((8, 40, 40, 3), np.uint8)).shape == (8, 128)
     assert "with Keras" in log.text and not list(tmp_path.iterdir())

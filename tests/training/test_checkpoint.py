@@ -27,6 +27,11 @@ def run_epochs(checkpoint, model, num_epochs, first=0):
         checkpoint.end_epoch(model, {"epoch": epoch, "loss": 1.0, "accuracy": 0.5})
 
 
+def flipped(content):
+    """One bit is another."""
+    return content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
+
+
 def same(a, b):
     return all(np.allclose(x, y, atol=1e-5) for x, y in zip(a, b, strict=True))
 
@@ -62,12 +67,13 @@ def test_between_saves_nothing_is_written_but_the_end_always_is(tmp_path, model)
     assert checkpoint_of(tmp_path, 3).finished
 
 
-@pytest.mark.parametrize("damage", [b"", b"half a file"])
-def test_what_cannot_be_read_begins_anew_and_says_so(tmp_path, model, caplog, damage):
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-9], flipped])
+def test_what_is_damaged_is_trained_again_and_that_is_said(tmp_path, model, caplog, damage):
     checkpoint = checkpoint_of(tmp_path, 5)
     checkpoint.begin(model)
     run_epochs(checkpoint, model, 1)
-    (tmp_path / "head" / "latest.npz").write_bytes(damage)
+    latest = tmp_path / "head" / "latest.npz"
+    latest.write_bytes(damage(latest.read_bytes()))
     again = checkpoint_of(tmp_path, 5)
     assert "this stage is trained again" in caplog.text
     assert again.begin(model) == 0
@@ -114,4 +120,4 @@ except OSError as error:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90)
     assert (run.returncode, run.stdout) == (0, f"File too large {tmp_path / 'head' / 'latest.npz'}\n"), run.stderr
     assert len(checkpoint_of(tmp_path, 5).rows) == 1
-    assert sorted(path.name for path in (tmp_path / "head").iterdir()) == ["latest.npz", "log.csv"]
+    assert sorted(path.name for path in (tmp_path / "head").iterdir()) == ["digests.txt", "latest.npz", "log.csv"]

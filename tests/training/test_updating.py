@@ -240,7 +240,7 @@ class TestRecord:
         model = load_classifier(path)
         video = grown.videos_dir / "glows" / "p3_1.avi"
         assert Predictor(model).predict(video).label == "glows"
-        with pytest.raises(DatasetError, match="has no new training videos; the model knows all of its train split"):
+        with pytest.raises(DatasetError, match="has no new training videos: the model knows all of its train split"):
             update(model, grown, work_dir=tmp_path)
         again = update(model, grown, work_dir=tmp_path, scheme="retrain", epochs=1)
         assert again.num_new == 0 and [note["scheme"] for note in again.classifier.info.record.updates] == [
