@@ -30,6 +30,28 @@ def format_table(rows: Iterable[Sequence[object]], align: str = "") -> list[str]
     return ["  ".join(row).rstrip() for row in cells]
 
 
+def clock(seconds: float) -> str:
+    """A time as `3:20`, or `1:03:20`."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def video_bar(desc: str, total_seconds: float) -> tqdm:
+    """A progress bar that counts the seconds of a video, as its header tells them: `3:20 of 9:04, about 00:40 left`."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            return {**super().format_dict, "now": clock(self.n), "end": clock(max(self.n, self.total))}
+
+    line = "{desc}: {now} of {end}, about {remaining} left"
+    return Bar(
+        total=max(total_seconds, 0.0), desc=desc, **_options({"bar_format": line, "leave": False, "smoothing": 0})
+    )
+
+
 def progress_bar(iterable: Any = None, **options: Any) -> tqdm:
     """A tqdm bar. Where stderr is no terminal, only work of more than 30 seconds shows, as a line a minute.
 
@@ -37,10 +59,14 @@ def progress_bar(iterable: Any = None, **options: Any) -> tqdm:
     """
     from tqdm import tqdm
 
-    options = {"leave": None, **options}
-    if not sys.stderr.isatty():
-        options |= {"delay": 30, "mininterval": 60, "bar_format": _LINE, "file": _Lines(), "leave": False}
-    return tqdm(iterable, **options)
+    return tqdm(iterable, **_options({"leave": None, **options}))
+
+
+def _options(options: dict[str, Any]) -> dict[str, Any]:
+    if sys.stderr.isatty():
+        return options
+    lines = {"delay": 30, "mininterval": 60, "file": _Lines(), "leave": False}
+    return {"bar_format": _LINE, **options, **lines}
 
 
 class _Lines:

@@ -1,9 +1,10 @@
+import re
 import sys
 import time
 
 import pytest
 
-from activity.progress import format_table, progress_bar
+from activity.progress import clock, format_table, progress_bar, video_bar
 
 
 class Terminal:
@@ -50,6 +51,22 @@ def test_a_terminal_gets_a_bar(capsys, monkeypatch):
         time.sleep(0.01)
     written = capsys.readouterr().err
     assert "\rvideos: " in written and "| 4/4 [" in written
+
+
+def test_a_video_shows_the_time_that_it_has_come_to(capsys, at_once):
+    with video_bar("match.mp4", 544.0) as bar:
+        bar.update(100.0)
+        bar.update(100.0)
+        bar.update(400.0)  # its header was wrong
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(", about ")[0] for line in lines] == ["match.mp4: 3:20 of 9:04", "match.mp4: 10:00 of 10:00"]
+    assert re.fullmatch(r"0\d:\d\d left", lines[0].partition(", about ")[2])
+
+
+def test_a_clock():
+    assert [clock(seconds) for seconds in (0, 59.9, 61, 3599, 3600, 36061)] == [
+        *("0:00", "0:59", "1:01", "59:59", "1:00:00", "10:01:01")
+    ]
 
 
 def test_a_table_is_as_wide_as_its_cells():

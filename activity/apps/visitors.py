@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from activity.errors import ActivityError
+from activity.progress import clock
 
 _STALE_SECONDS = 3600  # after which files of a visitor whose browser never said goodbye are deleted
 _MOST_VISITORS = 500  # whose results are kept at once
@@ -268,13 +269,6 @@ class Line:
             before = self._jobs[: self._jobs.index(job)] if job in self._jobs else []
             left = [other.left_seconds(self._pace) for other in before]
             return len(before), None if None in left else sum(filter(None, left))
-
-
-def clock(seconds: float) -> str:
-    """A time as `3:20`, or `1:03:20`."""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _about(seconds: float | None) -> str:

@@ -228,7 +228,7 @@ def build_page(
                 if examples:
                     gr.Examples([[str(path)] for path in examples], video, label="Or try one of these")
                 with gr.Accordion("About this model", open=False):
-                    gr.Markdown(model_card(page_session.model_path).as_markdown())
+                    gr.Markdown(model_card(page_session.model_path).as_markdown(with_paths=False))
             with gr.Column(scale=3, min_width=320, visible=False) as beside:
                 answer = gr.Markdown(elem_id="answer")
                 bars = gr.Label(show_label=False, show_heading=False, elem_id="bars")

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from activity.cli.output import say_error, say_written
 from activity.errors import ActivityError, VideoError
 from activity.files import check_output, csv_of, csv_rows
 from activity.models.info import read_info
+from activity.progress import video_bar
 
 if TYPE_CHECKING:
     from activity.predictor.prediction import Prediction
@@ -128,8 +129,8 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
     explain = _explaining(arguments, predictor)
     timeline = bool(arguments.timeline or arguments.out or arguments.annotate)
     failed = False
-    with csv_rows(arguments.csv, _COLUMNS) as write_row:
-        results = predictor.predict_many(sources, timeline=timeline, keep_frames=bool(arguments.explain))
+    with csv_rows(arguments.csv, _COLUMNS) as write_row, _watching(sources) as watch:
+        results = predictor.predict_many(sources, timeline=timeline, keep_frames=bool(arguments.explain), watch=watch)
         for result, name in zip(results, distinct_names(sources), strict=True):
             failed |= isinstance(result, Failure)
             write_row(result.as_dict())
@@ -147,6 +148,23 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
                     failed = True
                     say_error(str(error))
     return int(failed)
+
+
+@contextlib.contextmanager
+def _watching(sources: Sequence[str]) -> Iterator[Callable[[str, float], None] | None]:
+    """A function that shows how far a single video is, as it is told; several show by their labels how far they are."""
+    if len(sources) > 1:
+        yield None
+        return
+    from activity.video.decoder import probe
+
+    try:
+        bar = video_bar(Path(sources[0]).name, probe(Path(sources[0])).duration_seconds_claimed)
+    except VideoError:  # the prediction says what is wrong
+        yield None
+        return
+    with bar:
+        yield lambda _, seconds: bar.update(max(0.0, seconds - bar.n))
 
 
 def _explaining(arguments: argparse.Namespace, predictor: Predictor) -> Callable[[Prediction, str], None]:

@@ -21,6 +21,7 @@ from activity.progress import format_table
 
 _SPLITS = ("train", "val", "test")
 _RESIZED = {"stretch": "stretched to it", "crop": "cropped to it", "letterbox": "fitted into it, black around"}
+_WITH_PATHS = ("data set", "dataset", "not the default", "command", "as a command")  # rows that may show one
 _NOT_RECORDED = "not recorded"
 
 
@@ -105,13 +106,18 @@ class ModelCard:
             lines += ["", title, *(f"  {next(table)}" for _ in rows)]
         return "\n".join([str(self.path), *lines, "", "limits", *(f"  {limit}" for limit in self.limits)])
 
-    def as_markdown(self) -> str:
-        """The card as a page to share, in Markdown."""
+    def as_markdown(self, *, with_paths: bool = True) -> str:
+        """The card as a page to share, in Markdown.
+
+        Args:
+            with_paths: also show folders, files and commands of the computer where the model was made.
+        """
         lines = [f"# {_cell(self.path.name)}", ""]
         lines += [f"A video classifier for {len(self.info.labels)} activities, made with `activity`."]
         for title, rows in self._sections().items():
             lines += ["", f"## {title.capitalize()}", "", "| | |", "|---|---|"]
-            lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in rows]
+            shown = [row for row in rows if with_paths or row[0] not in _WITH_PATHS]
+            lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in shown]
         lines += ["", "## Limits", "", *(f"- {_cell(limit)}" for limit in self.limits)]
         return "\n".join(lines)
 

@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import os
 import re
@@ -66,6 +67,15 @@ def test_classify_prints_a_timeline(run, folder, ramp_videos):
     assert all(re.fullmatch(r" +\d+\.\d\d - +\d+\.\d\d s  (brightens|darkens) [01]\.\d{3}", line) for line in segments)
     _, out, _ = run("classify", folder / "model.keras", file, "--timeline", "--json")
     assert set(json.loads(out)["segments"][0]) == {"start_seconds", "end_seconds", "label", "probability"}
+
+
+def test_a_single_video_shows_how_far_it_is(run, folder, ramp_videos, monkeypatch):
+    minutes = itertools.count()
+    monkeypatch.setattr("tqdm.std.time", lambda: 60.0 * next(minutes))
+    _, _, err = run("classify", folder / "model.keras", ramp_videos / "darkens" / "p0_0.avi")
+    assert re.search(r"^p0_0\.avi: 0:0\d of 0:0\d, about \S+ left$", err, re.MULTILINE)
+    _, _, err = run("classify", folder / "model.keras", ramp_videos / "darkens")  # labels show how far several are
+    assert " left" not in err
 
 
 def test_classify_writes_timelines_and_annotated_videos(run, folder, ramp_videos, tmp_path):

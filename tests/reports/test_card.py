@@ -182,3 +182,10 @@ def test_a_model_file_of_the_version_before_has_a_card():
     assert about["num_videos"] == {"train": 6, "val": 2, "test": 2} and about["num_torn_groups"] == 0
     assert about["command"].startswith("activity train dataset --out model_v3.keras") and about["command_recorded"]
     assert "Its splits share no group" in card.as_text() and "jump, sit_down" in card.as_markdown()
+
+
+def test_a_page_for_strangers_shows_no_path(card_of):
+    card = card_of(dataset="/home/anna/videos", command="activity train /home/anna/videos --out m.keras")
+    assert "/home/anna" in card.as_markdown()
+    page = card.as_markdown(with_paths=False)
+    assert "/home/anna" not in page and "brightens" in page and "## Limits" in page
