@@ -11,7 +11,7 @@ import multiprocessing
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, TimeoutError, as_completed  # 3.10's is not the built-in
+from concurrent.futures import CancelledError, Future, TimeoutError, as_completed  # 3.10's is not the built-in
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,7 @@ from activity.video.clips import Span
 from activity.video.decoder import probe
 from activity.video.images import IMAGES_PER_SECOND, missing_numbers
 
+_PATIENCE_SECONDS = 60.0  # beyond the time limit of a video: processes take a while to start
 _OTHER_FOLDER = "choose another --out, or delete that folder"
 
 _logger = logging.getLogger(__name__)
@@ -374,13 +375,31 @@ def _decode_all(todo: _Todo, work: _Work) -> Iterator[tuple[str, _Outcome]]:
             pool.schedule(_decode_one, args=[id_, *video, work], timeout=work.seconds_per_video): id_
             for id_, video in todo.items()
         }
-        progress = progress_bar(as_completed(ids), total=len(ids), desc="decoding", unit="video")
-        for future in progress:
+        coming = _as_they_end(ids, work.seconds_per_video + _PATIENCE_SECONDS)
+        for future in progress_bar(coming, total=len(ids), desc="decoding", unit="video"):
             yield ids[future], _outcome(future, ids[future], work.seconds_per_video)
-        pool.close()
     finally:
         pool.stop()
         pool.join()
+
+
+def _as_they_end(futures: Iterable[Future], seconds: float) -> Iterator[Future]:
+    """Futures in the order in which they are done; if for so long none is, all that are left, and they are cancelled.
+
+    A process that is killed just when it takes a video from the queue takes it along, and nobody is told.
+    """
+    left = set(futures)
+    while left:
+        num_left = len(left)
+        with contextlib.suppress(TimeoutError):
+            for future in as_completed(left, timeout=seconds):
+                left.remove(future)
+                yield future
+        if len(left) == num_left:
+            for future in left:
+                future.cancel()
+            yield from left
+            return
 
 
 def _prepare_worker(log_level: int) -> None:
@@ -421,8 +440,13 @@ def _outcome(future: Future, sample_id: str, seconds_per_video: float) -> _Outco
         reason = f"there was not enough memory to decode it ({_one_line(str(error)) or 'no details'})"
     except ProcessExpired as error:
         reason = f"decoding crashed the worker process (exit code {error.exitcode})"
-    except BrokenProcessPool:  # so one says that was killed before it had a video, of all videos
-        reason = "a worker process ended while it started"
+    except (BrokenProcessPool, CancelledError):
+        reason = "a worker process was killed when it had no video yet, or just took one"
+    except OSError:  # a full disk
+        raise
+    except Exception as error:  # a bug; the other videos are worth the wait
+        may_pass = False
+        reason = f"decoding failed, which is a fault of this program: {_one_line(repr(error))[:300]}"
     return _Outcome(_Decoded(sample_id, 0, 0, 0.0, reason), is_final=False, may_pass=may_pass)
 
 
