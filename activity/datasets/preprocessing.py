@@ -173,7 +173,12 @@ def _fill_folder(listed: VideoList, work: _Work, about: dict[str, Any], seed: in
     todo = _to_decode(listed, decoded, work, retry_failed=other_opencv)
     new, unsure = _decode(todo, work) if todo else ({}, set())
     decoded |= new
-    samples = [_complete(sample, decoded) for sample in listed.samples]
+    samples = []
+    for sample in listed.samples:
+        found = decoded[sample.sample_id]
+        samples.append(
+            dataclasses.replace(sample, num_frames=found.num_frames, duration_seconds=found.duration_seconds)
+        )
     problems = _problems(listed, decoded)
     _check_labels(labels, [sample for sample in samples if sample.num_frames], problems, listed.videos_dir)
     # What another run may be able to decode has its split already: those of the others must not depend on it.
@@ -414,17 +419,12 @@ def _decode_one(sample_id: str, video_path: Path, span: Span, work: _Work) -> _D
         sampled = write_stacks(video_path, work.spec, work.dataset_dir, sample_id, span, work.images_per_second)
         problem = sampled.problem or (missing_numbers(video_path) if video_path.is_dir() else "")
     except VideoError as error:
-        return _Decoded(sample_id, 0, _num_frames_claimed(video_path), 0.0, _one_line(error.reason))
-    return _Decoded(
-        sample_id, sampled.num_frames, sampled.num_frames_claimed, round(sampled.duration_seconds, 6), problem
-    )
-
-
-def _num_frames_claimed(video_path: Path) -> int:
-    try:
-        return probe(video_path).num_frames_claimed
-    except VideoError:
-        return 0
+        num_claimed = 0
+        with contextlib.suppress(VideoError):
+            num_claimed = probe(video_path).num_frames_claimed
+        return _Decoded(sample_id, 0, num_claimed, 0.0, _one_line(error.reason))
+    seconds = round(sampled.duration_seconds, 6)
+    return _Decoded(sample_id, sampled.num_frames, sampled.num_frames_claimed, seconds, problem)
 
 
 def _outcome(future: Future, sample_id: str, seconds_per_video: float) -> _Outcome:
@@ -457,24 +457,14 @@ def _one_line(text: str) -> str:
 # === The folder ===
 
 
-def _complete(sample: Sample, decoded: dict[str, _Decoded]) -> Sample:
-    result = decoded[sample.sample_id]
-    return dataclasses.replace(sample, num_frames=result.num_frames, duration_seconds=result.duration_seconds)
-
-
 def _problems(listed: VideoList, decoded: dict[str, _Decoded]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = [{"path": path, "reason": reason} for path, reason in listed.missing.items()]
-    for sample in listed.samples:
-        result = decoded[sample.sample_id]
-        if result.problem:
-            rows.append(
-                {
-                    "path": sample.name,
-                    "reason": result.problem,
-                    "frames_read": result.num_frames,
-                    "frames_claimed": result.num_frames_claimed,
-                }
-            )
+    results = ((sample.name, decoded[sample.sample_id]) for sample in listed.samples)
+    rows += [
+        {"path": name, "reason": x.problem, "frames_read": x.num_frames, "frames_claimed": x.num_frames_claimed}
+        for name, x in results
+        if x.problem
+    ]
     return sorted(rows, key=lambda row: str(row["path"]))
 
 
