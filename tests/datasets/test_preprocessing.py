@@ -95,6 +95,8 @@ def test_whole_run(videos, tmp_path):
         assert sample.label == sample.path.partition("/")[0]
     assert {sample.split for sample in dataset.samples} == {"train", "val", "test"}
 
+    last_line = f"problems with 2 of the videos: {tmp_path / 'out' / 'problems.csv'}: run/broken.mp4, run/cut.avi"
+    assert dataset.as_text().splitlines()[-1] == last_line
     broken, cut = dataset.problems
     assert broken == {
         "path": "run/broken.mp4",
