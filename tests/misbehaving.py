@@ -1,4 +1,4 @@
-"""A decoder that gets stuck, crashes, or wants too much memory, in a module that worker processes can import."""
+"""A decoder that gets stuck, crashes, has a bug or wants too much memory, in a module that workers can import."""
 
 import os
 import signal
@@ -18,6 +18,8 @@ def misbehave(sample_id, video_path, span, work):
         os._exit(3)
     if video_path.name == "05.avi":
         raise MemoryError("Unable to allocate 9 GiB")
+    if video_path.name == "06.avi":
+        raise ValueError("no such thing")
     return decode_one(sample_id, video_path, span, work)
 
 

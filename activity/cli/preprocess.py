@@ -8,7 +8,7 @@ from pathlib import Path
 from activity.cli.checks import read_settings
 from activity.cli.options import add_choice, frame_size, in_range, positive_int, seconds, seed, stream_names
 from activity.config import RESIZE_MODES, STREAMS, ClipSpec
-from activity.files import check_folder, check_output
+from activity.files import DIGESTS_NAME, check_folder, check_output
 
 HELP = "decode labelled videos into a data set folder"
 
@@ -68,9 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     height, width = arguments.size
     spec = read_settings(ClipSpec, arguments, height=height, width=width)
     check_folder(arguments.out)
-    check_output(
-        arguments.out, overwrite=True, ours=lambda folder: (folder / "dataset.json").exists(), what="a data set"
-    )
+    check_output(arguments.out, overwrite=True, ours=_is_dataset, what="a data set")
     from activity.datasets.preprocessing import preprocess
 
     dataset = preprocess(
@@ -84,3 +82,9 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     print(f"{dataset.as_text()}\n{'data set':16} {arguments.out}")
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Whether a folder is a data set, or the first traces of one, which a run that was killed has left."""
+    traces = (path.name.startswith(".") or path.name == DIGESTS_NAME for path in folder.iterdir())
+    return (folder / "dataset.json").exists() or all(traces)

@@ -29,7 +29,7 @@ from typing import IO, Any
 import numpy as np
 
 from activity.config import ClipSpec, current_streams, spec_from_dict, stored_streams
-from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, labels_of
+from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, labels_of, name_some
 from activity.errors import ActivityError, DatasetError
 from activity.files import DAMAGED, atomic_file, is_intact, read_csv
 from activity.progress import format_table
@@ -79,7 +79,10 @@ class Dataset:
             f"{videos}{num_files} videos, {len({sample.group for sample in self.samples})} groups, {self.spec}",
         ]
         if self.problems:
-            lines.append(f"problems with {len(self.problems)} of the videos: {self.dataset_dir / 'problems.csv'}")
+            some = name_some((row["path"] for row in self.problems), 3)
+            lines.append(
+                f"problems with {len(self.problems)} of the videos: {self.dataset_dir / 'problems.csv'}: {some}"
+            )
         return "\n".join(lines)
 
     def split(self, name: str) -> list[Sample]:

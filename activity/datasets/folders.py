@@ -71,11 +71,13 @@ def _class_folders(videos_dir: Path) -> dict[Path, str]:
 
     folders = folders_in(videos_dir)
     splits = {folder: _SPLIT_FOLDERS.get(folder.name.lower(), "") for folder in folders}
-    if len(folders) > 1 and len({*splits.values()} - {""}) == len(folders) and all(map(folders_in, folders)):
-        _logger.warning(
-            "%s: taken for splits: %s; the folders in them for labels", videos_dir, name_some(p.name for p in folders)
-        )
+    named = name_some(folder.name for folder, split in splits.items() if split)
+    num_splits = len({*splits.values()} - {""})
+    if 1 < num_splits == len(folders) and all(map(folders_in, folders)):
+        _logger.warning("%s: taken for splits: %s; the folders in them for labels", videos_dir, named)
         return {class_dir: split for folder, split in splits.items() for class_dir in folders_in(folder)}
+    if num_splits > 1:
+        _logger.warning("%s: taken for labels: %s; as splits, each would hold the folders of labels", videos_dir, named)
     return dict.fromkeys(folders, "")
 
 

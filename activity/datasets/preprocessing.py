@@ -11,7 +11,7 @@ import multiprocessing
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, TimeoutError, as_completed  # 3.10's is not the built-in
+from concurrent.futures import CancelledError, Future, TimeoutError, as_completed  # 3.10's is not the built-in
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,7 @@ from activity.video.clips import Span
 from activity.video.decoder import probe
 from activity.video.images import IMAGES_PER_SECOND, missing_numbers
 
+_PATIENCE_SECONDS = 60.0  # beyond the time limit of a video: processes take a while to start
 _OTHER_FOLDER = "choose another --out, or delete that folder"
 
 _logger = logging.getLogger(__name__)
@@ -172,7 +173,12 @@ def _fill_folder(listed: VideoList, work: _Work, about: dict[str, Any], seed: in
     todo = _to_decode(listed, decoded, work, retry_failed=other_opencv)
     new, unsure = _decode(todo, work) if todo else ({}, set())
     decoded |= new
-    samples = [_complete(sample, decoded) for sample in listed.samples]
+    samples = []
+    for sample in listed.samples:
+        found = decoded[sample.sample_id]
+        samples.append(
+            dataclasses.replace(sample, num_frames=found.num_frames, duration_seconds=found.duration_seconds)
+        )
     problems = _problems(listed, decoded)
     _check_labels(labels, [sample for sample in samples if sample.num_frames], problems, listed.videos_dir)
     # What another run may be able to decode has its split already: those of the others must not depend on it.
@@ -374,13 +380,31 @@ def _decode_all(todo: _Todo, work: _Work) -> Iterator[tuple[str, _Outcome]]:
             pool.schedule(_decode_one, args=[id_, *video, work], timeout=work.seconds_per_video): id_
             for id_, video in todo.items()
         }
-        progress = progress_bar(as_completed(ids), total=len(ids), desc="decoding", unit="video")
-        for future in progress:
+        coming = _as_they_end(ids, work.seconds_per_video + _PATIENCE_SECONDS)
+        for future in progress_bar(coming, total=len(ids), desc="decoding", unit="video"):
             yield ids[future], _outcome(future, ids[future], work.seconds_per_video)
-        pool.close()
     finally:
         pool.stop()
         pool.join()
+
+
+def _as_they_end(futures: Iterable[Future], seconds: float) -> Iterator[Future]:
+    """Futures in the order in which they are done; if for so long none is, all that are left, and they are cancelled.
+
+    A process that is killed just when it takes a video from the queue takes it along, and nobody is told.
+    """
+    left = set(futures)
+    while left:
+        num_left = len(left)
+        with contextlib.suppress(TimeoutError):
+            for future in as_completed(left, timeout=seconds):
+                left.remove(future)
+                yield future
+        if len(left) == num_left:
+            for future in left:
+                future.cancel()
+            yield from left
+            return
 
 
 def _prepare_worker(log_level: int) -> None:
@@ -395,17 +419,12 @@ def _decode_one(sample_id: str, video_path: Path, span: Span, work: _Work) -> _D
         sampled = write_stacks(video_path, work.spec, work.dataset_dir, sample_id, span, work.images_per_second)
         problem = sampled.problem or (missing_numbers(video_path) if video_path.is_dir() else "")
     except VideoError as error:
-        return _Decoded(sample_id, 0, _num_frames_claimed(video_path), 0.0, _one_line(error.reason))
-    return _Decoded(
-        sample_id, sampled.num_frames, sampled.num_frames_claimed, round(sampled.duration_seconds, 6), problem
-    )
-
-
-def _num_frames_claimed(video_path: Path) -> int:
-    try:
-        return probe(video_path).num_frames_claimed
-    except VideoError:
-        return 0
+        num_claimed = 0
+        with contextlib.suppress(VideoError):
+            num_claimed = probe(video_path).num_frames_claimed
+        return _Decoded(sample_id, 0, num_claimed, 0.0, _one_line(error.reason))
+    seconds = round(sampled.duration_seconds, 6)
+    return _Decoded(sample_id, sampled.num_frames, sampled.num_frames_claimed, seconds, problem)
 
 
 def _outcome(future: Future, sample_id: str, seconds_per_video: float) -> _Outcome:
@@ -421,8 +440,13 @@ def _outcome(future: Future, sample_id: str, seconds_per_video: float) -> _Outco
         reason = f"there was not enough memory to decode it ({_one_line(str(error)) or 'no details'})"
     except ProcessExpired as error:
         reason = f"decoding crashed the worker process (exit code {error.exitcode})"
-    except BrokenProcessPool:  # so one says that was killed before it had a video, of all videos
-        reason = "a worker process ended while it started"
+    except (BrokenProcessPool, CancelledError):
+        reason = "a worker process was killed when it had no video yet, or just took one"
+    except OSError:  # a full disk
+        raise
+    except Exception as error:  # a bug; the other videos are worth the wait
+        may_pass = False
+        reason = f"decoding failed, which is a fault of this program: {_one_line(repr(error))[:300]}"
     return _Outcome(_Decoded(sample_id, 0, 0, 0.0, reason), is_final=False, may_pass=may_pass)
 
 
@@ -433,24 +457,14 @@ def _one_line(text: str) -> str:
 # === The folder ===
 
 
-def _complete(sample: Sample, decoded: dict[str, _Decoded]) -> Sample:
-    result = decoded[sample.sample_id]
-    return dataclasses.replace(sample, num_frames=result.num_frames, duration_seconds=result.duration_seconds)
-
-
 def _problems(listed: VideoList, decoded: dict[str, _Decoded]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = [{"path": path, "reason": reason} for path, reason in listed.missing.items()]
-    for sample in listed.samples:
-        result = decoded[sample.sample_id]
-        if result.problem:
-            rows.append(
-                {
-                    "path": sample.name,
-                    "reason": result.problem,
-                    "frames_read": result.num_frames,
-                    "frames_claimed": result.num_frames_claimed,
-                }
-            )
+    results = ((sample.name, decoded[sample.sample_id]) for sample in listed.samples)
+    rows += [
+        {"path": name, "reason": x.problem, "frames_read": x.num_frames, "frames_claimed": x.num_frames_claimed}
+        for name, x in results
+        if x.problem
+    ]
     return sorted(rows, key=lambda row: str(row["path"]))
 
 

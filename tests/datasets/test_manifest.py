@@ -193,11 +193,15 @@ def test_folders_of_splits_are_no_labels(tmp_path, caplog):
     assert f"{tmp_path}: taken for splits: Validation, test, train; the folders in them for labels" in caplog.text
 
 
-@pytest.mark.parametrize("names", [("train/a.avi", "test/b.avi"), ("train/x/a.avi", "bus/x/b.avi")])
-def test_labels_may_be_named_as_splits_are(tmp_path, names):
+@pytest.mark.parametrize(
+    "names",
+    [("train/a.avi", "test/b.avi"), ("train/x/a.avi", "bus/x/b.avi"), ("val/x/a.avi", "test/x/b.avi", "c/d.avi")],
+)
+def test_labels_may_be_named_as_splits_are(tmp_path, names, caplog):
     listed = list_videos(make_files(tmp_path, *names))
     assert {sample.label for sample in listed.samples} == {name.partition("/")[0] for name in names}
     assert {sample.split for sample in listed.samples} == {""}
+    assert ("taken for labels" in caplog.text) == ("bus/x/b.avi" not in names)
 
 
 def test_folders_of_numbered_images_are_videos(tmp_path, caplog):

@@ -95,6 +95,8 @@ def test_whole_run(videos, tmp_path):
         assert sample.label == sample.path.partition("/")[0]
     assert {sample.split for sample in dataset.samples} == {"train", "val", "test"}
 
+    last_line = f"problems with 2 of the videos: {tmp_path / 'out' / 'problems.csv'}: run/broken.mp4, run/cut.avi"
+    assert dataset.as_text().splitlines()[-1] == last_line
     broken, cut = dataset.problems
     assert broken == {
         "path": "run/broken.mp4",
@@ -793,14 +795,14 @@ def test_a_stuck_a_crashing_and_a_huge_video_are_given_up_and_tried_again(videos
         "run/03.avi": "decoding took longer than 3 s and was stopped; allow more with --time-limit",
         "wave/04.avi": "decoding crashed the worker process (exit code 3)",
         "run/05.avi": "there was not enough memory to decode it (Unable to allocate 9 GiB)",
+        "wave/06.avi": "decoding failed, which is a fault of this program: ValueError('no such thing')",
     }
-    assert len(dataset.samples) == 9
-    waiting = {path.name: str(path.relative_to(videos)) for path in videos.glob("*/0[345].avi")}
+    assert len(dataset.samples) == 8
     again = preprocess(videos, tmp_path / "out", SPEC, num_workers=1)
     assert len(again.samples) == 12 and again.problems == []
     undisturbed = preprocess(videos, tmp_path / "clean", SPEC, num_workers=1)
-    assert splits_of(again) == splits_of(undisturbed)  # those of the nine, and of the three that came later
-    assert len(waiting) == 3 and content_of(tmp_path / "out") == content_of(tmp_path / "clean")
+    assert splits_of(again) == splits_of(undisturbed)  # those of the eight, and of the four that came later
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "clean")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -820,6 +822,20 @@ def test_a_worker_that_is_killed_before_its_first_video_is_replaced(videos, tmp_
     monkeypatch.setattr(preprocessing, "_prepare_worker", be_killed_at_the_start)
     dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=1)
     assert (tmp_path / "mark").exists() and len(dataset.samples) == 12 and dataset.problems == []
+
+
+def test_a_video_that_is_lost_with_its_process_is_tried_again(videos, tmp_path, monkeypatch):
+    patience, as_completed = [], preprocessing.as_completed
+
+    def lose(futures, timeout):
+        patience.append(timeout)
+        if len(patience) == 1:
+            raise preprocessing.TimeoutError
+        return as_completed(futures, timeout=timeout)
+
+    monkeypatch.setattr(preprocessing, "as_completed", lose)
+    dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=2, seconds_per_video=9)
+    assert len(dataset.samples) == 12 and dataset.problems == [] and patience[0] > 9
 
 
 @pytest.mark.real

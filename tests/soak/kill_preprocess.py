@@ -30,7 +30,7 @@ _PACKAGE = Path(__file__).parents[2]
 
 
 def command(videos: Path, out: Path) -> list[str]:
-    options = ["--num-frames", "4", "--size", "32", "--workers", "2"]
+    options = ["--num-frames", "4", "--size", "32", "--workers", "2", "--time-limit", "20"]
     return [sys.executable, "-m", "activity", "preprocess", str(videos), "--out", str(out), *options]
 
 
