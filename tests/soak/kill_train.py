@@ -87,8 +87,18 @@ class Runs:
             fine_tuning = ["--head", "lstm", "--units", "8", "--fine-tune", "1", "--fine-tune-epochs", "10"]
             return ["train", dataset, "--out", out, "--resume", *self.recipe, *fine_tuning]
         if self.kind == "update":
-            return ["update", str(self.folder / "old.keras"), dataset, "--out", out, "--runtime", "keras"]
-        return ["tune", dataset, "--study", str(chain / "study.log"), "--trials", "3", "--json", *self.recipe]
+            return [
+                "update",
+                str(self.folder / "old.keras"),
+                dataset,
+                "--out",
+                out,
+                "--overwrite",
+                "--runtime",
+                "keras",
+            ]
+        study = str(chain / "study.log")
+        return ["tune", dataset, "--study", study, "--folds", "2", "--trials", "3", "--json", *self.recipe]
 
     def chain(self, name: str, moments: list[float], rng: random.Random) -> tuple[object, list[str]]:
         """Run a command, kill it at these moments, and let it end; returns its result, and what was wrong."""
@@ -108,8 +118,6 @@ class Runs:
                 said, status = self._end(process)
                 if "Traceback" in said or status is None:
                     wrong.append(f"{name}: {chosen.name} after {moment:.1f} s: {said[-300:] or 'it hangs'}")
-        if self.kind == "update":
-            (chain / "m.keras").unlink(missing_ok=True)  # a result is not replaced unasked
         said, status = self._end(self._start(self.command(chain)), chain / "said.json")
         if status:
             return None, [*wrong, f"{name}: exit status {status}: {said[-300:]}"]
