@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise VideoError("no such file; expected a video to compare on", path=clip)
     from activity.runtimes.exporting import export_classifier
 
-    made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips)
+    made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips or None)
     print(made.as_text())
     for path in made.files:
         _logger.info("wrote %s", path)

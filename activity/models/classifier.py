@@ -168,8 +168,9 @@ def _reason_of(error: Exception) -> str:
 
 
 def _count_numbers(weights_path: Path) -> int:
-    """How many numbers a weights file holds; raises `ModelFileError` if it refers to something outside it."""
+    """How many numbers a weights file holds; raises `ModelFileError` if it does not hold all that it names."""
     sizes: dict[int, int] = {}  # of each object by its place in the file, where several names may have one
+    num_bytes = 0
     with h5py.File(weights_path) as file:
         groups = [file]
         while groups:
@@ -182,7 +183,11 @@ def _count_numbers(weights_path: Path) -> int:
                 place = h5py.h5o.get_info(part.id).addr
                 if place not in sizes and not is_data:
                     groups.append(part)
+                elif place not in sizes:
+                    num_bytes += part.nbytes
                 sizes[place] = part.size if is_data else 0
+    if num_bytes > weights_path.stat().st_size:
+        raise ModelFileError(f"its weights would unpack to {num_bytes:,} bytes; models of ours are not compressed")
     return sum(sizes.values())
 
 

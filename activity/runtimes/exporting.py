@@ -82,14 +82,14 @@ class Export:
         )
 
 
-def export_classifier(model_path: Path, format: str, out: Path, *, clips: Sequence[Path | str] = ()) -> Export:
+def export_classifier(model_path: Path, format: str, out: Path, *, clips: Sequence[Path | str] | None = None) -> Export:
     """Write a model file as one graph of another format. An older export is replaced once the new one is checked.
 
     Args:
         model_path: a `.keras` file.
         format: a key of `FORMATS`.
         out: the file, or for `savedmodel` the folder, to write.
-        clips: videos to compare on; by default some synthetic ones and noise.
+        clips: videos to compare on; by default some synthetic ones and noise, and noise alone if it is empty.
 
     Raises:
         ActivityError: the packages for this format are not installed, `out` has a name it cannot have, the model
@@ -187,7 +187,7 @@ def check_parity(expected: np.ndarray, received: np.ndarray, *, quantity: str = 
 
 
 def _compare(
-    classifier: ActivityClassifier, graph: Graph, videos: Sequence[Path | str]
+    classifier: ActivityClassifier, graph: Graph, videos: Sequence[Path | str] | None
 ) -> tuple[float, dict[str, int]]:
     """The largest difference of a probability, and how many clips of which kind there were."""
     difference, kinds = 0.0, dict[str, int]()
@@ -201,10 +201,10 @@ def _compare(
     return difference, kinds
 
 
-def _clips(spec: ClipSpec, videos: Sequence[Path | str]) -> dict[str, Iterator[Clip]]:
+def _clips(spec: ClipSpec, videos: Sequence[Path | str] | None) -> dict[str, Iterator[Clip]]:
     if videos:
         return {f"of {len(videos)} videos": _clips_of(videos, spec)}
-    return {"synthetic": _synthetic_clips(spec), "noise": _noise(spec)}
+    return {**({"synthetic": _synthetic_clips(spec)} if videos is None else {}), "noise": _noise(spec)}
 
 
 def _clips_of(videos: Iterable[Path | str], spec: ClipSpec) -> Iterator[Clip]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,12 @@ class Checkpoint:
     def begin(self, model: keras.Model) -> int:
         """Bring the model to where an earlier run was saved; returns the next epoch."""
         model.optimizer.build(model.trainable_variables)
+        state = _state_of(model)
+        if self.rows and [array.shape for array in self._arrays] != [tuple(variable.shape) for variable in state]:
+            _logger.warning("%s: of another version of Keras; this stage is trained again", self._latest)
+            self.rows.clear()
         if self.rows:
-            for variable, array in zip(_state_of(model), self._arrays, strict=True):
+            for variable, array in zip(state, self._arrays, strict=True):
                 variable.assign(array)
         self._arrays = []
         self._stage_dir.mkdir(parents=True, exist_ok=True)
@@ -55,7 +61,7 @@ class Checkpoint:
         if self.finished or time.monotonic() - self._saved_at >= self._seconds_between_saves:
             write_csv(self._stage_dir / "log.csv", list(self.rows[0]), self.rows)
             arrays = {f"{i:05}": ops.convert_to_numpy(variable) for i, variable in enumerate(_state_of(model))}
-            with atomic_file(self._latest, digest=True) as file:  # last: a run that finds all epochs done writes no log
+            with atomic_file(self._latest, digest=True) as file:  # last: who finds all epochs done writes no log
                 np.savez(file, rows=np.array(json.dumps(self.rows)), **arrays)
             self._saved_at = time.monotonic()
 
@@ -65,9 +71,12 @@ class Checkpoint:
             for old in self._stage_dir.glob("latest.weights.h5"):
                 _logger.warning("%s: of an earlier version, this stage is trained again", old)
             return [], []
-        if is_intact(self._latest):
-            with np.load(self._latest) as file:
-                return [file[name] for name in sorted(file.files) if name != "rows"], json.loads(str(file["rows"]))
+        # beside the digest, which need not be there
+        with contextlib.suppress(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            if is_intact(self._latest):
+                with self._latest.open("rb") as stream, np.load(stream) as file:
+                    arrays = [file[name] for name in sorted(file.files) if name != "rows"]
+                    return arrays, json.loads(str(file["rows"]))
         _logger.warning("%s: %s; this stage is trained again", self._latest, DAMAGED)
         return [], []
 

@@ -245,6 +245,11 @@ def of_another_file(file, names):
     file.create_dataset(names[0], shape, "f4", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
 
 
+def compressed(file, names):
+    del file[names[0]]
+    file.create_dataset(names[0], (10**4, 10**4), "f4", compression="gzip", fillvalue=1.0)
+
+
 def in_itself(file, names):
     file["again"] = file["/"]
 
@@ -267,6 +272,7 @@ def too_large(config):
         ({"weights": not_a_number}, "its weights .* are not finite numbers"),
         ({"weights": elsewhere}, "its weights .* are not inside it"),
         ({"weights": of_another_file}, "its weights .* are not inside it"),
+        ({"weights": compressed}, "its weights would unpack to 4[0-9,]{10} bytes"),
         ({"config": with_code}, "holds code that it wants to be run; models of ours hold none"),
         ({"config": too_large}, "needs [0-9,]{13,} weights, but holds [0-9,]{1,9}$"),
     ],

@@ -66,9 +66,7 @@ def video(tmp_path_factory):
     return path
 
 
-def fewer_clips(monkeypatch):
-    """Noise alone: of one frame, of half of the frames, of all."""
-    monkeypatch.setattr(exporting, "_synthetic_clips", lambda spec: iter(()))
+NOISE_ALONE = {"clips": ()}  # clips of one frame, of half of the frames, of all
 
 
 # === Parity ===
@@ -80,22 +78,22 @@ SLOW = [pytest.param(head, marks=pytest.mark.slow) for head in HEADS if head != 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("head", ["segments", *SLOW])
-def test_every_head_is_the_same_in_every_format(format, head, tmp_path, monkeypatch):
+def test_every_head_is_the_same_in_every_format(format, head, tmp_path):
     needs(format)
-    fewer_clips(monkeypatch)
-    made = export_classifier(write_model(tmp_path / "m.keras", head=head), format, tmp_path / NAMES[format])
-    assert made.difference < 1e-5 and made.clips == {"synthetic": 0, "noise": 3}
+    made = export_classifier(
+        write_model(tmp_path / "m.keras", head=head), format, tmp_path / NAMES[format], **NOISE_ALONE
+    )
+    assert made.difference < 1e-5 and made.clips == {"noise": 3}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 @pytest.mark.parametrize("backbone", ["efficientnet_v2_b0", "convnext_tiny"])
-def test_difficult_backbones_are_the_same(format, backbone, tmp_path, monkeypatch):
+def test_difficult_backbones_are_the_same(format, backbone, tmp_path):
     """EfficientNet has constants that TensorFlow hands to its graph, ConvNeXt what Keras leaves to XLA."""
     needs(format)
-    fewer_clips(monkeypatch)
     path = write_model(tmp_path / "m.keras", backbone=backbone, streams=("rgb",))
-    assert export_classifier(path, format, tmp_path / NAMES[format]).difference < 1e-5
+    assert export_classifier(path, format, tmp_path / NAMES[format], **NOISE_ALONE).difference < 1e-5
 
 
 def test_synthetic_clips_and_noise_are_compared_and_the_line_says_so(model, tmp_path):
@@ -125,7 +123,6 @@ def test_given_videos_are_compared(model, video, tmp_path):
     ],
 )
 def test_one_that_computes_something_else_leaves_nothing_behind(change, message, model, tmp_path, monkeypatch):
-    fewer_clips(monkeypatch)
     entry = FORMATS["savedmodel"]
 
     def open_changed(path):
@@ -134,28 +131,26 @@ def test_one_that_computes_something_else_leaves_nothing_behind(change, message,
 
     monkeypatch.setitem(FORMATS, "savedmodel", dataclasses.replace(entry, open=open_changed))
     with pytest.raises(ActivityError, match=message):
-        export_classifier(model, "savedmodel", tmp_path / "saved")
+        export_classifier(model, "savedmodel", tmp_path / "saved", **NOISE_ALONE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_label_is_refused_however_small_the_difference(model, tmp_path, monkeypatch):
-    fewer_clips(monkeypatch)
     even = np.full((1, 3), 1 / 3, np.float32) + np.float32([0, 1e-4, 0])
     monkeypatch.setattr(exporting, "predict", lambda *_: even)
     entry = dataclasses.replace(FORMATS["savedmodel"], open=lambda path: lambda *_: even[:, ::-1] * [1, 1, 1.001])
     monkeypatch.setitem(FORMATS, "savedmodel", entry)
     with pytest.raises(ActivityError, match="the export to savedmodel is refused: it gives another label than Keras"):
-        export_classifier(model, "savedmodel", tmp_path / "saved")
+        export_classifier(model, "savedmodel", tmp_path / "saved", **NOISE_ALONE)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_litert_has_builtin_operators_only(rgb_model, tmp_path, monkeypatch):
+def test_litert_has_builtin_operators_only(rgb_model, tmp_path):
     needs("litert")
     from tensorflow.lite.python import schema_py_generated as schema
 
-    fewer_clips(monkeypatch)
     out = tmp_path / "m.tflite"
-    export_classifier(rgb_model, "litert", out)
+    export_classifier(rgb_model, "litert", out, **NOISE_ALONE)
     graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(out.read_bytes(), 0))
     assert len(graph.operatorCodes) > 10
     for operator in graph.operatorCodes:
@@ -166,11 +161,10 @@ def test_litert_has_builtin_operators_only(rgb_model, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_what_a_program_must_know_is_beside_it(format, model, tmp_path, monkeypatch):
+def test_what_a_program_must_know_is_beside_it(format, model, tmp_path):
     needs(format)
-    fewer_clips(monkeypatch)
     out = tmp_path / NAMES[format]
-    made = export_classifier(model, format, out)
+    made = export_classifier(model, format, out, **NOISE_ALONE)
     note = out / "network.json" if format == "savedmodel" else tmp_path / f"{out.name}.json"
     about, classifier = json.loads(note.read_text(encoding="utf-8")), load_classifier(model)
     assert ClipSpec(**about["spec"]) == classifier.spec and tuple(about["labels"]) == LABELS
@@ -189,12 +183,11 @@ def test_what_a_program_must_know_is_beside_it(format, model, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("format", ["savedmodel", "openvino"])
-def test_an_earlier_export_is_replaced(format, model, rgb_model, tmp_path, monkeypatch):
+def test_an_earlier_export_is_replaced(format, model, rgb_model, tmp_path):
     needs(format)
-    fewer_clips(monkeypatch)
     out = tmp_path / NAMES[format]
     for path in (model, rgb_model):
-        files = export_classifier(path, format, out).files
+        files = export_classifier(path, format, out, **NOISE_ALONE).files
     note = out / "network.json" if format == "savedmodel" else files[-1]
     assert json.loads(note.read_text())["spec"]["streams"] == ["rgb"]
     assert set(files) == set(tmp_path.iterdir())
@@ -245,10 +238,9 @@ def test_a_model_that_a_format_cannot_express_is_one_line(model, tmp_path, monke
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_an_example_labels_a_video_without_this_package(format, rgb_model, video, tmp_path, monkeypatch):
+def test_an_example_labels_a_video_without_this_package(format, rgb_model, video, tmp_path):
     needs(format)
-    fewer_clips(monkeypatch)
-    export_classifier(rgb_model, format, tmp_path / NAMES[format])
+    export_classifier(rgb_model, format, tmp_path / NAMES[format], **NOISE_ALONE)
     absent = ["activity", "keras"] + (["tensorflow"] if format != "savedmodel" else [])
     example = shutil.copy(EXAMPLES / f"classify_{format}.py", tmp_path)
     program = (

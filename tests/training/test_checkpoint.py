@@ -79,6 +79,28 @@ def test_what_is_damaged_is_trained_again_and_that_is_said(tmp_path, model, capl
     assert again.begin(model) == 0
 
 
+def test_a_state_of_another_shape_is_not_used(tmp_path, model, caplog):
+    """As another version of Keras may write it: its optimizer has other variables."""
+    checkpoint = checkpoint_of(tmp_path, 5)
+    checkpoint.begin(model)
+    run_epochs(checkpoint, model, 1)
+    other = build_head("lstm", HeadOptions(units=5), num_features=3, num_labels=2)
+    other.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+    assert checkpoint_of(tmp_path, 5).begin(other) == 0
+    assert "of another version of Keras; this stage is trained again" in caplog.text
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-9], lambda content: b"PK" * 99])
+def test_damage_is_noticed_without_a_digest_too(tmp_path, model, caplog, damage):
+    checkpoint = checkpoint_of(tmp_path, 5)
+    checkpoint.begin(model)
+    run_epochs(checkpoint, model, 1)
+    (tmp_path / "head" / "digests.txt").unlink()
+    latest = tmp_path / "head" / "latest.npz"
+    latest.write_bytes(damage(latest.read_bytes()))
+    assert checkpoint_of(tmp_path, 5).begin(model) == 0 and "this stage is trained again" in caplog.text
+
+
 def test_a_kill_while_saving_leaves_the_last_file_whole(tmp_path, model, monkeypatch):
     checkpoint = checkpoint_of(tmp_path, 5)
     checkpoint.begin(model)
