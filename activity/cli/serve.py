@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1",
         help="address to listen at; default: %(default)s, this computer only. 0.0.0.0 lets anyone in who can reach it",
     )
-    add("--port", type=in_range(int, 1, 65535), default=7860, help="default: %(default)s")
+    add("--port", type=in_range(int, 0, 65535), default=7860, help="0: any that is free; default: %(default)s")
     add("--allow-host", nargs="+", default=[], metavar="NAME", help="names of this page, where a proxy serves it")
     add("--max-seconds", type=seconds, default=600.0, metavar="S", help="longest video accepted; default: %(default)g")
     add("--max-megabytes", type=positive_int, default=500, metavar="N", help="in a file; default: %(default)s")
