@@ -53,7 +53,7 @@ def _import_keras() -> None:
         stored = {}
     named = os.environ.get("KERAS_BACKEND")
     backend, source = (named, "KERAS_BACKEND") if named else (stored.get("backend", "tensorflow"), settings_path)
-    hint = f"choose one with KERAS_BACKEND={'|'.join(BACKENDS)}, or change {settings_path}"
+    hint = f"choose another with KERAS_BACKEND={'|'.join(BACKENDS)}"
     if backend not in BACKENDS:
         reason = f"expected a Keras backend of {', '.join(BACKENDS)}, received: {backend}"
         raise ActivityError(reason, path=source, hint=hint)

@@ -53,5 +53,5 @@ def test_a_backend_or_setting_that_cannot_be_is_one_line(tmp_path, settings, var
 def test_a_backend_that_is_not_installed_is_one_line(tmp_path):
     absent = f"import sys; sys.modules['torch'] = None\n{ASK}"
     (said,), _ = ask(tmp_path, "not JSON", absent, KERAS_BACKEND="torch")
-    assert said.startswith("KERAS_BACKEND: the Keras backend torch is not installed; choose one with")
+    assert said.startswith("KERAS_BACKEND: the Keras backend torch is not installed; choose another with")
     assert "KERAS_BACKEND=tensorflow|jax|torch" in said
