@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -37,6 +38,8 @@ _SEEK_PAYS = 32  # frames that must be skipped; to seek costs about as much as t
 _MOST_INDEXED = 1_000_000  # frames, of 11 hours at 25 a second: bounds time and memory of an index
 _MOST_PIXELS = 40_000_000  # of a frame: more than 8K has; decoders hold several of them
 _IMAGES = {"MJPG", "JPEG", "MPNG", "PNG", "BMP", "GIF", "WEBP"}  # codecs of cover pictures
+_MOST_DAMAGED = 50  # frames of a stream in a row; then it has ended
+_STALL_SECONDS = 0.5
 _URL = re.compile(r"(rtsps?|rtmps?|rtp|srt|https?|udp|tcp)://", re.IGNORECASE)
 
 
@@ -91,6 +94,9 @@ class FrameIndex:
         """The last key frame from which a seek lands on a frame or before it; 0 if there is none."""
         before = int(np.searchsorted(self.key_frames, index - _LANDING, side="right"))
         return int(self.key_frames[before - 1]) if before else 0
+
+
+_Reader = TypeVar("_Reader", bound="VideoReader")
 
 
 class VideoReader:
@@ -164,7 +170,7 @@ class VideoReader:
         self.info = self._read_info()
         self._check_pixels(self.info.height, self.info.width)
 
-    def __enter__(self) -> VideoReader:
+    def __enter__(self: _Reader) -> _Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -282,8 +288,19 @@ class LiveReader(VideoReader):
             raise VideoError("does not open", path=source)
         self._begin()
 
-    def _fall_back(self) -> bool:
-        return False  # a stream that gives nothing is opened again
+    num_damaged = 0  # frames that could not be decoded
+
+    def _grab(self, *, is_first: bool) -> bool:
+        """Go to the next frame that can be decoded; a damaged one costs a stream no more than itself."""
+        for _ in range(_MOST_DAMAGED):
+            began = time.monotonic()
+            if self._capture.grab():
+                return True
+            if is_first or time.monotonic() - began > _STALL_SECONDS:  # nothing came
+                return False
+            self.num_damaged += 1
+        self.num_damaged -= _MOST_DAMAGED  # it was the end
+        return False
 
 
 def is_url(source: str) -> bool:
