@@ -104,7 +104,9 @@ def dataset(tmp_path):
 
 
 @contextlib.contextmanager
-def _jpeg_server(*connections, seconds_per_frame=0.02, level=lambda index: 10 + 5 * index % 240):
+def _jpeg_server(
+    *connections, seconds_per_frame=0.02, level=lambda index: 10 + 5 * index % 240, damaged=lambda _: False
+):
     """A camera as they hang in the street: one JPEG after the other by HTTP, so many to each who connects."""
     coming = iter(connections)
 
@@ -120,6 +122,7 @@ def _jpeg_server(*connections, seconds_per_frame=0.02, level=lambda index: 10 + 
             for index in range(num_frames):
                 image = np.full((48, 64, 3), level(index), np.uint8)
                 jpeg = cv2.imencode(".jpg", image)[1].tobytes()
+                jpeg = jpeg[:50] + bytes(len(jpeg) - 50) if damaged(index) else jpeg
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 try:
                     self.wfile.write(head.encode() + jpeg + b"\r\n")

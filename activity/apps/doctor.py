@@ -190,6 +190,8 @@ def check_videos(*, samples_dir: Path = SAMPLES_DIR, writers: Mapping[str, str] 
     import cv2
     import numpy as np
 
+    from activity.video.diagnosis import INSTALL
+    from activity.video.pyav import is_installed
     from activity.video.writer import write_video
 
     has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
@@ -197,7 +199,8 @@ def check_videos(*, samples_dir: Path = SAMPLES_DIR, writers: Mapping[str, str] 
     yield Check("ffmpeg of opencv", has_ffmpeg, found, "pip install --force-reinstall opencv-python-headless")
     for sample in SAMPLES:
         codec = sample.partition(".")[0]
-        remedy = "re-encode such videos: ffmpeg -i IN -c:v libx264 OUT.mp4"
+        advice = "re-encode such videos: ffmpeg -i IN -c:v libx264 OUT.mp4"
+        remedy = advice if is_installed() else f"{INSTALL}, or {advice}"
         required = codec in ("h264", "mpeg4")  # most videos there are, and most of the older data sets
         yield _four_frames(f"read {codec}", samples_dir / sample, remedy, required=required)
     with tempfile.TemporaryDirectory() as folder:

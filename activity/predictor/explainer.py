@@ -37,6 +37,7 @@ from activity.predictor.prediction import Prediction
 from activity.predictor.windows import read_window
 from activity.video.clips import pad_right
 from activity.video.decoder import probe
+from activity.video.download import local_path
 
 _IMAGES_PER_BATCH = 64
 _CLIPS_PER_BATCH = 16
@@ -105,7 +106,7 @@ class Explainer:
         label_id = self._label_id(label)
         window = max(prediction.windows, key=lambda window: window.probabilities[label_id])
         frames = read_window(self.classifier.spec, prediction, window)
-        info = probe(Path(prediction.source))
+        info = probe(local_path(prediction.source))
         return self.explain_frames(
             frames.images,
             label=label,

@@ -128,6 +128,8 @@ def _windows(model: InferenceModel, frames: Iterable[Frame]) -> Iterator[_Window
     stretch = None
     for frame in frames:
         if frame.starts or stretch is None:
+            if stretch:
+                yield from stretch.finish()  # what the last connection gave, if it gave no whole window
             stretch = _Stretch(model, frame.seconds)
         yield from stretch.see(frame)
     if stretch:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from activity.datasets.folders import find_videos
 from activity.errors import ActivityError, DatasetError, VideoError
 from activity.files import short_name
 from activity.models.network import LONG_CLIPS, InferenceModel
-from activity.video.decoder import probe
+from activity.video.decoder import is_url, probe
+from activity.video.download import local_path, without_password
 from activity.video.prefetch import Prefetch
 from activity.video.sampling import SampledVideo, iter_frames
 
@@ -55,7 +57,8 @@ def distinct_names(sources: Iterable[Path | str]) -> list[str]:
 
     Names that differ only in case count as equal, as on some file systems.
     """
-    stems = [short_name(Path(source).stem) or "video" for source in sources]
+    paths = (Path(urlsplit(str(source)).path if is_url(str(source)) else source) for source in sources)
+    stems = [short_name(path.stem) or "video" for path in paths]
     taken = {stem.casefold() for stem in stems}
     names: list[str] = []
     used: set[str] = set()
@@ -101,7 +104,7 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
         watch: Callable[[float], object] | None = None,
         timeout_seconds: float = math.inf,
     ) -> None:
-        self.source = source
+        self._given, self.source = source, without_password(source)
         self.sampled: dict[ClipSpec, SampledVideo] = {}
         self._model, self._timeline = model, timeline
         self._num_threads, self._watch = num_threads, watch
@@ -126,7 +129,7 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
             yield from self._sample(spec)
             return
         long_seconds = LONG_CLIPS * model.clip_seconds
-        if probe(Path(self.source)).duration_seconds_claimed <= long_seconds:
+        if probe(local_path(self._given)).duration_seconds_claimed <= long_seconds:
             seconds = yield from self._sample(spec)
             if seconds > long_seconds:
                 del self.sampled[spec]
@@ -142,7 +145,7 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
 
     def _sample(self, spec: ClipSpec) -> Generator[tuple[ClipSpec, np.ndarray], None, float]:
         """The chunks of one way to sample the video; returns its duration in seconds."""
-        frames = iter_frames(Path(self.source), spec, num_threads=self._num_threads, check=self._check)
+        frames = iter_frames(local_path(self._given), spec, num_threads=self._num_threads, check=self._check)
         coming = iter(frames)
         while chunk := list(islice(coming, _FRAMES_PER_CHUNK)):
             yield spec, np.stack(chunk)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from activity.models.network import InferenceModel
 from activity.predictor.prediction import Prediction, WindowFrames
 from activity.predictor.timeline import Window
 from activity.video.clips import window_starts
+from activity.video.download import local_path
 from activity.video.prefetch import Prefetch
 from activity.video.sampling import iter_frames
 
@@ -75,7 +75,7 @@ def read_window(spec: ClipSpec, prediction: Prediction, window: Window) -> Windo
     if prediction.frames:
         return prediction.frames
     spec = dataclasses.replace(spec, frames_per_second=prediction.frames_per_second)
-    frames = iter_frames(Path(prediction.source), spec, num_threads=0)
+    frames = iter_frames(local_path(prediction.source), spec, num_threads=0)
     first, end = window.first_frame, window.first_frame + spec.num_frames
     with Prefetch(islice(frames, first, end), num_ahead=spec.num_frames) as coming:  # Ctrl-C ends it, come what may
         images = list(coming)

@@ -18,6 +18,7 @@ from activity.predictor.timeline import Timeline
 from activity.progress import progress_bar
 from activity.reports.style import fitted, font_for, ink_on, label_colour, text_width
 from activity.video.decoder import Check, VideoReader, why_unreadable
+from activity.video.download import local_path
 from activity.video.writer import Frames, write_playable
 
 _TRACK = "#707070"  # what a bar may still fill
@@ -169,7 +170,7 @@ def annotate(source: Path | str, prediction: Prediction, out_path: Path | str, *
         VideoError: the video cannot be read, or it is the file that would be written.
         ValueError: the prediction has no timeline.
     """
-    source, out_path, timeline = Path(source), Path(out_path), timeline_of(prediction)
+    source, out_path, timeline = local_path(source), Path(out_path), timeline_of(prediction)
     if out_path.exists() and out_path.samefile(source):
         raise VideoError("this is the video to annotate; expected another name for the annotated one", path=out_path)
     with VideoReader(source, num_threads=0, check=check) as reader:

@@ -24,6 +24,7 @@ from activity.reports.style import (
     text_width,
 )
 from activity.video.decoder import probe
+from activity.video.download import local_path
 from activity.video.sampling import read_stack
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def timeline_figure(prediction: Prediction) -> Figure:
             for low, tall in ((bottom, _STRIP_HEIGHT), (bottom + _STRIP_HEIGHT + 0.05, _THUMBNAIL_HEIGHT))
         )
         thumbnails.set_title(name, loc="left", fontsize="medium")
-        _draw_thumbnails(thumbnails, Path(prediction.source), end)
+        _draw_thumbnails(thumbnails, local_path(prediction.source), end)
         _draw_segments(strip, timeline.segments, labels)
         _show_seconds(strip, end)
         if names:

@@ -15,14 +15,10 @@ What a stream sends must be taken when it comes, so a thread of its own reads it
 from __future__ import annotations
 
 import contextlib
-import functools
-import http.client
 import logging
 import math
 import os
-import re
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,7 +28,8 @@ from typing import NamedTuple
 from activity.config import ClipSpec
 from activity.errors import VideoError
 from activity.video.clips import num_times_due
-from activity.video.decoder import LiveReader, VideoInfo, VideoReader, is_url, why_unreadable
+from activity.video.decoder import LiveReader, VideoInfo, is_url, why_unreadable
+from activity.video.download import is_http_file, without_password
 from activity.video.streams import GAP_SECONDS, Seen, StreamMaker, gap_frames, shrink
 
 _TICKS = 100  # a second, in which frames are counted here: a camera has no even rate
@@ -41,7 +38,6 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _LEAST_STEP_SECONDS = 0.025  # between frames that are kept: more than 40 a second tell no more
 _CLOCK_ERROR_SECONDS = 10.0  # by which the clock of a stream may differ from the arrival of its frames
 _LEAST_GAP_SECONDS = 0.5  # a shorter one is a hiccup, however short the clips
-_HEAD_SECONDS = 1.0  # waited for a server that may know no more than one connection
 _REPORT_SECONDS = 60.0  # between two lines of the log on what is left out
 _STOP_SECONDS = 1.0  # waited for the thread, which may hang in the network or a pipe
 
@@ -57,21 +53,18 @@ def is_live(source: str) -> bool:
 def live_source(sources: Sequence[str], *, follow: bool) -> str | None:
     """The one of `sources` that is live, if any is: a camera, a stream, or with `follow` a file.
 
+    What comes by HTTP as a whole file is not.
+
     Raises:
         VideoError: there are others, which would have to wait for its end.
     """
-    live = [source for source in sources if follow or is_live(source)]
+    live = [source for source in sources if follow or (is_live(source) and not is_http_file(source))]
     if live and len(sources) > 1:
         raise VideoError(
             f"a camera, a stream or a file that is followed is labelled alone; received {len(sources)} sources",
             path=without_password(live[0]),
         )
     return live[0] if live else None
-
-
-def without_password(source: str) -> str:
-    """A URL as it may be shown."""
-    return re.sub(r"://[^/@]*@", "://", source)
 
 
 class Frame(NamedTuple):
@@ -121,7 +114,8 @@ class Capture:
         self._stopped = self._ended = False
         self._error: Exception | None = None
         self._first_arrival: float | None = None
-        self._skipped_seconds, self._said = 0.0, -math.inf
+        self._skipped_seconds = 0.0
+        self._said: dict[str, float] = {}  # kind of message -> when it came last
         self._thread = Thread(target=self._run, name="capture", daemon=True)
 
     def __enter__(self) -> Capture:
@@ -203,12 +197,15 @@ class Capture:
                 raise VideoError("is empty", path=path)
             self._wait_for(lambda: False, 0.05)
 
-    def _read(self, reader: VideoReader, is_file: bool) -> int:
+    def _read(self, reader: LiveReader, is_file: bool) -> int:
         """Queue what is needed of a connection's frames until it ends; returns how many came."""
         plan = _Plan(self._rate, max(self._clip_seconds / 2, _LEAST_GAP_SECONDS), self._compares)
         clock = _Clock(trusted=is_file or self._has_clock(reader.info), checked=not is_file)
-        num_frames, previous, leaving_out = 0, 0.0, False
+        num_frames, num_damaged, previous, leaving_out = 0, 0, 0.0, False
         for index, timestamp in reader:
+            if reader.num_damaged > num_damaged:
+                num_damaged = reader.num_damaged
+                self._say(f"{num_damaged} damaged frames skipped since it was connected")
             arrived = time.monotonic()
             if self._first_arrival is None:
                 self._first_arrival = arrived
@@ -226,7 +223,7 @@ class Capture:
                 continue
             if leaving_out:
                 leaving_out = False
-                self._say_skipped()
+                self._say(f"comes faster than it can be labelled; {self._skipped_seconds:.1f} s skipped so far")
                 plan.start_again()
             needed = plan.next(seconds)
             if needed:
@@ -234,18 +231,18 @@ class Capture:
                 self._put(Frame(seconds, arrived, copies, starts, shrink(reader.retrieve_bgr(), self._spec)))
         return num_frames
 
-    def _say_skipped(self) -> None:
-        """Tell now and then how much is left out."""
-        if time.monotonic() - self._said > _REPORT_SECONDS:
-            self._said = time.monotonic()
-            skipped = f"comes faster than it can be labelled; {self._skipped_seconds:.1f} s skipped so far"
-            _logger.warning("%s: %s", self.name, skipped)
+    def _say(self, what: str) -> None:
+        """Log now and then, each kind of message for itself, what may come again and again."""
+        kind = what.lstrip("0123456789 ")[:10]
+        if time.monotonic() - self._said.get(kind, -math.inf) > _REPORT_SECONDS:
+            self._said[kind] = time.monotonic()
+            _logger.warning("%s: %s", self.name, what)
 
     def _is_file(self, info: VideoInfo) -> bool:
         """Whether the end of it is the end: a live stream does not say how long it is."""
         if not self._source.lower().startswith("http"):
             return not is_live(self._source)
-        return info.num_frames_claimed > 0 or (self._has_clock(info) and _has_length(self._source))
+        return info.num_frames_claimed > 0 or (self._has_clock(info) and is_http_file(self._source))
 
     def _has_clock(self, info: VideoInfo) -> bool:
         """Of what comes by HTTP as one JPEG after the other, FFmpeg says that it were 25 a second."""
@@ -274,17 +271,6 @@ def _why_closed(source: str) -> str:
     cameras = sorted(path.name.removeprefix("video") for path in Path("/dev").glob("video*"))
     expected = f"expected {' or '.join(cameras)}" if cameras else "there is no camera"
     return f"camera {source} not found; {expected}"
-
-
-@functools.cache
-def _has_length(url: str) -> bool:
-    """Whether a server says how many bytes a URL has, other than those of a playlist."""
-    request = urllib.request.Request(without_password(url), method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=_HEAD_SECONDS) as answer:
-            return bool(answer.headers["Content-Length"]) and "mpegurl" not in answer.headers.get_content_type()
-    except (OSError, ValueError, http.client.HTTPException):
-        return False
 
 
 class _Clock:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import cv2
 import numpy as np
 
 from activity.errors import VideoError, is_utf8
-from activity.video.diagnosis import REENCODE, why_mp4_unreadable, why_refused
+from activity.video.diagnosis import EBML, INSTALL, remedy, video_tracks, why_mp4_unreadable, why_refused
+from activity.video.pyav import PyAVCapture
 
 # FFmpeg writes a line of stderr per damaged macroblock; we report one reason per file instead.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -34,7 +36,10 @@ _MAX_INDEXED_GAP_SECONDS = 86400.0  # ... in containers with an index of times, 
 _LANDING = 17  # frames that OpenCV decodes unseen after a key frame: it starts 16 before the one it is asked for
 _SEEK_PAYS = 32  # frames that must be skipped; to seek costs about as much as to decode a few
 _MOST_INDEXED = 1_000_000  # frames, of 11 hours at 25 a second: bounds time and memory of an index
-_EBML = b"\x1a\x45\xdf\xa3"  # how Matroska and WebM begin
+_MOST_PIXELS = 40_000_000  # of a frame: more than 8K has; decoders hold several of them
+_IMAGES = {"MJPG", "JPEG", "MPNG", "PNG", "BMP", "GIF", "WEBP"}  # codecs of cover pictures
+_MOST_DAMAGED = 50  # frames of a stream in a row; then it has ended
+_STALL_SECONDS = 0.5
 _URL = re.compile(r"(rtsps?|rtmps?|rtp|srt|https?|udp|tcp)://", re.IGNORECASE)
 
 
@@ -91,6 +96,9 @@ class FrameIndex:
         return int(self.key_frames[before - 1]) if before else 0
 
 
+_Reader = TypeVar("_Reader", bound="VideoReader")
+
+
 class VideoReader:
     """Frames of a video in order; a frame is only converted when `retrieve` asks for it.
 
@@ -104,27 +112,65 @@ class VideoReader:
         num_threads: decoding threads; 1 keeps parallel workers from multiplying, 0 lets FFmpeg choose.
         check: called with the time of each frame that passes, also of one that nobody takes.
 
+    Attributes:
+        info: what the header claims.
+        note: what the user should know of how it was read, or `None`.
+        jumped_seconds: by how much its clock jumped, all together.
+
     Raises:
         VideoError: the file does not open as a video; the message says why as far as the file tells.
     """
 
-    jump: tuple[float, float] | None = None  # when the clock jumped first, and by how many seconds
+    note: str | None = None
+    jumped_seconds = 0.0
 
     def __init__(self, path: Path, *, num_threads: int = 1, check: Check | None = None) -> None:
         self.path, self.num_threads, self.check = Path(path), num_threads, check
+        name, tracks = name_for_decoder(self.path), video_tracks(self.path)
+        for track in tracks:  # before a decoder makes room for a frame
+            self._check_pixels(track.height, track.width)
         # FFMPEG by name: OpenCV would otherwise try `name_%03d` image sequences and cameras.
         parameters = [cv2.CAP_PROP_N_THREADS, num_threads]
-        self._capture = cv2.VideoCapture(name_for_decoder(self.path), cv2.CAP_FFMPEG, parameters)
-        if not self._capture.isOpened():
-            raise VideoError(why_unreadable(self.path), path=self.path)
+        self._capture: cv2.VideoCapture | PyAVCapture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, parameters)
+        if (len(tracks) > 1 or not self._capture.isOpened()) and not self._fall_back():
+            if not self._capture.isOpened():
+                raise VideoError(why_unreadable(self.path), path=self.path)
+            self.note = f"the first of {len(tracks)} video streams is read; PyAV reads the default one: {INSTALL}"
         self._begin()
+        if not tracks and self.info.fourcc.upper() in _IMAGES and _keeps_an_index(self.path):
+            raise VideoError("a sound file; a cover picture is no video", path=self.path)
+
+    def _fall_back(self) -> bool:
+        """Whether PyAV reads it; if so, it does from now on."""
+        capture = PyAVCapture(name_for_decoder(self.path), num_threads=self.num_threads, max_pixels=_MOST_PIXELS)
+        if not capture.isOpened():
+            capture.release()
+            return False
+        self._capture.release()
+        self._capture = capture
+        return True
+
+    def _check_pixels(self, height: int, width: int) -> None:
+        if height * width > _MOST_PIXELS:
+            reason = f"has frames of {width}x{height} pixels; expected up to {_MOST_PIXELS // 10**6} million pixels"
+            raise VideoError(reason, path=self.path)
+
+    def _grab(self, *, is_first: bool) -> bool:
+        """Go to the next frame; where OpenCV opens a file but has no decoder for it, PyAV takes over."""
+        if self._capture.grab():
+            return True
+        if not is_first or isinstance(self._capture, PyAVCapture) or not self._fall_back():
+            return False
+        self.info = self._read_info()
+        return self._capture.grab()
 
     def _begin(self) -> None:
         # Phones store sideways pixels and a rotation tag. The default changed between versions, so it is set.
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         self.info = self._read_info()
+        self._check_pixels(self.info.height, self.info.width)
 
-    def __enter__(self) -> VideoReader:
+    def __enter__(self: _Reader) -> _Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,15 +181,17 @@ class VideoReader:
         nominal_step = min(1 / self.info.frames_per_second, _MAX_GAP_SECONDS)
         longest_gap = _longest_gap_seconds(self.path)
         index, timestamp, offset, first = 0, 0.0, 0.0, 0.0
-        while self._capture.grab():
+        while self._grab(is_first=index == 0):
             reported = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if index == 0:
                 timestamp = first = max(reported, 0.0)
             elif timestamp < reported + offset <= timestamp + longest_gap:
                 timestamp = reported + offset
             else:
-                if not self.jump and reported + offset > timestamp:
-                    self.jump = timestamp - first, reported + offset - timestamp
+                if reported + offset > timestamp:
+                    jump = f"its clock jumps by {reported + offset - timestamp:.0f} s after {timestamp - first:.2f} s"
+                    self.note = self.note or f"{jump}; its frame rate tells the times from there on"
+                    self.jumped_seconds += reported + offset - timestamp
                 timestamp += nominal_step  # the clock stops, steps back (MPEG-PS), or jumps (a spliced stream)
                 if reported + offset > timestamp:
                     offset = timestamp - reported
@@ -174,7 +222,7 @@ class VideoReader:
                 number = round(self.info.frames_per_second * timestamps[start])  # as OpenCV counts
                 self._capture.set(cv2.CAP_PROP_POS_FRAMES, number + _LANDING)
             while sought or coming <= index:
-                grabbed = self._capture.grab()
+                grabbed = not isinstance(self._capture, PyAVCapture) and self._capture.grab()
                 milliseconds = self._capture.get(cv2.CAP_PROP_POS_MSEC)
                 here = int(np.searchsorted(clock, milliseconds)) if sought else coming
                 if not grabbed or here > index or clock[here] != milliseconds:
@@ -197,6 +245,7 @@ class VideoReader:
         ok, frame = self._capture.retrieve()
         if not ok:
             raise VideoError("a frame was found but could not be decoded", path=self.path)
+        self._check_pixels(*frame.shape[:2])  # headers tell anything
         return frame
 
     def _read_info(self) -> VideoInfo:
@@ -238,6 +287,20 @@ class LiveReader(VideoReader):
         if not self._capture.isOpened():
             raise VideoError("does not open", path=source)
         self._begin()
+
+    num_damaged = 0  # frames that could not be decoded
+
+    def _grab(self, *, is_first: bool) -> bool:
+        """Go to the next frame that can be decoded; a damaged one costs a stream no more than itself."""
+        for _ in range(_MOST_DAMAGED):
+            began = time.monotonic()
+            if self._capture.grab():
+                return True
+            if is_first or time.monotonic() - began > _STALL_SECONDS:  # nothing came
+                return False
+            self.num_damaged += 1
+        self.num_damaged -= _MOST_DAMAGED  # it was the end
+        return False
 
 
 def is_url(source: str) -> bool:
@@ -283,9 +346,14 @@ def index_frames(path: Path) -> FrameIndex | None:
 
 
 def _longest_gap_seconds(path: Path) -> float:
-    """How long a frame may last before its end is a jump of the clock: in MP4 and Matroska, times do not jump."""
+    """How long a frame may last before its end is a jump of the clock."""
+    return _MAX_INDEXED_GAP_SECONDS if _keeps_an_index(path) else _MAX_GAP_SECONDS
+
+
+def _keeps_an_index(path: Path) -> bool:
+    """Whether it is MP4, MOV, Matroska or WebM, in which `video_tracks` sees tracks and times do not jump."""
     head = _head(path)
-    return _MAX_INDEXED_GAP_SECONDS if head[4:8] == b"ftyp" or head[:4] == _EBML else _MAX_GAP_SECONDS
+    return head[4:8] == b"ftyp" or head[:4] == EBML
 
 
 def _head(path: Path) -> bytes:
@@ -347,11 +415,11 @@ def why_unreadable(path: Path) -> str:
     if not capture.isOpened():
         return f"not a video that OpenCV can open ({size} bytes): damaged, cut off, or another kind of file"
     return (
-        f"opens, but no frame can be decoded (codec {_fourcc(capture) or 'unknown'}): it holds no frames, or this "
-        f"OpenCV has no decoder for it. {REENCODE}"
+        f"opens, but no frame can be decoded (codec {_fourcc(capture) or 'unknown'}): it holds no frames, or "
+        f"there is no decoder for it here. {remedy()}"
     )
 
 
-def _fourcc(capture: cv2.VideoCapture) -> str:
+def _fourcc(capture: cv2.VideoCapture | PyAVCapture) -> str:
     code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
     return code.to_bytes(4, "little").decode("latin-1").strip("\0 ")

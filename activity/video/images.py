@@ -97,4 +97,5 @@ class ImageReader(VideoReader):
             image = None
         if image is None:
             raise VideoError(f"the image {self._name} cannot be read", path=self.path)
+        self._check_pixels(*image.shape[:2])
         return image

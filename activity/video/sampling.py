@@ -28,6 +28,7 @@ from activity.config import ClipSpec
 from activity.errors import VideoError
 from activity.video.clips import TIMESTAMP_TOLERANCE_SECONDS, WHOLE, Span, even_indices, num_times_due
 from activity.video.decoder import Check, FrameIndex, SeekError, VideoInfo, VideoReader, index_frames, why_unreadable
+from activity.video.diagnosis import video_tracks
 from activity.video.images import IMAGES_PER_SECOND, ImageReader
 from activity.video.streams import StreamMaker, compared_frames, gap_frames, shrink
 
@@ -356,14 +357,13 @@ def _problem(part: Part, video_end: float, span: Span, reader: VideoReader) -> s
         return (
             f"the segment ends at {span[1]} s, but the video ends at {video_end:.2f} s; the frames before that are used"
         )
-    if reader.jump:
-        seconds, length = reader.jump
-        return f"its clock jumps by {length:.0f} s after {seconds:.2f} s; its frame rate tells the times from there on"
     # Compare times, not counts: for a variable frame rate the header's count is rate times duration, a guess.
     claimed_seconds = info.duration_seconds_claimed
-    if video_end < 0.9 * claimed_seconds and part.stop < 0.9 * info.num_frames_claimed:
-        return (
+    shown_seconds = max((track.edited_seconds for track in video_tracks(reader.path)), default=0.0) or claimed_seconds
+    ends_early = video_end + reader.jumped_seconds < 0.9 * min(claimed_seconds, shown_seconds)
+    if ends_early and part.stop < 0.9 * info.num_frames_claimed:
+        return f"{reader.note}; " * bool(reader.note) + (
             f"ends after {part.stop} frames ({video_end:.2f} s) of a claimed {info.num_frames_claimed} "
             f"({claimed_seconds:.2f} s): cut off or damaged; the frames before that are used"
         )
-    return None
+    return reader.note

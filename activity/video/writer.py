@@ -27,6 +27,7 @@ import numpy as np
 from activity.errors import VideoError
 from activity.files import atomic_path
 from activity.video.decoder import name_for_decoder, name_for_opencv
+from activity.video.diagnosis import INSTALL
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ _LEAST_TICKS = 10_000  # of the clock, a second
 _ROUNDED_SECONDS = 1e-3  # containers round times so far (Matroska)
 _LEAST_RATE = 1 / 1001  # frames a second; one of slides an hour apart has less
 _MOST_REPEATS = 100_000  # of a frame that lasts, at a constant rate: an hour at 25 a second
-_INSTALL = "pip install '.[video]' in the project's folder brings H.264 with the sound"
+_INSTALL = f"{INSTALL} brings H.264 with the sound"
 _SOUNDS = {"aac", "flac", "mp3", "opus"}  # codecs that both MP4 and browsers take
 
 
@@ -172,7 +173,9 @@ def _write_h264(path: Path, frames: Frames, rate: Fraction, source: Path) -> Non
         for timestamp, frame in chain([first], frames):
             # No colour space is named, as OpenCV names none: both convert alike, and players guess as for the source.
             image = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            image.pts, image.duration = clock.ticks(timestamp), clock.ticks_per_frame
+            image.pts = clock.ticks(timestamp)
+            with contextlib.suppress(AttributeError):  # before PyAV 14.3 the last frame is seen as FFmpeg likes
+                image.duration = clock.ticks_per_frame
             image.time_base = stream.codec_context.time_base
             output.mux(stream.encode(image))
             sound(timestamp)
@@ -222,12 +225,11 @@ def _sound_of(source: Path) -> Iterator[Any]:
     import av
 
     try:
-        # A file, and nothing that it names
-        with av.open(f"file:{name_for_decoder(source)}", options={"protocol_whitelist": "file"}) as container:
+        with av.open(f"file:{name_for_decoder(source)}") as container:  # a file, and nothing that it names
             if not container.streams.audio or not container.streams.video:
                 return
             stream, video = container.streams.audio[0], container.streams.video[0]
-            codec = stream.codec_context.codec.canonical_name
+            codec = getattr(stream.codec_context.codec, "canonical_name", stream.codec_context.name)
             if codec not in _SOUNDS:
                 _logger.info("%s: its sound (%s) is left out; browsers play %s", source, codec, ", ".join(_SOUNDS))
                 return

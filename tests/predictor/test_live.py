@@ -91,6 +91,14 @@ def test_a_stream_that_comes_back_is_labelled_again(jpeg_server):
     assert last.source.startswith("http://127.0.0.1")  # without the password
 
 
+def test_connections_that_are_shorter_than_a_window_are_labelled_too(jpeg_server):
+    with jpeg_server(*[20] * 50, level=lambda _: 200) as url:
+        decisions = watch(Brightness(16), url, timeout_seconds=1.0)
+        with contextlib.closing(decisions):
+            taken = [decision for decision, _ in zip(decisions, range(2), strict=False)]
+    assert [decision.label for decision in taken] == ["bright", "bright"]
+
+
 def test_memory_does_not_grow_with_time():
     model, rng = Brightness(8, ("rgb", "motion", "motion_crop")), np.random.default_rng(0)
     images = [rng.integers(0, 255, (32, 32, 3), np.uint8) for _ in range(4)]

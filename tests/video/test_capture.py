@@ -10,7 +10,8 @@ import pytest
 
 from activity.config import ClipSpec
 from activity.errors import VideoError
-from activity.video.capture import Capture, _Clock, _has_length, _Plan, is_live
+from activity.video.capture import Capture, _Clock, _Plan, is_live, live_source
+from activity.video.download import is_http_file, local_path
 
 SPEC = ClipSpec(num_frames=4, height=32, width=32, streams=("rgb",))
 
@@ -146,8 +147,47 @@ def test_a_file_that_comes_by_http_ends_and_waits(file_server, write_counting_vi
 def test_what_has_a_length_is_a_file_unless_it_is_a_playlist(file_server, tmp_path):
     for name in ("a.ts", "a.m3u8"):
         (tmp_path / name).write_bytes(b"x")
-    assert [_has_length(f"{file_server}/{name}") for name in ("a.ts", "a.m3u8", "none.ts")] == [True, False, False]
-    assert not _has_length("http://127.0.0.1:9/a.ts")
+    assert [is_http_file(f"{file_server}/{name}") for name in ("a.ts", "a.m3u8", "none.ts")] == [True, False, False]
+    assert not is_http_file("http://127.0.0.1:9/a.ts")
+
+
+def test_a_file_that_comes_by_http_is_not_live_and_is_fetched_once(file_server, write_counting_video, tmp_path):
+    video = write_counting_video("b.avi", 20)
+    url = f"{file_server}/b.avi"
+    assert live_source([url, "a.mp4"], follow=False) is None and live_source([url], follow=True) == url
+    path = local_path(url)
+    assert path.read_bytes() == video.read_bytes() and path.suffix == ".avi"
+    video.unlink()
+    assert local_path(url) == path != local_path(tmp_path / "c.avi") == tmp_path / "c.avi"
+
+
+def test_what_does_not_come_whole_is_refused(tmp_path):
+    class Short(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(b"x" * 10)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Short) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(VideoError, match=r"http://127.*/a.mp4: only 10 of 1000 bytes came"):
+            local_path(f"http://127.0.0.1:{server.server_address[1]}/a.mp4")
+        server.shutdown()
+
+
+def test_damaged_images_of_a_stream_are_passed_over(jpeg_server, caplog):
+    with jpeg_server(1000, damaged=lambda index: index % 10 == 9) as url, caplog.at_level(logging.WARNING):
+        frames = captured(url, rate=25.0, most=60)
+    assert sum(frame.starts for frame in frames) == 1  # one connection
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.endswith("damaged frames skipped since it was connected")
 
 
 def test_a_file_waits_for_who_is_slow(write_counting_video):
