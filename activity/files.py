@@ -143,7 +143,8 @@ def atomic_path(path: Path, *, sync: bool = True, digest: bool = False) -> Itera
         os.replace(temporary, path)
         _remove(old)
     except OSError as error:
-        if error.errno and (error.filename2 or error.filename) in (None, str(temporary)):  # a full disk does not say
+        named = {error.filename, error.filename2}
+        if error.errno and (named == {None} or str(temporary) in named):  # a full disk does not say for which file
             error.filename, error.filename2 = str(path), None
         raise
     finally:

@@ -291,9 +291,10 @@ def serve(
     missing = [path for path in examples if not path.is_file()]
     if missing:
         raise ActivityError("no such file; expected a video to show as an example", path=missing[0])
-    with tempfile.TemporaryDirectory(prefix="activity-page-") as folder:
+    with tempfile.TemporaryDirectory(prefix="activity-page-", ignore_cleanup_errors=True) as folder:
+        uploads_dir, tempfile.tempdir = Path(folder, "uploads"), folder  # all that is left at the end goes with it
         # Gradio reads these when it is imported: where it keeps uploads, and that it does not report its use.
-        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+        os.environ |= {"GRADIO_TEMP_DIR": str(uploads_dir), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
         try:
             import gradio as gr
             from fastapi import FastAPI
@@ -303,7 +304,7 @@ def serve(
             hint = "pip install '.[web]' in the project's folder brings it"
             raise ActivityError("the web page needs Gradio", hint=hint) from error
         page_session = PageSession(model_path, runtime=runtime, max_seconds=max_seconds)
-        line, work_dir = Line(), Path(folder, "made")
+        line, work_dir = Line(), uploads_dir / "made"
         page = build_page(page_session, line, work_dir, max_megabytes=max_megabytes, examples=examples)
         app = gr.mount_gradio_app(
             FastAPI(openapi_url=None),
@@ -323,7 +324,7 @@ def serve(
         page.is_running = page.has_launched = True
         hosts = (host, socket.gethostname(), socket.getfqdn(), *names)
         max_bytes = max_megabytes * 10**6
-        gate = Gate(app, hosts=hosts, uploads_dir=Path(folder), max_bytes=max_bytes, hung_up=line.cancel)
+        gate = Gate(app, hosts=hosts, uploads_dir=uploads_dir, max_bytes=max_bytes, hung_up=line.cancel)
         with serving(gate, host, port) as address:
             say(f"the page is at {address} (Ctrl-C ends it)")
             threading.Thread(

@@ -110,6 +110,7 @@ def run() -> None:
             with contextlib.suppress(OSError):
                 stream.flush()
         os._exit(status)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: while Python ends, Ctrl-C must not make it a failure
     sys.exit(status)
 
 

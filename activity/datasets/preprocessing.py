@@ -242,7 +242,7 @@ def _note_failure(dataset_dir: Path, error: ActivityError) -> None:
     if stacks:
         values = {**json.loads(about.read_text(encoding="utf-8")), "failure": str(error)}
         with atomic_file(about, "w", digest=True) as file:
-            json.dump(values, file, indent=2)
+            json.dump(values, file, indent=2, allow_nan=False)
         return
     for path in (about, dataset_dir / "decoded.csv", dataset_dir / DIGESTS_NAME):
         path.unlink(missing_ok=True)

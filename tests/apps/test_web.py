@@ -441,7 +441,7 @@ class TestAHostileClient:
         for index in range(30):
             ask(page_address, upload(page_address, text_file) if index % 2 else None, f"invented-{index}")
         assert list(temporary.rglob(text_file.name)) == []
-        (made,) = temporary.glob("activity-page-*/made")
+        (made,) = temporary.glob("activity-page-*/uploads/made")
         assert len(list(made.iterdir())) < 10  # of visitors of other tests
 
     @pytest.mark.parametrize("name", ["page.html", "image.svg", "page.xhtml", "feed.xml", "nothing"])

@@ -1,4 +1,4 @@
-"""Press Ctrl-C at random moments of every command: it must end within 2 seconds, in one line, and leave nothing half made.
+"""Press Ctrl-C at random moments of every command: it must end within 2 seconds, in one line, with nothing half made.
 
     python tests/soak/interrupt.py --count 50 --seed 0
 
