@@ -171,12 +171,12 @@ def build_page(
 
     def stop(request: gr.Request) -> dict[Any, Any]:
         forget(request)
-        return {video: None, running: gr.Row(visible=False)}
+        return {video: None, running: gr.Row(visible="hidden")}
 
     def label(video_path: str | None, request: gr.Request) -> Iterator[dict[Any, Any]]:
         forget(request)
-        nothing = {beside: gr.Column(visible=False), below: gr.Column(visible=False), **dict.fromkeys(results)}
-        yield {**nothing, running: gr.Row(visible=False)}
+        nothing = {beside: gr.Column(visible="hidden"), below: gr.Column(visible="hidden"), **dict.fromkeys(results)}
+        yield {**nothing, running: gr.Row(visible="hidden")}
         if video_path is None:
             return
         with _errors_in_page():
@@ -189,10 +189,10 @@ def build_page(
             except Cancelled:
                 pass
             except Exception:
-                yield {running: gr.Row(visible=False)}
+                yield {running: gr.Row(visible="hidden")}
                 forget(request)  # what is refused quickly must not fill the page with visitors
                 raise
-            yield {running: gr.Row(visible=False)}
+            yield {running: gr.Row(visible="hidden")}
 
     def steps(upload: Path, folder: Path) -> Callable[[Job], Iterator[dict[Any, Any]]]:
         def work(job: Job) -> Iterator[dict[Any, Any]]:
@@ -220,7 +220,7 @@ def build_page(
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 video = gr.Video(label="Drop a video, or record one", include_audio=True, height=320, elem_id="video")
-                with gr.Row(visible=False, equal_height=True) as running:
+                with gr.Row(visible="hidden", equal_height=True) as running:
                     status = gr.Markdown(elem_id="status")
                     cancel = gr.Button("Cancel", size="sm", scale=0, min_width=90, elem_id="cancel")
                 limits = f"Up to {page_session.max_seconds:g} seconds and {max_megabytes} MB, of any kind."
@@ -229,7 +229,7 @@ def build_page(
                     gr.Examples([[str(path)] for path in examples], video, label="Or try one of these")
                 with gr.Accordion("About this model", open=False):
                     gr.Markdown(model_card(page_session.model_path).as_markdown(with_paths=False))
-            with gr.Column(scale=3, min_width=320, visible=False) as beside:
+            with gr.Column(scale=3, min_width=320, visible="hidden") as beside:
                 answer = gr.Markdown(elem_id="answer")
                 bars = gr.Label(show_label=False, show_heading=False, elem_id="bars")
                 gr.Markdown("### Timeline")
@@ -237,7 +237,7 @@ def build_page(
                 downloads = gr.File(label="Download results (JSON, CSV, SRT)", interactive=False, elem_id="downloads")
                 gr.Markdown("### Annotated video")
                 annotated = gr.Video(**shown_video, elem_id="annotated")
-        with gr.Column(visible=False) as below:
+        with gr.Column(visible="hidden") as below:
             gr.Markdown("### Explanation")
             why = gr.Image(**image, elem_id="why")
         results = (answer, bars, when, downloads, annotated, why)
@@ -291,8 +291,11 @@ def serve(
     missing = [path for path in examples if not path.is_file()]
     if missing:
         raise ActivityError("no such file; expected a video to show as an example", path=missing[0])
-    with tempfile.TemporaryDirectory(prefix="activity-page-", ignore_cleanup_errors=True) as folder:
-        uploads_dir, tempfile.tempdir = Path(folder, "uploads"), folder  # all that is left at the end goes with it
+    with (
+        tempfile.TemporaryDirectory(prefix="activity-page-", ignore_cleanup_errors=True) as folder,
+        _temporary_files_in(folder),
+    ):
+        uploads_dir = Path(folder, "uploads")
         # Gradio reads these when it is imported: where it keeps uploads, and that it does not report its use.
         os.environ |= {"GRADIO_TEMP_DIR": str(uploads_dir), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
         try:
@@ -331,6 +334,16 @@ def serve(
                 target=lambda: page_session.explainer, daemon=True
             ).start()  # before the first visitor waits
             threading.Event().wait()
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """Whatever a thread still writes when the program ends goes with the folder."""
+    before, tempfile.tempdir = tempfile.tempdir, folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextlib.contextmanager
