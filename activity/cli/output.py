@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from activity.errors import printable
 from activity.files import note_results
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _logger = logging.getLogger(__name__)
 
 def say_error(text: str) -> None:
     """One line on stderr."""
-    print("activity:", " ".join(text.split()), file=sys.stderr)
+    print("activity:", printable(" ".join(text.split())), file=sys.stderr)
 
 
 def say_written(paths: Iterable[Path]) -> None:

@@ -108,3 +108,7 @@ class Failure:
     def as_dict(self, *, top_k: int = 0) -> dict[str, Any]:
         """`source`, `error`; ready for JSON. There is nothing for `top_k` to list."""
         return {"source": self.source, "error": self.error}
+
+    def as_text(self, *, top_k: int = 0) -> str:
+        """One line: the source, and why there is no prediction."""
+        return printable(f"{self.source}: {self.error}")

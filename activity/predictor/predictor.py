@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from activity.config import ClipSpec
-from activity.errors import ActivityError, VideoError
+from activity.errors import ActivityError, SettingError, VideoError
 from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 from activity.predictor.prediction import Failure, Prediction, WindowFrames
-from activity.predictor.sources import FrameStream
+from activity.predictor.sources import FrameStream, expand_sources
 from activity.predictor.timeline import make_timeline
 from activity.predictor.windows import WindowPredictor
 from activity.runtimes.exported import FORKED, SPAWN, load_inference_model
@@ -93,6 +93,7 @@ class Predictor:
         """Label one video file; see `predict_many` for the options.
 
         Raises:
+            SettingError: it is neither a path nor a URL, but frames or a list.
             VideoError: not one frame of it can be decoded.
         """
         (result,) = self.predict_many([source], timeline=timeline, keep_frames=keep_frames)
@@ -102,7 +103,7 @@ class Predictor:
 
     def predict_many(
         self,
-        sources: Iterable[Path | str],
+        sources: Iterable[Path | str] | Path | str,
         *,
         timeline: bool = False,
         keep_frames: bool = False,
@@ -114,7 +115,7 @@ class Predictor:
         A few are decoded ahead of the model, no more: memory does not grow with the number of videos.
 
         Args:
-            sources: files.
+            sources: files, or URLs of files; or just one file, folder or `glob*` pattern.
             timeline: also say what happens when. A short video is then decoded twice.
             keep_frames: a prediction of a single window has its frames, so that it can be explained without decoding
                 the video again. Of several windows, only the end of the video tells which one counts.
@@ -124,7 +125,9 @@ class Predictor:
             timeout_seconds: so long, all together, the frames of a video are waited for before it fails.
         """
         model = self.model
-        names = [str(source) for source in sources]
+        if isinstance(sources, (str, os.PathLike)):
+            sources = expand_sources([str(sources)])
+        names = [_name_of(source) for source in sources]
         options: dict[str, Any] = {
             "timeline": timeline,
             # Many videos keep the processors busy one each; a single one needs them all.
@@ -184,6 +187,12 @@ class Predictor:
         steps = window_predictors[moving][1].finish(edges)
         found = make_timeline(steps, edges, model.labels, threshold=model.threshold)
         return dataclasses.replace(prediction, timeline=found)
+
+
+def _name_of(source: Path | str) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return str(source)
+    raise SettingError("source", "the path or URL of one video", f"an object of type {type(source).__name__}")
 
 
 def _features_of(model: InferenceModel, chunk: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@ import dataclasses
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from activity.errors import ActivityError, VideoError
+from activity.errors import ActivityError, SettingError, VideoError
 from activity.evaluation.evaluator import evaluate
 from activity.predictor import sources as sources_module
 from activity.predictor import windows as windows_module
@@ -474,3 +475,30 @@ class TestAClassCalledUnknown:
         decision = Decision("0", self.LABELS, "no answer", np.array([0.6, 0.4]), 1.5, "now", 0.1, True)
         assert decision.probability == 0.6 and decision.as_dict()["label"] == "no answer"
         assert dataclasses.replace(decision, label="unknown").probability == 0.4
+
+
+# === What is not a list of paths ===
+
+
+def test_one_string_is_a_file_a_folder_or_a_pattern(predictor, ramp_videos, tmp_path):
+    for name in ("p0_0", "p1_0"):
+        shutil.copy(ramp_videos / "darkens" / f"{name}.avi", tmp_path)
+    for sources in (f"{tmp_path}/*.avi", str(tmp_path), tmp_path):
+        assert [Path(result.source).name for result in predictor.predict_many(sources)] == ["p0_0.avi", "p1_0.avi"]
+    (only,) = predictor.predict_many(str(tmp_path / "p0_0.avi"))
+    assert only.label == "darkens"
+
+
+@pytest.mark.parametrize("source", [np.zeros((4, 8, 8, 3), np.uint8), ["a.mp4"], None, 0, b"a.mp4"])
+def test_what_is_no_path_is_named_by_its_type(predictor, source):
+    with pytest.raises(SettingError) as caught:
+        predictor.predict(source)
+    received = f"an object of type {type(source).__name__}"
+    assert str(caught.value) == f"source must be the path or URL of one video, received: {received}"
+
+
+def test_the_loop_of_the_documents_survives_a_bad_file(predictor, ramp_videos, tmp_path):
+    (tmp_path / "b\x1b[2J.mp4").write_text("hello")
+    results = predictor.predict_many([ramp_videos / "darkens" / "p0_0.avi", tmp_path / "b\x1b[2J.mp4"])
+    good, bad = [result.as_text(top_k=3) for result in results]
+    assert "darkens" in good and bad.endswith(r"b\x1b[2J.mp4: this is a text file, not a video")

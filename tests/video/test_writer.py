@@ -171,7 +171,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, silent):
     (tmp_path / "a.mp4").mkdir()
     with pytest.raises(OSError, match="a.mp4") as caught:
         write_playable(tmp_path / "a.mp4", evenly(3, 25), frames_per_second=25, source=silent)
-    assert caught.value.filename == str(tmp_path / "a.mp4")
+    assert str(tmp_path / "a.mp4") in (caught.value.filename, caught.value.filename2)
 
 
 # === Sound ===
