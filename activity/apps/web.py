@@ -37,7 +37,10 @@ _MOST_BARS = 5
 _STYLE = """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
 footer { display: none !important; }
+.away { display: none !important; }
 """
+# Gradio draws nothing of what is not `visible`, and may lose what is sent there while it is being drawn.
+_AWAY, _HERE = ["away"], ["here"]
 
 _Watch = Callable[[float], object]
 
@@ -171,12 +174,12 @@ def build_page(
 
     def stop(request: gr.Request) -> dict[Any, Any]:
         forget(request)
-        return {video: None, running: gr.Row(visible="hidden")}
+        return {video: None, running: gr.Row(elem_classes=_AWAY)}
 
     def label(video_path: str | None, request: gr.Request) -> Iterator[dict[Any, Any]]:
         forget(request)
-        nothing = {beside: gr.Column(visible="hidden"), below: gr.Column(visible="hidden"), **dict.fromkeys(results)}
-        yield {**nothing, running: gr.Row(visible="hidden")}
+        away = {beside: gr.Column(elem_classes=_AWAY), below: gr.Column(elem_classes=_AWAY)}
+        yield {**away, running: gr.Row(elem_classes=_AWAY), **dict.fromkeys(results)}
         if video_path is None:
             return
         with _errors_in_page():
@@ -185,14 +188,14 @@ def build_page(
             try:
                 job = Job(line, session, steps(upload, folder), page_session.length(upload))
                 for result in job.results():
-                    yield result or {status: job.as_text(), running: gr.Row(visible=True)}
-            except Cancelled:
-                pass
+                    yield result or {status: job.as_text(), running: gr.Row(elem_classes=_HERE)}
+            except Cancelled:  # what runs now may be the next video
+                return
             except Exception:
-                yield {running: gr.Row(visible="hidden")}
+                yield {running: gr.Row(elem_classes=_AWAY)}
                 forget(request)  # what is refused quickly must not fill the page with visitors
                 raise
-            yield {running: gr.Row(visible="hidden")}
+            yield {running: gr.Row(elem_classes=_AWAY)}
 
     def steps(upload: Path, folder: Path) -> Callable[[Job], Iterator[dict[Any, Any]]]:
         def work(job: Job) -> Iterator[dict[Any, Any]]:
@@ -204,12 +207,12 @@ def build_page(
                 bars: dict(prediction.top(_MOST_BARS)),
                 when: next(str(path) for path in files if path.suffix == ".png"),
                 downloads: [str(path) for path in files if path.suffix != ".png"],
-                beside: gr.Column(visible=True),
+                beside: gr.Column(elem_classes=_HERE),
             }
             job.begin("Drawing the labels")
             yield {annotated: str(page_session.annotated(prediction, folder, job.tell))}
             job.begin("Explaining the label")
-            yield {why: str(page_session.explained(prediction, folder)), below: gr.Column(visible=True)}
+            yield {why: str(page_session.explained(prediction, folder)), below: gr.Column(elem_classes=_HERE)}
 
         return work
 
@@ -220,7 +223,7 @@ def build_page(
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 video = gr.Video(label="Drop a video, or record one", include_audio=True, height=320, elem_id="video")
-                with gr.Row(visible="hidden", equal_height=True) as running:
+                with gr.Row(elem_classes=_AWAY, equal_height=True) as running:
                     status = gr.Markdown(elem_id="status")
                     cancel = gr.Button("Cancel", size="sm", scale=0, min_width=90, elem_id="cancel")
                 limits = f"Up to {page_session.max_seconds:g} seconds and {max_megabytes} MB, of any kind."
@@ -229,7 +232,7 @@ def build_page(
                     gr.Examples([[str(path)] for path in examples], video, label="Or try one of these")
                 with gr.Accordion("About this model", open=False):
                     gr.Markdown(model_card(page_session.model_path).as_markdown(with_paths=False))
-            with gr.Column(scale=3, min_width=320, visible="hidden") as beside:
+            with gr.Column(scale=3, min_width=320, elem_classes=_AWAY) as beside:
                 answer = gr.Markdown(elem_id="answer")
                 bars = gr.Label(show_label=False, show_heading=False, elem_id="bars")
                 gr.Markdown("### Timeline")
@@ -237,7 +240,7 @@ def build_page(
                 downloads = gr.File(label="Download results (JSON, CSV, SRT)", interactive=False, elem_id="downloads")
                 gr.Markdown("### Annotated video")
                 annotated = gr.Video(**shown_video, elem_id="annotated")
-        with gr.Column(visible="hidden") as below:
+        with gr.Column(elem_classes=_AWAY) as below:
             gr.Markdown("### Explanation")
             why = gr.Image(**image, elem_id="why")
         results = (answer, bars, when, downloads, annotated, why)

@@ -155,6 +155,7 @@ class Predictor:
         kept: dict[ClipSpec, np.ndarray] = {}
         try:
             for spec, chunk in stream:
+                stream.tell()  # the frames ahead have passed long ago: who watches may want no more
                 features = _features_of(model, chunk)  # (n, S, D)
                 if spec not in window_predictors:
                     window_predictors[spec] = [WindowPredictor(model, stride) for stride in strides]

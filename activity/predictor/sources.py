@@ -108,6 +108,7 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
         self.sampled: dict[ClipSpec, SampledVideo] = {}
         self._model, self._timeline = model, timeline
         self._num_threads, self._watch = num_threads, watch
+        self._seconds = 0.0  # of the last frame that has passed
         super().__init__(self._chunks(), num_ahead=_CHUNKS_AHEAD, timeout_seconds=timeout_seconds)
 
     def _chunks(self) -> Iterator[tuple[ClipSpec, np.ndarray]]:
@@ -152,9 +153,14 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
         self.sampled[spec] = frames.sampled
         return frames.sampled.duration_seconds
 
+    def tell(self) -> None:
+        """Tell who watches of the last frame that has passed; raises what they raise."""
+        if self._watch:
+            self._watch(self._seconds)
+
     def _check(self, seconds: float) -> None:
         """A frame at this time passes, sampled or not; raise `VideoError` if reading must end with it."""
         if self.is_stopped:
             raise VideoError("stopped", path=self.source)
-        if self._watch:
-            self._watch(seconds)
+        self._seconds = seconds
+        self.tell()

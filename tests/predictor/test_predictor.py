@@ -151,6 +151,18 @@ class TestLimits:
         with pytest.raises(ActivityError, match="^enough$"):
             list(predictor.predict_many(videos, watch=watch))
 
+    def test_who_watches_can_end_it_between_chunks_that_are_decoded_already(self, predictor, ramp_videos):
+        main, seen = threading.get_ident(), []
+
+        def watch(source, seconds):
+            if threading.get_ident() == main:
+                seen.append(seconds)
+                raise ActivityError("enough")
+
+        with pytest.raises(ActivityError, match="^enough$"):
+            list(predictor.predict_many([ramp_videos / "darkens" / "p0_0.avi"], watch=watch))
+        assert len(seen) == 1 and seen[0] > 0
+
     def test_a_decoder_that_hangs_is_not_waited_for(self, predictor, ramp_videos, monkeypatch):
         hanging, iter_frames = threading.Event(), sources_module.iter_frames
 
