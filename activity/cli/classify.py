@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from activity.predictor.prediction import Prediction
     from activity.predictor.predictor import Predictor
 
-HELP = "label videos with a model"
-
 EXAMPLES = [
     "model.keras clip.mp4",
     "model.keras folder 'more/*.mov' --csv labels.csv",

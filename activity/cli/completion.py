@@ -7,8 +7,6 @@ from pathlib import Path
 
 from activity.cli.options import one_of
 
-HELP = "print a script that completes the words of these commands in a shell"
-
 EXAMPLES = [
     "bash > ~/.local/share/bash-completion/completions/activity",
     "zsh > ~/.zfunc/_activity",
@@ -26,8 +24,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the script."""
     import shtab
 
-    _complete_files(arguments.program)
-    print(shtab.complete(arguments.program, shell=arguments.shell))
+    from activity.cli.main import parser
+
+    program = parser()
+    _complete_files(program)
+    print(shtab.complete(program, shell=arguments.shell))
 
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,6 @@ from activity.config import as_dict
 from activity.files import lock_folder
 from activity.models.backbones import choose_weights
 
-HELP = "train and evaluate once per fold of groups"
 EXAMPLES = ["dataset --folds groups --out report"]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from activity.files import check_folder, check_output, lock_folder
 
-HELP = "make small videos, learn from them, label new ones; offline"
 EXAMPLES = ["", "--out /tmp/demo"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "check versions, devices, codecs and weights"
 EXAMPLES = ["", "--expect-gpu"]
 
 

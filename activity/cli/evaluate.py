@@ -11,7 +11,6 @@ from activity.cli.output import say_written
 from activity.files import lock_folder
 from activity.models.info import read_info
 
-HELP = "measure a model on videos it was not trained with"
 EXAMPLES = ["model.keras dataset --out report", "model.keras dataset --json"]
 
 

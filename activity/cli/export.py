@@ -15,8 +15,6 @@ from activity.runtimes.formats import FORMATS, check_export
 
 _logger = logging.getLogger(__name__)
 
-HELP = "write a model as one graph for programs of your own"
-
 EXAMPLES = [
     "model.keras --format onnx --out model.onnx",
     "model.keras --format litert --out model.tflite --check clips/*.mp4",

@@ -7,7 +7,6 @@ import json
 
 from activity.cli.options import add_model
 
-HELP = "tell what a model recognises and how it was trained"
 EXAMPLES = ["model.keras", "model.keras --markdown > card.md"]
 
 

@@ -1,6 +1,6 @@
 """The command line: parse, run a command, turn its errors into one line and an exit status.
 
-Each command is a module beside this one, with its `HELP`, `EXAMPLES` (without its name), `add_arguments(parser)`, and
+Each command is a module beside this one, with its `EXAMPLES` (without its name), `add_arguments(parser)`, and
 `run(arguments)`, which may return an exit status. Where the work can be continued after it was stopped, `CONTINUE` says
 how.
 
@@ -12,40 +12,36 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib
 import io
 import logging
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from types import ModuleType
+from typing import Any
 
 from activity._version import __version__
-from activity.cli import (
-    classify,
-    completion,
-    cross_validate,
-    demo,
-    doctor,
-    evaluate,
-    export,
-    info,
-    preprocess,
-    serve,
-    train,
-    tune,
-    update,
-)
 from activity.cli.output import say_error
 from activity.errors import ActivityError, printable
-from activity.files import of_system
 
-_MODULES = (
-    *(demo, preprocess, train, update, evaluate, cross_validate, tune),
-    *(classify, export, info, serve, doctor, completion),
-)
-
-COMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in _MODULES}  # in order of the help
+COMMANDS = {  # what each does, in order of the help
+    "demo": "make small videos, learn from them, label new ones; offline",
+    "preprocess": "decode labelled videos into a data set folder",
+    "train": "train a model",
+    "update": "train a model with new videos and labels, and measure forgetting",
+    "evaluate": "measure a model on videos it was not trained with",
+    "cross-validate": "train and evaluate once per fold of groups",
+    "tune": "search for a better recipe, without the test split",
+    "classify": "label videos with a model",
+    "export": "write a model as one graph for programs of your own",
+    "info": "tell what a model recognises and how it was trained",
+    "serve": "show a web page that labels videos",
+    "doctor": "check versions, devices, codecs and weights",
+    "completion": "print a script that completes the words of these commands in a shell",
+}
 _EPILOG = """\
 a first try, without any videos of your own:
   activity demo
@@ -60,10 +56,13 @@ exit status: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 stopped
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(words: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """The parser of the whole program.
 
-    Arguments that it returns also hold the name of the `command`, its `parser`, and this parser as `program`.
+    Arguments that it returns also hold the name of the `command` and its `parser`.
+
+    Args:
+        words: of a command line; only commands among them are imported and get their arguments.
     """
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-v", "--verbose", action="store_true", help="show details, and tracebacks of errors")
@@ -74,20 +73,21 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     program.add_argument("--version", action="version", version=f"activity {__version__}")
-    program.set_defaults(program=program)
     commands = program.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        added = commands.add_parser(
-            name,
-            parents=[common],
-            help=command.HELP,
-            description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
-            epilog="\n".join(["examples:", *(f"  activity {name} {words}".rstrip() for words in command.EXAMPLES)]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+    for name, help in COMMANDS.items():
+        about: dict[str, Any] = {"description": f"{help[0].upper()}{help[1:]}.", "parents": [common]}
+        added = commands.add_parser(name, help=help, formatter_class=argparse.RawDescriptionHelpFormatter, **about)
         added.set_defaults(parser=added)
-        command.add_arguments(added)
+        if name in words:
+            command = _module_of(name)
+            examples = (f"  activity {name} {words}".rstrip() for words in command.EXAMPLES)
+            added.epilog = "\n".join(["examples:", *examples])
+            command.add_arguments(added)
     return program
+
+
+def _module_of(name: str) -> ModuleType:
+    return importlib.import_module(f"activity.cli.{name.replace('-', '_')}")
 
 
 def run() -> None:
@@ -123,9 +123,10 @@ class _Formatter(logging.Formatter):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 an error in one line, 2 usage, 130 interrupted."""
-    arguments = parser().parse_args(argv)
-    command = COMMANDS[arguments.command]
-    arguments.command_line = shlex.join(["activity", *(sys.argv[1:] if argv is None else argv)])
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser(words).parse_args(words)
+    command = _module_of(arguments.command)
+    arguments.command_line = shlex.join(["activity", *words])
     logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.INFO, force=True)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Formatter())
@@ -139,6 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         if arguments.verbose:
             raise
+        from activity.files import of_system
+
         say_error(of_system(error) if isinstance(error, OSError) else str(error))
         return 1
     except KeyboardInterrupt:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activity.errors import printable
-from activity.files import note_results
 
 if TYPE_CHECKING:
     from activity.training.trainer import TrainingRun
@@ -24,6 +23,8 @@ def say_error(text: str) -> None:
 
 def say_written(paths: Iterable[Path]) -> None:
     """A line for each file that was written; `--overwrite` knows it again, unless somebody has changed it."""
+    from activity.files import note_results  # not where it is only about an error
+
     for path in paths:
         note_results([path])
         _logger.info("wrote %s", path)

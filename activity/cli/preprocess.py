@@ -10,8 +10,6 @@ from activity.cli.options import add_choice, frame_size, in_range, positive_int,
 from activity.config import RESIZE_MODES, STREAMS, ClipSpec
 from activity.files import DIGESTS_NAME, check_folder, check_output
 
-HELP = "decode labelled videos into a data set folder"
-
 EXAMPLES = [
     "videos --out dataset",
     "videos/manifest.csv --out dataset --num-frames 32 --size 160",

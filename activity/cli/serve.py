@@ -9,7 +9,6 @@ from activity.cli.checks import check_runtime
 from activity.cli.options import add_model, add_runtime, in_range, positive_int, seconds
 from activity.models.info import read_info
 
-HELP = "show a web page that labels videos"
 EXAMPLES = ["model.keras", "model.keras --port 8000 --examples good.mp4 bad.mp4"]
 
 

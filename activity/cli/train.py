@@ -9,8 +9,6 @@ from activity.cli.checks import check_new_model, open_dataset, read_recipe
 from activity.cli.options import add_dataset, add_overwrite, add_recipe
 from activity.cli.output import save_run, state_dir
 
-HELP = "train a model"
-
 EXAMPLES = [
     "dataset --out model.keras",
     "dataset --out model.keras --streams motion,motion_crop --precision 0.9",

@@ -13,7 +13,6 @@ from activity.cli.output import say_written
 from activity.config import recipe_arguments
 from activity.files import check_folder, lock_folder, write_csv
 
-HELP = "search for a better recipe, without the test split"
 EXAMPLES = ["dataset --trials 30 --out search"]
 _RESULTS = ("search.png", "trials.csv")
 CONTINUE = ["the same command continues from here"]

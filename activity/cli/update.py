@@ -22,7 +22,6 @@ from activity.errors import SettingError
 from activity.models.info import read_info
 from activity.training.schemes import UPDATE_SCHEMES
 
-HELP = "train a model with new videos and labels, and measure forgetting"
 EXAMPLES = ["model.keras dataset --out new.keras"]
 _OPTIONS = ("scheme", "replay", "epochs", "learning_rate", "seed", "runtime")
 
