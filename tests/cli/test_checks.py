@@ -159,6 +159,7 @@ def write_model(path, registered_name):
     with zipfile.ZipFile(path, "w") as file:
         config = {"format_version": 3, "spec": as_dict(ClipSpec(streams=("rgb",))), "labels": ["a", "b"], "record": {}}
         config |= {"clip_seconds": 1.0, "window_seconds": 1.0, "threshold": 0.0}
+        file.writestr("model.weights.h5", b"")
         file.writestr("config.json", json.dumps({"registered_name": registered_name, "config": config}))
 
 
