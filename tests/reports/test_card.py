@@ -161,7 +161,8 @@ def test_a_config_of_another_program_is_told_in_one_line(ramp_model, tmp_path):
         return json.dumps(config)
 
     with zipfile.ZipFile(ramp_model) as old, zipfile.ZipFile(tmp_path / "m.keras", "w") as new:
-        new.writestr("config.json", changed(old.read("config.json")))
+        for name in old.namelist():
+            new.writestr(name, changed(old.read(name)) if name == "config.json" else old.read(name))
     with pytest.raises(ModelFileError, match=r"m.keras: damaged, or made by another version of activity: .*labels"):
         model_card(tmp_path / "m.keras")
 
