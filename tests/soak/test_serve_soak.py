@@ -20,5 +20,5 @@ def test_a_small_crowd_at_the_page(tmp_path):
 
 def test_commands_end_with_control_c(tmp_path):
     interrupt = importlib.import_module("interrupt")
-    line, wrong = interrupt.soak(tmp_path, count=10, seed=1)
+    line, wrong = interrupt.soak(tmp_path, count=6, seed=1)
     assert not wrong, line
