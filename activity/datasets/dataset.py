@@ -16,6 +16,7 @@ N is at most T for evenly spread frames. At a fixed rate it is as long as the vi
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import json
 import logging
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -36,6 +37,8 @@ from activity.progress import format_table
 from activity.video.clips import WHOLE, Span
 from activity.video.images import IMAGES_PER_SECOND
 from activity.video.sampling import SampledVideo, iter_frames
+
+_Row = TypeVar("_Row")
 
 _logger = logging.getLogger(__name__)
 
@@ -178,14 +181,16 @@ def load_dataset(dataset_dir: Path) -> Dataset:
         if failure := about.get("failure"):
             raise DatasetError(f"preprocess could not complete it: {failure}", path=dataset_dir)
         raise DatasetError("unfinished", path=dataset_dir, hint=f"{_AGAIN} to complete it")
-    problems = dataset_dir / "problems.csv"
-    for table in (manifest, problems):
-        _say_if_changed(table)
+    samples, problems = _read_table(manifest, _sample_from_row), _read_table(dataset_dir / "problems.csv", dict)
+    return Dataset(dataset_dir, about["videos_dir"], about["spec"], samples, problems)
+
+
+def _read_table(path: Path, of_row: Callable[[dict[str, str]], _Row]) -> list[_Row]:
+    _say_if_changed(path)
     try:
-        samples = [_sample_from_row(row) for row in read_csv(manifest)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DatasetError(f"damaged ({error!r})", path=manifest, hint=f"delete it and {_AGAIN}") from error
-    return Dataset(dataset_dir, about["videos_dir"], about["spec"], samples, read_csv(problems))
+        return [of_row(row) for row in read_csv(path)]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise DatasetError(f"damaged ({error!r})", path=path, hint=f"delete it and {_AGAIN}") from error
 
 
 def read_about(dataset_dir: Path) -> dict[str, Any] | None:

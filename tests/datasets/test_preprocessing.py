@@ -615,6 +615,19 @@ def test_a_note_that_is_damaged_is_no_note(videos, tmp_path, decode_here, spoil)
     assert decode_here == ["03.avi"] and content_of(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("manifest.csv", b"\xe5"), ("manifest.csv", b"\0"), ("manifest.csv", b'"'), ("problems.csv", b"\xe5")],
+)
+def test_a_table_that_cannot_be_read_is_an_error_of_ours(videos, tmp_path, decode_here, name, damage):
+    (videos / "run" / "broken.mp4").write_bytes(b"")
+    preprocess(videos, tmp_path / "out", SPEC)
+    path = tmp_path / "out" / name
+    path.write_bytes(path.read_bytes().replace(b"num_frames", damage).replace(b"path", damage))
+    with pytest.raises(DatasetError, match=rf"{name}: damaged .*; delete it and run the same preprocess command again"):
+        load_dataset(tmp_path / "out")
+
+
 def test_notes_of_an_earlier_version_hold(videos, tmp_path, decode_here):
     preprocess(videos, tmp_path / "out", SPEC)
     before = content_of(tmp_path / "out")
