@@ -148,8 +148,10 @@ def load_classifier(path: Path) -> ActivityClassifier:
     prepare_gpus()
     # Not by `keras.saving.load_model`: it would also carry out what the file says on compiling, and unpack assets.
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as file:
+        if WEIGHTS_NAME not in file.namelist():
+            raise ModelFileError("damaged, there are no weights in it", path=path)
+        weights_path = Path(file.extract(WEIGHTS_NAME, folder))
         try:
-            weights_path = Path(file.extract(WEIGHTS_NAME, folder))
             classifier = _built(read_config(path), most_weights=_count_numbers(weights_path))
             classifier.load_weights(weights_path)
             check_finite(classifier)

@@ -284,5 +284,3 @@ def _check_parts(file: zipfile.ZipFile, path: Path) -> None:
             reason = f"its {part.filename} would unpack to {part.file_size:,} bytes; expected at most {most:,}"
             raise ModelFileError(reason, path=path)
         seen.add(part.filename)
-    if absent := {"config.json", WEIGHTS_NAME} - seen:
-        raise ModelFileError(f"not a model file; it has no {' and no '.join(sorted(absent))}", path=path)

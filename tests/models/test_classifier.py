@@ -284,6 +284,18 @@ def test_a_file_that_would_do_harm_is_refused(ramp_model, tmp_path, change, reas
     assert load_classifier(ramp_model).labels == ("brightens", "darkens")
 
 
+@pytest.mark.parametrize(
+    ("absent", "reason"),
+    [("model.weights.h5", "damaged, there are no weights in it"), ("config.json", "not a model file, or cut off")],
+)
+def test_a_file_without_a_part_is_refused(ramp_model, tmp_path, absent, reason):
+    with zipfile.ZipFile(ramp_model) as old, zipfile.ZipFile(tmp_path / "m.keras", "w") as new:
+        for name in sorted({*old.namelist()} - {absent}):
+            new.writestr(name, old.read(name))
+    with pytest.raises(ModelFileError, match=reason):
+        load_classifier(tmp_path / "m.keras")
+
+
 def test_names_of_one_place_are_followed_once(ramp_model, tmp_path):
     assert load_classifier(rewritten(ramp_model, tmp_path / "m.keras", weights=in_itself)).labels
 
