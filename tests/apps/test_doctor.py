@@ -94,6 +94,14 @@ def test_a_damaged_h264_decoder_is_a_failure_and_a_missing_av1_decoder_a_note(tm
     assert found["read mpeg4"].startswith("ok ")
 
 
+def test_without_pyav_the_remedy_is_to_install_it(tmp_path, monkeypatch):
+    for name in doctor.SAMPLES:
+        (tmp_path / name).write_bytes(b"no video")
+    monkeypatch.setattr("activity.video.pyav.is_installed", lambda: False)
+    found = {check.name: str(check) for check in doctor.check_videos(samples_dir=tmp_path)}
+    assert "pip install '.[video]' in the project's folder, or re-encode" in found["read av1"]
+
+
 def test_a_missing_encoder_is_a_note():
     found = {check.name: str(check) for check in doctor.check_videos(writers={"FFV1": ".avi", "XXXX": ".mp4"})}
     assert found["write FFV1"].startswith("ok ")

@@ -104,6 +104,7 @@ def test_the_same_frames_by_every_plan(write_counting_video, lesser_opencv, spec
 
 
 @pytest.mark.real
+@pytest.mark.parametrize("lesser_opencv", [Blind], indirect=True)
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_the_same_frames_of_real_files(real_data, lesser_opencv, spec):
     paths = sorted(path for path in (real_data / "videos" / "torture").iterdir() if path.suffix != ".csv")
