@@ -72,14 +72,15 @@ _OTHER_NAME = "choose another name"
 
 
 def csv_of(columns: Sequence[str]) -> Callable[[Path], bool]:
-    """For `check_output`: whether a file begins with the header line of these columns."""
+    """For `check_output`: whether a file begins with a header line of these columns; further ones may follow."""
     header = ",".join(columns).encode()
 
     def is_ours(path: Path) -> bool:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            return file.readline(len(header) + 3).removeprefix(codecs.BOM_UTF8).rstrip(b"\r\n") == header
+            line = file.readline(len(header) + 4).removeprefix(codecs.BOM_UTF8)
+            return line.startswith(header) and line[len(header) :][:1] in (b"", b"\r", b"\n", b",")
 
     return is_ours
 

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from activity.cli.checks import check_results, check_runtime
 from activity.cli.options import add_model, add_overwrite, add_runtime, positive_int
@@ -108,9 +108,10 @@ def _classify_live(arguments: argparse.Namespace, source: str) -> int:
     from activity.runtimes.exported import load_inference_model
 
     decisions = watch(load_inference_model(arguments.model, runtime=arguments.runtime), source)
-    with contextlib.closing(decisions), csv_rows(arguments.csv, _LIVE_COLUMNS) as write_row:
+    columns = f"{_LIVE_COLUMNS},{_top_columns(arguments)}"
+    with contextlib.closing(decisions), csv_rows(arguments.csv, columns) as write_row:
         for decision in decisions:
-            write_row(decision.as_dict())
+            write_row(_row(decision.as_dict(top_k=arguments.top_k)))
             if arguments.json:
                 print(json.dumps(decision.as_dict(top_k=arguments.top_k), allow_nan=False), flush=True)
             elif decision.changed:
@@ -127,11 +128,12 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
     explain = _explaining(arguments, predictor)
     timeline = bool(arguments.timeline or arguments.out or arguments.annotate)
     failed = False
-    with csv_rows(arguments.csv, _COLUMNS) as write_row, _watching(sources) as watch:
+    columns = f"{_COLUMNS},{_top_columns(arguments)}"
+    with csv_rows(arguments.csv, columns) as write_row, _watching(sources) as watch:
         results = predictor.predict_many(sources, timeline=timeline, keep_frames=bool(arguments.explain), watch=watch)
         for result, name in zip(results, distinct_names(sources), strict=True):
             failed |= isinstance(result, Failure)
-            write_row(result.as_dict())
+            write_row(_row(result.as_dict(top_k=arguments.top_k)))
             if arguments.json:
                 print(json.dumps(result.as_dict(top_k=arguments.top_k), allow_nan=False), flush=True)
             elif isinstance(result, Failure):
@@ -146,6 +148,19 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
                     failed = True
                     say_error(str(error))
     return int(failed)
+
+
+def _top_columns(arguments: argparse.Namespace) -> str:
+    """The columns of `--top-k`, after those that every table has."""
+    most = min(arguments.top_k, len(read_info(arguments.model).labels))
+    return ",".join(f"top_{rank}_label,top_{rank}_probability" for rank in range(1, most + 1))
+
+
+def _row(result: dict[str, Any]) -> dict[str, Any]:
+    """A result with its most probable labels in columns."""
+    for rank, best in enumerate(result.get("top", []), start=1):
+        result |= {f"top_{rank}_label": best["label"], f"top_{rank}_probability": best["probability"]}
+    return result
 
 
 @contextlib.contextmanager

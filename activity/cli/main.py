@@ -95,7 +95,9 @@ def run() -> None:
 
     Python keeps the terminal; what C++ writes goes nowhere, unless `-v` is given. Its errors come back as exceptions.
     """
-    if not {"-v", "--verbose"} & set(sys.argv):
+    if sys.stderr is None:  # it was closed: who did that wants to hear nothing, but has the results
+        sys.stderr = open(os.open(os.devnull, os.O_WRONLY), "w")  # noqa: SIM115
+    elif not {"-v", "--verbose"} & set(sys.argv):
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     if isinstance(sys.stdout, io.TextIOWrapper):

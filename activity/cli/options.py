@@ -40,13 +40,10 @@ seconds = in_range(float, 0.001, 10**6)
 
 def frame_size(text: str) -> tuple[int, int]:
     """Height and width in pixels, of `S` or `HxW`."""
-    height, _, width = text.lower().partition("x")
-    try:
-        return int(height), int(width or height)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected S or HxW in pixels, such as 224 or 180x320, received {text}"
-        ) from None
+    size = re.fullmatch(r"(\d+)(?:x(\d+))?", text.lower())
+    if size is None:
+        raise argparse.ArgumentTypeError(f"expected S or HxW in pixels, such as 224 or 180x320, received {text}")
+    return int(size[1]), int(size[2] or size[1])
 
 
 def one_of(names: Collection[str]) -> Callable[[str], str]:

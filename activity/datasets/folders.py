@@ -17,7 +17,7 @@ from activity.errors import DatasetError, is_utf8, printable
 from activity.video.decoder import NOT_UTF8
 from activity.video.images import IMAGE_SUFFIXES, images_of, numbered_images
 
-_SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml"}
+_SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml", ".npy", ".keras"}
 _SYSTEM = {"@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
 _SYSTEM |= {"thumbs.db", "desktop.ini"}  # of network storage, Windows, macOS
 _UCF_GROUP = re.compile(r"^(?P<group>.+_g\d+)_")  # v_ApplyEyeMakeup_g08_c01.avi: take 1 of the eighth recording
@@ -116,7 +116,7 @@ def find_videos(folder: Path) -> FoundVideos:
             continue
         seen.add(real)
         kinds = {name: kind_of(Path(name)) for name in names}
-        kinds |= {name: kind_of(Path(name), is_folder=True) for name in dirs}
+        kinds |= {name: kind_of(Path(name), is_folder=True) or _kind_of_ours(Path(parent, name)) for name in dirs}
         found.skipped.update(kind for kind in kinds.values() if kind not in ("", "image"))
         dirs[:] = sorted(name for name in dirs if not kinds[name])
         reasons = {Path(parent, name): why_no_video(Path(parent, name)) for name in names if not kinds[name]}
@@ -165,6 +165,14 @@ def kind_of(relative_path: Path, *, is_folder: bool = False) -> str:
         return "system"
     suffix = "" if is_folder else relative_path.suffix.lower()
     return "image" if suffix in IMAGE_SUFFIXES else "sidecar" if suffix in _SIDECARS else ""
+
+
+def _kind_of_ours(folder: Path) -> str:
+    """The kind of a folder that this program has made; empty if it has not."""
+    if (folder / "dataset.json").is_file():
+        return "data set"
+    model = folder.with_suffix(".keras")
+    return "model" if folder.suffix in (".training", ".exported") and model.is_file() else ""
 
 
 def group_from_name(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import logging
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
@@ -22,6 +23,8 @@ from activity.video.download import local_path, without_password
 from activity.video.prefetch import Prefetch
 from activity.video.sampling import SampledVideo, iter_frames
 
+_logger = logging.getLogger(__name__)
+
 _FRAMES_PER_CHUNK = 32
 _CHUNKS_AHEAD = 4  # of each video: 4 x 32 frames of 224x224 are 20 MB a stream
 
@@ -29,14 +32,23 @@ _CHUNKS_AHEAD = 4  # of each video: 4 x 32 frames of 224x224 are 20 MB a stream
 def expand_sources(sources: Sequence[str]) -> list[str]:
     """Files named by files, folders (searched through) and glob patterns, in order and without repeats.
 
-    In a folder, hidden files, images and sidecars are skipped; a file named directly is always taken. A folder or
+    In a folder, hidden files, images, sidecars, and what this program has made are skipped, and counted; a file named
+    directly is always taken. A folder or
     pattern that names no file stays as it is: reading it then says so, and the others follow.
     """
     found: list[str] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            matches = [str(video) for video in find_videos(path).videos if video.is_file()]
+            searched = find_videos(path)
+            matches = [str(video) for video in searched.videos if video.is_file()]
+            for video in set(searched.videos) - set(map(Path, matches)):
+                searched.left_out[video] = "a folder of images; label them as a video file"
+            for file, reason in searched.left_out.items():
+                _logger.warning("%s: left out: %s", file, reason)
+            if searched.skipped:
+                counts = ", ".join(f"{number} {kind}" for kind, number in sorted(searched.skipped.items()))
+                _logger.info("%s: skipped by name: %s", path, counts)
         elif not path.exists() and glob.has_magic(source):
             matches = sorted(p for p in glob.glob(source, recursive=True) if Path(p).is_file())
         else:

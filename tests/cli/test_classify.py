@@ -69,6 +69,33 @@ def test_classify_prints_a_timeline(run, folder, ramp_videos):
     assert set(json.loads(out)["segments"][0]) == {"start_seconds", "end_seconds", "label", "probability"}
 
 
+def test_the_most_probable_labels_are_in_the_table_too(run, folder, ramp_videos, tmp_path):
+    file = ramp_videos / "darkens" / "p0_0.avi"
+    _, out, _ = run(
+        "classify", folder / "model.keras", file, tmp_path / "no.mp4", "--csv", tmp_path / "t.csv", "--json"
+    )
+    good, bad = csv.DictReader((tmp_path / "t.csv").read_text(encoding="utf-8").splitlines())
+    top = json.loads(out.splitlines()[0])["top"]
+    assert [(good[f"top_{rank}_label"], float(good[f"top_{rank}_probability"])) for rank in (1, 2)] == [
+        (best["label"], best["probability"]) for best in top
+    ]
+    assert bad["error"] and bad["top_1_label"] == "" and list(good)[:3] == ["source", "label", "probability"]
+
+
+def test_results_are_printed_where_nobody_listens_to_errors(folder):
+    command = f"{sys.executable} -m activity info {folder}/model.keras 2>&-"
+    done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.startswith(f"{folder}/model.keras")
+
+
+def test_what_this_program_has_made_is_not_taken_for_videos(run, folder, ramp_videos, tmp_path):
+    shutil.copytree(folder, tmp_path / "work", ignore=shutil.ignore_patterns("features"))
+    shutil.copy(ramp_videos / "darkens" / "p0_0.avi", tmp_path / "work")
+    status, out, err = run("classify", folder / "model.keras", tmp_path / "work")
+    assert status == 0 and len(out.splitlines()) == 1
+    assert re.search(r"work: skipped by name: .*1 data set.*, [1-9] model", err)
+
+
 def test_a_single_video_shows_how_far_it_is(run, folder, ramp_videos, monkeypatch):
     minutes = itertools.count()
     monkeypatch.setattr("tqdm.std.time", lambda: 60.0 * next(minutes))
@@ -155,7 +182,7 @@ def test_a_name_that_is_not_utf8_can_be_printed(folder, ramp_videos, tmp_path):
     except OSError:
         pytest.skip("this file system takes UTF-8 only")
     done = classify_as_a_program(folder / "model.keras", odd, "--csv", tmp_path / "t.csv")
-    assert "udcff.avi" in done.stdout + done.stderr and "Traceback" not in done.stderr
+    assert "/\\xff.avi: " in done.stderr and "Traceback" not in done.stderr
     assert "udcff.avi" in (tmp_path / "t.csv").read_text(encoding="utf-8")
 
 
@@ -163,6 +190,6 @@ def test_a_reader_that_has_enough_is_no_error(folder, ramp_videos):
     command = f"{sys.executable} -m activity classify {folder}/model.keras {ramp_videos}/darkens | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 1
-    assert [
-        line for line in done.stderr.splitlines() if "predicting with" not in line and "exporting" not in line
-    ] == []
+    assert [line for line in done.stderr.splitlines() if "predicting with" not in line and "exporting" not in line] == [
+        f"{ramp_videos}/darkens: skipped by name: 1 sidecar"
+    ]

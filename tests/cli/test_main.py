@@ -42,6 +42,7 @@ def test_help_names_every_backbone_and_head(run):
         ["dance"],
         ["preprocess", "videos"],
         ["preprocess", "v", "--out", "d", "--size", "big"],
+        ["preprocess", "v", "--out", "d", "--size", "64x"],
         ["preprocess", "v", "--out", "d", "--workers", "0"],
         ["classify", "m.keras"],
         ["train", "d", "--out", "m.keras", "--class-weight", "heavy"],
