@@ -100,7 +100,7 @@ def _why_head_refused(file: BinaryIO) -> str | None:
 def _sound_kind(head: bytes) -> str | None:
     """The kind of a sound file, of which FFmpeg would show the cover picture for as long as the sound lasts."""
     if head.startswith(b"OggS"):
-        return None if re.search(rb"\x80theora|OVP80|BBCD\0|\1video", head) else "Ogg"
+        return None if re.search(rb"\x80theora|OVP80|BBCD\0|\x01video", head) else "Ogg"
     if head[:1] == b"\xff" and head[1:2] >= b"\xe0":  # MPEG audio, and AAC in ADTS, begin with a synchronisation
         return "MP3 or AAC"
     names = {b"fLaC": "FLAC", b"MAC ": "APE", b"RIFF": "WAV" if head[8:12] == b"WAVE" else None}
