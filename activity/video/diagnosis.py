@@ -149,7 +149,8 @@ def video_tracks(path: Path) -> list[VideoTrack]:
     """The video tracks of an MP4, MOV, Matroska or WebM file; none of others, or of what cannot be read."""
     try:
         with path.open("rb") as file:
-            head = file.read(_PROBED_BYTES)
+            head = file.read(8)
+            head += file.read(_PROBED_BYTES) if head.startswith(EBML) else b""
         if head.startswith(EBML):  # a track type of 1 is video (RFC 9559, 5.1.4.1.3)
             tracks = head.partition(b"\x16\x54\xae\x6b")[2].partition(b"\x1f\x43\xb6\x75")[0]
             return [VideoTrack()] * tracks.count(b"\x83\x81\x01")
