@@ -18,7 +18,9 @@ _logger = logging.getLogger(__name__)
 
 def say_error(text: str) -> None:
     """One line on stderr."""
-    print("activity:", printable(" ".join(text.split())), file=sys.stderr)
+    words = " ".join(text.split())
+    # Bytes that are not UTF-8 stderr spells out itself
+    print("activity:", "".join(x if "\ud800" <= x <= "\udfff" else printable(x) for x in words), file=sys.stderr)
 
 
 def say_written(paths: Iterable[Path]) -> None:

@@ -100,7 +100,7 @@ def _why_head_refused(file: BinaryIO) -> str | None:
 def _sound_kind(head: bytes) -> str | None:
     """The kind of a sound file, of which FFmpeg would show the cover picture for as long as the sound lasts."""
     if head.startswith(b"OggS"):
-        return None if re.search(rb"\x80theora|OVP80|BBCD\0|\1video", head) else "Ogg"
+        return None if re.search(rb"\x80theora|OVP80|BBCD\0|\x01video", head) else "Ogg"
     if head[:1] == b"\xff" and head[1:2] >= b"\xe0":  # MPEG audio, and AAC in ADTS, begin with a synchronisation
         return "MP3 or AAC"
     names = {b"fLaC": "FLAC", b"MAC ": "APE", b"RIFF": "WAV" if head[8:12] == b"WAVE" else None}
@@ -149,7 +149,8 @@ def video_tracks(path: Path) -> list[VideoTrack]:
     """The video tracks of an MP4, MOV, Matroska or WebM file; none of others, or of what cannot be read."""
     try:
         with path.open("rb") as file:
-            head = file.read(_PROBED_BYTES)
+            head = file.read(8)
+            head += file.read(_PROBED_BYTES) if head.startswith(EBML) else b""
         if head.startswith(EBML):  # a track type of 1 is video (RFC 9559, 5.1.4.1.3)
             tracks = head.partition(b"\x16\x54\xae\x6b")[2].partition(b"\x1f\x43\xb6\x75")[0]
             return [VideoTrack()] * tracks.count(b"\x83\x81\x01")

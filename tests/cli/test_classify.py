@@ -193,3 +193,9 @@ def test_a_reader_that_has_enough_is_no_error(folder, ramp_videos):
     assert [line for line in done.stderr.splitlines() if "predicting with" not in line and "exporting" not in line] == [
         f"{ramp_videos}/darkens: skipped by name: 1 sidecar"
     ]
+
+
+def test_a_name_does_not_command_the_terminal(folder, tmp_path):
+    (tmp_path / "b\x1b[2J.mp4").write_text("hello")
+    done = classify_as_a_program(folder / "model.keras", tmp_path / "b\x1b[2J.mp4")
+    assert "\x1b" not in done.stdout + done.stderr and r"b\x1b[2J.mp4: this is a text file" in done.stderr
