@@ -182,7 +182,7 @@ def test_a_name_that_is_not_utf8_can_be_printed(folder, ramp_videos, tmp_path):
     except OSError:
         pytest.skip("this file system takes UTF-8 only")
     done = classify_as_a_program(folder / "model.keras", odd, "--csv", tmp_path / "t.csv")
-    assert "/\\xff.avi: " in done.stderr and "Traceback" not in done.stderr
+    assert "udcff.avi: " in done.stderr and "Traceback" not in done.stderr
     assert "udcff.avi" in (tmp_path / "t.csv").read_text(encoding="utf-8")
 
 
