@@ -37,6 +37,7 @@ from activity.models.backbones import build_backbone
 KINDS = ("train", "tune", "update")
 SPEC = ClipSpec(num_frames=4, height=32, width=32, streams=("rgb",))
 MOST_KILLS = 3  # of one chain
+MOST_SECONDS = 600  # a command that takes longer hangs
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _PACKAGE = Path(__file__).parents[2]
 # The command line, which saves as often as it can: else most kills would fall between two saves.
@@ -120,8 +121,8 @@ class Runs:
                 if status is None or ("Traceback" in said and "Exception ignored" not in said):  # in a callback of C
                     wrong.append(f"{name}: {chosen.name} after {moment:.1f} s: {said[-300:] or 'it hangs'}")
         said, status = self._end(self._start(self.command(chain)), chain / "said.json")
-        if status:
-            return None, [*wrong, f"{name}: exit status {status}: {said[-300:]}"]
+        if status != 0:
+            return None, [*wrong, f"{name}: {'it hangs' if status is None else f'exit status {status}'}: {said[-300:]}"]
         left = [str(path.relative_to(chain)) for path in chain.rglob(".*")]
         wrong += [f"{name}: left over: {', '.join(left[:4])}"] if left else []
         return self._result(chain), wrong
@@ -138,7 +139,7 @@ class Runs:
     def _end(self, process: subprocess.Popen, results_path: Path | None = None) -> tuple[str, int | None]:
         """What a command says at its end, and its status; `None`: it hangs."""
         try:
-            results, said = process.communicate(timeout=180)
+            results, said = process.communicate(timeout=MOST_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
