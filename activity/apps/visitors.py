@@ -16,6 +16,7 @@ from activity.errors import ActivityError
 from activity.progress import clock
 
 _STALE_SECONDS = 3600  # after which files of a visitor whose browser never said goodbye are deleted
+_UNASKED_SECONDS = 300  # after which an upload is deleted whose page was closed before it asked for labels
 _MOST_VISITORS = 500  # whose results are kept at once
 _MOST_WAITING = 20  # jobs before another one
 _POLL_SECONDS = 0.5
@@ -36,11 +37,20 @@ class Visitors:
     Args:
         work_dir: for the folders; lies in that of Gradio's uploads. What lies there by now is never deleted.
         most: visitors at once.
-        stale_seconds: after which a visitor is forgotten who never said goodbye, and an upload that nobody asked about.
+        stale_seconds: after which a visitor is forgotten who never said goodbye.
+        unasked_seconds: after which an upload is deleted that nobody has asked about.
     """
 
-    def __init__(self, work_dir: Path, *, most: int = _MOST_VISITORS, stale_seconds: float = _STALE_SECONDS) -> None:
-        self._work_dir, self._most, self._stale_seconds = work_dir.resolve(), most, stale_seconds
+    def __init__(
+        self,
+        work_dir: Path,
+        *,
+        most: int = _MOST_VISITORS,
+        stale_seconds: float = _STALE_SECONDS,
+        unasked_seconds: float = _UNASKED_SECONDS,
+    ) -> None:
+        self._work_dir, self._most = work_dir.resolve(), most
+        self._stale_seconds, self._unasked_seconds = stale_seconds, unasked_seconds
         self._uploads_dir = self._work_dir.parent
         self._kept = set(self._uploads_dir.rglob("*"))
         self._visits: dict[str, _Visit] = {}
@@ -86,7 +96,7 @@ class Visitors:
             wanted = {visit.upload for visit in self._visits.values()} | self._kept
             for path in set(self._uploads_dir.glob("*/*")) - wanted:
                 with contextlib.suppress(OSError):
-                    if path.parent != self._work_dir and time.time() - path.lstat().st_mtime > self._stale_seconds:
+                    if path.parent != self._work_dir and time.time() - path.lstat().st_mtime > self._unasked_seconds:
                         path.unlink()
 
     def _discard(self, visit: _Visit) -> None:

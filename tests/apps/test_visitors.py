@@ -125,7 +125,7 @@ class TestVisitors:
 
     def test_an_upload_that_nobody_asks_about_goes(self, send, work_dir):
         example = send("example")
-        visitors = Visitors(work_dir, stale_seconds=0.1)
+        visitors = Visitors(work_dir, unasked_seconds=0.1)
         sent = send("a")
         visitors.forget_stale()
         assert sent.is_file()
