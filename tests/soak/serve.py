@@ -5,10 +5,10 @@
 A small model is trained on drawn videos and served by `activity serve`. Then come: visitors at once and one after the
 other, each with a video of its own, whose label must be that of `activity classify`; some close the page while theirs
 is labelled; uploads that are cut off, and such that announce 2 GB; connections that ask for nothing; requests by a
-foreign name and from a foreign page. At the end nothing of a visitor may be left on the disk, but uploads whose page was
-closed before it asked for labels, which go after five minutes; memory may have grown by
-150 MB at most between the first quarter of the visitors in turn and the last, and Ctrl-C must end the page within 2
-seconds. It prints one line of figures and exits with 1 if anything was wrong.
+foreign name and from a foreign page. At the end nothing of a visitor may be left on the disk, but uploads whose page
+was closed before it asked for labels, which go after five minutes; memory may have grown by 150 MB at most between the
+first quarter of the visitors in turn and the last, and Ctrl-C must end the page within 2 seconds. It prints one line of
+figures and exits with 1 if anything was wrong.
 """
 
 from __future__ import annotations
