@@ -20,6 +20,7 @@ from pathlib import Path
 
 from activity.cli.main import main as activity
 from activity.datasets.synthetic import write_videos
+from activity.models.backbones import build_backbone
 
 _LIMIT_SECONDS = 2.0
 _PACKAGE = Path(__file__).parents[2]
@@ -29,13 +30,14 @@ def commands(folder: Path) -> dict[str, list[str]]:
     """A command line of each command that works for longer than a moment; they write into `{out}`."""
     dataset, model, videos = str(folder / "dataset"), str(folder / "m.keras"), str(folder / "videos")
     recipe = ["--backbone", "small_cnn", "--members", "1", "--epochs", "200"]
+    weights = ["--weights", str(folder / "small_cnn.weights.h5")]
     return {
         "preprocess": ["preprocess", videos, "--out", "{out}/dataset", "--workers", "2"],
         "train": ["train", dataset, "--out", "{out}/m.keras", *recipe],
         "update": ["update", model, dataset, "--out", "{out}/m.keras", "--scheme", "retrain", "--epochs", "200"],
         "evaluate": ["evaluate", model, dataset, "--out", "{out}/report"],
         "cross-validate": ["cross-validate", dataset, "--folds", "groups", "--out", "{out}/report", *recipe],
-        "tune": ["tune", dataset, "--study", "{out}/study.log", "--folds", "2", *recipe],
+        "tune": ["tune", dataset, "--study", "{out}/study.log", "--folds", "2", *recipe, *weights],
         "classify": [
             "classify",
             model,
@@ -107,6 +109,8 @@ def soak(folder: Path, *, count: int, seed: int) -> tuple[str, list[str]]:
     recipe = ["--backbone", "small_cnn", "--members", "1", "--epochs", "2"]
     assert activity(["preprocess", str(folder / "videos"), "--out", str(folder / "dataset"), *size]) == 0
     assert activity(["train", str(folder / "dataset"), "--out", str(folder / "m.keras"), *recipe]) == 0
+    weights = folder / "small_cnn.weights.h5"  # a search needs a frozen backbone
+    build_backbone("small_cnn", height=32, width=32, weights="none").save_weights(weights)
     rng, times, wrong = random.Random(seed), list[float](), list[str]()
     words = commands(folder)
     for number in range(count):

@@ -265,6 +265,7 @@ def test_what_an_mp4_claims_is_refused_before_a_decoder_sees_it(write_counting_v
         (b"RIFF\xff\0\0\0WAVEfmt ", "WAV"),
         (b"\0\0\0\x1cftypM4A ", "M4A"),
     ],
+    ids=["mp3", "flac", "ogg", "wav", "m4a"],
 )
 def test_a_sound_file_is_no_video_whatever_its_cover(tmp_path, head, kind):
     (tmp_path / "song.mp4").write_bytes(head + bytes(5000))
