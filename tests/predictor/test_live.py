@@ -136,7 +136,8 @@ def test_it_ends_cleanly_when_it_is_stopped(how, jpeg_server, ramp_model, tmp_pa
     assert program.returncode == 130
     assert err.splitlines()[-1] == "activity: stopped"
     assert np.diff([row["time_seconds"] for row in rows]).min() > 0
-    assert table.read_text().splitlines()[0] == "time,time_seconds,label,probability"
+    columns = "time,time_seconds,label,probability,top_1_label,top_1_probability,top_2_label,top_2_probability"
+    assert table.read_text().splitlines()[0] == columns
     assert len(table.read_text().splitlines()) >= 4
 
 
