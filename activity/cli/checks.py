@@ -7,6 +7,7 @@ What cannot be run at all is wrong usage (exit status 2); what does not fit the 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -81,16 +82,32 @@ def check_new_model(path: Path, *, overwrite: bool, resume: bool | None = None) 
         resume: a stopped training is to be continued; `None`: the command cannot.
     """
     check_model_path(path)
-    check_output(path, overwrite=overwrite or bool(resume), ours=is_model, what="a model file")
+    replace = overwrite or (bool(resume) and _is_state(state_dir(path)))  # there is something to resume
+    check_output(path, overwrite=replace, ours=is_model, what="a model file")
     check_output(
         state_dir(path),
-        overwrite=overwrite or bool(resume),
-        ours=lambda folder: (folder / "config.json").is_file(),
+        overwrite=replace,
+        ours=_is_state,
         what="the state of a training",
         hint="replace it with --overwrite"
         if resume is None
         else "continue it with --resume, replace it with --overwrite",
     )
+
+
+def _is_state(folder: Path) -> bool:
+    """Whether a folder holds the state of a training, and nothing else."""
+    try:
+        noted = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        is_ours = {"backbone", "head", "dataset"} <= noted.keys()
+    except (OSError, ValueError, AttributeError):
+        return False
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return is_ours and all(path.name in _STATE_FILES for path in files)
+
+
+_STATE_FILES = {"config.json", "learning_curves.png", "reliability.png", "log.csv", "digests.txt"}
+_STATE_FILES |= {"latest.npz", "latest.weights.h5"}  # the second: of an earlier version
 
 
 def check_report(arguments: argparse.Namespace) -> None:

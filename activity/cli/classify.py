@@ -67,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     from activity.predictor.sources import expand_sources
     from activity.video.capture import live_source
 
+    if "" in arguments.sources:  # as of a variable of the shell that is not set; for Python it is the folder here
+        arguments.parser.error("a SOURCE must not be empty")
     sources = expand_sources(arguments.sources)
     live = live_source(sources, follow=arguments.follow)
     if live and (arguments.explain or arguments.timeline or arguments.out or arguments.annotate):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import re
@@ -67,7 +69,7 @@ def _class_folders(videos_dir: Path) -> dict[Path, str]:
 
     def folders_in(folder: Path) -> list[Path]:
         folders = [p for p in sorted(folder.iterdir()) if p.is_dir() and not kind_of(Path(p.name), is_folder=True)]
-        return [p for p in folders if not (p / "dataset.json").is_file()]  # what preprocess made of them
+        return [p for p in folders if not _kind_of_ours(p)]  # what was made of them
 
     folders = folders_in(videos_dir)
     splits = {folder: _SPLIT_FOLDERS.get(folder.name.lower(), "") for folder in folders}
@@ -169,8 +171,9 @@ def kind_of(relative_path: Path, *, is_folder: bool = False) -> str:
 
 def _kind_of_ours(folder: Path) -> str:
     """The kind of a folder that this program has made; empty if it has not."""
-    if (folder / "dataset.json").is_file():
-        return "data set"
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # another program may use the name
+        if {"format_version", "spec"} <= json.loads((folder / "dataset.json").read_text(encoding="utf-8")).keys():
+            return "data set"
     model = folder.with_suffix(".keras")
     return "model" if folder.suffix in (".training", ".exported") and model.is_file() else ""
 

@@ -52,9 +52,11 @@ def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
             f"expected videos of two or more activities, found {name_some(labels) or 'none'}", path=videos
         )
     _check_twins("labels", labels, videos)
-    _check_twins("groups", {sample.group for sample in listed.samples if sample.group != sample.path}, videos)
-    for alike in _alike(labels, lambda label: " ".join(label.split()).casefold()):
-        _logger.warning("labels differ only by case or spaces: %s; are they one activity?", ", ".join(alike))
+    groups = {sample.group for sample in listed.samples if sample.group != sample.path}
+    _check_twins("groups", groups, videos)
+    for what, names, one in (("labels", labels, "one activity"), ("groups", groups, "one person or recording")):
+        for alike in _alike(names, lambda name: " ".join(name.split()).casefold()):
+            _logger.warning("%s differ only by case or spaces: %s; are they %s?", what, ", ".join(alike), one)
     _say_what_is_left_out(listed)
     return listed
 
@@ -147,6 +149,12 @@ def _check_columns(columns: Sequence[str], manifest_path: Path) -> None:
     names = Counter(_composed(column).strip().casefold() for column in columns if column)
     if twice := [name for name, count in names.items() if count > 1]:
         raise DatasetError(f"columns that occur more than once: {name_some(twice)}", path=manifest_path)
+    known = ("path", "label", "group", "split", *TIME_COLUMNS)
+    if odd := [name for name in columns if name and name not in known and _composed(name).strip().casefold() in known]:
+        raise DatasetError(
+            f"columns that would be ignored: {name_some(odd)}; expected small letters, without spaces",
+            path=manifest_path,
+        )
 
 
 def _composed(text: str) -> str:

@@ -25,7 +25,7 @@ from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample
 from activity.errors import ActivityError, DatasetError
 from activity.evaluation.calibration import FEWEST_VIDEOS, Calibration, calibrate
-from activity.files import atomic_file, digest_of, lock_folder, remove_leftovers
+from activity.files import atomic_file, digest_of, digest_of_file, lock_folder, remove_leftovers
 from activity.models.backbones import build_backbone, choose_weights, split_backbone
 from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
@@ -385,6 +385,8 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
     rows = [(sample.sample_id, sample.label, sample.split) for sample in dataset.samples]
     spec = {**as_dict(dataset.spec), "streams": stored_streams(dataset.spec.streams)}
     settings = {**as_dict(config), "dataset": digest_of([spec, rows], size=8)}
+    if config.weights and Path(config.weights).is_file():  # another file may have taken the name
+        settings["weights_digest"] = digest_of_file(Path(config.weights))
     try:
         previous = json.loads(note.read_text(encoding="utf-8")) if resume else None
     except (OSError, ValueError):

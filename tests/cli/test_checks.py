@@ -87,6 +87,9 @@ REFUSED = [
         1,
         "foreign.training: exists and is not the state of a training of ours",
     ),
+    ("train d --out mixed.keras --overwrite", 1, "mixed.training: exists and is not the state of a training of ours"),
+    ("train d --out m.keras --resume", 1, "m.keras: exists, a model file of ours; replace it with --overwrite"),
+    ("classify m.keras ''", 2, "a SOURCE must not be empty"),
     ("update m.keras d --out m.keras", 1, "m.keras: exists, a model file of ours; replace it with --overwrite"),
     (
         "evaluate m.keras d --out notes --overwrite",
@@ -178,7 +181,14 @@ def answers(tmp_path_factory):
     (folder / "precious.avi").write_text("of the user")
     (folder / "foreign.csv").write_text("source,label\n")
     (folder / "old.csv").write_text("source,label,probability,duration_seconds,error\n")
-    for name in ("begun.training/config.json", "saved/network.json", "old.xml.json", "old.xml"):
+    state = {"backbone": "small_cnn", "head": "lstm", "dataset": "0"}
+    for folder_, files in {"begun.training": [], "mixed.training": ["scratch/thesis.txt"]}.items():
+        for name in files:
+            (folder / folder_ / name).parent.mkdir(parents=True)
+            (folder / folder_ / name).write_text("of the user")
+        (folder / folder_).mkdir(exist_ok=True)
+        (folder / folder_ / "config.json").write_text(json.dumps(state))
+    for name in ("saved/network.json", "old.xml.json", "old.xml"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text('{"format_version": 2}')
     for name in ("report", "changed"):

@@ -327,6 +327,10 @@ def test_files_that_a_manifest_names_but_are_not_there(tmp_path, caplog):
         ("Path, Label\na.avi,run\n", r"Path, Label \(column names must be in small letters, without spaces\)"),
         ("path,label,label\na.avi,run,walk\n", "columns that occur more than once: label"),
         ("path,label,Label \na.avi,run,walk\n", "columns that occur more than once: label"),
+        (
+            "path,label,Split,Start_Seconds\na.avi,run,test,1\n",
+            "would be ignored: Split, Start_Seconds; expected small",
+        ),
         ("path,label\n", "none of its 0 rows names a file that exists in"),
         ("path,label\nx.avi,run\ny.avi,run\n", "none of its 2 rows names a file that exists in"),
         ("path,label\na.avi,run\nb.avi,run\n./a.avi,wave\n", "lines 2 and 4 both name a.avi"),
@@ -570,3 +574,19 @@ def test_lists_of_another_data_set(ucf):
     path.write_text("Biking/v_Biking_g01_c01.avi 11\n")
     with pytest.raises(DatasetError, match="none of the 1 videos in the split lists is there"):
         list_videos(ucf / "UCF-101", split_files=[path])
+
+
+def test_groups_that_differ_only_by_case_are_named(tmp_path, caplog):
+    for name in "ab":
+        (tmp_path / f"{name}.avi").write_bytes(b"x")
+    (tmp_path / "manifest.csv").write_text("path,label,group\na.avi,run,anna\nb.avi,walk,Anna\n")
+    list_videos(tmp_path)
+    assert "groups differ only by case or spaces: Anna, anna; are they one person or recording?" in caplog.text
+
+
+def test_a_label_whose_folder_holds_a_file_of_the_name_of_ours_is_kept(tmp_path):
+    for label in ("run", "walk"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "a.avi").write_bytes(b"x")
+    (tmp_path / "walk" / "dataset.json").write_text('{"kaggle": "meta"}')
+    assert {sample.label for sample in list_videos(tmp_path).samples} == {"run", "walk"}
