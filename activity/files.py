@@ -5,7 +5,6 @@ Nothing heavy is imported here.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import csv
 import hashlib
@@ -15,7 +14,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import filterfalse, zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,7 +50,7 @@ def check_output(
     Args:
         path: of a file or folder; `None`: there is no such result.
         overwrite: `--overwrite` was given.
-        ours: whether a file or folder that exists is such a result, such as `is_result`; `csv_of` makes one for tables.
+        ours: whether a file or folder that exists is such a result, such as `is_result`.
         what: the result is, with its article, such as `a model file`.
         hint: what to do about a result of ours that exists.
     """
@@ -71,23 +70,9 @@ def check_output(
 _OTHER_NAME = "choose another name"
 
 
-def csv_of(columns: Sequence[str]) -> Callable[[Path], bool]:
-    """For `check_output`: whether a file begins with a header line of these columns; further ones may follow."""
-    header = ",".join(columns).encode()
-
-    def is_ours(path: Path) -> bool:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            line = file.readline(len(header) + 4).removeprefix(codecs.BOM_UTF8)
-            return line.startswith(header) and line[len(header) :][:1] in (b"", b"\r", b"\n", b",")
-
-    return is_ours
-
-
 def _is_written_into(path: Path) -> bool:
-    """Whether it is a device or a pipe, such as `/dev/stdout`: nothing is replaced there."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+    """Whether it is a device, a pipe, or an open file by a name such as `/dev/stdout`: nothing is replaced there."""
+    return path.parent == Path("/dev") or path.exists() and not path.is_file() and not path.is_dir()
 
 
 def of_system(error: OSError) -> str:
@@ -246,19 +231,35 @@ def is_intact(path: Path) -> bool:
 
 
 def note_results(paths: Iterable[Path]) -> None:
-    """Note the digests of files that were written for the user, so that `is_result` knows them again."""
+    """Note the digests of files, or of all in folders, that were written for the user: `is_result` knows them again."""
     for path in paths:
-        with contextlib.suppress(OSError):  # then it is not known again, and not replaced
-            _note_digests(path.parent, {path.name: digest_of_file(path)}, False, _RESULTS_NAME)
+        for file in filterfalse(_is_written_into, _shown_files(path)):
+            with contextlib.suppress(OSError):  # then it is not known again, and not replaced
+                _note_digests(file.parent, {file.name: digest_of_file(file)}, False, _RESULTS_NAME)
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file is as it was noted by `note_results`; of a folder, whether all files are that were noted in it."""
-    table = _Digests(path if path.is_dir() else path.parent, _RESULTS_NAME)
-    table.read()
-    names = table.noted if path.is_dir() else [path.name]
-    there = [name for name in names if (table.folder / name).is_file()]
-    return bool(there) and all(digest_of_file(table.folder / name) in table.noted.get(name, ()) for name in there)
+    """Whether a file, or each in a folder, is as it was when `note_results` noted it; hidden files do not count."""
+    files = _shown_files(path)
+    for file in files:
+        table = _Digests(file.parent, _RESULTS_NAME)
+        table.read()
+        if not file.is_file() or digest_of_file(file) not in table.noted.get(file.name, ()):
+            return False
+    return bool(files)
+
+
+def remove_stale_results(folder: Path, written: Iterable[Path]) -> None:
+    """Delete what was noted in a folder and is as it was, but for what has been written now."""
+    for path in set(_shown_files(folder)) - set(written):
+        if is_result(path):
+            path.unlink()
+
+
+def _shown_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return [file for file in sorted(path.rglob("*")) if not file.is_dir() and not file.name.startswith(".")]
 
 
 def forget_digests(folder: Path, names: Collection[str]) -> None:

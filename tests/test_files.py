@@ -17,16 +17,18 @@ from activity.files import (
     atomic_file,
     atomic_path,
     check_output,
-    csv_of,
     csv_rows,
     digest_of,
     digest_of_file,
     forget_digests,
     is_intact,
+    is_result,
     lock_folder,
+    note_results,
     of_system,
     read_csv,
     remove_leftovers,
+    remove_stale_results,
     short_name,
     write_csv,
 )
@@ -131,18 +133,31 @@ def test_what_holds_nothing_may_be_written(tmp_path):
     assert "expected a folder" in refusal(tmp_path / "file" / "new")
 
 
-def test_a_table_of_ours_has_our_header(tmp_path):
-    path, ours = tmp_path / "t.csv", csv_of(["path", "label"])
-    write_csv(path, ["path", "label"], [{"path": "a"}])
-    assert ours(path)
-    path.write_bytes(b"\xef\xbb\xbfpath,label\r\na,b\r\n")  # saved again by Excel
-    assert ours(path)
-    path.write_bytes(b"path,label,price\n")  # further columns are added now and then
-    assert ours(path)
-    for content in (b"", b"path,labels\n", b"path", b"\0\xff" * 99):
-        path.write_bytes(content)
-        assert not ours(path)
-    assert not ours(tmp_path)
+def test_results_are_known_again_as_long_as_nobody_changes_them(tmp_path):
+    folder = tmp_path / "report"
+    (folder / "inner").mkdir(parents=True)
+    files = [folder / "a.csv", folder / "inner" / "b.bin"]
+    for file in files:
+        file.write_text("ours")
+    assert not is_result(folder) and not is_result(files[0])
+    note_results([folder])
+    assert is_result(folder) and all(map(is_result, files))
+    (folder / "notes.txt").write_text("of the user")
+    assert not is_result(folder) and is_result(files[0])
+    (folder / "notes.txt").unlink()
+    files[0].write_text("ours, corrected by the user")
+    assert not is_result(folder) and not is_result(files[0]) and is_result(files[1])
+    assert not is_result(tmp_path / "none") and not is_result(Path("/dev/null"))
+
+
+def test_stale_results_go_and_what_the_user_has_stays(tmp_path):
+    for name in ("new.png", "stale.png", "changed.png"):
+        (tmp_path / name).write_text(name)
+    note_results([tmp_path])
+    (tmp_path / "changed.png").write_text("of the user")
+    (tmp_path / "notes.txt").write_text("of the user")
+    remove_stale_results(tmp_path, [tmp_path / "new.png"])
+    assert names(tmp_path) == [".digests.txt", "changed.png", "new.png", "notes.txt"]
 
 
 def test_a_device_is_written_to_and_not_replaced(tmp_path):

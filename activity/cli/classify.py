@@ -14,7 +14,7 @@ from activity.cli.checks import check_results, check_runtime
 from activity.cli.options import add_model, add_overwrite, add_runtime, positive_int
 from activity.cli.output import say_error, say_written
 from activity.errors import ActivityError, VideoError
-from activity.files import check_output, csv_of, csv_rows
+from activity.files import csv_rows, note_results
 from activity.models.info import read_info
 from activity.progress import video_bar
 
@@ -73,13 +73,17 @@ def run(arguments: argparse.Namespace) -> int:
     live = live_source(sources, follow=arguments.follow)
     if live and (arguments.explain or arguments.timeline or arguments.out or arguments.annotate):
         arguments.parser.error("--explain, --timeline, --out and --annotate need a whole file, not a live source")
-    _check_places(arguments, sources, live=bool(live))
+    _check_places(arguments, sources)
     read_info(arguments.model)
     check_runtime(arguments.runtime)
-    return _classify_live(arguments, live) if live else _classify_files(arguments, sources)
+    try:
+        return _classify_live(arguments, live) if live else _classify_files(arguments, sources)
+    finally:  # also when a camera is ended by Ctrl-C
+        if arguments.csv and arguments.csv.is_file():
+            note_results([arguments.csv])
 
 
-def _check_places(arguments: argparse.Namespace, sources: Sequence[str], *, live: bool) -> None:
+def _check_places(arguments: argparse.Namespace, sources: Sequence[str]) -> None:
     """Raise `ActivityError` if results could not be written, or would replace something."""
     from activity.predictor.sources import check_apart, distinct_names
 
@@ -87,22 +91,24 @@ def _check_places(arguments: argparse.Namespace, sources: Sequence[str], *, live
         raise ActivityError(f"there is no folder {arguments.csv.parent}", path=arguments.csv)
     if arguments.csv and arguments.csv.is_dir():
         raise ActivityError("a folder has this name; give the table another", path=arguments.csv)
-    table = csv_of((_LIVE_COLUMNS if live else _COLUMNS).split(","))
-    check_output(arguments.csv, overwrite=arguments.overwrite, ours=table, what="a table of predictions")
     for folder in filter(None, (arguments.out, arguments.annotate)):
         check_apart(folder, sources)
-    if arguments.out and arguments.explain and arguments.out.resolve() == arguments.explain.resolve():
-        raise ActivityError("--out and --explain both write NAME.png; expected two folders", path=arguments.out)
+    places = [("a table of predictions", arguments.csv)] if arguments.csv else []
     for name in distinct_names(sources):
         if arguments.out:
             from activity.reports.timeline import TIMELINE_FORMATS
 
-            timeline = [arguments.out / f"{name}.{ending}" for ending in TIMELINE_FORMATS]
-            check_results(arguments, "a timeline", *timeline)
+            places += [("a timeline", arguments.out / f"{name}.{ending}") for ending in TIMELINE_FORMATS]
         if arguments.annotate:
-            check_results(arguments, "an annotated video", arguments.annotate / f"{name}.mp4")
+            places.append(("an annotated video", arguments.annotate / f"{name}.mp4"))
         if arguments.explain:
-            check_results(arguments, "an explanation", arguments.explain / f"{name}.png")
+            places.append(("an explanation", arguments.explain / f"{name}.png"))
+    taken: dict[Path, str] = {}
+    for what, path in places:
+        check_results(arguments, what, path)
+        if other := taken.get(path.resolve()):
+            raise ActivityError(f"both {other} and {what} would have this name; expected two places", path=path)
+        taken[path.resolve()] = what
 
 
 def _classify_live(arguments: argparse.Namespace, source: str) -> int:

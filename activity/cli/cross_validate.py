@@ -11,7 +11,7 @@ from activity.cli.checks import check_report, open_dataset, read_recipe
 from activity.cli.options import add_dataset, add_recipe, add_report
 from activity.cli.output import say_written
 from activity.config import as_dict
-from activity.files import lock_folder
+from activity.files import lock_folder, remove_stale_results
 from activity.models.backbones import choose_weights
 
 EXAMPLES = ["dataset --folds groups --out report"]
@@ -47,4 +47,6 @@ def run(arguments: argparse.Namespace) -> None:
         weights = choose_weights(config.backbone, config.weights)
         about = {"folds": arguments.folds, **as_dict(config), "weights": weights}
         with lock_folder(arguments.out, "cross-validate"):
-            say_written(save_report(result, dataset, arguments.out, about=about))
+            written = save_report(result, dataset, arguments.out, about=about)
+            remove_stale_results(arguments.out, written)
+            say_written(written)

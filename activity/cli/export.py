@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 from pathlib import Path
 
 from activity.cli.options import add_choice, add_model, add_overwrite
+from activity.cli.output import say_written
 from activity.errors import VideoError
-from activity.files import check_output
+from activity.files import check_output, is_result
 from activity.models.info import read_info
 from activity.runtimes.formats import FORMATS, check_export
-
-_logger = logging.getLogger(__name__)
 
 EXAMPLES = [
     "model.keras --format onnx --out model.onnx",
@@ -47,13 +44,9 @@ def run(arguments: argparse.Namespace) -> None:
     from activity.predictor.sources import expand_sources
 
     check_export(arguments.format, arguments.out)
-    about = _about(arguments.out)
-    for path in (
-        arguments.out,
-        about,
-        arguments.out.with_suffix(".bin"),
-    ):
-        check_output(path, overwrite=arguments.overwrite, ours=lambda _: _is_export(about), what="an exported model")
+    out = arguments.out
+    for path in (out, out.with_name(f"{out.name}.json"), out.with_suffix(".bin")):  # the format tells which there are
+        check_output(path, overwrite=arguments.overwrite, ours=is_result, what="an exported model")
     read_info(arguments.model)
     clips = expand_sources(arguments.check)
     for clip in clips:
@@ -63,17 +56,4 @@ def run(arguments: argparse.Namespace) -> None:
 
     made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips or None)
     print(made.as_text())
-    for path in made.files:
-        _logger.info("wrote %s", path)
-
-
-def _about(out: Path) -> Path:
-    """The file that tells of an export what it is; it is in its folder or beside it."""
-    return out / "network.json" if not out.suffix or out.is_dir() else out.with_name(f"{out.name}.json")
-
-
-def _is_export(about: Path) -> bool:
-    try:
-        return "format_version" in json.loads(about.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
+    say_written(made.files)

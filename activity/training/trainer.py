@@ -395,6 +395,8 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
     if previous is not None:
         if not previous.get("weights"):  # as earlier versions noted those that are chosen by default
             previous["weights"] = choose_weights(config.backbone, None)
+        if "weights_digest" in settings:  # which earlier versions did not note
+            previous.setdefault("weights_digest", settings["weights_digest"])
         if changed := changes(previous, settings):
             raise ActivityError(f"cannot resume with other settings: {changed}", path=work_dir)
         return

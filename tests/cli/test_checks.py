@@ -67,6 +67,8 @@ REFUSED = [
         1,
         "a.mp4: no such file; expected a video",
     ),
+    ("classify m.keras a.mp4 --csv d/a.csv --out d", 1, "both a table of predictions and a timeline would have this"),
+    ("classify m.keras a.mp4 --explain new --out new", 1, "both a timeline and an explanation would have this name"),
     ("info text.keras", 1, "text.keras: not a model file, or cut off"),
     ("serve nowhere.keras", 1, "nowhere.keras: no such model file"),
     ("serve m.keras --examples none.mp4", 1, "none.mp4: no such file; expected a video to show as an example"),
@@ -191,6 +193,8 @@ def answers(tmp_path_factory):
     for name in ("saved/network.json", "old.xml.json", "old.xml"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text('{"format_version": 2}')
+        note_results([folder / name])
+    note_results([folder / "old.csv"])
     for name in ("report", "changed"):
         (folder / name).mkdir()
         (folder / name / "report.html").write_text("scores")

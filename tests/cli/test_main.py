@@ -90,7 +90,7 @@ def test_a_number_out_of_range_is_wrong_usage_and_names_the_option(run, argument
         (["classify", "m.keras", "d/a.mp4", "--annotate", "d"], "d: holds the video d/a.mp4; expected a folder of"),
         (
             ["classify", "m.keras", "a.mp4", "--out", "x", "--explain", "x"],
-            "x: --out and --explain both write NAME.png",
+            "x/a.png: both a timeline and an explanation would have this name; expected two places",
         ),
         (["classify", "m.keras", "a.mp4", "rtsp://u:pw@camera"], "rtsp://camera: a camera, .* received 2 sources"),
         (["classify", "m.keras", "a.ts", "b.ts", "--follow"], "a.ts: a camera, .* received 2 sources"),

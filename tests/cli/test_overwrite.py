@@ -14,9 +14,12 @@ def test_a_report_of_ours_is_replaced_when_asked_for(run, folder, one_line, tmp_
     assert run(*command)[0] == 0
     status, _, err = run(*command)
     assert status == 1 and "report: exists, a report of ours; replace it with --overwrite" in one_line(err)
-    (report / "notes.txt").write_text("of the user")
     assert run(*command, "--overwrite")[0] == 0
-    assert (report / "notes.txt").read_text() == "of the user"
+    (report / "folds.png").write_text("of the user")  # a name that another report would have
+    status, _, err = run(*command, "--overwrite")
+    assert status == 1 and "report: exists and is not a report of ours" in one_line(err)
+    assert (report / "folds.png").read_text() == "of the user"
+    (report / "folds.png").unlink()
     (report / "predictions.csv").write_text("corrected by the user")
     status, _, err = run(*command, "--overwrite")
     assert status == 1 and "report: exists and is not a report of ours" in one_line(err)
@@ -30,6 +33,9 @@ def test_timelines_and_tables_of_ours_are_replaced_when_asked_for(run, folder, o
     assert run(*command)[0] == 0
     status, _, err = run(*command)
     assert status == 1 and "a.csv: exists, a table of predictions of ours" in one_line(err)
+    (tmp_path / "a.csv").write_text((tmp_path / "a.csv").read_text() + "mine.avi,a note,1,1,\n")
+    status, _, err = run(*command, "--overwrite")
+    assert status == 1 and "a.csv: exists and is not a table of predictions of ours" in one_line(err)
     (tmp_path / "a.csv").unlink()
     status, _, err = run(*command)
     assert status == 1 and "p0_0.json: exists, a timeline of ours; replace it with --overwrite" in one_line(err)

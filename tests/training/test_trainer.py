@@ -132,6 +132,15 @@ class TestFrozenBackbone:
         with pytest.raises(ActivityError, match="cannot resume with other settings: units was 16, now 8"):
             train(ramp_dataset, dataclasses.replace(config, units=8), work_dir=tmp_path, resume=True)
 
+    def test_resuming_with_other_weights_under_the_same_name_is_refused(self, ramp_dataset, frozen_config, tmp_path):
+        weights = tmp_path / "w.weights.h5"
+        shutil.copy(frozen_config.weights, weights)
+        config = dataclasses.replace(frozen_config, epochs=1, weights=str(weights))
+        train(ramp_dataset, config, work_dir=tmp_path / "run")
+        build_backbone("small_cnn", height=32, width=32, weights="none").save_weights(weights)
+        with pytest.raises(ActivityError, match="cannot resume with other settings: weights_digest was"):
+            train(ramp_dataset, config, work_dir=tmp_path / "run", resume=True)
+
     def test_a_run_of_before_that_names_a_runtime_is_resumed_with_any(self, ramp_dataset, frozen_config, tmp_path):
         config = dataclasses.replace(frozen_config, epochs=1)
         train(ramp_dataset, config, work_dir=tmp_path)
