@@ -69,6 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if "" in arguments.sources:  # as of a variable of the shell that is not set; for Python it is the folder here
         arguments.parser.error("a SOURCE must not be empty")
+    if arguments.model.is_dir() and arguments.sources[0].endswith(".keras"):
+        swapped = f"activity classify {arguments.sources[0]} {arguments.model}"
+        arguments.parser.error(f"model and source are swapped; expected: {swapped}")
     sources = expand_sources(arguments.sources)
     live = live_source(sources, follow=arguments.follow)
     if live and (arguments.explain or arguments.timeline or arguments.out or arguments.annotate):

@@ -19,7 +19,7 @@ from activity.errors import DatasetError, is_utf8, printable
 from activity.video.decoder import NOT_UTF8
 from activity.video.images import IMAGE_SUFFIXES, images_of, numbered_images
 
-_SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml", ".npy", ".keras"}
+_SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml", ".npy", ".keras", ".log"}
 _SYSTEM = {"@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
 _SYSTEM |= {"thumbs.db", "desktop.ini"}  # of network storage, Windows, macOS
 _UCF_GROUP = re.compile(r"^(?P<group>.+_g\d+)_")  # v_ApplyEyeMakeup_g08_c01.avi: take 1 of the eighth recording

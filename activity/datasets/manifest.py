@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from activity.datasets.folders import group_from_name, scan_folder, warn_of_labels_without_videos, why_no_video
+from activity.datasets.folders import group_from_name, kind_of, scan_folder, warn_of_labels_without_videos, why_no_video
 from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, VideoList, in_order, name_some
 from activity.errors import DatasetError
 
@@ -135,7 +135,24 @@ def read_manifest(manifest_path: Path) -> VideoList:
         raise DatasetError(f"none of its {len(rows)} rows names a file that exists in {videos_dir}", path=manifest_path)
     warn_of_labels_without_videos({sample.label for sample in samples}, there)
     _warn_of_overlaps(there)
+    _warn_of_unnamed(videos_dir, {sample.path for sample in samples}, manifest_path)
     return VideoList(videos_dir, there, missing=missing)
+
+
+def _warn_of_unnamed(videos_dir: Path, named: set[str], manifest_path: Path) -> None:
+    """Name files beside those of the manifest that may be videos too."""
+    folders = sorted({(videos_dir / path).parent for path in named})
+    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
+    unnamed = [
+        path
+        for file in files
+        if (path := file.relative_to(videos_dir).as_posix()) not in named
+        and file.is_file()
+        and not kind_of(Path(file.name))
+    ]
+    if unnamed:
+        names = name_some(unnamed, 3)
+        _logger.warning("%s: does not name %d files beside its videos: %s", manifest_path, len(unnamed), names)
 
 
 def _check_columns(columns: Sequence[str], manifest_path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import itertools
 import json
 import logging
 import multiprocessing
+import os
+import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -142,8 +145,9 @@ def preprocess(
             raise
         finally:
             for folder in (dataset_dir, *(stream_dir(dataset_dir, stream) for stream in STREAMS)):
-                for leftover in folder.glob(".tmp-*"):  # of processes that were killed, or stopped because one failed
-                    leftover.unlink(missing_ok=True)
+                for leftover in folder.glob(".tmp-*-*"):  # of processes that were killed, or stopped because one failed
+                    if leftover.name.split("-")[1].isdigit() and leftover.is_file():
+                        leftover.unlink(missing_ok=True)
     return load_dataset(dataset_dir)
 
 
@@ -501,6 +505,7 @@ def _write_folder(
     extra = {name: None for sample in samples for name in sample.extra if name not in MANIFEST_COLUMNS}
     columns = [*MANIFEST_COLUMNS, *time_columns(samples)]
     rows = [{**sample.extra, **{name: getattr(sample, name) for name in columns}} for sample in samples]
+    _keep_if_changed(dataset_dir / "manifest.csv")
     write_csv(dataset_dir / "manifest.csv", [*columns, *extra], rows, digest=True)
     write_csv(dataset_dir / "problems.csv", PROBLEM_COLUMNS, problems, digest=True)
     counts: dict[str, dict[str, int]] = defaultdict(dict)
@@ -522,6 +527,18 @@ def _write_folder(
     )
 
 
+_OUR_ID = re.compile(r".*-[0-9a-f]{16}(_.*)?", re.DOTALL)  # of a sample, see `with_ids`: others keep files of theirs
+
+
+def _keep_if_changed(path: Path) -> None:
+    """A table that somebody has changed is written anew, so it is kept under another name."""
+    if path.is_file() and not is_intact(path):
+        names = (path.with_name(f"{path.stem}.changed-{number}{path.suffix}") for number in itertools.count(1))
+        kept = next(name for name in names if not name.exists())
+        os.replace(path, kept)
+        _logger.warning("%s: written anew; as it was, it is now %s", path, kept.name)
+
+
 def _tidy(dataset_dir: Path, samples: list[Sample], notes: Iterable[_Decoded]) -> None:
     """Drop what belongs to no sample, after the tables are written: equal videos give equal folders."""
     _write_notes(dataset_dir / "decoded.csv", notes)
@@ -529,6 +546,6 @@ def _tidy(dataset_dir: Path, samples: list[Sample], notes: Iterable[_Decoded]) -
     ids = {sample.sample_id for sample in samples}
     for folder in (*(stream_dir(dataset_dir, stream) for stream in STREAMS), *dataset_dir.glob("features/*")):
         for path in folder.glob("*.npy"):
-            if path.stem not in ids:
+            if path.stem not in ids and _OUR_ID.fullmatch(path.stem):
                 path.unlink()
         forget_digests(folder, [f"{id_}.npy" for id_ in ids])

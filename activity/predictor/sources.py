@@ -33,28 +33,31 @@ def expand_sources(sources: Sequence[str]) -> list[str]:
     """Files named by files, folders (searched through) and glob patterns, in order and without repeats.
 
     In a folder, hidden files, images, sidecars, and what this program has made are skipped, and counted; a file named
-    directly is always taken. A folder or
-    pattern that names no file stays as it is: reading it then says so, and the others follow.
+    directly is always taken, and a folder that a pattern names is searched too. A folder or pattern without videos
+    stays as it is: reading it then says so, and the others follow.
     """
     found: list[str] = []
     for source in sources:
-        path = Path(source)
-        if path.is_dir():
-            searched = find_videos(path)
-            matches = [str(video) for video in searched.videos if video.is_file()]
-            for video in set(searched.videos) - set(map(Path, matches)):
-                searched.left_out[video] = "a folder of images; label them as a video file"
-            for file, reason in searched.left_out.items():
-                _logger.warning("%s: left out: %s", file, reason)
-            if searched.skipped:
-                counts = ", ".join(f"{number} {kind}" for kind, number in sorted(searched.skipped.items()))
-                _logger.info("%s: skipped by name: %s", path, counts)
-        elif not path.exists() and glob.has_magic(source):
-            matches = sorted(p for p in glob.glob(source, recursive=True) if Path(p).is_file())
-        else:
-            matches = [source]
+        named = [source]
+        if not Path(source).exists() and glob.has_magic(source):
+            named = sorted(glob.glob(source, recursive=True))
+        matches = [video for name in named for video in (_search(Path(name)) if Path(name).is_dir() else [name])]
         found += matches or [source]
     return list(dict.fromkeys(found))
+
+
+def _search(folder: Path) -> list[str]:
+    """The video files below a folder; what else there is, is said."""
+    searched = find_videos(folder)
+    for video in searched.videos:
+        if video.is_dir():
+            searched.left_out[video] = "a folder of images; expected a video file"
+    for file, reason in searched.left_out.items():
+        _logger.warning("%s: left out: %s", file, reason)
+    if searched.skipped:
+        counts = ", ".join(f"{number} {kind}" for kind, number in sorted(searched.skipped.items()))
+        _logger.info("%s: skipped by name: %s", folder, counts)
+    return [str(video) for video in searched.videos if video.is_file()]
 
 
 def check_apart(folder: Path, sources: Iterable[str]) -> None:

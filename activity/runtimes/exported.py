@@ -239,6 +239,9 @@ def _opened_extractor(backbone: keras.Model, runtime: str, folder: Path | None) 
         return _open_part(made, "backbone", runtime)
 
 
+_OUR_STEMS = {"network", "backbone", "head", Path(DIGESTS_NAME).stem}  # of the files of an export
+
+
 @contextlib.contextmanager
 def _new_export(folder: Path | None) -> Iterator[Path]:
     """A temporary folder, copied to `folder` if the block ends well; where that cannot be, it is for this run only."""
@@ -247,6 +250,9 @@ def _new_export(folder: Path | None) -> Iterator[Path]:
         if folder:
             try:
                 with lock_folder(folder.parent, "an export"), atomic_path(folder, sync=False, digest=True) as copy:
+                    for path in folder.glob("*"):
+                        if path.stem not in _OUR_STEMS:
+                            raise ActivityError(f"it holds {path.name}, which is not of an export")
                     remove_leftovers(folder.parent)
                     copy.mkdir()
                     for file in Path(made).iterdir():

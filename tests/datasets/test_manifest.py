@@ -590,3 +590,18 @@ def test_a_label_whose_folder_holds_a_file_of_the_name_of_ours_is_kept(tmp_path)
         (tmp_path / label / "a.avi").write_bytes(b"x")
     (tmp_path / "walk" / "dataset.json").write_text('{"kaggle": "meta"}')
     assert {sample.label for sample in list_videos(tmp_path).samples} == {"run", "walk"}
+
+
+def test_files_beside_those_of_a_manifest_are_named(tmp_path, caplog):
+    for name in ("a.avi", "b.avi", "new.avi", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "manifest.csv").write_text("path,label\na.avi,run\nb.avi,walk\n")
+    list_videos(tmp_path)
+    assert "manifest.csv: does not name 1 files beside its videos: new.avi" in caplog.text
+
+
+def test_a_pattern_that_names_folders_searches_them(tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("a.avi", "more/b.avi"):
+        (tmp_path / name).write_bytes(b"x")
+    assert expand_sources([f"{tmp_path}/*"]) == [f"{tmp_path}/a.avi", f"{tmp_path}/more/b.avi"]

@@ -886,3 +886,22 @@ def test_odd_and_broken_files(real_data, tmp_path):
     assert "Traceback" not in " ".join(reasons.values())
     twins = {s.group for s in dataset.samples if Path(s.path).name in ("syn_UPPER.AVI", "syn_no_extension")}
     assert len(twins) == 1
+
+
+def test_files_of_the_user_in_the_folder_are_kept(ramp_videos, tmp_path, caplog):
+    dataset_dir = tmp_path / "dataset"
+    spec = ClipSpec(num_frames=2, height=16, width=16, streams=("rgb",))
+    preprocess(ramp_videos, dataset_dir, spec, num_workers=1)
+    (dataset_dir / "frames" / "mine.npy").write_text("of the user")
+    (dataset_dir / ".tmp-mine").write_text("of the user")
+    (dataset_dir / ".tmp-folder").mkdir()
+    manifest = dataset_dir / "manifest.csv"
+    changed = manifest.read_text().replace("darkens", "dims")
+    manifest.write_text(changed)
+    before = manifest.stat().st_mtime_ns
+    preprocess(ramp_videos, dataset_dir, spec, num_workers=1)
+    assert manifest.stat().st_mtime_ns != before and "dims" not in manifest.read_text()
+    assert (dataset_dir / "manifest.changed-1.csv").read_text() == changed
+    assert "manifest.csv: written anew; as it was, it is now manifest.changed-1.csv" in caplog.text
+    assert (dataset_dir / "frames" / "mine.npy").read_text() == "of the user"
+    assert (dataset_dir / ".tmp-mine").is_file() and (dataset_dir / ".tmp-folder").is_dir()

@@ -5,6 +5,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,3 +245,14 @@ def test_a_few_images_are_not_worth_an_export(log, tmp_path):
     extract_features = open_extractor(backbone, "auto", num_images=8, cache_dir=tmp_path)
     assert extract_features(np.zeros((8, 40, 40, 3), np.uint8)).shape == (8, 128)
     assert "with Keras" in log.text and not list(tmp_path.iterdir())
+
+
+def test_an_export_does_not_replace_a_folder_that_holds_something_else(ramp_model, tmp_path, caplog):
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    model = Path(shutil.copy(ramp_model, tmp_path / "m.keras"))
+    mine = tmp_path / "m.exported" / "openvino" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("of the user")
+    assert load_inference_model(model, runtime="openvino").labels
+    assert mine.read_text() == "of the user" and [path.name for path in mine.parent.iterdir()] == ["mine.txt"]
+    assert "it holds mine.txt, which is not of an export" in caplog.text
