@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import filterfalse, zip_longest
@@ -70,9 +72,25 @@ def check_output(
 _OTHER_NAME = "choose another name"
 
 
+_OPEN_FILES = (Path("/dev"), Path("/dev/fd"))
+
+
 def _is_written_into(path: Path) -> bool:
     """Whether it is a device, a pipe, or an open file by a name such as `/dev/stdout`: nothing is replaced there."""
-    return path.parent == Path("/dev") or path.exists() and not path.is_file() and not path.is_dir()
+    return path.parent in _OPEN_FILES or path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _open(path: Path, mode: str, **how: Any) -> IO[Any]:
+    """Open a file to write; `/dev/stdout` and the like go on where they are: opened again, a file would lose lines."""
+    number = {"/dev/stdout": "1", "/dev/stderr": "2"}.get(str(path)) or path.name
+    if path.parent not in _OPEN_FILES or not number.isdecimal():
+        return path.open(mode, **how)
+    shared = {"1": sys.stdout, "2": sys.stderr}.get(number)  # which need not be the files that the program began with
+    descriptor = int(number)
+    if isinstance(shared, io.TextIOWrapper):
+        shared.reconfigure(line_buffering=True)  # so that whole lines come in turn
+        descriptor = shared.fileno()
+    return open(os.dup(descriptor), mode, **how)
 
 
 def of_system(error: OSError) -> str:
@@ -141,7 +159,7 @@ def atomic_path(path: Path, *, sync: bool = True, digest: bool = False) -> Itera
 def atomic_file(path: Path, mode: str = "wb", *, sync: bool = True, digest: bool = False) -> Iterator[IO[Any]]:
     """Open a temporary file that takes the name `path` only if the block ends well; see `atomic_path`."""
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    with atomic_path(path, sync=sync, digest=digest) as temporary, temporary.open(mode, **text) as file:  # type: ignore[call-overload]
+    with atomic_path(path, sync=sync, digest=digest) as temporary, _open(temporary, mode, **text) as file:
         yield file
 
 
@@ -365,7 +383,7 @@ def csv_rows(path: Path | None, columns: str) -> Iterator[Any]:
     if path is None:
         yield lambda _: None
         return
-    with path.open("w", buffering=1, newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with _open(path, "w", buffering=1, newline="", encoding="utf-8", errors="backslashreplace") as file:
         yield _table(file, columns.split(","))
 
 

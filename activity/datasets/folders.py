@@ -33,14 +33,14 @@ def scan_folder(videos_dir: Path) -> VideoList:
     Folders `train`, `val`, `test` above those of the labels give the splits. The group is read from UCF-style names
     (`_g07_`); without one, each video is its own group. What is left out is listed or counted, with the reason.
     """
-    class_dirs = _class_folders(videos_dir)
+    skipped: Counter[str] = Counter()
+    class_dirs = _class_folders(videos_dir, skipped)
     if not class_dirs:
         raise DatasetError(
             f"no class folders and no manifest.csv; expected {videos_dir.name}/<label>/<video>", path=videos_dir
         )
     samples: list[Sample] = []
     left_out: dict[Path, str] = {}
-    skipped: Counter[str] = Counter()
     for class_dir, split in class_dirs.items():
         found = find_videos(class_dir)
         left_out |= found.left_out
@@ -64,20 +64,32 @@ def scan_folder(videos_dir: Path) -> VideoList:
     return VideoList(videos_dir, in_order(samples), dict(skipped), missing)
 
 
-def _class_folders(videos_dir: Path) -> dict[Path, str]:
-    """The folder of each label, and the split that is given by the folder above, if there is one."""
+def _class_folders(videos_dir: Path, skipped: Counter[str]) -> dict[Path, str]:
+    """The folder of each label, and the split that is given by the folder above, if there is one.
 
-    def folders_in(folder: Path) -> list[Path]:
-        folders = [p for p in sorted(folder.iterdir()) if p.is_dir() and not kind_of(Path(p.name), is_folder=True)]
-        return [p for p in folders if not _kind_of_ours(p)]  # what was made of them
+    Folders that are not taken for labels are counted in `skipped`, by their kind.
+    """
 
-    folders = folders_in(videos_dir)
+    def folders_in(folder: Path, skipped: Counter[str]) -> list[Path]:
+        kinds = {
+            path: kind_of(Path(path.name), is_folder=True) or _kind_of_ours(path)
+            for path in sorted(folder.iterdir())
+            if path.is_dir()
+        }
+        skipped.update(kind for kind in kinds.values() if kind)
+        return [path for path, kind in kinds.items() if not kind]
+
+    folders = folders_in(videos_dir, skipped)
     splits = {folder: _SPLIT_FOLDERS.get(folder.name.lower(), "") for folder in folders}
     named = name_some(folder.name for folder, split in splits.items() if split)
     num_splits = len({*splits.values()} - {""})
-    if 1 < num_splits == len(folders) and all(map(folders_in, folders)):
-        _logger.warning("%s: taken for splits: %s; the folders in them for labels", videos_dir, named)
-        return {class_dir: split for folder, split in splits.items() for class_dir in folders_in(folder)}
+    if 1 < num_splits == len(folders):
+        skipped_below: Counter[str] = Counter()
+        class_dirs = {folder: folders_in(folder, skipped_below) for folder in folders}
+        if all(class_dirs.values()):
+            skipped.update(skipped_below)
+            _logger.warning("%s: taken for splits: %s; the folders in them for labels", videos_dir, named)
+            return {class_dir: splits[folder] for folder in folders for class_dir in class_dirs[folder]}
     if num_splits > 1:
         _logger.warning("%s: taken for labels: %s; as splits, each would hold the folders of labels", videos_dir, named)
     return dict.fromkeys(folders, "")

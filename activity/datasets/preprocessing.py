@@ -502,7 +502,9 @@ def _write_folder(
         if not sample.num_frames
     ]
     samples = [sample for sample in samples if sample.num_frames]
-    extra = {name: None for sample in samples for name in sample.extra if name not in MANIFEST_COLUMNS}
+    extra = {name: None for sample in samples for name in sample.extra}
+    if replaced := [name for name in MANIFEST_COLUMNS if extra.pop(name, "") is None]:
+        _logger.warning("columns of the manifest that preprocess sets itself, replaced: %s", ", ".join(replaced))
     columns = [*MANIFEST_COLUMNS, *time_columns(samples)]
     rows = [{**sample.extra, **{name: getattr(sample, name) for name in columns}} for sample in samples]
     _keep_if_changed(dataset_dir / "manifest.csv")

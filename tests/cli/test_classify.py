@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,16 @@ def test_results_are_printed_where_nobody_listens_to_errors(folder):
     command = f"{sys.executable} -m activity info {folder}/model.keras 2>&-"
     done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout.startswith(f"{folder}/model.keras")
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
+def test_a_table_goes_into_an_open_file(folder, ramp_videos, tmp_path, name):
+    video = ramp_videos / "darkens" / "p0_0.avi"
+    command = f"{sys.executable} -m activity classify {folder}/model.keras {video} --csv {name} > {tmp_path}/all.txt"
+    subprocess.run(command, shell=True, check=True)
+    starts = [line[:30] for line in (tmp_path / "all.txt").read_text(encoding="utf-8").splitlines()]
+    assert sorted(starts) == sorted([str(video)[:30]] * 2 + ["source,label,probability,durat"])
+    assert not Path("/dev/.digests.txt").exists() and not Path("/dev/fd/.digests.txt").exists()
 
 
 def test_what_this_program_has_made_is_not_taken_for_videos(run, folder, ramp_videos, tmp_path):
