@@ -78,7 +78,9 @@ class TrainConfig:
         units: hidden units of a recurrent head.
         layers: number of LSTM layers (head `stacked` only).
         merge_mode: how the two directions of a bidirectional head are merged.
-        members: ensemble members per stream, whose predictions are fused.
+        members: ensemble members, whose predictions are fused; as many for each stream with a head that reads one.
+        stack: fuse the head with linear models of its features, weighted by predictions for groups they did not see.
+        val_split: with `stack`, keep the validation split out of training; it calibrates the model.
         dropout: fraction of features and of head outputs dropped in training, 0 to below 1.
         fine_tune: number of last backbone layers with weights that are trained after the head; 0 keeps all frozen.
         fine_tune_epochs: passes over the training clips in that stage.
@@ -95,11 +97,13 @@ class TrainConfig:
 
     backbone: str = "mobilenet_v2"
     weights: str | None = None
-    head: str = "segments"
+    head: str = "chunks"
     units: int = 128
     layers: int = 2
     merge_mode: str = "concat"
     members: int = 3
+    stack: bool = False
+    val_split: bool = False
     dropout: float = 0.5
     fine_tune: int = 0
     fine_tune_epochs: int = 10

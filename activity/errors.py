@@ -39,9 +39,15 @@ def is_utf8(path: str | Path) -> bool:
     return not re.search(r"[\ud800-\udfff]", str(path))
 
 
+_RENAMED = {"segments": "chunks"}  # a head
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that offers the known name nearest to an unknown one; empty if none is near."""
+    """A question that offers the known name nearest to an unknown one, or its name today; empty if none is near."""
     from difflib import get_close_matches
+
+    if _RENAMED.get(name, "") in set(known):
+        return f"it is now called '{_RENAMED[name]}'"
 
     return "".join(f"did you mean '{near}'?" for near in get_close_matches(name, known, n=1))
 

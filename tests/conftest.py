@@ -200,7 +200,7 @@ def frozen_config(cnn_weights):
     return TrainConfig(
         backbone="small_cnn",
         weights=str(cnn_weights),
-        head="lstm",
+        head="lstm_plain",
         units=16,
         members=1,
         dropout=0.1,

@@ -28,7 +28,9 @@ from activity.training.trainer import train
 from activity.video.writer import write_video
 
 SPEC = ClipSpec(num_frames=12, height=64, width=64, streams=("rgb",))
-CONFIG = TrainConfig(backbone="small_cnn", head="lstm", units=64, members=1, dropout=0.3, epochs=30, learning_rate=2e-3)
+CONFIG = TrainConfig(
+    backbone="small_cnn", head="lstm_plain", units=64, members=1, dropout=0.3, epochs=30, learning_rate=2e-3
+)
 _NEW_PERFORMER = 900  # none of the training performers
 _IN_A_ROW = ("walk_right", "sit_down", "stand_up", "wave", "jump")
 _NUM_SHUFFLES = 5  # a single permutation may be lucky

@@ -174,6 +174,27 @@ def _group_folds(labels: Sequence[str], groups: Sequence[str], num_folds: int, s
         return [set(fold.tolist()) for _, fold in splitter.split(labels, labels, [ranks[group] for group in groups])]
 
 
+def inner_folds(samples: Sequence[Sample], *, seed: int = 0, most: int = 5) -> np.ndarray | None:
+    """The fold of each training sample, `(V,)`, by whole groups; fewer than `most` where there are fewer groups.
+
+    `None`, with a line that says why, where a fold would leave a label without training videos.
+    """
+    labels, groups = [sample.label for sample in samples], [sample.group for sample in samples]
+    of_label = {label: {sample.group for sample in samples if sample.label == label} for label in set(labels)}
+    alone = sorted(label for label, names in of_label.items() if len(names) < 2)
+    if alone:
+        _logger.warning(
+            "no out-of-fold predictions: all training videos of %s are of one group; so the probabilities are not "
+            "calibrated, and all models of the stack weigh the same",
+            name_some(alone),
+        )
+        return None
+    folds = np.zeros(len(samples), np.int32)
+    for number, indices in enumerate(_group_folds(labels, groups, min(most, len(set(groups))), seed)):
+        folds[sorted(indices)] = number
+    return folds
+
+
 # === Leaks ===
 
 

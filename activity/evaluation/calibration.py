@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from activity.evaluation.metrics import Scores, expected_calibration_error
-from activity.models.classifier import ActivityClassifier
 
 _TEMPERATURES = (0.2, 20.0)
 
@@ -32,12 +30,14 @@ class Calibration:
         temperature: what log-probabilities are divided by; above 1 the model was too sure.
         threshold: probability below which the answer is "unknown"; 0 if it always answers.
         before, after: scores on the videos, before and after the temperature.
+        out_of_fold: they are training videos, each predicted without its group; else those of the val split.
     """
 
     temperature: float
     threshold: float
     before: Scores
     after: Scores
+    out_of_fold: bool = False
 
     @property
     def errors(self) -> tuple[float, float]:
@@ -60,67 +60,78 @@ class Calibration:
             "threshold": self.threshold,
             "coverage": self.coverage,
             "num_videos": len(self.after.label_ids),
+            "out_of_fold": self.out_of_fold,
             "expected_calibration_error": {"before": before, "after": after},
         }
 
     def as_text(self) -> str:
         """One line for a terminal."""
         before, after = self.errors
+        videos = "training videos out of fold" if self.out_of_fold else "validation videos"
         text = (
-            f"{'calibration':16} temperature {self.temperature:.2f}, by {len(self.after.label_ids)} validation videos; "
+            f"{'calibration':16} temperature {self.temperature:.2f}, by {len(self.after.label_ids)} {videos}; "
             f"expected calibration error {before:.3f} before, {after:.3f} after calibration"
         )
         if self.threshold:
-            answered = f"{self.coverage:.0%} of the validation videos get an answer"
+            answered = f"{self.coverage:.0%} of them get an answer"
             text += f'; "unknown" below {self.threshold:.3f}: {answered}'
         return text
 
 
 def calibrate(
-    classifier: ActivityClassifier,
-    stacks: Sequence[np.ndarray],
+    logs: np.ndarray,
+    owners: np.ndarray,
     label_ids: np.ndarray,
+    labels: Sequence[str],
     *,
     precision: float | None = None,
+    out_of_fold: bool = False,
 ) -> Calibration | None:
-    """Set the temperature and the threshold of a classifier by videos it was not trained on.
+    """The temperature and the threshold of a classifier, by videos it was not trained on.
 
-    Temperature scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599) changes how sure the model is, never which
-    label is the most probable for a clip.
+    Temperature scaling (Guo et al. 2017, https://arxiv.org/abs/1706.04599) changes how confident the model is, never
+    which label is the most probable for a clip.
 
     Args:
-        classifier: changed in place.
-        stacks: features `(N, S, D)` of each video.
-        label_ids: `(V,)` their true label ids.
-        precision: share of right answers wanted among those given, 0 to 1; `None` for a model that always answers.
+        logs: `(W, C)` logarithms of the probabilities of windows at temperature 1, up to a constant for each window.
+        owners: `(W,)` index of the video of each window.
+        label_ids: `(V,)` true label ids of the videos.
+        labels: names of the C labels.
+        precision: fraction of correct answers wanted among those given, 0 to 1; `None` for a model that always answers.
+        out_of_fold: the videos are training videos, each predicted by a model that was trained without its group.
 
     Returns:
-        What was found; `None`, and nothing is changed, if there are fewer than 10 videos.
+        What was found; `None` if there are fewer than 10 videos.
     """
-    if len(stacks) < FEWEST_VIDEOS:
-        _logger.warning("%d validation videos are too few to calibrate the probabilities", len(stacks))
+    if len(label_ids) < FEWEST_VIDEOS:
+        kind = "training" if out_of_fold else "validation"
+        _logger.warning("%d %s videos are too few to calibrate the probabilities", len(label_ids), kind)
         return None
-    classifier.temperature = 1.0
-    before = Scores(classifier.predict_stacks(stacks), label_ids, classifier.labels)
-    classifier.temperature = _best_temperature(classifier, stacks, label_ids)
-    after = Scores(classifier.predict_stacks(stacks), label_ids, classifier.labels)
+
+    def scores(temperature: float) -> Scores:
+        return Scores(_of_videos(logs, owners, len(label_ids), temperature), label_ids, labels)
+
+    temperature = _best_temperature(logs, owners, label_ids)
+    after = scores(temperature)
     threshold = threshold_for(after.confidences, after.correct, precision) if precision else 0.0
-    classifier.info = dataclasses.replace(classifier.info, threshold=threshold)
-    return Calibration(classifier.temperature, threshold, before, after)
+    return Calibration(temperature, threshold, scores(1.0), after, out_of_fold)
 
 
-def _best_temperature(classifier: ActivityClassifier, stacks: Sequence[np.ndarray], label_ids: np.ndarray) -> float:
-    """The most probable temperature: the likelihood of the true labels, times a prior around 1."""
-    from scipy.optimize import minimize_scalar
+def _of_videos(logs: np.ndarray, owners: np.ndarray, num_videos: int, temperature: float) -> np.ndarray:
+    """Probabilities `(V, C)` of videos: the mean over the windows of each."""
     from scipy.special import softmax
 
-    member_predictions, owners = classifier.predict_windows_of(stacks)  # at temperature 1
-    logs = np.log(np.maximum(member_predictions, 1e-12))
+    probabilities = softmax(logs / temperature, axis=1)
+    return np.stack([probabilities[owners == i].mean(axis=0) for i in range(num_videos)])
+
+
+def _best_temperature(logs: np.ndarray, owners: np.ndarray, label_ids: np.ndarray) -> float:
+    """The most probable temperature: the likelihood of the true labels, times a prior around 1."""
+    from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
-        probabilities = softmax(logs / np.exp(log_temperature), axis=1)
-        of_video = np.stack([probabilities[owners == i].mean(axis=0) for i in range(len(stacks))])
-        losses = -np.log(np.maximum(of_video[np.arange(len(stacks)), label_ids], 1e-12))
+        of_video = _of_videos(logs, owners, len(label_ids), np.exp(log_temperature))
+        losses = -np.log(np.maximum(of_video[np.arange(len(label_ids)), label_ids], 1e-12))
         return float(losses.sum() + 0.5 * (log_temperature / _PRIOR_DEVIATION) ** 2)
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded").x))

@@ -232,3 +232,15 @@ def _intersection_over_union(a: Segment, b: Segment) -> float:
     both = a.end_seconds - a.start_seconds + b.end_seconds - b.start_seconds
     shared = _overlap_seconds(a, b)
     return shared / (both - shared)
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of two or more values, one a fold, and its standard error."""
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def compared(lead: float, error: float, other: str) -> str:
+    """Words on a lead in accuracy, such as "significantly better than the baseline", where it is beyond its error."""
+    if abs(lead) <= error or not lead:
+        return f"not significantly better than {other}: the difference is within one standard error"
+    return f"significantly {'better' if lead > 0 else 'worse'} than {other}, by more than one standard error"

@@ -16,7 +16,8 @@ from activity.datasets.dataset import Dataset
 from activity.datasets.splits import assign_folds, audit_leaks
 from activity.errors import DatasetError, printable
 from activity.evaluation.evaluator import Evaluation
-from activity.evaluation.metrics import Scores
+from activity.evaluation.linear import baseline_probabilities
+from activity.evaluation.metrics import Scores, compared, mean_and_error
 from activity.models.backend import keras
 from activity.progress import progress_bar
 from activity.runtimes.features import extract_features
@@ -148,18 +149,6 @@ class CrossValidation(Evaluation):
         }
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean of two or more values, one a fold, and its standard error."""
-    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
-
-
-def compared(lead: float, error: float, other: str) -> str:
-    """Words on a lead in accuracy, such as "significantly better than the baseline", where it is beyond its error."""
-    if abs(lead) <= error or not lead:
-        return f"not significantly better than {other}: the difference is within one standard error"
-    return f"significantly {'better' if lead > 0 else 'worse'} than {other}, by more than one standard error"
-
-
 def cross_validate(
     dataset: Dataset, config: TrainConfig, *, folds: str = "5", work_dir: Path, runtime: str = "auto"
 ) -> CrossValidation:
@@ -185,7 +174,7 @@ def cross_validate(
     predicted = evaluate_folds(parts, config, work_dir=work_dir, runtime=runtime)
     for fold in progress_bar(predicted, total=len(parts), desc="cross-validation", unit="fold"):
         probabilities[fold.test] = fold.probabilities
-        baseline[fold.test] = _baseline(fold.features, label_ids, fold.test, len(labels))
+        baseline[fold.test] = baseline_probabilities(fold.features, label_ids, fold.test, len(labels))
         for index in np.flatnonzero(fold.test):
             assigned[index] = fold.name
     return CrossValidation(
@@ -283,19 +272,3 @@ def _graphs_freed() -> Iterator[None]:
         if name.startswith("CustomGradient-"):
             del gradients[name]
     keras.utils.clear_session()
-
-
-def _baseline(features: Sequence[np.ndarray], label_ids: np.ndarray, test: np.ndarray, num_labels: int) -> np.ndarray:
-    """Probabilities by logistic regression on the mean feature of each video: what any head has to beat.
-
-    The features are those of the model: if its backbone was fine-tuned, the baseline gains from that too.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    means = np.stack([stack.mean(axis=0).ravel() for stack in features])  # (V, S*D)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(means[~test], label_ids[~test])
-    probabilities = np.zeros((int(test.sum()), num_labels))
-    probabilities[:, model.classes_] = model.predict_proba(means[test])
-    return probabilities

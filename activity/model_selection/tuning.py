@@ -22,8 +22,9 @@ import numpy as np
 from activity.config import TrainConfig, as_dict, current_streams, stored_streams
 from activity.datasets.dataset import Dataset
 from activity.errors import ActivityError
+from activity.evaluation.metrics import compared, mean_and_error
 from activity.files import digest_of
-from activity.model_selection.cross_validation import compared, divide_folds, evaluate_folds, mean_and_error
+from activity.model_selection.cross_validation import divide_folds, evaluate_folds
 from activity.model_selection.study import finished_trials, import_optuna, open_study
 from activity.models.heads import HEADS, MERGE_MODES
 from activity.progress import format_table, progress_bar

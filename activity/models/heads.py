@@ -4,11 +4,11 @@ Every head takes `{"features": (batch, T, S, D), "mask": (batch, T) bool}` and g
 `(batch, C)` for the clip, or `(batch, T, C)` for each of its frames. The mask goes to each layer by name: implicit
 masks are lost on the way and are leaving Keras. T is free, so the same head reads whole clips and windows.
 
-    features --standardize--> a member per stream and seed --member predictions--> geometric mean --temperature-->
-    probabilities
+    features --standardize--> [principal components of each stream, side by side, for the heads that are `joint`]
+    --members--> member predictions --geometric mean, temperature--> probabilities
 
-Shapes in the comments: B clips, T frames, S streams, D features, U units (the width of a head's own output), M members,
-C labels.
+Shapes in the comments: B clips, T frames, S streams, D features, P principal components, U units (the width of a head's
+own output), M members, C labels.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 MERGE_MODES = ("concat", "sum", "mul", "ave")  # of the two directions of a recurrent head
-NUM_CHUNKS = 4  # of the head `segments`
-FUSE, _STANDARDIZE, _MEMBER_PREDICTIONS = "fuse", "standardize", "opinions"  # names of layers in model files
+NUM_CHUNKS = 4  # of the heads `lstm` and `chunks`
+NUM_COMPONENTS = 64  # of each stream
+FUSE, STANDARDIZE, _MEMBER_PREDICTIONS = "fuse", "standardize", "opinions"  # names of layers in model files
+PROJECT = "project"
 
 
 Tensor: TypeAlias = "keras.KerasTensor"
@@ -40,7 +42,8 @@ class HeadOptions:
         dropout: fraction dropped of the features and of what the head read from them, in training only, 0 to below 1.
         layers: recurrent layers of `stacked`.
         merge_mode: how the two directions are merged (`bidirectional`, `attention`): one of `MERGE_MODES`.
-        members: ensemble members per stream; they differ in their first weights and in what is dropped.
+        members: ensemble members, per stream where a head reads one stream; they differ in their first weights and in
+            what is dropped.
     """
 
     units: int = 128
@@ -62,13 +65,17 @@ class Head:
     """How a head is built; nothing of it imports Keras before.
 
     Args:
-        build: standardized features `(B, T, D)`, mask `(B, T)` and options, to a sequence `(B, T, U)` and a state
-            `(B, U')`.
+        build: of each member for one stream: its standardized features `(B, T, D)`, mask `(B, T)` and options, to a
+            sequence `(B, T, U)` and a state `(B, U')`.
         reads: names of the options that it uses beside `dropout` and `members`.
+        build_members: of a head that reads all streams, instead of `build`: their principal components, side by side
+            `(B, T, S*P)`, the mask, the options, the number of labels, and whether an answer is wanted for each frame,
+            to the predictions of all members, `(B, M, C)` or `(B, M, T, C)`.
     """
 
-    build: Callable[[Tensor, Tensor, HeadOptions], tuple[Tensor, Tensor]]
+    build: Callable[[Tensor, Tensor, HeadOptions], tuple[Tensor, Tensor]] | None = None
     reads: tuple[str, ...] = ()
+    build_members: Callable[[Tensor, Tensor, HeadOptions, int, bool], Tensor] | None = None
 
 
 def build_head(
@@ -87,8 +94,8 @@ def build_head(
         options: of the head.
         num_features: D, width of the backbone's output.
         num_labels: C.
-        num_streams: S. Each stream has members of its own, whose predictions are fused (late fusion): what a weak
-            stream learned by heart does not spoil what a strong one saw.
+        num_streams: S. Unless a head reads all of them, each stream has members of its own, whose predictions are fused
+            (late fusion): what a weak stream learned by heart does not spoil what a strong one saw.
         per_frame: give `(batch, T, C)`, a label for each frame. The values at padded frames mean nothing; train with
             the mask as sample weights.
 
@@ -98,20 +105,26 @@ def build_head(
     if name not in HEADS:
         expected = f"expected one of {', '.join(HEADS)}"
         raise ActivityError(f"no head '{name}'; {expected}", hint=did_you_mean(name, HEADS))
-    from activity.models.layers import Fuse, MemberPredictions, Standardize, make_model
+    from activity.models.layers import Fuse, MemberPredictions, Project, Standardize, make_model
 
+    entry = HEADS[name]
     features = keras.Input((None, num_streams, num_features), name="features")
     mask = keras.Input((None,), dtype="bool", name="mask")
-    standard = Standardize(name=_STANDARDIZE)(features)  # (B, T, S, D)
-    member_predictions = []
-    for x in ops.unstack(standard, num_streams, axis=2):  # S x (B, T, D)
-        for _ in range(options.members):
-            sequence, state = HEADS[name].build(x, mask, options)  # (B, T, U), (B, U')
-            read = keras.layers.Dropout(options.dropout)(sequence if per_frame else state)
-            # float32 also under mixed precision: a float16 softmax loses small probabilities
-            member_predictions.append(keras.layers.Dense(num_labels, activation="softmax", dtype="float32")(read))
-    stacked = MemberPredictions(name=_MEMBER_PREDICTIONS)(member_predictions)  # S*M x (B, [T,] C) -> (B, M, [T,] C)
-    probabilities = Fuse(name=FUSE, dtype="float32")(stacked)  # (B, M, [T,] C) -> (B, [T,] C)
+    standard = Standardize(name=STANDARDIZE)(features)  # (B, T, S, D)
+    if entry.build_members:
+        components = Project(min(NUM_COMPONENTS, num_features), name=PROJECT)(standard)  # (B, T, S*P)
+        predicted = entry.build_members(components, mask, options, num_labels, per_frame)  # (B, M, [T,] C)
+    else:
+        member_predictions = []  # S*M x (B, [T,] C)
+        for x in ops.unstack(standard, num_streams, axis=2):  # S x (B, T, D)
+            for _ in range(options.members):
+                assert entry.build
+                sequence, state = entry.build(x, mask, options)  # (B, T, U), (B, U')
+                read = keras.layers.Dropout(options.dropout)(sequence if per_frame else state)
+                # float32 also under mixed precision: a float16 softmax loses small probabilities
+                member_predictions.append(keras.layers.Dense(num_labels, activation="softmax", dtype="float32")(read))
+        predicted = MemberPredictions(name=_MEMBER_PREDICTIONS)(member_predictions)  # (B, S*M, [T,] C)
+    probabilities = Fuse(name=FUSE, dtype="float32")(predicted)  # (B, M, [T,] C) -> (B, [T,] C)
     return make_model({"features": features, "mask": mask}, probabilities, name=name)
 
 
@@ -120,26 +133,70 @@ def member_predictions_of(head: keras.Model) -> keras.Model:
     return keras.Model(head.input, head.get_layer(_MEMBER_PREDICTIONS).output)
 
 
-def member_predictions_of_standardized(head: keras.Model) -> keras.Model:
-    """The same of features that `standardized` made: what does not learn is done once, not in each step."""
+def member_predictions_of_prepared(head: keras.Model) -> keras.Model:
+    """The same of features that `prepared` made: what does not learn is done once, not in each step."""
+    fixed = fixed_layers(head)
+    inputs = {
+        "features": keras.Input(head.get_layer(fixed[-1]).output.shape[1:], name="features"),
+        "mask": keras.Input((None,), dtype="bool", name="mask"),
+    }
 
     def same_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return keras.layers.Identity() if layer.name == _STANDARDIZE else layer
+        return keras.layers.Identity() if layer.name in fixed else layer
 
-    return keras.models.clone_model(member_predictions_of(head), clone_function=same_layer)
-
-
-def standardized(head: keras.Model, stacks: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Features `(N, S, D)` each, as the first layer of a head hands them on."""
-    layer = head.get_layer(_STANDARDIZE)
-    return [ops.convert_to_numpy(layer(stack[None]))[0] for stack in stacks]  # (1, N, S, D) -> (N, S, D)
+    return keras.models.clone_model(member_predictions_of(head), inputs, clone_function=same_layer)
 
 
-def standardize(head: keras.Model, stacks: Sequence[np.ndarray]) -> None:
-    """Give a head the mean and deviation of the features it will learn from, `(N, S, D)` each."""
+def prepared(head: keras.Model, stacks: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Features `(N, S, D)` each, as the last layer of a head that does not learn hands them on."""
+    layers = [head.get_layer(name) for name in fixed_layers(head)]
+    results = []
+    for stack in stacks:
+        x = stack[None]  # (1, N, S, D)
+        for layer in layers:
+            x = layer(x)
+        results.append(ops.convert_to_numpy(x)[0])  # (N, S, D) or (N, S*P)
+    return results
+
+
+def adapt(head: keras.Model, stacks: Sequence[np.ndarray]) -> None:
+    """Give a head the mean, deviation and principal components of the features it will learn from, `(N, S, D)` each."""
     import numpy as np
 
-    head.get_layer(_STANDARDIZE).adapt(np.concatenate(stacks))
+    frames = np.concatenate(stacks)  # (num_frames, S, D)
+    for name in fixed_layers(head):
+        layer = head.get_layer(name)
+        layer.adapt(frames)
+        frames = ops.convert_to_numpy(layer(frames[None]))[0]
+
+
+def fixed_layers(head: keras.Model) -> list[str]:
+    """Names of the first layers of a head, which `adapt` sets and no training changes, in their order."""
+    names = {layer.name for layer in head.layers}
+    return [name for name in (STANDARDIZE, PROJECT) if name in names]
+
+
+def with_members(head: keras.Model, options: HeadOptions, kept: Sequence[int]) -> keras.Model:
+    """A head with some of its members, counted as in its predictions; their weights are copied.
+
+    Args:
+        head: made by `build_head` with more members.
+        options: of the new head; it has as many members as are kept (for each stream).
+        kept: places of the members.
+    """
+    from activity.models.layers import Fuse, MemberPredictions, make_model
+
+    if not HEADS[head.name].build_members:
+        members = head.get_layer(_MEMBER_PREDICTIONS).input  # S*M x (B, C)
+        predicted = MemberPredictions(name=_MEMBER_PREDICTIONS)([members[i] for i in kept])
+        return make_model(head.input, Fuse(name=FUSE, dtype="float32")(predicted), name=head.name)
+    num_streams, num_features = head.input["features"].shape[2:]
+    shape = {"num_streams": num_streams, "num_features": num_features, "num_labels": head.output_shape[-1]}
+    smaller = build_head(head.name, options, **shape)
+    for source, target in zip(head.weights, smaller.weights, strict=True):
+        values = ops.convert_to_numpy(source)
+        target.assign(values if values.shape == tuple(target.shape) else values[list(kept)])  # members come first
+    return smaller
 
 
 def attention_weights(head: keras.Model, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -177,7 +234,7 @@ def has_attention(head: keras.Model) -> bool:
 # === The heads: standardized features (B, T, D) and mask (B, T) to a sequence (B, T, U) and a state (B, U') ===
 
 
-def _lstm(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
+def _lstm_plain(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """Long short-term memory; its last state (Hochreiter & Schmidhuber, 1997)."""
     from activity.models.layers import HidePadding
 
@@ -199,7 +256,7 @@ def _backward(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Te
 def _stacked(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """LSTMs on top of each other; the last state of the topmost (Graves, Mohamed & Hinton, 2013)."""
     for _ in range(options.layers):
-        x, state = _lstm(x, mask, options)  # (B, T, U), (B, U)
+        x, state = _lstm_plain(x, mask, options)  # (B, T, U), (B, U)
     return x, state
 
 
@@ -234,7 +291,7 @@ def _lstm_cnn(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Te
     """A convolution over the outputs of an LSTM, the strongest answer in time of each filter (Zhou et al., 2016)."""
     from activity.models.layers import MaskedMax
 
-    x, _ = _lstm(x, mask, options)  # zeros on padding, as the convolution adds after a clip without any
+    x, _ = _lstm_plain(x, mask, options)  # zeros on padding, as the convolution adds after a clip without any
     sequence = keras.layers.Conv1D(options.units, 3, padding="same", activation="relu")(x)  # (B, T, U)
     return sequence, MaskedMax()(sequence, mask=mask)  # (B, T, U) -> (B, U)
 
@@ -244,11 +301,53 @@ def _pooled(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tens
     return x, _mean_and_max(x, mask)
 
 
-def _segments(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
+def _chunks(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
     """The means of the quarters of the clip (pyramids, Lazebnik 2006, Laptev 2008; segments, Wang et al., 2016)."""
     from activity.models.layers import ChunkMeans
 
     return x, ChunkMeans(NUM_CHUNKS)(x, mask=mask)  # (B, T, D) -> (B, 4*D)
+
+
+# === The heads of all streams: components (B, T, P) and mask (B, T) to the predictions of all members ===
+
+
+def _lstm(x: Tensor, mask: Tensor, options: HeadOptions, num_labels: int, per_frame: bool) -> Tensor:
+    """LSTMs in both directions over few components, and these components beside them (skip), by chunks of the clip.
+
+    A component is dropped in all frames of a clip or in none (Gal & Ghahramani 2016): its other frames would tell it.
+    """
+    from activity.models.layers import ChunkMeans, HidePadding, MemberLSTMCell
+
+    members, units, num_inputs = options.members, options.units, x.shape[-1]
+    x = ops.repeat(ops.expand_dims(x, 2), members, axis=2)  # (B, T, P) -> (B, T, M, P)
+    x = keras.layers.Dropout(options.dropout, noise_shape=(None, 1, members, num_inputs))(x)
+    x = keras.layers.Reshape((-1, members * num_inputs))(x)  # (B, T, M, P) -> (B, T, M*P)
+    lstm = keras.layers.RNN(MemberLSTMCell(units, members), return_sequences=True)
+    sequence = HidePadding()(keras.layers.Bidirectional(lstm)(x, mask=mask), mask=mask)  # (B, T, 2*M*U)
+    parts = []
+    for values, directions, width in ((sequence, 2, units), (x, 1, num_inputs)):
+        if not per_frame:
+            values = ChunkMeans(NUM_CHUNKS)(values, mask=mask)  # (B, T, R*M*W) -> (B, K*R*M*W)
+        values = keras.layers.Reshape((-1, directions, members, width))(values)  # (B, K or T, R, M, W)
+        values = ops.transpose(values, (0, 3, 1, 2, 4))  # (B, M, K or T, R, W)
+        parts.append(keras.layers.Reshape((members, -1, directions * width))(values))  # (B, M, K or T, R*W)
+    read = keras.layers.Concatenate()(parts)  # (B, M, K or T, 2*U + P)
+    if not per_frame:
+        read = keras.layers.Reshape((members, NUM_CHUNKS * read.shape[-1]))(read)  # (B, M, K*(2*U + P))
+    read = keras.layers.Dropout(options.dropout)(read)
+    equation = "bmtf,mfc->bmtc" if per_frame else "bmf,mfc->bmc"
+    output_shape = (members, None, num_labels) if per_frame else (members, num_labels)
+    fan = read.shape[-1] + num_labels
+    initializer = keras.initializers.RandomUniform(-((6 / fan) ** 0.5), (6 / fan) ** 0.5)  # Glorot's, of each member
+    return keras.layers.EinsumDense(
+        equation,
+        output_shape,
+        bias_axes="mc",
+        activation="softmax",
+        kernel_initializer=initializer,
+        dtype="float32",  # also under mixed precision: a float16 softmax loses small probabilities
+        name=_MEMBER_PREDICTIONS,
+    )(read)  # (B, M, [T,] C)
 
 
 # === Parts of heads ===
@@ -275,7 +374,8 @@ def _mean_and_max(x: Tensor, mask: Tensor) -> Tensor:
 
 _BIDIRECTIONAL = ("units", "merge_mode")
 HEADS: dict[str, Head] = {
-    "lstm": Head(_lstm, ("units",)),
+    "lstm": Head(None, ("units",), build_members=_lstm),
+    "lstm_plain": Head(_lstm_plain, ("units",)),
     "backward": Head(_backward, ("units",)),
     "stacked": Head(_stacked, ("units", "layers")),
     "bidirectional": Head(_bidirectional, _BIDIRECTIONAL),
@@ -283,5 +383,5 @@ HEADS: dict[str, Head] = {
     "attention": Head(_attention, _BIDIRECTIONAL),
     "lstm_cnn": Head(_lstm_cnn, ("units",)),
     "pooled": Head(_pooled),
-    "segments": Head(_segments),
+    "chunks": Head(_chunks),
 }

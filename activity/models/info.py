@@ -21,6 +21,7 @@ _LARGEST_JSON = 32 << 20  # bytes; 100,000 training videos take 2 MB
 _LARGEST_GROWTH, _NO_BOMB = 10, 64 << 20  # a part may be so many times as large as the file, or so many bytes
 _REGISTERED_NAME = "activity>ActivityClassifier"
 UNKNOWN, NO_ANSWER = "unknown", "no answer"
+_OLD_HEADS = {"segments": "chunks", "lstm": "lstm_plain"}  # in files written until 0.2 -> name
 _OLD_NAMES = {"taught": "trained", "num_torn_groups": "num_split_groups"}  # in files written until 0.1 -> name
 
 
@@ -46,6 +47,8 @@ class TrainingRecord:
         trained: digests of the videos of its train and val splits, see `activity.datasets.samples.content_of`.
         held_out: digests of the videos of its test split.
         calibration: the scores of `activity.evaluation.calibration.Calibration`.
+        estimate: the accuracy to expect, see `activity.training.stacking.Estimate`.
+        stack: how much the head and the base models of a stack count, by name; the sum is 1.
         history: a row for each epoch.
         command: the command line that trained it; empty if it was trained from Python.
         updates: what each update changed, in their order.
@@ -64,6 +67,8 @@ class TrainingRecord:
     trained: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     calibration: Mapping[str, Any] | None = None
+    estimate: Mapping[str, float] | None = None
+    stack: Mapping[str, float] = field(default_factory=dict)
     history: tuple[Mapping[str, Any], ...] = ()
     command: str = ""
     updates: tuple[Mapping[str, Any], ...] = ()
@@ -84,6 +89,8 @@ class TrainingRecord:
         facts = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
         if "training" in facts:
             settings = {name: x for name, x in facts["training"].items() if name in _SETTINGS}
+            if "head" in settings and "stack" not in settings:  # written before heads were renamed
+                settings["head"] = _OLD_HEADS.get(settings["head"], settings["head"])
             facts["training"] = TrainConfig(**_checked(settings, _SETTINGS))
         return cls(**facts)
 
@@ -167,8 +174,14 @@ _RECORD: dict[str, Any] = {
         "temperature": float,
         "num_videos": int,
         "expected_calibration_error": {"before": float, "after": float},
+        str: (float, bool),
+    },
+    "estimate": {
+        **dict.fromkeys(("num_videos", "num_groups"), int),
+        **dict.fromkeys(("accuracy", "standard_error", "head_accuracy", "baseline_accuracy"), float),
         str: float,
     },
+    "stack": {str: float},
     "history": [{"stage": str, "epoch": int, "loss": float, "accuracy": float, str: float}],
     "updates": [{"scheme": str, "num_new": int, "num_old": int, "added": [str], "old": _COMPARED, "new": _COMPARED}],
     "seconds": float,

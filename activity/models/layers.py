@@ -114,6 +114,65 @@ class ReverseTime(_EndsMask):
 
 
 @keras.saving.register_keras_serializable(package="activity")
+class MemberLSTMCell(keras.layers.Layer):
+    """The cells of M LSTMs that read M inputs, a step of time at once: for `keras.layers.RNN`.
+
+    The members of an ensemble are small; as layers of their own, each would take as long as all do together here.
+
+    Args:
+        units: U, hidden units of each.
+        members: M.
+
+    Call arguments:
+        inputs: `(batch, M*P)`, the inputs of one member after the other.
+        states: outputs and cell states, `(batch, M*U)` each.
+    """
+
+    def __init__(self, units: int, members: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units, self.members = units, members
+        self.state_size, self.output_size = [members * units] * 2, members * units
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights, of each member as `keras.layers.LSTM` does; the forget gate begins open."""
+        members, units, num_inputs = self.members, self.units, input_shape[-1] // self.members
+        kernel, recurrent = (num_inputs, 4 * units), (units, 4 * units)
+
+        def of_each(first: Any) -> Any:
+            return lambda shape, dtype=None: ops.stack([first(shape[1:], dtype) for _ in range(members)])
+
+        self.kernel = self.add_weight(
+            shape=(members, *kernel), initializer=of_each(keras.initializers.GlorotUniform()), name="kernel"
+        )
+        self.recurrent_kernel = self.add_weight(
+            shape=(members, *recurrent), initializer=of_each(keras.initializers.Orthogonal()), name="recurrent_kernel"
+        )
+        gates = np.repeat([0.0, 1.0, 0.0, 0.0], units).astype(np.float32)  # input, forget, cell, output
+        self.bias = self.add_weight(
+            shape=(members, 4 * units), initializer=of_each(lambda *_: ops.convert_to_tensor(gates)), name="bias"
+        )
+
+    def call(self, inputs: Any, states: Any, training: bool | None = None) -> Any:
+        """One step: the outputs `(batch, M*U)` and the states after it."""
+        before, cell = states
+        x = ops.transpose(ops.reshape(inputs, (-1, self.members, self.kernel.shape[1])), (1, 0, 2))  # (M, B, P)
+        h = ops.transpose(ops.reshape(before, (-1, self.members, self.units)), (1, 0, 2))  # (M, B, U)
+        gates = ops.matmul(x, self.kernel) + ops.matmul(h, self.recurrent_kernel) + self.bias[:, None]  # (M, B, 4*U)
+        gates = ops.transpose(gates, (1, 0, 2))  # (B, M, 4*U)
+        i, f, c, o = ops.split(gates, 4, axis=-1)  # (B, M, U) each
+        cell = ops.reshape(cell, (-1, self.members, self.units))
+        cell = ops.sigmoid(f) * cell + ops.sigmoid(i) * ops.tanh(c)
+        outputs, cell = (
+            ops.reshape(values, (-1, self.output_size)) for values in (ops.sigmoid(o) * ops.tanh(cell), cell)
+        )  # (B, M, U) -> (B, M*U)
+        return outputs, [outputs, cell]
+
+    def get_config(self) -> dict[str, Any]:
+        """The sizes."""
+        return {**super().get_config(), "units": self.units, "members": self.members}
+
+
+@keras.saving.register_keras_serializable(package="activity")
 class MaskedSoftmax(_EndsMask):
     """Scores to weights: `(batch, T)` and mask `(batch, T)` -> `(batch, T)`, sum 1 over real frames and 0 on padding.
 
@@ -175,6 +234,93 @@ class ChunkMeans(_EndsMask):
 
 
 @keras.saving.register_keras_serializable(package="activity")
+class CosineMeans(_EndsMask):
+    """The first K coefficients of the cosine transform (DCT-II) over the real time: `(batch, T, D)` -> `(batch, K*D)`.
+
+    Coefficient 0 is the masked mean; the others tell how a feature rises, falls and swings (Ahmed et al. 1974). They
+    are means over the real frames, so clips of any length compare.
+
+    Args:
+        num_coefficients: K, 1 or more.
+    """
+
+    def __init__(self, num_coefficients: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_coefficients < 1:
+            raise ValueError(f"num_coefficients must be 1 or more, received: {num_coefficients}")
+        self.num_coefficients = num_coefficients
+
+    def call(self, inputs: Any, mask: Any) -> Any:
+        """The coefficients, one after the other."""
+        real = ops.expand_dims(ops.cast(mask, "float32"), 1)  # (B, T) -> (B, 1, T)
+        length = ops.maximum(ops.sum(real, axis=2, keepdims=True), 1)  # (B, 1, 1)
+        order = ops.reshape(ops.arange(self.num_coefficients, dtype="float32"), (1, -1, 1))  # (1, K, 1)
+        waves = ops.cos(np.pi * order * (ops.cumsum(real, axis=2) - 0.5) / length)  # (B, K, T)
+        weights = waves * ops.where(order > 0, 2**0.5, 1.0) * real / length  # orthonormal, but for a factor
+        means = ops.matmul(ops.cast(weights, inputs.dtype), inputs)  # (B, K, T) x (B, T, D) -> (B, K, D)
+        return ops.reshape(means, (-1, self.num_coefficients * inputs.shape[2]))  # (B, K, D) -> (B, K*D)
+
+    def get_config(self) -> dict[str, Any]:
+        """The number of coefficients."""
+        return {**super().get_config(), "num_coefficients": self.num_coefficients}
+
+
+@keras.saving.register_keras_serializable(package="activity")
+class Project(keras.layers.Layer):
+    """Each stream on P directions of its features, all streams side by side: `(batch, T, S, D)` -> `(batch, T, S*P)`.
+
+    After `adapt` the directions are the principal components of the features (Pearson 1901; Hotelling 1933), and are
+    fixed: what then reads them has few weights to learn. Before, they are learned, as for a backbone yet to be trained.
+
+    Args:
+        num_components: P, at most D.
+    """
+
+    def __init__(self, num_components: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_components < 1:
+            raise ValueError(f"num_components must be 1 or more, received: {num_components}")
+        self.num_components = num_components
+
+    def build(self, input_shape: Any) -> None:
+        """Create the directions."""
+        num_streams, num_features = input_shape[-2:]
+        shape = (num_streams, num_features, self.num_components)
+        self.kernel = self.add_weight(shape=shape, initializer="glorot_uniform", name="kernel")
+
+    def adapt(self, features: Any) -> None:
+        """Set the directions to the principal components of `(num_frames, S, D)` features of mean 0.
+
+        They have one scale for each stream, at which the mean variance of its components is 1.
+        """
+        from scipy.linalg import eigh
+
+        kernel = np.zeros(self.kernel.shape, np.float32)
+        for stream, x in enumerate(np.moveaxis(np.asarray(features, np.float32), 1, 0)):  # (N, D) of each
+            dims = x.shape[1]
+            variances, directions = eigh(x.T @ x / len(x), subset_by_index=(dims - self.num_components, dims - 1))
+            kernel[stream] = directions[:, ::-1] / np.sqrt(max(variances.mean(), 1e-12))
+        self.kernel.assign(kernel)
+        self.trainable = False
+
+    def call(self, inputs: Any) -> Any:
+        """The components of all streams."""
+        streams = ops.transpose(inputs, (0, 2, 1, 3))  # (B, T, S, D) -> (B, S, T, D)
+        components = ops.matmul(streams, ops.cast(self.kernel, inputs.dtype))  # x (S, D, P) -> (B, S, T, P)
+        time = ops.shape(inputs)[1]
+        return ops.reshape(ops.transpose(components, (0, 2, 1, 3)), (-1, time, self.num_directions))  # (B, T, S*P)
+
+    @property
+    def num_directions(self) -> int:
+        """S*P."""
+        return int(self.kernel.shape[0] * self.kernel.shape[2])
+
+    def get_config(self) -> dict[str, Any]:
+        """The number of components."""
+        return {**super().get_config(), "num_components": self.num_components}
+
+
+@keras.saving.register_keras_serializable(package="activity")
 class Standardize(keras.layers.Layer):
     """Features to mean 0 and deviation 1 after a square root, `(batch, T, S, D)` to the same.
 
@@ -227,12 +373,34 @@ class Fuse(_EndsMask):
 
     In a product, a member that is not confident changes little (product of experts, Hinton 2002). A temperature above 1
     makes the result less confident, one below 1 more: see `activity.evaluation.calibration`.
+
+    Args:
+        weighted: the members have weights, which are set, not learned; else all have the same.
     """
 
+    def __init__(self, weighted: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.weighted = weighted
+
     def build(self, input_shape: Any) -> None:
-        """Create the temperature, which is set, not learned."""
+        """Create the temperature, and the weights if there are any; both are set, not learned."""
         self.temperature = self.add_weight(shape=(), initializer="ones", trainable=False, name="temperature")
+        if self.weighted:
+            equal = keras.initializers.Constant(1 / input_shape[1])
+            self.member_weights = self.add_weight(
+                shape=(input_shape[1],), initializer=equal, trainable=False, name="member_weights"
+            )
 
     def call(self, inputs: Any) -> Any:
-        """Mean of the logarithms, divided by the temperature, to probabilities."""
-        return ops.softmax(ops.mean(ops.log(ops.maximum(inputs, 1e-7)), axis=1) / self.temperature, axis=-1)
+        """Weighted mean of the logarithms, divided by the temperature, to probabilities."""
+        logs = ops.log(ops.maximum(inputs, 1e-7))  # (B, M, ..., C)
+        if self.weighted:
+            weights = ops.reshape(self.member_weights, (1, -1, *[1] * (len(inputs.shape) - 2)))
+            fused = ops.sum(logs * weights, axis=1)  # (B, M, ..., C) -> (B, ..., C)
+        else:
+            fused = ops.mean(logs, axis=1)
+        return ops.softmax(fused / self.temperature, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Whether it is weighted."""
+        return {**super().get_config(), "weighted": self.weighted}

@@ -11,7 +11,7 @@ still rises where the probability is already close to 1, and has a slope there.
 not be what decides, Jain & Wallace 2019). Of any other head each frame is hidden in turn (occlusion, Zeiler & Fergus
 2014): its features are replaced by the mean of those of the other frames, as by a grey patch in an image, and the drop
 of the log-odds counts. Frames are not left out, since then the others would move to other places in time, to which
-heads such as `segments` listen; nor do they become like their neighbours, which mostly show the same.
+heads such as `chunks` listen; nor do they become like their neighbours, which mostly show the same.
 
 *Where*: Grad-CAM (Selvaraju et al. 2017) on the last feature maps of the backbone, for each frame and stream: the maps
 times the slope of the log-odds, summed over the channels, and what speaks against is left out. The slope is not

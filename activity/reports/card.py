@@ -182,12 +182,19 @@ def _rows_of_scores(card: ModelCard) -> list[Row]:
         rows.append(("validation", f"accuracy {scores['val_accuracy']:.3f}, loss {scores['val_loss']:.3f}"))
     if "accuracy" in scores:
         rows.append(("training", f"accuracy {scores['accuracy']:.3f}, loss {scores['loss']:.3f}"))
+    if estimate := card.record.estimate:
+        numbers = (
+            "accuracy {accuracy:.3f} +- {standard_error:.3f} on {num_videos} training videos of {num_groups} "
+            "groups, each predicted without its group; head alone {head_accuracy:.3f}, baseline {baseline_accuracy:.3f}"
+        )
+        rows.append(("out of fold", numbers.format(**estimate)))
     if calibration := card.record.calibration:
         error = calibration["expected_calibration_error"]
+        videos = "training videos out of fold" if calibration.get("out_of_fold") else "validation videos"
         rows.append(
             (
                 "calibration",
-                f"temperature {calibration['temperature']:.2f}, by {calibration['num_videos']} validation videos; "
+                f"temperature {calibration['temperature']:.2f}, by {calibration['num_videos']} {videos}; "
                 f"expected calibration error {error['before']:.3f} before, {error['after']:.3f} after calibration",
             )
         )
@@ -198,6 +205,9 @@ def _rows_of_training(card: ModelCard) -> list[Row]:
     record, rows = card.record, []
     if record.training:
         rows.append(("architecture", f"backbone {record.training.backbone}, head {record.training.head}"))
+        if record.stack:
+            parts = sorted(record.stack.items(), key=lambda part: -part[1])
+            rows.append(("rests on", ", ".join(f"{name} {weight:.0%}" for name, weight in parts)))
         changed = ", ".join(f"{name} {value}" for name, value in card.changed.items())
         rows.append(("not the default", changed or "nothing"))
     rows.append(("date", record.date or _NOT_RECORDED))
@@ -246,6 +256,12 @@ def _limits_of_data(record: TrainingRecord) -> list[str]:
             "Its splits share no group (person or recording, as the data set names them): trained on "
             f"{groups['train']} groups, validated with {groups['val']}, and {groups['test']} were held out."
         )
+    if record.estimate:
+        limits.append(
+            "Its out-of-fold score is that of models trained on fewer of the same videos; that of the test videos is "
+            "not in the file: see `activity evaluate`."
+        )
+        return limits
     if not videos or not videos["val"]:
         limits.append("It has no score on videos it was not trained on: see `activity evaluate`.")
         return limits

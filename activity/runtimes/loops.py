@@ -19,6 +19,8 @@ def with_plain_loops(head: keras.Model, num_frames: int) -> keras.Model:
     }
 
     def replace(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.Model):  # the head in a stack, or its pooling
+            return with_plain_loops(layer, num_frames)
         return _PlainLoop(layer) if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional) else layer
 
     return keras.models.clone_model(head, input_tensors=inputs, clone_function=replace)
@@ -59,7 +61,7 @@ def _loop(layer: keras.layers.RNN, inputs: Any, mask: Any) -> list[Any]:
         sequence = ops.where(steps == i, ops.expand_dims(output, 1), sequence)  # (B, T, U)
         return (i + 1, sequence, *(ops.where(real, after, before) for after, before in zip(new, states, strict=True)))
 
-    sequence = ops.zeros((batch, num_frames, layer.units))
+    sequence = ops.zeros((batch, num_frames, layer.cell.output_size))
     _, *results = ops.while_loop(lambda i, *_: i < num_frames, step, (0, sequence, *states))
     return results
 

@@ -16,15 +16,15 @@ from activity.video.clips import window_starts
 _MAX_SHIFT = 0.06  # of the frame's size
 _MAX_GAIN = 0.2  # brightness 0.8 to 1.2
 
-Batch: TypeAlias = tuple[dict[str, Any], np.ndarray]  # the inputs of a model by name, label ids (B,)
+Batch: TypeAlias = tuple[dict[str, Any], np.ndarray]  # the inputs of a model by name, targets (B,) or (B, 2)
 
 
 class ClipBatches:
-    """Batches of padded clips with their masks and label ids. All have one shape, so that one graph does for all.
+    """Batches of padded clips with their masks and targets. All have one shape, so that one graph does for all.
 
     Args:
         stacks: per sample `(N, ...)`.
-        label_ids: per sample.
+        targets: per sample, its label id, or that and its fold.
         num_frames: T. Of a longer stack, training takes one window at random an epoch, otherwise all windows.
         batch_size: clips in a batch; fewer if there are not so many.
         training: shuffle and take random windows.
@@ -39,14 +39,14 @@ class ClipBatches:
     def __init__(
         self,
         stacks: Sequence[Any],
-        label_ids: Sequence[int],
+        targets: Sequence[Any],
         *,
         num_frames: int,
         batch_size: int,
         training: bool = False,
         seed: int = 0,
     ) -> None:
-        self.stacks, self.label_ids = stacks, np.asarray(label_ids, np.int32)
+        self.stacks, self.targets = stacks, np.asarray(targets, np.int32)
         self.lengths = np.array([len(stack) for stack in stacks])
         self.num_frames, self.training, self.seed = num_frames, training, seed
         self.num_windows = len(self._windows(np.random.default_rng(seed))[0])
@@ -68,7 +68,7 @@ class ClipBatches:
             clips = self._clips(clip_samples, frames, mask, of_clips)
             # as tensors, so that a batch made ahead is on the device already; torch takes no mixture of both
             inputs = {self.name: ops.convert_to_tensor(clips), "mask": ops.convert_to_tensor(mask)}
-            yield inputs, self.label_ids[clip_samples]
+            yield inputs, self.targets[clip_samples]
 
     def _windows(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The sample and the first frame of each window of an epoch, in its order."""
@@ -89,15 +89,15 @@ class FeatureBatches(ClipBatches):
 
     Args:
         most_on_device: bytes; a larger table stays in main memory, and a batch at a time goes to the device.
-        options: those of `ClipBatches`, as are `stacks` and `label_ids`.
+        options: those of `ClipBatches`, as are `stacks` and `targets`.
     """
 
     name = "features"
 
     def __init__(
-        self, stacks: Sequence[np.ndarray], label_ids: Sequence[int], *, most_on_device: float = 2e9, **options: Any
+        self, stacks: Sequence[np.ndarray], targets: Sequence[Any], *, most_on_device: float = 2e9, **options: Any
     ) -> None:
-        super().__init__(stacks, label_ids, **options)
+        super().__init__(stacks, targets, **options)
         table = np.concatenate([*stacks, np.zeros_like(stacks[0][:1])])  # the last row is padding
         self._rows = np.cumsum(self.lengths) - self.lengths  # of the first frame of each sample
         self._padding = len(table) - 1
@@ -123,13 +123,13 @@ class FrameBatches(ClipBatches):
     def __init__(
         self,
         stacks: Sequence[Any],
-        label_ids: Sequence[int],
+        targets: Sequence[Any],
         *,
         augment: Sequence[str] = (),
         flip: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(stacks, label_ids, **options)
+        super().__init__(stacks, targets, **options)
         self.augment, self.flip = augment if self.training else (), flip
         first = stacks[0][:1]
         self._item_shape, self._dtype = first.shape[1:], first.dtype

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -79,6 +80,8 @@ class StagePlan:
         learning_rate: at its peak.
         weight_decay: decoupled.
         is_balanced: classes weigh by the inverse of their number of clips.
+        of_fold: `(M,)` the fold of clips that each member is trained without, below 0 for none; the targets of the
+            batches are then label ids and folds, `(B, 2)`. By default all members are trained on all clips.
     """
 
     name: str
@@ -90,6 +93,7 @@ class StagePlan:
     learning_rate: float
     weight_decay: float
     is_balanced: bool
+    of_fold: np.ndarray | None = None
 
 
 def fit(plan: StagePlan, stage_dir: Path, seconds_between_saves: float = 10.0) -> Stage:
@@ -104,7 +108,8 @@ def fit(plan: StagePlan, stage_dir: Path, seconds_between_saves: float = 10.0) -
     adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     # a metric, not a function: one that makes its variables in the first step has TensorFlow trace the step twice
     metric = keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")
-    model.compile(adamw, loss=loss_of_members, metrics=[metric], jit_compile=uses_jit())
+    loss = loss_of_members if plan.of_fold is None else partial(_loss_beside_folds, of_fold=plan.of_fold)
+    model.compile(adamw, loss=loss, metrics=[metric], jit_compile=uses_jit())
     first_epoch = checkpoint.begin(model)
     if checkpoint.finished:
         _logger.info("%s: finished earlier, its weights are used", plan.name)
@@ -138,13 +143,14 @@ def _train_epochs(plan: StagePlan, epochs: range) -> Iterator[dict[str, float]]:
     of a head, and it cannot tell how long it waits.
     """
     model, train_batches, val_batches = plan.model, plan.train_batches, plan.val_batches
-    class_weight = _class_weight(train_batches.label_ids) if plan.is_balanced else None
+    class_weights = _class_weights(train_batches.targets) if plan.is_balanced else None
     with Prefetch(batch for epoch in epochs for batch in train_batches.epoch(epoch)) as batches:
         for epoch in epochs:
             start, waited = time.perf_counter(), batches.waiting_seconds
             model.reset_metrics()
-            for inputs, label_ids in islice(batches, len(train_batches)):
-                logs = model.train_on_batch(inputs, label_ids, class_weight=class_weight, return_dict=True)
+            for inputs, targets in islice(batches, len(train_batches)):
+                weights = None if class_weights is None else class_weights[_columns_of(targets)[:, 0]]
+                logs = model.train_on_batch(inputs, targets, sample_weight=weights, return_dict=True)
             row = {"epoch": epoch, "loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])}
             waited = batches.waiting_seconds - waited
             if val_batches:
@@ -178,9 +184,20 @@ def loss_of_members(label_ids: Any, member_predictions: Any) -> Any:
     return ops.mean(keras.losses.sparse_categorical_crossentropy(ids, member_predictions), axis=1)
 
 
-def accuracy(label_ids: Any, member_predictions: Any) -> Any:
+def _loss_beside_folds(targets: Any, member_predictions: Any, *, of_fold: np.ndarray) -> Any:
+    """The same where members are trained without a fold: label ids and folds `(B, 2)`, `(B, M, C)` to `(B,)`."""
+    targets = ops.cast(targets, "int32")
+    shape = ops.shape(member_predictions)[:2]
+    ids = ops.broadcast_to(targets[:, :1], shape)  # (B, M)
+    losses = keras.losses.sparse_categorical_crossentropy(ids, member_predictions)  # (B, M)
+    trained = ops.not_equal(targets[:, 1:], ops.convert_to_tensor(of_fold.astype(np.int32)[None]))  # (B, M)
+    return ops.mean(losses * ops.cast(trained, losses.dtype), axis=1)
+
+
+def accuracy(targets: Any, member_predictions: Any) -> Any:
     """Whether the fused member predictions `(B, M, C)` are correct: `(B,)` 0 or 1."""
-    ids = ops.cast(ops.reshape(label_ids, (-1,)), "int32")
+    targets = ops.cast(targets, "int32")
+    ids = targets if len(targets.shape) == 1 else targets[:, 0]  # (B,)
     best = ops.argmax(ops.mean(ops.log(ops.maximum(member_predictions, 1e-7)), axis=1), axis=-1)
     return ops.cast(ops.equal(ids, ops.cast(best, "int32")), "float32")
 
@@ -217,12 +234,19 @@ def _memory_in_words() -> Iterator[None]:
         raise ActivityError("not enough memory for a step of training", hint=hint) from error
 
 
-def _class_weight(label_ids: np.ndarray) -> dict[int, float]:
+def _class_weights(targets: np.ndarray) -> np.ndarray:
+    """`(C,)` of label ids `(V,)`, or of label ids and folds `(V, 2)`."""
     from sklearn.utils.class_weight import compute_class_weight
 
+    label_ids = _columns_of(targets)[:, 0]
     classes = np.unique(label_ids)
-    weights = compute_class_weight("balanced", classes=classes, y=label_ids)
-    return dict(zip(classes.tolist(), weights.tolist(), strict=True))
+    weights = np.ones(classes.max() + 1)
+    weights[classes] = compute_class_weight("balanced", classes=classes, y=label_ids)
+    return weights
+
+
+def _columns_of(targets: np.ndarray) -> np.ndarray:
+    return targets.reshape(len(targets), -1)
 
 
 _SHOWN = {"train": "accuracy", "val": "val_accuracy"}

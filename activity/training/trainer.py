@@ -22,7 +22,8 @@ import numpy as np
 
 from activity.config import TrainConfig, as_dict, changes, stored_streams
 from activity.datasets.dataset import Dataset, Stacks
-from activity.datasets.samples import Sample
+from activity.datasets.samples import Sample, name_some
+from activity.datasets.splits import inner_folds
 from activity.errors import ActivityError, DatasetError
 from activity.evaluation.calibration import FEWEST_VIDEOS, Calibration, calibrate
 from activity.files import atomic_file, digest_of, digest_of_file, lock_folder, remove_leftovers
@@ -31,18 +32,31 @@ from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
 from activity.models.devices import gpu_names
 from activity.models.heads import (
+    FUSE,
     HEADS,
     HeadOptions,
+    adapt,
     build_head,
-    member_predictions_of_standardized,
-    standardize,
-    standardized,
+    member_predictions_of,
+    member_predictions_of_prepared,
+    prepared,
+    with_members,
 )
 from activity.models.info import ModelInfo
+from activity.models.stack import HEAD, build_stack, stack_shares, weights_of
 from activity.runtimes.features import cache_activations, extract_features
 from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
 from activity.training.fitting import TIMES, LayerwiseAdamW, Optimizer, Stage, StagePlan, fit
 from activity.training.record import record_of
+from activity.training.stacking import (
+    Estimate,
+    OutOfFold,
+    Windows,
+    base_predictions,
+    fit_base_models,
+    head_predictions,
+    pooling_of,
+)
 
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
 _LAYER_DECAY = 0.9  # each layer of the backbone learns so much slower than the one above it
@@ -59,14 +73,16 @@ class TrainingRun:
     """What `train` gives.
 
     Attributes:
-        classifier: trained, and calibrated where there is a val split.
+        classifier: trained, and calibrated where there are videos to calibrate it by.
         stages: in their order.
-        calibration: how sure it may be; `None` without a val split.
+        calibration: how confident it may be; `None` without such videos.
+        estimate: the accuracy to expect, from out-of-fold predictions; `None` where there are none.
     """
 
     classifier: ActivityClassifier
     stages: list[Stage]
     calibration: Calibration | None
+    estimate: Estimate | None = None
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -79,13 +95,23 @@ class TrainingRun:
         """How well it learned, as a `TrainingRecord` holds it."""
         return {
             "calibration": self.calibration.as_dict() if self.calibration else None,
+            "estimate": dataclasses.asdict(self.estimate) if self.estimate else None,
+            "stack": self.stack,
             "history": tuple(self.history),
         }
 
+    @property
+    def stack(self) -> dict[str, float]:
+        """How much the head and the base models count, by name; the sum is 1. Empty without a stack."""
+        return stack_shares(self.classifier.head, self.classifier.spec.streams)
+
     def as_text(self) -> str:
-        """A line a stage, for a terminal."""
+        """A line a stage, and what the answers rest on, for a terminal."""
         lines = [stage.as_text() for stage in self.stages]
-        return "\n".join([*lines, self.calibration.as_text()] if self.calibration else lines)
+        if self.stack:
+            parts = sorted(self.stack.items(), key=lambda part: -part[1])
+            lines.append(f"{'stack':16} {', '.join(f'{name} {weight:.0%}' for name, weight in parts)}")
+        return "\n".join([*lines, *(told.as_text() for told in (self.estimate, self.calibration) if told)])
 
 
 def train(
@@ -103,9 +129,14 @@ def train(
     A backbone with pretrained weights stays frozen while the head learns from cached features; `config.fine_tune` then
     fine-tunes its last layers. A backbone without pretrained weights learns together with the head.
 
+    With `config.stack`, further members of the head are each trained without a fold of the groups: so each training
+    video is predicted by models that do not know its group. That gives the weights of a stack of the head and linear
+    models (see `activity.training.stacking`), calibrates it, and tells the accuracy to expect; the val split is not
+    needed, and its videos are trained on too, unless `config.val_split` keeps them. With a backbone that is trained,
+    that would take as many trainings as folds: there, and without a stack, the val split calibrates.
+
     How long it learns is fixed: the learning rate rises and falls once (Loshchilov & Hutter 2017) and the last weights
     are kept. On small sets that is better than to stop at the lowest validation loss, which is mostly chance there.
-    So nothing is chosen by the val split; it is evaluated each epoch, and calibrates the model at the end.
 
     Args:
         dataset: made by `preprocess`.
@@ -125,37 +156,156 @@ def train(
     config = dataclasses.replace(config, weights=choose_weights(config.backbone, config.weights))
     _say_what_is_idle(dataset, config)
     keras.utils.set_random_seed(config.seed)
+    as_given, dataset = dataset, merge_val(dataset, config)
+    folds = inner_folds(dataset.split("train"), seed=config.seed) if is_stacked(config) else None
     with lock_folder(work_dir, "train"), _precision(config.mixed_precision):
-        names, classifier = stage_names(config), build_classifier(dataset, config, backbone)
-        _claim_work_dir(work_dir, dataset, config, resume)  # last: what cannot run must not replace what did
+        names, classifier = stage_names(config), build_classifier(dataset, config, backbone, num_more=_num_folds(folds))
+        _claim_work_dir(work_dir, as_given, config, resume)  # last: what cannot run must not replace what did
         stages = [
-            fit(PLANS[name](classifier, dataset, config, runtime), work_dir / name, seconds_between_saves)
+            fit(PLANS[name](classifier, dataset, config, runtime, folds), work_dir / name, seconds_between_saves)
             for name in names
         ]
         if config.fine_tune:
             classifier.backbone.trainable = False
     if config.mixed_precision:
-        trained, classifier = classifier, build_classifier(dataset, dataclasses.replace(config, weights="none"))
+        trained = classifier
+        config_of_same = dataclasses.replace(config, weights="none")
+        classifier = build_classifier(dataset, config_of_same, num_more=_num_folds(folds))
         classifier.set_weights(trained.get_weights())  # a float32 model: nothing of the precision of training
-    calibration = _calibrate(classifier, dataset, config, runtime)
-    run = TrainingRun(classifier, stages, calibration)
+    estimate = calibration = None
+    if is_stacked(config):
+        classifier, calibration, estimate = _stacked(classifier, dataset, config, runtime, folds)
+    if not is_stacked(config) or config.val_split:
+        calibration = _calibrate(classifier, dataset, config, runtime)
+    run = TrainingRun(classifier, stages, calibration, estimate)
     record = record_of(dataset, config, stages)
     classifier.info = dataclasses.replace(classifier.info, record=record).with_record(**run.facts)
     return run
 
 
+def is_stacked(config: TrainConfig) -> bool:
+    """Whether a stack is wanted, and the backbone stays frozen."""
+    return config.stack and stage_names(config) == ["head"]
+
+
+def merge_val(dataset: Dataset, config: TrainConfig) -> Dataset:
+    """The data set as it is trained on: where nothing needs the val split, its videos are in the train split."""
+    if config.val_split or not is_stacked(config):
+        return dataset
+    samples = [dataclasses.replace(x, split="train") if x.split == "val" else x for x in dataset.samples]
+    return dataclasses.replace(dataset, samples=samples)
+
+
+def _num_folds(folds: np.ndarray | None) -> int:
+    return 0 if folds is None else int(folds.max()) + 1
+
+
+def _stacked(
+    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, runtime: str, folds: np.ndarray | None
+) -> tuple[ActivityClassifier, Calibration | None, Estimate | None]:
+    """The classifier in a stack, without the members of the folds; and what those members tell.
+
+    Args:
+        classifier: its head has the members that stay, and one for each fold (for each stream that it reads apart).
+        dataset: with the training videos in `train`.
+        config: how to train.
+        runtime: what computes the features.
+        folds: `(V,)` of the training videos; `None`: there are no such members.
+    """
+    samples, labels = dataset.split("train"), classifier.labels
+    stacks = extract_features(dataset, samples, classifier.backbone, runtime=runtime)
+    windows = Windows.of(stacks, classifier.spec.num_frames)
+    label_ids = np.asarray([labels.index(sample.label) for sample in samples])
+    of_windows = label_ids[windows.owners]  # (W,)
+    of_fold, head = _folds_of_members(classifier, config, _num_folds(folds)), classifier.head
+    out_of_fold, pooling = None, pooling_of(head, stacks)
+    pooled = windows.through(pooling)
+    if folds is not None:
+        members, in_folds = windows.through(member_predictions_of(head)), folds[windows.owners]
+        full = np.log(np.maximum(members[:, of_fold < 0], 1e-7)).mean(axis=1).argmax(axis=1)
+        out_of_fold = OutOfFold(
+            labels=labels,
+            logs={
+                HEAD: head_predictions(members, in_folds, of_fold),
+                **base_predictions(pooled, of_windows, in_folds, len(labels)),
+            },
+            owners=windows.owners,
+            label_ids=label_ids,
+            groups=[sample.group for sample in samples],
+            folds=folds,
+            train_accuracy=float((full == of_windows).mean()),
+        )
+        head = with_members(head, _options(config), np.flatnonzero(of_fold < 0).tolist())
+    equal = dict.fromkeys((HEAD, *pooled), 1 / (1 + len(pooled)))
+    weights = out_of_fold.best_weights() if out_of_fold else equal
+    head = build_stack(head, pooling, fit_base_models(pooled, of_windows, len(labels)), weights)
+    classifier = ActivityClassifier(classifier.backbone, head, classifier.info)
+    if not out_of_fold:
+        return classifier, None, None
+    calibration = calibrate(
+        out_of_fold.fused(weights), windows.owners, label_ids, labels, precision=config.precision, out_of_fold=True
+    )
+    _apply(classifier, calibration)
+    return classifier, calibration, out_of_fold.estimate(weights)
+
+
+def _stacked_again(
+    classifier: ActivityClassifier, stack: keras.Model, dataset: Dataset, runtime: str
+) -> ActivityClassifier:
+    """A classifier in a stack of the weights and the temperature of another one.
+
+    Args:
+        classifier: whose head has been trained further.
+        stack: of the classifier before.
+        dataset: its train split is what the base models learn from; it has all labels.
+        runtime: what computes the features.
+    """
+    samples = dataset.split("train")
+    stacks = extract_features(dataset, samples, classifier.backbone, runtime=runtime)
+    windows = Windows.of(stacks, classifier.spec.num_frames)
+    label_ids = np.asarray([classifier.labels.index(sample.label) for sample in samples])[windows.owners]
+    pooling, weights = pooling_of(classifier.head, stacks), weights_of(stack)
+    pooled = {name: x for name, x in windows.through(pooling).items() if name in weights}
+    head = build_stack(classifier.head, pooling, fit_base_models(pooled, label_ids, len(classifier.labels)), weights)
+    again = ActivityClassifier(classifier.backbone, head, classifier.info)
+    again.temperature = float(stack.get_layer(FUSE).temperature)
+    return again
+
+
+def _folds_of_members(classifier: ActivityClassifier, config: TrainConfig, num_folds: int) -> np.ndarray:
+    """The fold that each member of a head is trained without, -1 for those that stay: `(M,)`."""
+    of_stream = [-1] * config.members + list(range(num_folds))
+    num_members = member_predictions_of(classifier.head).output_shape[1]
+    return np.asarray(of_stream * (num_members // len(of_stream)))
+
+
+def _apply(classifier: ActivityClassifier, calibration: Calibration | None) -> None:
+    if calibration:
+        classifier.temperature = calibration.temperature
+        classifier.info = dataclasses.replace(classifier.info, threshold=calibration.threshold)
+
+
 def train_on(
-    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, *, work_dir: Path, runtime: str = "auto"
+    classifier: ActivityClassifier,
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    work_dir: Path,
+    stack: keras.Model | None = None,
+    runtime: str = "auto",
 ) -> TrainingRun:
     """Train the head of a trained classifier further on the train split of a data set; calibrate it by the val split.
 
-    Its backbone and the statistics of its features stay as they are, and so does its record.
+    Its backbone and the statistics of its features stay as they are, and so does its record; without a val split, also
+    its temperature and its threshold.
 
     Args:
         classifier: knows all labels of the data set; changed in place.
         dataset: of the classifier's spec.
         config: how to train.
         work_dir: folder for the state of the run and its log; another run's state in it is replaced.
+        stack: the one that its head was in; its linear models are fitted again, its weights stay. It is left out, with
+            a warning, where a label has no training videos.
         runtime: what computes the features; see `activity.runtimes.exported`.
     """
     _say_what_is_idle(dataset, config)
@@ -163,6 +313,12 @@ def train_on(
     with lock_folder(work_dir, "update"):
         _claim_work_dir(work_dir, dataset, config, resume=False)
         stage = fit(plan_head(classifier, dataset, config, runtime, fresh=False), work_dir / "head")
+    if stack is not None:
+        lost = sorted(set(classifier.labels) - {sample.label for sample in dataset.split("train")})
+        if lost:
+            _logger.warning("the linear models of the stack are left out: no training videos of %s", name_some(lost))
+        else:
+            classifier = _stacked_again(classifier, stack, dataset, runtime)
     return TrainingRun(classifier, [stage], _calibrate(classifier, dataset, config, runtime))
 
 
@@ -171,10 +327,12 @@ def build_classifier(
     config: TrainConfig,
     backbone: keras.Model | None = None,
     labels: Sequence[str] | None = None,
+    *,
+    num_more: int = 0,
 ) -> ActivityClassifier:
     """An untrained classifier for a data set: the backbone with its weights, the head with random ones.
 
-    It knows the labels of the data set, if no others are given.
+    It knows the labels of the data set, if no others are given, and has `num_more` members than the recipe asks for.
     """
     spec, labels = dataset.spec, labels or dataset.labels
     if backbone is None:
@@ -186,7 +344,7 @@ def build_classifier(
         clip_seconds, window_seconds = max(durations), np.quantile(durations, _WINDOW_QUANTILE)
     head = build_head(
         config.head,
-        HeadOptions(**{name: getattr(config, name) for name in HeadOptions.__dataclass_fields__}),
+        dataclasses.replace(_options(config), members=config.members + num_more),
         num_features=backbone.output_shape[-1],
         num_streams=len(spec.streams),
         num_labels=len(labels),
@@ -195,6 +353,10 @@ def build_classifier(
         spec=spec, labels=tuple(labels), clip_seconds=float(clip_seconds), window_seconds=float(window_seconds)
     )
     return ActivityClassifier(backbone, head, info)
+
+
+def _options(config: TrainConfig) -> HeadOptions:
+    return HeadOptions(**{name: getattr(config, name) for name in HeadOptions.__dataclass_fields__})
 
 
 def unfreeze(backbone: keras.Model, num_layers: int) -> None:
@@ -224,28 +386,46 @@ def stage_names(config: TrainConfig) -> list[str]:
 
 
 def plan_head(
-    classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, runtime: str, *, fresh: bool = True
+    classifier: ActivityClassifier,
+    dataset: Dataset,
+    config: TrainConfig,
+    runtime: str,
+    folds: np.ndarray | None = None,
+    *,
+    fresh: bool = True,
 ) -> StagePlan:
-    """The head on cached features; a `fresh` one first takes the mean and deviation of those of the train split."""
+    """The head on cached features.
+
+    A `fresh` one first takes the mean, deviation and principal components of those of the train split. With the `folds`
+    of the training videos `(V,)`, its last members are each trained without one.
+    """
     head = classifier.head
 
     def features(samples: Sequence[Sample]) -> list[np.ndarray]:
         return extract_features(dataset, samples, classifier.backbone, runtime=runtime)
 
     if fresh:
-        standardize(head, features(dataset.split("train")))
-    return _plan(
+        adapt(head, features(dataset.split("train")))
+    plan = _plan(
         "head",
-        member_predictions_of_standardized(head),
-        lambda samples: standardized(head, features(samples)),
+        member_predictions_of_prepared(head),
+        lambda samples: prepared(head, features(samples)),
         FeatureBatches,
         classifier,
         dataset,
         config,
+        folds=folds,
     )
+    return plan
 
 
-def plan_fine_tuning(classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, runtime: str) -> StagePlan:
+def plan_fine_tuning(
+    classifier: ActivityClassifier,
+    dataset: Dataset,
+    config: TrainConfig,
+    runtime: str,
+    folds: np.ndarray | None = None,
+) -> StagePlan:
     """The last layers of the backbone, and the head, on frames or on what the layers below give."""
     backbone = classifier.backbone
     unfreeze(backbone, config.fine_tune)
@@ -270,6 +450,7 @@ def plan_on_frames(
     dataset: Dataset,
     config: TrainConfig,
     runtime: str,
+    folds: np.ndarray | None = None,
     *,
     name: str = "scratch",
     optimizer: Optimizer = keras.optimizers.AdamW,
@@ -296,6 +477,7 @@ def _plan(
     dataset: Dataset,
     config: TrainConfig,
     optimizer: Optimizer = keras.optimizers.AdamW,
+    folds: np.ndarray | None = None,
 ) -> StagePlan:
     """A stage whose clips are windows of `stacks` of samples, batched by `make`."""
     # Where frames go through the backbone, a step takes a few clips at a time and adds up their gradients:
@@ -307,9 +489,12 @@ def _plan(
         samples = [sample for sample in dataset.samples if sample.split == split]
         if not samples:
             return None
+        targets = np.asarray([classifier.labels.index(sample.label) for sample in samples])
+        if split == "train" and folds is not None:
+            targets = np.stack([targets, folds], axis=1)  # (V, 2)
         return make(
             stacks(samples),
-            [classifier.labels.index(sample.label) for sample in samples],
+            targets,
             num_frames=classifier.spec.num_frames,
             batch_size=-(-config.batch_size // parts),
             training=split == "train",
@@ -328,6 +513,7 @@ def _plan(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         is_balanced=config.class_weight == "balanced",
+        of_fold=None if folds is None else _folds_of_members(classifier, config, _num_folds(folds)),
     )
 
 
@@ -357,9 +543,14 @@ def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
     idle = {name: f"with the head {config.head}" for name in ("units", "layers", "merge_mode") if name not in reads}
     if not config.fine_tune:
         idle["fine_tune_epochs"] = "without --fine-tune"
-    if stage_names(config) == ["head"]:
+    is_frozen = stage_names(config) == ["head"]
+    if is_frozen:
         idle["flip"] = "here: it needs --fine-tune, or a backbone trained from scratch"
-    if num_val < FEWEST_VIDEOS:
+    else:
+        idle["stack"] = "here: it needs a frozen backbone with pretrained weights"
+    if not is_stacked(config):
+        idle["val_split"] = "without --stack: the validation split is kept"
+    if num_val < FEWEST_VIDEOS and (config.val_split or not is_stacked(config)):
         idle["precision"] = f"here: it needs {FEWEST_VIDEOS} or more validation videos, and there are {num_val}"
     for name, why in idle.items():
         if getattr(config, name) != getattr(TrainConfig, name):
@@ -429,4 +620,9 @@ def _calibrate(
     keep = stage_names(config) == ["head"]
     features = extract_features(dataset, samples, classifier.backbone, keep=keep, runtime=runtime)
     label_ids = np.asarray([classifier.labels.index(sample.label) for sample in samples])
-    return calibrate(classifier, features, label_ids, precision=config.precision)
+    classifier.temperature = 1.0
+    predicted, owners = classifier.predict_windows_of(features)
+    logs = np.log(np.maximum(predicted, 1e-12))
+    calibration = calibrate(logs, owners, label_ids, classifier.labels, precision=config.precision)
+    _apply(classifier, calibration)
+    return calibration

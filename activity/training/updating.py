@@ -24,11 +24,12 @@ from activity.evaluation.evaluator import check_spec
 from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
 from activity.models.info import TrainingRecord
+from activity.models.stack import is_stack, stacked_head
 from activity.progress import format_table
 from activity.runtimes.features import extract_features
 from activity.training.record import when
 from activity.training.schemes import UPDATE_SCHEMES
-from activity.training.trainer import TrainingRun, build_classifier, train, train_on
+from activity.training.trainer import TrainingRun, build_classifier, merge_val, train, train_on
 
 # Of the recipe's. Measured on drawn videos of other people, 3 seeds, new-only with two new labels: at 1 the accuracy on
 # old videos falls by 0.10; at 0.3 it stays, and of the new ones far more are learned than at 0.1.
@@ -215,7 +216,8 @@ def update(
         old = _replayed(classifier, dataset, old, new, replay, config.seed) if scheme == "replay" else []
         part = dataclasses.replace(videos.dataset, samples=[*new, *old, *videos.of("val")])
         keras.utils.set_random_seed(config.seed)  # of the fresh columns
-        run = train_on(expand_labels(classifier, part, added), part, config, work_dir=work_dir, runtime=runtime)
+        wide, stack = expand_labels(classifier, part, added), classifier.head if is_stack(classifier.head) else None
+        run = train_on(wide, part, config, work_dir=work_dir, stack=stack, runtime=runtime)
         record = videos.record_after(part.samples, run)
     update = Update(run.classifier, run, scheme, added, len(new), len(old), *videos.compare(run.classifier))
     told = {**update.as_dict(), **{name: getattr(config, name) for name in ("epochs", "learning_rate", "seed")}}
@@ -241,7 +243,7 @@ def expand_labels(classifier: ActivityClassifier, dataset: Dataset, added: Seque
     """
     labels = [*classifier.labels, *added]
     wide = build_classifier(dataset, _recipe(classifier), classifier.backbone, labels)
-    old, new = classifier.head.weights, wide.head.weights
+    old, new = stacked_head(classifier.head).weights, wide.head.weights
 
     def expanded(shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape[:-1], len(labels)) if shape[-1:] == (len(classifier.labels),) else shape
@@ -279,7 +281,7 @@ class _Videos:
     """
 
     def __init__(self, classifier: ActivityClassifier, dataset: Dataset, runtime: str) -> None:
-        self.classifier, self.dataset, self._runtime = classifier, dataset, runtime
+        self.classifier, self.dataset, self._runtime = classifier, merge_val(dataset, _recipe(classifier)), runtime
         self._trained, self._held_out = map(set, (classifier.info.record.trained, classifier.info.record.held_out))
 
     def of(self, split: str) -> list[Sample]:

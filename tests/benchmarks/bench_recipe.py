@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 
 from activity.config import TrainConfig
 from activity.datasets.dataset import load_dataset
-from activity.model_selection.cross_validation import cross_validate, mean_and_error
+from activity.evaluation.metrics import mean_and_error
+from activity.model_selection.cross_validation import cross_validate
 from activity.models import heads, layers
 from activity.reports.style import BLUE, VERMILION, plain_text, save_figure, shortened
 from activity.training import fitting, trainer
@@ -72,7 +73,7 @@ TRAINING = {
     "label smoothing 0.1": quick(patches=((fitting, "loss_of_members", smoothed_loss),)),
     "balanced class weights": quick({"class_weight": "balanced"}),
 }
-HEADS = {name: quick({"head": name}) for name in ("pooled", "segments", *heads.HEADS)}
+HEADS = {name: quick({"head": name}) for name in ("pooled", "chunks", *heads.HEADS)}
 TABLES = {"streams": STREAMS, "training": TRAINING, "heads": HEADS}
 
 

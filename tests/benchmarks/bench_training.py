@@ -207,7 +207,7 @@ def main():
     print(f"Keras {keras.__version__} on {keras.backend.backend()}")
     if arguments.only in (None, "step"):
         print("\nhead           members  first step  bare ms  ours ms  not bare  fit ms")
-        for name, members in (("segments", 3), ("segments", 1), ("lstm", 1)):
+        for name, members in (("chunks", 3), ("chunks", 1), ("lstm_plain", 1)):
             measure_step(dataset, arguments, name, members)
     if arguments.only in (None, "waiting"):
         some = [sample for split in ("train", "val") for sample in spread(dataset.split(split), arguments.clips)]

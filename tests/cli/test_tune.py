@@ -8,7 +8,7 @@ def test_tune_prints_a_command_that_can_be_copied(run, folder, cnn_weights, tmp_
     from activity.model_selection import tuning
     from activity.models.heads import HEADS
 
-    monkeypatch.setattr(tuning, "HEADS", {"segments": HEADS["segments"]})  # quick to build
+    monkeypatch.setattr(tuning, "HEADS", {"chunks": HEADS["chunks"]})  # quick to build
     recipe = ("--backbone", "small_cnn", "--weights", cnn_weights, "--members", 1, "--epochs", 2)
     search = ("tune", folder / "dataset", "--folds", 2, "--study", tmp_path / "study.log", *recipe)
     status, out, err = run(*search, "--trials", 2, "--out", tmp_path / "out")

@@ -4,42 +4,23 @@ import logging
 import numpy as np
 import pytest
 
-from activity.config import ClipSpec
 from activity.evaluation.calibration import calibrate, threshold_for
 from activity.models.classifier import load_classifier
-from activity.models.info import ModelInfo
 from activity.training.trainer import train
 
 
-class StubClassifier:
-    """Opinions that are given, at a temperature; one window a video."""
-
-    labels = ("a", "b")
-
-    def __init__(self, probabilities):
-        self._logs, self.temperature = np.log(probabilities), 1.0
-        self.info = ModelInfo(spec=ClipSpec(), labels=self.labels, clip_seconds=1.0, window_seconds=1.0)
-
-    def predict_windows_of(self, stacks):
-        return self.predict_stacks(stacks), np.arange(len(stacks))
-
-    def predict_stacks(self, stacks):
-        powers = np.exp(self._logs[: len(stacks)] / self.temperature)
-        return powers / powers.sum(axis=1, keepdims=True)
-
-
 def overconfident(num_videos, share_right=0.7, confidence=0.99):
-    """Answers that are 99 % sure and right in 70 % of the cases."""
+    """The arguments of `calibrate` for answers that are 99 % sure and right in 70 % of the cases."""
     correct = np.arange(num_videos) < share_right * num_videos
     label_ids = np.arange(num_videos) % 2
     answers = np.where(correct, label_ids, 1 - label_ids)
-    return StubClassifier(np.where(np.eye(2)[answers] == 1, confidence, 1 - confidence)), label_ids
+    logs = np.log(np.where(np.eye(2)[answers] == 1, confidence, 1 - confidence))
+    return logs, np.arange(num_videos), label_ids, ("a", "b")
 
 
 def test_an_overconfident_model_becomes_as_sure_as_it_is_right():
-    classifier, label_ids = overconfident(2000)
-    calibration = calibrate(classifier, [None] * 2000, label_ids)
-    assert calibration.temperature == classifier.temperature > 1
+    calibration = calibrate(*overconfident(2000))
+    assert calibration.temperature > 1
     np.testing.assert_allclose(calibration.after.probabilities.max(axis=1), 0.7, atol=5e-3)
     before, after = calibration.errors
     assert before == pytest.approx(0.29, abs=1e-6) and after < 0.01
@@ -49,19 +30,22 @@ def test_an_overconfident_model_becomes_as_sure_as_it_is_right():
 
 
 def test_a_model_that_is_always_right_does_not_become_sure_of_everything():
-    temperatures = []
-    for num_videos in (10, 50, 1000):
-        classifier, label_ids = overconfident(num_videos, share_right=1, confidence=0.95)
-        temperatures.append(calibrate(classifier, [None] * num_videos, label_ids).temperature)
+    sizes = (10, 50, 1000)
+    temperatures = [calibrate(*overconfident(n, share_right=1, confidence=0.95)).temperature for n in sizes]
     assert 0.7 < temperatures[0] < 1  # ten videos are no reason to be much surer, a thousand are one
     assert temperatures == sorted(temperatures, reverse=True) and temperatures[-1] < 0.5
 
 
-def test_too_few_videos_change_nothing(caplog):
-    classifier, label_ids = overconfident(9)
-    assert calibrate(classifier, [None] * 9, label_ids) is None
-    assert classifier.temperature == 1
+def test_too_few_videos_calibrate_nothing(caplog):
+    assert calibrate(*overconfident(9)) is None
     assert "9 validation videos are too few" in caplog.text
+
+
+def test_the_windows_of_a_video_count_as_one():
+    logs, owners, label_ids, labels = overconfident(200)
+    twice = calibrate(np.repeat(logs, 2, axis=0), np.repeat(owners, 2), label_ids, labels, out_of_fold=True)
+    assert twice.temperature == pytest.approx(calibrate(logs, owners, label_ids, labels).temperature, rel=1e-3)
+    assert "by 200 training videos out of fold" in twice.as_text()
 
 
 @pytest.mark.parametrize(

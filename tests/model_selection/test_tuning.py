@@ -49,8 +49,8 @@ def predict_features(monkeypatch):
 @pytest.fixture
 def quick(monkeypatch, ramp_dataset, config):
     """A data set and a recipe that are tried in seconds: with heads without recurrent layers only."""
-    monkeypatch.setattr(tuning, "HEADS", {name: HEADS[name] for name in ("pooled", "segments")})
-    return ramp_dataset, dataclasses.replace(config, head="segments")
+    monkeypatch.setattr(tuning, "HEADS", {name: HEADS[name] for name in ("pooled", "chunks")})
+    return ramp_dataset, dataclasses.replace(config, head="chunks")
 
 
 def num_alive(kind):
@@ -75,7 +75,7 @@ def test_the_first_trial_is_the_given_recipe_and_the_best_is_no_worse(quick, tmp
     assert [row["trial"] for row in report["trials"]] == [1, 2, 3]
     assert report["best"]["trial"] == search.best.number
     assert set(report["trials"][0]) >= {"accuracy", "log_loss", "fold 0", "fold 2", "head", "members", "learning_rate"}
-    assert "units" not in report["trials"][0]  # nothing that the head segments reads
+    assert "units" not in report["trials"][0]  # nothing that the head chunks reads
     assert search.importance == {}  # of three trials nothing can be said
 
 

@@ -10,12 +10,12 @@ from activity.models.heads import (
     HEADS,
     MERGE_MODES,
     HeadOptions,
+    adapt,
     attention_weights,
     build_head,
     member_predictions_of,
-    member_predictions_of_standardized,
-    standardize,
-    standardized,
+    member_predictions_of_prepared,
+    prepared,
 )
 from activity.models.layers import uses_jit
 
@@ -122,12 +122,12 @@ def test_a_head_can_learn(name):
 # === Single heads ===
 
 
-def test_backward_reads_what_lstm_reads_of_the_reversed_clip():
+def test_backward_reads_what_lstm_plain_reads_of_the_reversed_clip():
     features = RNG.random((2, 8, 5))
     reversed_features = features.copy()
     reversed_features[:, :6] = features[:, 5::-1]  # 6 of the 8 frames are real
     for per_frame in (False, True):
-        backward, forward = (head(name, per_frame=per_frame) for name in ("backward", "lstm"))
+        backward, forward = (head(name, per_frame=per_frame) for name in ("backward", "lstm_plain"))
         backward.set_weights(forward.get_weights())
         result = probabilities(backward, features, [6, 6])
         expected = probabilities(forward, reversed_features, [6, 6])
@@ -136,10 +136,10 @@ def test_backward_reads_what_lstm_reads_of_the_reversed_clip():
         np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
-def test_backward_knows_the_future_and_lstm_the_past():
+def test_backward_knows_the_future_and_lstm_plain_the_past():
     features = np.repeat(RNG.random((1, 8, 5)), 2, axis=0)
     features[1, 3, 0] += 1
-    for name, changed in (("lstm", [3, 4, 5]), ("backward", [0, 1, 2, 3]), ("bidirectional", [0, 1, 2, 3, 4, 5])):
+    for name, changed in (("lstm_plain", [3, 4, 5]), ("backward", [0, 1, 2, 3]), ("bidirectional", [0, 1, 2, 3, 4, 5])):
         result = probabilities(head(name, per_frame=True), features, [6, 6])[:, :6]
         difference = np.abs(result[0] - result[1]).max(axis=1)
         assert np.flatnonzero(difference > 1e-6).tolist() == changed
@@ -187,7 +187,7 @@ def test_a_head_without_attention_has_no_attention_weights(options):
 
 
 def test_a_single_feature_is_not_normalised_away():
-    model = build_head("lstm", HeadOptions(units=8, dropout=0.0), num_features=1, num_labels=3)
+    model = build_head("lstm_plain", HeadOptions(units=8, dropout=0.0), num_features=1, num_labels=3)
     results = [probabilities(model, np.full((2, 3, 1), value), [3, 3]) for value in (0.2, 0.8)]
     assert np.abs(results[0] - results[1]).max() > 1e-4
 
@@ -195,7 +195,7 @@ def test_a_single_feature_is_not_normalised_away():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("gpt", {}, "no head 'gpt'; expected one of lstm, backward"),
+        ("gpt", {}, "no head 'gpt'; expected one of lstm, lstm_plain, backward"),
         ("stacked", {"layers": 0}, "layers must be 1 or more, received: 0"),
         ("bidirectional", {"merge_mode": None}, "merge_mode must be one of concat, sum, mul, ave, received: None"),
     ],
@@ -208,7 +208,7 @@ def test_what_cannot_be_built_is_answered_with_what_can(name, options, message):
 class TestStreamsAndMembers:
     def test_each_stream_has_members_of_its_own(self):
         model = build_head(
-            "lstm", HeadOptions(units=8, dropout=0.0, members=3), num_features=5, num_labels=3, num_streams=2
+            "lstm_plain", HeadOptions(units=8, dropout=0.0, members=3), num_features=5, num_labels=3, num_streams=2
         )
         member_predictions = member_predictions_of(model)
         batch = inputs(RNG.random((4, 6, 2, 5)), [6, 6, 2, 1])
@@ -231,7 +231,7 @@ class TestStreamsAndMembers:
     def test_standardized_features_have_mean_0_and_deviation_1_over_the_real_frames(self):
         model = build_head("pooled", HeadOptions(units=8, dropout=0.0), num_features=5, num_labels=3)
         stacks = [RNG.gamma(1.0, size=(n, 1, 5)).astype(np.float32) * [1, 2, 3, 4, 5] for n in (30, 50)]
-        standardize(model, stacks)
+        adapt(model, stacks)
         reader = keras.Model(model.input, model.get_layer("standardize").output)
         standard = np.concatenate([reader.predict_on_batch(inputs(s[None], [len(s)]))[0] for s in stacks])
         np.testing.assert_allclose(standard.mean(axis=0), 0, atol=1e-5)
@@ -248,11 +248,12 @@ class TestStreamsAndMembers:
 def test_features_standardized_beforehand_teach_the_same_head(name, tmp_path):
     model = build_head(name, HeadOptions(units=8, dropout=0.5, members=2), num_features=5, num_labels=3, num_streams=2)
     features = RNG.random((2, 8, 2, 5)).astype(np.float32)
-    standardize(model, features)
-    whole, upper = member_predictions_of(model), member_predictions_of_standardized(model)
+    adapt(model, features)
+    whole, upper = member_predictions_of(model), member_predictions_of_prepared(model)
     same = [a is b for a, b in zip(whole.trainable_variables, upper.trainable_variables, strict=True)]
     assert same and all(same)
-    beforehand = inputs(np.stack(standardized(model, features)), [8, 3])
+    stacked = np.stack(prepared(model, features))
+    beforehand = {"features": stacked, "mask": inputs(features, [8, 3])["mask"]}
     for of_whole in (whole, upper, model):
         of_whole.jit_compile = uses_jit()
     expected = whole.predict_on_batch(inputs(features, [8, 3]))

@@ -48,7 +48,7 @@ def placed_cnn():
     return backbone
 
 
-def classifier_of(backbone, head="segments", num_streams=1, **options):
+def classifier_of(backbone, head="chunks", num_streams=1, **options):
     num_features = backbone.output_shape[-1]
     head = build_head(
         head, HeadOptions(units=8, **options), num_features=num_features, num_labels=3, num_streams=num_streams

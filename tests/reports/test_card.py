@@ -23,6 +23,15 @@ def squeezed(text):
     return re.sub(" {2,}", "  ", text)
 
 
+CALIBRATION = {
+    "temperature": 1.5,
+    "threshold": 0.0,
+    "coverage": 1.0,
+    "num_videos": 90,
+    "expected_calibration_error": {"before": 0.1, "after": 0.05},
+}
+
+
 @pytest.fixture
 def card_of(ramp_model, tmp_path):
     """A function that gives the card of the model with another record."""
@@ -36,6 +45,20 @@ def card_of(ramp_model, tmp_path):
         return model_card(save_classifier(model, tmp_path / "changed.keras"))
 
     return card
+
+
+def test_a_stack_tells_what_it_rests_on_and_what_to_expect(card_of):
+    numbers = {"accuracy": 0.8, "standard_error": 0.02, "head_accuracy": 0.75, "baseline_accuracy": 0.7}
+    card = card_of(
+        stack={"lstm": 0.3, "mean": 0.7},
+        estimate={"num_videos": 90, "num_groups": 9, **numbers},
+        calibration={**CALIBRATION, "out_of_fold": True},
+    )
+    text = " ".join(card.as_text().split())
+    assert "rests on mean 70%, lstm 30%" in text
+    assert "accuracy 0.800 +- 0.020 on 90 training videos of 9 groups, each predicted without its group" in text
+    assert "head alone 0.750, baseline 0.700" in text and "training videos out of fold; expected" in text
+    assert card.as_dict()["estimate"]["num_groups"] == 9
 
 
 def test_it_tells_what_the_file_knows(ramp_model, ramp_run, ramp_dataset):

@@ -36,7 +36,7 @@ def needs(format):
         pytest.importorskip(module)
 
 
-def write_model(path, *, head="segments", streams=("rgb", "motion"), size=32, backbone="small_cnn", members=1):
+def write_model(path, *, head="chunks", streams=("rgb", "motion"), size=32, backbone="small_cnn", members=1):
     keras.utils.set_random_seed(3)
     spec = ClipSpec(num_frames=5, height=size, width=size, streams=streams)
     encoder = build_backbone(backbone, height=size, width=size, weights="none")
@@ -73,11 +73,11 @@ NOISE_ALONE = {"clips": ()}  # clips of one frame, of half of the frames, of all
 
 
 # those that take long are `slow`; the examples below compute a recurrent head in every format
-SLOW = [pytest.param(head, marks=pytest.mark.slow) for head in HEADS if head != "segments"]
+SLOW = [pytest.param(head, marks=pytest.mark.slow) for head in HEADS if head != "chunks"]
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("head", ["segments", *SLOW])
+@pytest.mark.parametrize("head", ["chunks", *SLOW])
 def test_every_head_is_the_same_in_every_format(format, head, tmp_path):
     needs(format)
     made = export_classifier(

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from activity.errors import ActivityError
-from activity.models.heads import HEADS, MERGE_MODES, HeadOptions, build_head
+from activity.models.heads import HEADS, MERGE_MODES, HeadOptions, adapt, build_head
+from activity.models.stack import HEAD, build_pooling, build_stack
 from activity.runtimes.formats import FORMATS, write_graph
 from activity.runtimes.loops import with_plain_loops
 
@@ -23,10 +24,17 @@ def clips():
 
 def small_head(name, **options):
     options = HeadOptions(units=4, dropout=0.5, **options)
-    return build_head(name, options, num_features=8, num_labels=3, num_streams=2)
+    shape = {"num_features": 8, "num_streams": 2}
+    if name != "stack":
+        return build_head(name, options, num_labels=3, **shape)
+    pooling, rng = build_pooling(**shape), np.random.default_rng(1)
+    adapt(pooling, [rng.normal(size=(20, 2, 8)).astype(np.float32)])
+    widths = {name: x.shape[-1] for name, x in pooling.output.items()}
+    linear = {name: (rng.normal(size=(width, 3)), np.zeros(3)) for name, width in widths.items()}
+    return build_stack(small_head("lstm"), pooling, linear, {HEAD: 0.5, **dict.fromkeys(linear, 0.1)})
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", [*HEADS, "stack"])
 def test_openvino_computes_every_head_with_padding(name, clips, tmp_path):
     openvino = pytest.importorskip("openvino")
     head = small_head(name)
@@ -40,7 +48,7 @@ def test_openvino_computes_every_head_with_padding(name, clips, tmp_path):
         np.testing.assert_allclose(received, expected[:batch], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["attention", "gru", "segments"])
+@pytest.mark.parametrize("name", ["attention", "gru", "chunks", "stack"])
 def test_onnx_runtime_computes_a_head_with_padding(name, clips, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")

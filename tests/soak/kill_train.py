@@ -86,7 +86,7 @@ class Runs:
         """The command of a chain, which works in a folder of its own, with its own copy of the data set."""
         dataset, out = str(chain / "dataset"), str(chain / "m.keras")
         if self.kind == "train":
-            fine_tuning = ["--head", "lstm", "--units", "8", "--fine-tune", "1", "--fine-tune-epochs", "10"]
+            fine_tuning = ["--head", "lstm_plain", "--units", "8", "--fine-tune", "1", "--fine-tune-epochs", "10"]
             return ["train", dataset, "--out", out, "--resume", *self.recipe, *fine_tuning]
         if self.kind == "update":
             return [

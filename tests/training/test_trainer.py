@@ -312,7 +312,7 @@ class TestSegments:
         dataset = preprocess(tmp_path, tmp_path / "dataset", spec, num_workers=1)
         assert len(dataset.samples) == 24 and not dataset.problems
         few = {"units": 16, "members": 1, "dropout": 0.1, "epochs": 20}
-        config = TrainConfig(backbone="small_cnn", weights="none", head="lstm", learning_rate=5e-3, **few)
+        config = TrainConfig(backbone="small_cnn", weights="none", head="lstm_plain", learning_rate=5e-3, **few)
         run = train(dataset, config, work_dir=tmp_path / "run")
         assert run.classifier.clip_seconds == 2.0  # the longest segment, not the film
         record = run.classifier.info.record
@@ -324,7 +324,7 @@ class TestSegments:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"head": "lstm", "layers": 3}, "--layers does nothing with the head lstm"),
+        ({"head": "lstm_plain", "layers": 3}, "--layers does nothing with the head lstm_plain"),
         ({"head": "pooled", "units": 32}, "--units does nothing with the head pooled"),
         ({"head": "gru", "merge_mode": "sum"}, "--merge-mode does nothing with the head gru"),
         ({"fine_tune_epochs": 3}, "--fine-tune-epochs does nothing without --fine-tune"),

@@ -16,6 +16,7 @@ from activity.datasets.samples import content_of
 from activity.errors import ActivityError, DatasetError, ModelFileError
 from activity.models.classifier import load_classifier, save_classifier
 from activity.models.info import TrainingRecord
+from activity.models.stack import is_stack, stack_shares
 from activity.predictor.predictor import Predictor
 from activity.training.trainer import build_classifier, train
 from activity.training.updating import Comparison, expand_labels, update
@@ -89,14 +90,14 @@ class TestExpandLabels:
         assert after[:, 2:].max() < 0.9  # nor all that there is
         assert (new.temperature, new.threshold, new.clip_seconds) == (old.temperature, old.threshold, old.clip_seconds)
 
-    @pytest.mark.parametrize("head", ["lstm", "attention"])
+    @pytest.mark.parametrize("head", ["lstm_plain", "lstm", "attention"])
     def test_every_other_weight_is_copied(self, ramp_run, ramp_dataset, frozen_config, head):
         old = untrained(ramp_run, ramp_dataset, head=head, units=2)  # as many units as labels
         new = expand_labels(old, ramp_dataset, ["glows"])
         kept = [(np.asarray(a), np.asarray(b)) for a, b in zip(old.head.weights, new.head.weights, strict=True)]
         for a, b in kept:
             np.testing.assert_array_equal(a, b[..., :2] if a.shape != b.shape else b)
-        num_heads = len(ramp_dataset.spec.streams) * frozen_config.members
+        num_heads = 1 if head == "lstm" else len(ramp_dataset.spec.streams) * frozen_config.members
         assert sum(a.shape != b.shape for a, b in kept) == 2 * num_heads  # kernel and bias of each
 
     def test_without_new_labels_nothing_changes(self, ramp_run, ramp_dataset):
@@ -110,6 +111,27 @@ class TestExpandLabels:
         model.info = model.info.with_record(training=recipe)
         with pytest.raises(ModelFileError, match="not that of the recipe in its record; train it again"):
             expand_labels(model, ramp_dataset, ["glows"])
+
+
+@pytest.fixture(scope="module")
+def stacked(ramp_dataset, frozen_config, tmp_path_factory):
+    """A model of the ramps in a stack."""
+    config = dataclasses.replace(frozen_config, head="lstm", units=8, stack=True)
+    return train(ramp_dataset, config, work_dir=tmp_path_factory.mktemp("stacked")).classifier
+
+
+class TestStack:
+    def test_replay_keeps_the_stack_and_its_weights(self, stacked, grown, tmp_path):
+        result = update(stacked, grown, work_dir=tmp_path)
+        before, after = (stack_shares(x.head, x.spec.streams) for x in (stacked, result.classifier))
+        assert after == pytest.approx(before) and len(after) > 1
+        assert result.classifier.temperature == pytest.approx(stacked.temperature)
+        assert result.new.after.mean() > 0.7 and not result.old.fell
+
+    def test_without_old_videos_the_linear_models_are_left_out_and_it_is_said(self, stacked, grown, tmp_path, caplog):
+        result = update(stacked, grown, work_dir=tmp_path, scheme="new-only", epochs=1)
+        assert not is_stack(result.classifier.head)
+        assert "linear models of the stack are left out: no training videos of brightens, darkens" in caplog.text
 
 
 class TestReplay:

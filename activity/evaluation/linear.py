@@ -1,0 +1,84 @@
+"""Linear classifiers of pooled features: closed form or convex, so that nothing about them is chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_ABSENT = -30.0  # logit of a label without training videos
+
+
+def logistic_regression(features: np.ndarray, label_ids: np.ndarray, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Multinomial logistic regression on standardized features, with a penalty of 1 on the squares of its weights.
+
+    Args:
+        features: `(N, F)`.
+        label_ids: `(N,)`, of two labels or more.
+        num_labels: C.
+
+    Returns:
+        Kernel `(F, C)` and bias `(C,)` float32: `softmax(features @ kernel + bias)` are the probabilities.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    deviation[deviation == 0] = 1.0
+    standard = (features - mean) / deviation
+    # the penalty keeps the weights in the span of the videos, of which there are fewer than features
+    rotation = np.linalg.svd(standard, full_matrices=False)[2] if len(features) < features.shape[1] else None
+    model = LogisticRegression(max_iter=1000, tol=1e-6).fit(
+        standard if rotation is None else standard @ rotation.T, label_ids
+    )
+    weights = model.coef_ if rotation is None else model.coef_ @ rotation
+    return _softmax_form(
+        weights / deviation, model.intercept_ - weights @ (mean / deviation), model.classes_, num_labels
+    )
+
+
+def discriminant_analysis(
+    features: np.ndarray, label_ids: np.ndarray, num_labels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Linear discriminant analysis (Fisher 1936) with the covariance shrunk as Ledoit & Wolf (2004) found best.
+
+    Arguments and result are those of `logistic_regression`.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(features, label_ids)
+    return _softmax_form(model.coef_, model.intercept_, model.classes_, num_labels)
+
+
+def baseline_probabilities(
+    features: Sequence[np.ndarray], label_ids: np.ndarray, test: np.ndarray, num_labels: int
+) -> np.ndarray:
+    """Probabilities `(n, C)` by logistic regression on the mean feature of each video: what any head has to beat.
+
+    The features are those of the model: if its backbone was fine-tuned, the baseline gains from that too.
+
+    Args:
+        features: `(N, S, D)` of each of V videos.
+        label_ids: `(V,)`.
+        test: `(V,)` bool, the n videos that are predicted; the others are trained on.
+        num_labels: C.
+    """
+    means = np.stack([stack.mean(axis=0).ravel() for stack in features])  # (V, S*D)
+    return np.exp(predict_linear(means[test], *logistic_regression(means[~test], label_ids[~test], num_labels)))
+
+
+def predict_linear(features: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Logarithms of the probabilities, `(N, C)`."""
+    from scipy.special import log_softmax
+
+    return log_softmax(features @ kernel + bias, axis=1)
+
+
+def _softmax_form(
+    weights: np.ndarray, intercept: np.ndarray, classes: np.ndarray, num_labels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    if len(classes) == 2:  # scikit-learn keeps the difference of the two alone
+        weights, intercept = (np.stack([-x[0] / 2, x[0] / 2]) for x in (weights, intercept))
+    kernel = np.zeros((weights.shape[1], num_labels), np.float32)
+    bias = np.full(num_labels, _ABSENT, np.float32)
+    kernel[:, classes], bias[classes] = weights.T, intercept
+    return kernel, bias

@@ -1,0 +1,241 @@
+"""Out-of-fold predictions, and what is learned from them: the weights of a stack, calibration, an honest estimate.
+
+The training videos are divided into folds by whole groups. Each video is predicted by models that were trained without
+its fold, so that no clip is given up to a validation split (Wolpert 1992; van der Laan et al. 2007, super learner). The
+mean, the deviation and the principal components of the features, for which no label counts, are those of all folds.
+
+Shapes in the comments: W windows of the videos, V videos, R models (the head, then base models), F features, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from activity.evaluation.linear import discriminant_analysis, logistic_regression, predict_linear
+from activity.evaluation.metrics import Scores, compared
+from activity.models.backend import keras
+from activity.models.heads import adapt
+from activity.models.stack import HEAD, build_pooling
+from activity.video.clips import pad_right, window_starts
+
+Linear = tuple[np.ndarray, np.ndarray]  # kernel (F, C) and bias (C,)
+
+_FIT = {"mean": logistic_regression, "chunks": logistic_regression, "cosines": discriminant_analysis}
+BASELINE = "mean"  # the base model that is the baseline of an evaluation
+_LEAST = 1e-7  # probability; so the fused product does, see `activity.models.layers.Fuse`
+_PENALTY = 0.01  # on the squared distance of the weights from equal ones
+_NEGLIGIBLE = 0.01  # of the sum of the weights
+_WINDOWS_PER_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The clips of videos.
+
+    Attributes:
+        features: `(W, T, S, D)`, padded.
+        mask: `(W, T)` bool.
+        owners: `(W,)` index of the video of each.
+    """
+
+    features: np.ndarray
+    mask: np.ndarray
+    owners: np.ndarray
+
+    @classmethod
+    def of(cls, stacks: Sequence[np.ndarray], num_frames: int) -> Windows:
+        """The windows that cover feature stacks `(N, S, D)`."""
+        parts = [
+            (i, pad_right(stack[start : start + num_frames], num_frames))
+            for i, stack in enumerate(stacks)
+            for start in window_starts(len(stack), num_frames)
+        ]
+        features, masks = ([part[k] for _, part in parts] for k in (0, 1))
+        return cls(np.stack(features), np.stack(masks), np.asarray([i for i, _ in parts]))
+
+    def through(self, model: keras.Model) -> Any:
+        """What a head or the pooling gives, all windows together: `(W, ...)`, or such by name."""
+        parts = [
+            model.predict_on_batch({"features": self.features[start:end], "mask": self.mask[start:end]})
+            for start, end in _parts(len(self.owners), _WINDOWS_PER_BATCH)
+        ]
+        if isinstance(parts[0], Mapping):
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return np.concatenate(parts)
+
+
+def _parts(length: int, size: int) -> list[tuple[int, int]]:
+    return [(start, start + size) for start in range(0, length, size)]
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions for the training videos by models that were trained without them.
+
+    Attributes:
+        labels: names of the C labels.
+        logs: logarithms of the probabilities, `(W, C)` of the windows, by the name of the model.
+        owners: `(W,)` index of the video of each window.
+        label_ids: `(V,)` true labels of the videos.
+        groups: of the videos.
+        folds: `(V,)` number of the fold of each video.
+        train_accuracy: of the head on the videos that it was trained on, 0 to 1.
+    """
+
+    labels: tuple[str, ...]
+    logs: Mapping[str, np.ndarray]
+    owners: np.ndarray
+    label_ids: np.ndarray
+    groups: Sequence[str]
+    folds: np.ndarray
+    train_accuracy: float
+
+    def fused(self, weights: Mapping[str, float]) -> np.ndarray:
+        """`(W, C)` logarithms of the weighted product of the models, up to a constant for each window."""
+        return np.sum([weight * self.logs[name] for name, weight in weights.items()], axis=0)
+
+    def scores(self, weights: Mapping[str, float], temperature: float = 1.0) -> Scores:
+        """The predictions of the videos, as the weighted models give them."""
+        from scipy.special import softmax
+
+        windows = softmax(self.fused(weights) / temperature, axis=1)  # (W, C)
+        means = np.stack([windows[self.owners == i].mean(axis=0) for i in range(len(self.label_ids))])
+        return Scores(means, self.label_ids, self.labels)  # (V, C)
+
+    def best_weights(self) -> dict[str, float]:
+        """Weights of the models, 0 or more: those of the least log loss, with a penalty for being unequal."""
+        from scipy.optimize import minimize
+        from scipy.special import log_softmax
+
+        names = list(self.logs)
+        logs = np.stack([self.logs[name] for name in names], axis=1)  # (W, R, C)
+        ids = self.label_ids[self.owners]  # (W,)
+        share = 1 / np.bincount(self.owners)[self.owners] / len(self.label_ids)  # (W,): each video counts once
+        equal = np.full(len(names), 1 / len(names))
+
+        def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+            predicted = log_softmax(np.einsum("r,wrc->wc", weights, logs), axis=1)  # (W, C)
+            error = np.exp(predicted)
+            error[np.arange(len(ids)), ids] -= 1
+            far = weights - equal
+            value = -(share * predicted[np.arange(len(ids)), ids]).sum() + _PENALTY * (far @ far)
+            return value, np.einsum("w,wc,wrc->r", share, error, logs) + 2 * _PENALTY * far
+
+        found = minimize(loss, equal, jac=True, bounds=[(0, None)] * len(names), method="L-BFGS-B").x
+        found[found < _NEGLIGIBLE * found.sum()] = 0
+        return dict(zip(names, found.tolist(), strict=True))
+
+    def estimate(self, weights: Mapping[str, float]) -> Estimate:
+        """The accuracy of the weighted models, beside the baseline."""
+        correct = self.scores(weights).correct.astype(float)
+        baseline = self.scores({BASELINE: 1.0}).correct.astype(float) if BASELINE in self.logs else correct
+        head = self.scores({HEAD: 1.0}).correct.astype(float)
+        return Estimate(
+            num_videos=len(correct),
+            num_groups=len(set(self.groups)),
+            accuracy=float(correct.mean()),
+            standard_error=_error_by_group(correct, self.groups),
+            head_accuracy=float(head.mean()),
+            baseline_accuracy=float(baseline.mean()),
+            lead=float((correct - baseline).mean()),
+            lead_standard_error=_error_by_group(correct - baseline, self.groups),
+            train_accuracy=self.train_accuracy,
+        )
+
+
+def _error_by_group(values: np.ndarray, groups: Sequence[str]) -> float:
+    """Standard error of the mean of `(V,)` values, of which those of a group count as one draw (cluster-robust)."""
+    names, ids = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.bincount(ids, weights=values - values.mean())  # of each group
+    return float(np.sqrt((sums**2).sum() * len(names) / max(len(names) - 1, 1)) / len(values))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The accuracy to expect on videos of other groups, from out-of-fold predictions of the training videos.
+
+    Attributes:
+        num_videos, num_groups: that were predicted.
+        accuracy, standard_error: of the model; groups count as one draw each.
+        head_accuracy: of the head alone.
+        baseline_accuracy: of logistic regression on the mean features.
+        lead, lead_standard_error: of the model before the baseline, on the same videos.
+        train_accuracy: of the head on the videos that it was trained on.
+    """
+
+    num_videos: int
+    num_groups: int
+    accuracy: float
+    standard_error: float
+    head_accuracy: float
+    baseline_accuracy: float
+    lead: float
+    lead_standard_error: float
+    train_accuracy: float
+
+    def as_text(self) -> str:
+        """Two lines for a terminal: the numbers, and what to make of them."""
+        return (
+            f"{'out of fold':16} accuracy {self.accuracy:.3f} +- {self.standard_error:.3f} on {self.num_videos} videos "
+            f"of {self.num_groups} groups, each predicted without its group; head alone {self.head_accuracy:.3f}, "
+            f"baseline {self.baseline_accuracy:.3f}\n{'':16} {self.advice()}"
+        )
+
+    def advice(self) -> str:
+        """A sentence: better, level or worse than the baseline, and what would help."""
+        verdict = compared(self.lead, self.lead_standard_error, "the baseline")
+        text = f"The model is {verdict} ({self.lead:+.3f} +- {self.lead_standard_error:.3f})"
+        if self.train_accuracy - self.head_accuracy > _OVERFIT:
+            return (
+                f"{text}; it overfits ({self.train_accuracy:.2f} on its training videos): more groups would help most."
+            )
+        if self.train_accuracy < _UNDERFIT:
+            hint = "more --epochs or another --backbone may help"
+            return f"{text}; it underfits ({self.train_accuracy:.2f} on its training videos): {hint}."
+        return f"{text}."
+
+
+_OVERFIT, _UNDERFIT = 0.15, 0.85  # difference of accuracies; accuracy
+
+
+def fit_base_models(pooled: Mapping[str, np.ndarray], label_ids: np.ndarray, num_labels: int) -> dict[str, Linear]:
+    """The base models by name, of pooled features `(W, F)` and the label ids `(W,)` of their windows."""
+    return {name: _FIT[name.partition("_")[0]](x, label_ids, num_labels) for name, x in pooled.items()}
+
+
+def base_predictions(
+    pooled: Mapping[str, np.ndarray], label_ids: np.ndarray, folds: np.ndarray, num_labels: int
+) -> dict[str, np.ndarray]:
+    """Out-of-fold logarithms `(W, C)` of the base models by name; all arguments are of the windows."""
+    logs = {name: np.zeros((len(label_ids), num_labels)) for name in pooled}
+    for fold in np.unique(folds):
+        held = folds == fold
+        fitted = fit_base_models({name: x[~held] for name, x in pooled.items()}, label_ids[~held], num_labels)
+        for name, (kernel, bias) in fitted.items():
+            logs[name][held] = np.maximum(predict_linear(pooled[name][held], kernel, bias), np.log(_LEAST))
+    return logs
+
+
+def head_predictions(members: np.ndarray, folds: np.ndarray, of_fold: np.ndarray) -> np.ndarray:
+    """Out-of-fold logarithms `(W, C)` of a head, of the probabilities `(W, M, C)` of its members.
+
+    Args:
+        members: predictions for the windows.
+        folds: `(W,)` of the windows.
+        of_fold: `(M,)` the fold that each member was trained without; below 0 for none.
+    """
+    logs = np.log(np.maximum(members, _LEAST))
+    chosen = [logs[i, of_fold == fold].mean(axis=0) for i, fold in enumerate(folds)]
+    return np.stack(chosen)
+
+
+def pooling_of(head: keras.Model, stacks: Sequence[np.ndarray]) -> keras.Model:
+    """The pooling of a stack for a head, adapted to features `(N, S, D)`."""
+    num_streams, num_features = head.input["features"].shape[2:]
+    pooling = build_pooling(num_features=num_features, num_streams=num_streams)
+    adapt(pooling, stacks)
+    return pooling

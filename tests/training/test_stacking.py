@@ -1,0 +1,144 @@
+"""What out-of-fold predictions tell, and what training with a stack makes of them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from activity.evaluation.evaluator import evaluate
+from activity.models.classifier import load_classifier, save_classifier
+from activity.models.heads import member_predictions_of
+from activity.models.stack import HEAD, is_stack, stacked_head
+from activity.training.stacking import BASELINE, OutOfFold, base_predictions, head_predictions
+from activity.training.trainer import train
+
+RNG = np.random.default_rng(0)
+
+
+def out_of_fold(logs, label_ids, *, groups=None, owners=None):
+    label_ids = np.asarray(label_ids)
+    owners = np.arange(len(label_ids)) if owners is None else owners
+    return OutOfFold(
+        labels=("a", "b"),
+        logs={name: np.log(np.asarray(x, float)) for name, x in logs.items()},
+        owners=owners,
+        label_ids=label_ids,
+        groups=groups or [str(i) for i in range(len(label_ids))],
+        folds=np.zeros(len(label_ids), int),
+        train_accuracy=1.0,
+    )
+
+
+def answers(label_ids, share_correct, confidence):
+    correct = RNG.permutation(len(label_ids)) < share_correct * len(label_ids)
+    chosen = np.where(correct, label_ids, 1 - np.asarray(label_ids))
+    return np.where(np.eye(2)[chosen] == 1, confidence, 1 - confidence)
+
+
+def test_what_is_right_more_often_weighs_more_and_what_is_noise_nothing():
+    label_ids = np.arange(400) % 2
+    good, noise = answers(label_ids, 0.9, 0.9), answers(label_ids, 0.5, 0.9)
+    weights = out_of_fold({HEAD: noise, BASELINE: good}, label_ids).best_weights()
+    assert weights[BASELINE] > 0.8 and weights[HEAD] < 0.1
+
+
+def test_without_evidence_the_weights_stay_equal():
+    same = np.full((40, 2), 0.5)
+    weights = out_of_fold({HEAD: same, BASELINE: same}, np.arange(40) % 2).best_weights()
+    assert weights == pytest.approx({HEAD: 0.5, BASELINE: 0.5})
+
+
+def test_the_estimate_counts_groups_not_videos():
+    label_ids = np.arange(40) % 2
+    logs = {HEAD: answers(label_ids, 0.7, 0.9), BASELINE: answers(label_ids, 0.5, 0.9)}
+    alone = out_of_fold(logs, label_ids).estimate({HEAD: 1.0, BASELINE: 0.0})
+    assert alone.accuracy == alone.head_accuracy == pytest.approx(0.7)
+    assert alone.baseline_accuracy == pytest.approx(0.5) and alone.lead == pytest.approx(0.2)
+    assert alone.standard_error == pytest.approx(np.sqrt(0.7 * 0.3 / 39))
+    order = np.argsort(~out_of_fold(logs, label_ids).scores({HEAD: 1.0}).correct, kind="stable")
+    groups = np.empty(40, object)
+    groups[order] = [str(i // 10) for i in range(40)]  # whole groups are correct, or none of it
+    clustered = out_of_fold(logs, label_ids, groups=groups.tolist()).estimate({HEAD: 1.0, BASELINE: 0.0})
+    assert clustered.num_groups == 4 and clustered.standard_error > 2 * alone.standard_error
+    assert "significantly better than the baseline" in alone.as_text() and "overfits" in alone.as_text()
+
+
+def test_windows_of_a_video_are_averaged():
+    logs = {HEAD: [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]}
+    scores = out_of_fold(logs, [0, 1], owners=np.array([0, 0, 1])).scores({HEAD: 1.0})
+    np.testing.assert_allclose(scores.probabilities, [[0.75, 0.25], [0.2, 0.8]])
+
+
+def test_the_head_is_scored_by_the_members_that_did_not_see_the_fold():
+    members = np.stack([np.full((4, 2), [0.9, 0.1]), np.full((4, 2), [0.3, 0.7]), np.full((4, 2), [0.6, 0.4])], axis=1)
+    logs = head_predictions(members, np.array([0, 1, 1, 0]), np.array([-1, 0, 1]))
+    np.testing.assert_allclose(np.exp(logs)[:, 0], [0.3, 0.6, 0.6, 0.3])
+
+
+def test_base_models_do_not_see_the_fold_that_they_predict():
+    features = RNG.normal(size=(30, 50))
+    label_ids, folds = np.arange(30) % 2, np.arange(30) // 2 % 5
+    logs = base_predictions({"mean": features}, label_ids, folds, 2)["mean"]
+    assert (logs.argmax(axis=1) == label_ids).mean() < 0.8  # noise: those that see it know all of it
+
+
+# === Training with a stack ===
+
+
+@pytest.fixture(scope="module", params=["lstm", "chunks"])
+def run(request, ramp_dataset, frozen_config, tmp_path_factory):
+    config = dataclasses.replace(
+        frozen_config, head=request.param, units=8, members=2, epochs=8, stack=True, precision=0.6
+    )
+    return train(ramp_dataset, config, work_dir=tmp_path_factory.mktemp("run"))
+
+
+def test_the_classifier_is_a_stack_that_knows_held_out_videos(run, ramp_dataset):
+    assert is_stack(run.classifier.head) and sum(run.stack.values()) == pytest.approx(1)
+    assert evaluate(run.classifier, ramp_dataset).scores.accuracy >= 0.7
+    assert "stack  " in run.as_text() and "out of fold" in run.as_text()
+
+
+def test_no_member_of_a_fold_is_left(run):
+    head = stacked_head(run.classifier.head)
+    num_streams = len(run.classifier.spec.streams)
+    members = member_predictions_of(head).output_shape[1]
+    assert members == (2 if head.name == "lstm" else 2 * num_streams)
+
+
+def test_it_trains_on_the_val_split_and_calibrates_out_of_fold(run, ramp_dataset):
+    num_used = sum(sample.split in ("train", "val") for sample in ramp_dataset.samples)
+    record = run.classifier.info.record
+    assert record.num_videos["train"] == record.calibration["num_videos"] == num_used
+    assert record.num_videos["val"] == 0 and "val_loss" not in run.history[-1]
+    assert run.estimate.num_videos == num_used and run.classifier.threshold > 0
+    assert f"by {num_used} training videos out of fold" in run.as_text()
+
+
+def test_it_travels_in_the_model_file(run, ramp_dataset, tmp_path):
+    loaded = load_classifier(save_classifier(run.classifier, tmp_path / "m.keras"))
+    assert loaded.info.record.stack == pytest.approx(run.stack)
+    assert loaded.info.record.estimate["accuracy"] == run.estimate.accuracy
+    a, b = (evaluate(x, ramp_dataset).scores.probabilities for x in (run.classifier, loaded))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_the_val_split_can_be_kept(ramp_dataset, frozen_config, tmp_path):
+    config = dataclasses.replace(frozen_config, head="lstm", units=4, epochs=2, stack=True, val_split=True)
+    run = train(ramp_dataset, config, work_dir=tmp_path)
+    num_train, num_val = (sum(s.split == split for s in ramp_dataset.samples) for split in ("train", "val"))
+    assert run.estimate.num_videos == num_train and "val_loss" in run.history[-1]
+    assert run.classifier.info.record.num_videos["val"] == num_val
+
+
+def test_where_a_label_has_one_group_all_weigh_the_same_and_it_says_so(ramp_dataset, frozen_config, tmp_path, caplog):
+    samples = [
+        dataclasses.replace(s, group="one" if s.label == "darkens" else s.group)
+        for s in ramp_dataset.samples
+        if s.split == "train"
+    ]
+    config = dataclasses.replace(frozen_config, epochs=2, stack=True)
+    run = train(dataclasses.replace(ramp_dataset, samples=samples), config, work_dir=tmp_path)
+    assert len(set(np.round(list(run.stack.values()), 6))) == 1
+    assert run.estimate is None and run.calibration is None
+    assert "all training videos of darkens are of one group" in caplog.text
