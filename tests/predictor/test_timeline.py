@@ -11,7 +11,9 @@ from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 from activity.predictor.predictor import Predictor
 from activity.predictor.timeline import Hysteresis, LiveLabels, Window, make_timeline
+from activity.reports.annotation import annotate
 from activity.training.trainer import train
+from activity.video.decoder import probe
 from activity.video.writer import write_playable, write_video
 
 LABELS = ("run", "walk")
@@ -172,7 +174,9 @@ def test_a_moment_covers_the_time_that_its_frames_stand_for(tmp_path, gaps):
     prediction = Predictor(Counting()).predict(source, timeline=True)
     timeline = prediction.timeline
     assert np.diff(timeline.edges_seconds).min() > 0 and timeline.edges_seconds[0] == 0
-    assert times[-1] < timeline.edges_seconds[-1] == prediction.duration_seconds
+    assert timeline.edges_seconds[-1] == prediction.duration_seconds == pytest.approx(times[-1] + 0.1, abs=2e-3)
+    annotated = annotate(source, prediction, tmp_path / "annotated.mp4")
+    assert probe(annotated).duration_seconds_claimed == pytest.approx(prediction.duration_seconds, abs=2e-3)
     assert np.isfinite(timeline.probabilities).all()
     np.testing.assert_allclose(timeline.probabilities.sum(axis=1), 1)
     assert all(segment.probability >= 0.5 - 1e-9 for segment in timeline.segments)
