@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ from typing import IO, Any
 from activity.errors import ActivityError
 
 LOCK_NAME = ".lock"  # in each folder that a command is writing, see `lock_folder`
+
+_logger = logging.getLogger(__name__)
 
 
 def check_folder(folder: Path | None) -> None:
@@ -379,12 +382,36 @@ def write_csv(
 
 @contextlib.contextmanager
 def csv_rows(path: Path | None, columns: str) -> Iterator[Any]:
-    """A function that adds a row to a file at once, which may be read meanwhile; it does nothing without a path."""
+    """A function that adds a row to a file at once, which may be read meanwhile; it does nothing without a path.
+
+    Where a row cannot be written, as on a full disk, a warning says so and no more are; the block continues, and at its
+    end the error is raised, with the path.
+    """
     if path is None:
         yield lambda _: None
         return
-    with _open(path, "w", buffering=1, newline="", encoding="utf-8", errors="backslashreplace") as file:
-        yield _table(file, columns.split(","))
+    failure: OSError | None = None
+
+    def attempt(write: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal failure
+        try:
+            return None if failure else write(*arguments)
+        except BrokenPipeError:  # who reads it had enough
+            raise
+        except OSError as error:
+            failure = OSError(error.errno, error.strerror, str(path))
+            _logger.warning("%s; no more rows are written", of_system(failure))
+
+    file = _open(path, "w", buffering=1, newline="", encoding="utf-8", errors="backslashreplace")
+    try:
+        write_row = attempt(_table, file, columns.split(","))
+        yield lambda row: attempt(write_row, row)
+    finally:
+        attempt(file.close)
+        with contextlib.suppress(OSError):  # what could not be written is still in its buffer
+            file.close()
+    if failure:
+        raise failure
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

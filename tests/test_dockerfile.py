@@ -109,7 +109,7 @@ def test_what_any_user_must_write_to_is_open():
 def test_the_container_is_the_command():
     assert [json.loads(rest) for rest in _all("ENTRYPOINT")] == [["activity"]]
     assert [json.loads(rest) for rest in _all("CMD")] == [["--help"]]
-    assert 'activity = "activity.cli.main:' in (ROOT / "pyproject.toml").read_text()
+    assert 'activity = "activity.__main__:' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_cuda_wheels_are_known_to_the_loader():

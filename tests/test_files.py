@@ -348,6 +348,16 @@ def test_a_row_is_there_as_soon_as_it_is_written(tmp_path):
         write_row({"a": 1})
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
+def test_where_no_row_can_be_written_the_work_is_done_and_the_file_is_named(caplog):
+    done = []
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"), csv_rows(Path("/dev/full"), "a") as add:
+        for i in range(3):
+            add({"a": i})
+            done.append(i)
+    assert done == [0, 1, 2] and caplog.text.count("/dev/full") == 1
+
+
 # === One command at a time ===
 
 _HOLD = """

@@ -9,7 +9,7 @@ from activity.cli.checks import check_order, check_report, check_runtime, open_d
 from activity.cli.options import add_choice, add_dataset, add_model, add_report, add_runtime
 from activity.cli.output import say_written
 from activity.files import lock_folder, remove_stale_results
-from activity.models.info import read_info
+from activity.models.info import read_info, unknown_name
 
 EXAMPLES = ["model.keras dataset --out report", "model.keras dataset --json"]
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         print(evaluation.as_text())
     if classifier.threshold and not arguments.json:
-        below = f'"unknown" below {classifier.threshold:.3f}'
+        below = f'"{unknown_name(classifier.labels)}" below {classifier.threshold:.3f}'
         print(f"\n{below}: {coverage:.0%} of the videos get an answer, {precision:.3f} of these are correct")
     if arguments.out:
         about = {"model": arguments.model, **classifier.info.record.as_dict()}

@@ -171,7 +171,7 @@ def name_some(names: Iterable[str], most: int = 5) -> str:
 class Segment:
     """`[start_seconds, end_seconds)` of a video, its label (or "unknown"), and the mean probability of that label.
 
-    The probability of an unknown segment is that of the most probable label, which was not probable enough.
+    The probability of an unknown segment is that of its most probable label, which was not probable enough.
     """
 
     start_seconds: float

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from activity.evaluation.metrics import Scores, expected_calibration_error
+from activity.models.info import unknown_name
 
 _TEMPERATURES = (0.2, 20.0)
 
@@ -74,7 +75,7 @@ class Calibration:
         )
         if self.threshold:
             answered = f"{self.coverage:.0%} of them get an answer"
-            text += f'; "unknown" below {self.threshold:.3f}: {answered}'
+            text += f'; "{unknown_name(self.after.labels)}" below {self.threshold:.3f}: {answered}'
         return text
 
 
@@ -154,6 +155,6 @@ def threshold_for(confidences: np.ndarray, correct: np.ndarray, precision: float
     last_of_equals = np.append(sorted_confidences[1:] < sorted_confidences[:-1], True)
     good = np.flatnonzero((fractions >= precision) & last_of_equals)
     if not len(good):
-        _logger.warning("no threshold gives a precision of %g: this model will answer nothing but unknown", precision)
+        _logger.warning("no threshold gives a precision of %g: this model will never answer", precision)
         return 1.01
     return float(sorted_confidences[good[-1]])

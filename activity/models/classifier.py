@@ -194,13 +194,20 @@ def _count_numbers(weights_path: Path) -> int:
 
 
 def _built(config: dict[str, Any], *, most_weights: int) -> ActivityClassifier:
-    """The classifier of a config with fresh weights; raises `ModelFileError` before it makes more than that."""
+    """The classifier of a config with fresh weights.
+
+    Raises:
+        ModelFileError: it needs more weights than that, of which none is made; or has not one output for each label.
+    """
     scope = keras.StatelessScope(initialize_variables=False)  # in it, weights have shapes but take no memory
     try:
         with scope:
             classifier = ActivityClassifier.from_config(config)
             if classifier.count_params() > most_weights:
                 raise ModelFileError(f"needs {classifier.count_params():,} weights, but holds {most_weights:,}")
+            num_labels, num_outputs = len(classifier.labels), classifier.output_shape[-1]
+            if num_labels != num_outputs:
+                raise ModelFileError(f"damaged: {num_labels} labels, but {num_outputs} outputs")
             scope.initialize_variables = True
     except Exception:
         keras.utils.clear_session()  # else the next model would make those weights too

@@ -49,8 +49,8 @@ class Timeline:
 class Hysteresis:
     """Labels of one moment after the other, which change only when another label is clearly ahead.
 
-    "Unknown" is one more label, whose probability is the threshold: below it, no label is believed. (A Schmitt trigger,
-    for more than two states.)
+    (A Schmitt trigger, for more than two states.) The threshold comes first: a moment in which no label reaches it is
+    "unknown", and a label that does not reach it is not kept where another does.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -59,11 +59,21 @@ class Hysteresis:
 
     def next(self, probabilities: np.ndarray) -> int:
         """The label id of the next moment from its `(C,)`; C is "unknown"."""
-        scores = np.append(probabilities, self._threshold)
-        best = int(scores.argmax())
-        if self._label_id is None or scores[best] > scores[self._label_id] + _MARGIN:
-            self._label_id = best
-        return self._label_id
+        unknown, best, kept = len(probabilities), _believed(probabilities, self._threshold), self._label_id
+        if (
+            kept is None
+            or unknown in (best, kept)
+            or probabilities[kept] < self._threshold
+            or probabilities[best] > probabilities[kept] + _MARGIN
+        ):
+            self._label_id = kept = best
+        return kept
+
+
+def _believed(probabilities: np.ndarray, threshold: float) -> int:
+    """The most probable label id of `(C,)`; C, "unknown", if its probability is below the threshold."""
+    best = int(probabilities.argmax())
+    return best if probabilities[best] >= threshold else len(probabilities)
 
 
 class LiveLabels:
@@ -92,6 +102,9 @@ def make_timeline(
 ) -> Timeline:
     """Segments of a video from its windows.
 
+    The probability of a segment is the mean of its label's over its moments; of an "unknown" one, the largest of these
+    means. It never contradicts the threshold: only what is "unknown" is below it.
+
     Args:
         windows: in order of time; they cover all moments.
         edges_seconds: `(K + 1,)` of the moments, from the beginning of the video to its end.
@@ -104,17 +117,16 @@ def make_timeline(
     label_ids = np.asarray([hysteresis.next(row) for row in probabilities])  # (K,)
     shortest = _SHORTEST_SEGMENT * (windows[0].end_seconds - windows[0].start_seconds)
     _absorb_short(label_ids, probabilities, threshold, edges, shortest)
-    for a, b in list(_runs(label_ids)):
-        means = probabilities[a:b].mean(axis=0)  # (C,)
-        if label_ids[a] < len(labels) and means[label_ids[a]] < 1 / len(labels):
-            label_ids[a:b] = means.argmax()  # no label stands where it is less probable than chance
-    names = [*labels, unknown_name(labels)]
-    best = np.column_stack([probabilities, probabilities.max(axis=1)])  # (K, C + 1)
-    segments = tuple(
-        Segment(float(edges[a]), float(edges[b]), names[label_ids[a]], float(best[a:b, label_ids[a]].mean()))
-        for a, b in _runs(label_ids)
-    )
-    return Timeline(edges, probabilities, segments)
+    for a, b in list(_runs(label_ids)):  # a short segment may have moved the mean of the one that it was merged with
+        means, label_id = probabilities[a:b].mean(axis=0), label_ids[a]  # (C,)
+        if label_id == len(labels) or means[label_id] < max(threshold, 1 / len(labels)):
+            label_ids[a:b] = _believed(means, threshold)  # nor does a label stay where it is less probable than chance
+    names, segments = [*labels, unknown_name(labels)], []
+    for a, b in _runs(label_ids):
+        means, label_id = probabilities[a:b].mean(axis=0), label_ids[a]  # (C,)
+        probability = means.max() if label_id == len(labels) else means[label_id]
+        segments.append(Segment(float(edges[a]), float(edges[b]), names[label_id], float(probability)))
+    return Timeline(edges, probabilities, tuple(segments))
 
 
 def _smooth(windows: Sequence[Window], edges: np.ndarray) -> np.ndarray:

@@ -175,7 +175,8 @@ def annotate(source: Path | str, prediction: Prediction, out_path: Path | str, *
         raise VideoError("this is the video to annotate; expected another name for the annotated one", path=out_path)
     with VideoReader(source, num_threads=0, check=check) as reader:
         frames = _annotated_frames(reader, prediction.labels, timeline)
-        return write_playable(out_path, frames, frames_per_second=reader.info.frames_per_second, source=source)
+        rate, end = reader.info.frames_per_second, float(timeline.edges_seconds[-1])
+        return write_playable(out_path, frames, frames_per_second=rate, source=source, end_seconds=end)
 
 
 def _annotated_frames(reader: VideoReader, labels: tuple[str, ...], timeline: Timeline) -> Frames:

@@ -343,8 +343,13 @@ def _found_part(reader: VideoReader, seconds: np.ndarray, span: Span) -> Part:
 
 
 def _end(seconds: np.ndarray, info: VideoInfo) -> float:
-    """When the last frame ends."""
-    return float(seconds[-1]) + 1 / info.frames_per_second
+    """When the last frame ends: after a nominal one, or with the video, as its header has it, where that is earlier.
+
+    Where frames last unequally long, the nominal rate is that of the mean.
+    """
+    last, claimed = float(seconds[-1]), info.duration_seconds_claimed
+    end = last + 1 / info.frames_per_second
+    return claimed if last < claimed < end - TIMESTAMP_TOLERANCE_SECONDS else end
 
 
 def _problem(part: Part, video_end: float, span: Span, reader: VideoReader) -> str | None:

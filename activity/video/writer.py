@@ -34,7 +34,7 @@ _logger = logging.getLogger(__name__)
 
 Frames: TypeAlias = Iterable[tuple[float, np.ndarray]]
 
-_Write: TypeAlias = Callable[[Path, Frames, Fraction, Path], None]
+_Write: TypeAlias = Callable[[Path, Frames, Fraction, Path, float], None]
 
 
 _X264_OPTIONS = {"preset": "superfast", "crf": "21"}  # near the source to the eye; slower presets only save space
@@ -46,7 +46,9 @@ _INSTALL = f"{INSTALL} brings H.264 with the sound"
 _SOUNDS = {"aac", "flac", "mp3", "opus"}  # codecs that both MP4 and browsers take
 
 
-def write_playable(path: Path, frames: Frames, *, frames_per_second: float, source: Path) -> Path:
+def write_playable(
+    path: Path, frames: Frames, *, frames_per_second: float, source: Path, end_seconds: float = 0.0
+) -> Path:
     """Write frames as H.264 or, without PyAV and ffmpeg, as VP9; as MPEG-4, which browsers do not play, without that.
 
     The file appears whole or not at all. An odd height or width grows by one pixel, a copy of its neighbour, because
@@ -58,6 +60,7 @@ def write_playable(path: Path, frames: Frames, *, frames_per_second: float, sour
             by one.
         frames_per_second: nominal. PyAV keeps other times too; without it frames are repeated or left out instead.
         source: the video whose sound is copied, if it is of a kind that browsers play.
+        end_seconds: when the last frame ends; by default, and without PyAV, it lasts as long as a nominal one.
 
     Returns:
         The path that was written.
@@ -70,7 +73,7 @@ def write_playable(path: Path, frames: Frames, *, frames_per_second: float, sour
     path = path.with_suffix(suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        write(temporary, _even_sizes(frames), _rate(frames_per_second), source)
+        write(temporary, _even_sizes(frames), _rate(frames_per_second), source, end_seconds)
     return path
 
 
@@ -101,7 +104,7 @@ def _encoder() -> tuple[str, _Write]:
 def _can_write(write: _Write, suffix: str) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            write(Path(folder, f"try{suffix}"), [(0.0, np.zeros((16, 16, 3), np.uint8))], Fraction(25), Path())
+            write(Path(folder, f"try{suffix}"), [(0.0, np.zeros((16, 16, 3), np.uint8))], Fraction(25), Path(), 0.0)
         except VideoError:
             return False
     return True
@@ -115,11 +118,11 @@ def _even_sizes(frames: Frames) -> Frames:
         yield timestamp, frame
 
 
-def _write_by_opencv(path: Path, frames: Frames, rate: Fraction, source: Path) -> None:
+def _write_by_opencv(path: Path, frames: Frames, rate: Fraction, source: Path, end_seconds: float) -> None:
     write_video(path, _at_constant_rate(frames, rate), frames_per_second=float(rate))
 
 
-def _write_by_ffmpeg(path: Path, frames: Frames, rate: Fraction, source: Path) -> None:
+def _write_by_ffmpeg(path: Path, frames: Frames, rate: Fraction, source: Path, end_seconds: float) -> None:
     program = shutil.which("ffmpeg")
     images = _at_constant_rate(frames, rate)
     first = next(images, None)
@@ -155,7 +158,7 @@ def _at_constant_rate(frames: Frames, rate: Fraction) -> Iterator[np.ndarray]:
         yield seen
 
 
-def _write_h264(path: Path, frames: Frames, rate: Fraction, source: Path) -> None:
+def _write_h264(path: Path, frames: Frames, rate: Fraction, source: Path, end_seconds: float) -> None:
     import av
 
     frames = iter(frames)
@@ -174,13 +177,15 @@ def _write_h264(path: Path, frames: Frames, rate: Fraction, source: Path) -> Non
             # No colour space is named, as OpenCV names none: both convert alike, and players guess as for the source.
             image = av.VideoFrame.from_ndarray(frame, format="rgb24")
             image.pts = clock.ticks(timestamp)
-            with contextlib.suppress(AttributeError):  # before PyAV 14.3 the last frame is seen as FFmpeg likes
-                image.duration = clock.ticks_per_frame
             image.time_base = stream.codec_context.time_base
             output.mux(stream.encode(image))
             sound(timestamp)
-        output.mux(stream.encode())
-        sound(timestamp + float(1 / rate))
+        lasts = round((end_seconds - timestamp) * clock.ticks_per_second)
+        for packet in stream.encode():  # MP4 keeps how long the last one lasts
+            with contextlib.suppress(AttributeError):  # an older PyAV cannot be told
+                packet.duration = lasts if lasts > 0 else clock.ticks_per_frame
+            output.mux(packet)
+        sound(max(end_seconds, timestamp + float(1 / rate)))
 
 
 class _Clock:

@@ -27,6 +27,14 @@ def test_classify_prints_a_line_a_file(run, folder, ramp_videos):
         assert re.fullmatch(rf"{re.escape(str(file))}  (brightens|darkens) [01]\.\d{{3}}", line)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
+def test_where_the_table_cannot_be_written_all_labels_are_printed(run, folder, ramp_videos):
+    files = sorted((ramp_videos / "darkens").glob("p0_*.avi"))
+    status, out, err = run("classify", folder / "model.keras", *files, "--json", "--csv", "/dev/full")
+    assert status == 1 and [json.loads(line)["source"] for line in out.splitlines()] == [str(file) for file in files]
+    assert "activity: No space left on device: /dev/full" in err.splitlines()
+
+
 def test_classify_as_json_and_csv_continues_after_a_bad_file(run, folder, ramp_videos, tmp_path):
     good, bad = ramp_videos / "darkens" / "p0_0.avi", tmp_path / "bad.mp4"
     bad.write_text("text")

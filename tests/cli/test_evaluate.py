@@ -1,10 +1,12 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from activity.datasets.dataset import load_dataset
+from activity.datasets.preprocessing import preprocess
 from activity.evaluation.evaluator import evaluate
 from activity.files import lock_folder
 from activity.models.classifier import load_classifier, save_classifier
@@ -48,3 +50,15 @@ def test_a_model_that_may_not_know_says_how_often_it_answers(run, folder, cnn_we
         assert told["coverage"] == pytest.approx(answered.mean())
         assert told["precision"] == (pytest.approx(scores.correct[answered].mean()) if threshold < 1 else None)
     assert 0 < (scores.confidences >= np.median(scores.confidences)).mean() < 1
+
+
+def test_a_class_called_unknown_is_not_taken_for_no_answer(run, ramp_videos, ramp_model, tmp_path):
+    videos = shutil.copytree(ramp_videos, tmp_path / "videos")
+    manifest = (videos / "manifest.csv").read_text()
+    (videos / "manifest.csv").write_text(manifest.replace(",darkens,", ",unknown,"))
+    classifier = load_classifier(ramp_model)
+    classifier.info = dataclasses.replace(classifier.info, labels=("brightens", "unknown"), threshold=0.8)
+    preprocess(videos, tmp_path / "dataset", classifier.spec, num_workers=1)
+    model = save_classifier(classifier, tmp_path / "model.keras")
+    status, out, _ = run("evaluate", model, tmp_path / "dataset", "--runtime", "keras")
+    assert status == 0 and '"no answer" below 0.800: ' in out and '"unknown" below' not in out

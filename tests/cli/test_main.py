@@ -1,6 +1,8 @@
 """Every command as a user gives it; results on stdout, all else on stderr."""
 
 import re
+import subprocess
+import sys
 from unittest.mock import Mock
 
 import pytest
@@ -157,3 +159,17 @@ def test_an_error_of_the_system_without_a_number_keeps_its_words(run, monkeypatc
 def test_an_interrupt_says_how_to_continue(run, monkeypatch, arguments, called, how):
     monkeypatch.setattr(f"activity.{called}", Mock(side_effect=KeyboardInterrupt))
     assert run(*arguments) == (130, "", f"activity: stopped{how}\n")
+
+
+@pytest.mark.parametrize("module", ["activity.cli.main", "argparse", "activity.cli.options", "activity.cli.info"])
+def test_ctrl_c_while_the_program_starts_is_no_traceback(module):
+    start = (
+        "import runpy, signal, sys\n"
+        "class Finder:\n"
+        f"    find_spec = lambda name, *_: signal.raise_signal(signal.SIGINT) if name == {module!r} else None\n"
+        "sys.argv[1:] = ['info', 'm.keras']\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        "runpy.run_module('activity', run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "activity: stopped\n")

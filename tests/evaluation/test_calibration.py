@@ -4,7 +4,8 @@ import logging
 import numpy as np
 import pytest
 
-from activity.evaluation.calibration import calibrate, threshold_for
+from activity.evaluation.calibration import Calibration, calibrate, threshold_for
+from activity.evaluation.metrics import Scores
 from activity.models.classifier import load_classifier
 from activity.training.trainer import train
 
@@ -34,6 +35,12 @@ def test_a_model_that_is_always_right_does_not_become_sure_of_everything():
     temperatures = [calibrate(*overconfident(n, share_right=1, confidence=0.95)).temperature for n in sizes]
     assert 0.7 < temperatures[0] < 1  # ten videos are no reason to be much surer, a thousand are one
     assert temperatures == sorted(temperatures, reverse=True) and temperatures[-1] < 0.5
+
+
+@pytest.mark.parametrize(("labels", "name"), [(("a", "b"), "unknown"), (("a", "unknown"), "no answer")])
+def test_what_is_answered_below_the_threshold_is_named_as_it_is_printed(labels, name):
+    scores = Scores(np.array([[0.9, 0.1]]), np.array([0]), labels)
+    assert f'"{name}" below 0.800: 100% of the' in Calibration(1.0, 0.8, scores, scores).as_text()
 
 
 def test_too_few_videos_calibrate_nothing(caplog):

@@ -175,6 +175,8 @@ def change_of_config(change):
         (lambda config: config["spec"].update(stride=2), "another version .* unexpected keyword argument 'stride'"),
         (lambda config: config.pop("labels"), "another version .*'labels'"),
         (lambda config: config["head"].update(config=[]), "damaged, or made by another version"),
+        (lambda config: config.update(labels=["a", "b", "c"]), "damaged: 3 labels, but 2 outputs"),
+        (lambda config: config.update(labels=["a"]), "damaged: 1 labels, but 2 outputs"),
     ],
 )
 def test_a_config_of_another_program_is_told_in_one_line(with_part, change, message):

@@ -11,7 +11,9 @@ from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 from activity.predictor.predictor import Predictor
 from activity.predictor.timeline import Hysteresis, LiveLabels, Window, make_timeline
+from activity.reports.annotation import annotate
 from activity.training.trainer import train
+from activity.video.decoder import probe
 from activity.video.writer import write_playable, write_video
 
 LABELS = ("run", "walk")
@@ -62,6 +64,20 @@ def test_below_the_threshold_it_is_unknown():
     assert timeline.segments[1].probability == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize("threshold", [0.3, 0.6, 0.8, 0.95])
+def test_no_segment_contradicts_the_threshold(threshold):
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        windows = [Window(i, i + 3.0, p) for i, p in enumerate(rng.dirichlet(np.full(3, 0.2), 30))]
+        for segment in make_timeline(windows, np.arange(33), tuple("abc"), threshold=threshold).segments:
+            assert (segment.probability < threshold) == (segment.label == "unknown"), segment
+
+
+def test_a_clear_video_with_a_moment_of_doubt_has_its_label():
+    assert shown(timeline_of([0.5] + [0.99] * 9, threshold=0.9)) == [(0, 1, "unknown"), (1, 11, "run")]
+    assert shown(timeline_of([0.88] + [0.99] * 9, threshold=0.9, step=0.5)) == [(0, 6.5, "run")]
+
+
 def test_short_segments_give_way_to_the_neighbour_that_fits():
     labels = ("a", "b", "c")
     rows = [[0.9, 0.05, 0.05]] * 6 + [[0.1, 0.3, 0.6]] + [[0.05, 0.9, 0.05]] * 6
@@ -78,10 +94,21 @@ class TestHysteresis:
         rows = ([0.6, 0.4], [0.48, 0.52], [0.4, 0.6], [0.48, 0.52], [0.52, 0.48], [0.6, 0.4])
         assert [hysteresis.next(np.array(row)) for row in rows] == [0, 0, 1, 1, 1, 0]
 
-    def test_unknown_is_entered_and_left_with_the_same_margin(self):
+    def test_the_threshold_alone_tells_what_is_unknown(self):
         hysteresis = Hysteresis(0.8)
-        tops = (0.85, 0.75, 0.65, 0.85, 0.95)
-        assert [hysteresis.next(np.array([top, 1 - top])) for top in tops] == [0, 0, 2, 2, 0]
+        tops = (0.75, 0.85, 0.79, 0.81, 0.2, 0.1)
+        assert [hysteresis.next(np.array([top, 1 - top])) for top in tops] == [2, 0, 2, 0, 1, 1]
+
+    @pytest.mark.parametrize("threshold", [0.5, 0.9, 0.95, 0.999])
+    def test_unknown_is_left_with_every_threshold(self, threshold):
+        hysteresis, live = Hysteresis(threshold), LiveLabels(threshold)
+        rows = [np.array([0.4, 0.3, 0.3]), *[np.array([1.0, 0.0, 0.0])] * 30]
+        assert (hysteresis.next(rows[0]), hysteresis.next(rows[1])) == (3, 0)
+        assert [live.next(row)[0] for row in rows][:: len(rows) - 1] == [3, 0]
+
+    def test_a_label_that_falls_below_the_threshold_is_not_kept(self):
+        hysteresis = Hysteresis(0.5)
+        assert [hysteresis.next(np.array([p, 1 - p])) for p in (0.6, 0.48, 0.46, 0.55)] == [0, 1, 1, 0]
 
 
 def test_a_segment_speaks():
@@ -105,7 +132,7 @@ class TestLiveLabels:
 
     def test_below_the_threshold_it_is_unknown(self):
         live = LiveLabels(0.95)
-        assert [live.next(np.array([p, 1 - p]))[0] for p in (0.97, *[0.7] * 4)] == [0, 0, 0, 0, 2]
+        assert [live.next(np.array([p, 1 - p]))[0] for p in (0.97, *[0.94] * 4)] == [0, 0, 0, 0, 2]
 
 
 @pytest.mark.real
@@ -147,7 +174,9 @@ def test_a_moment_covers_the_time_that_its_frames_stand_for(tmp_path, gaps):
     prediction = Predictor(Counting()).predict(source, timeline=True)
     timeline = prediction.timeline
     assert np.diff(timeline.edges_seconds).min() > 0 and timeline.edges_seconds[0] == 0
-    assert times[-1] < timeline.edges_seconds[-1] == prediction.duration_seconds
+    assert timeline.edges_seconds[-1] == prediction.duration_seconds == pytest.approx(times[-1] + 0.1, abs=2e-3)
+    annotated = annotate(source, prediction, tmp_path / "annotated.mp4")
+    assert probe(annotated).duration_seconds_claimed == pytest.approx(prediction.duration_seconds, abs=2e-3)
     assert np.isfinite(timeline.probabilities).all()
     np.testing.assert_allclose(timeline.probabilities.sum(axis=1), 1)
     assert all(segment.probability >= 0.5 - 1e-9 for segment in timeline.segments)
