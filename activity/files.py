@@ -6,6 +6,7 @@ Nothing heavy is imported here.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import csv
 import hashlib
 import io
@@ -142,6 +143,9 @@ def atomic_path(path: Path, *, sync: bool = True, digest: bool = False) -> Itera
             _note_digests(temporary, {name: digest_of_file(temporary / name) for name in _files_in(temporary)}, sync)
         elif digest:  # first, because a kill after the file would make it look damaged
             _note_digests(path.parent, {path.name: digest_of_file(temporary)}, sync)
+        elif _are_results.get():
+            for leaf in _leaves(temporary) if temporary.is_dir() else [temporary]:
+                _note_result(leaf, path if leaf == temporary else leaf)
         if temporary.is_dir() and path.is_dir():  # nothing replaces a folder that is not empty
             os.replace(path, old)
         os.replace(temporary, path)
@@ -248,23 +252,56 @@ def is_intact(path: Path) -> bool:
     return all((folder / name).is_file() and table.agrees(name) for name in {*table.noted, *_files_in(folder)})
 
 
+@contextlib.contextmanager
+def noted_results() -> Iterator[None]:
+    """What `atomic_path` writes while the block runs are results for the user: `is_result` knows them again.
+
+    Each is noted before it takes its name, so that `--overwrite` may replace it even after a kill or on a full disk.
+    """
+    token = _are_results.set(True)
+    try:
+        yield
+    finally:
+        _are_results.reset(token)
+
+
+_are_results = contextvars.ContextVar("_are_results", default=False)
+
+
 def note_results(paths: Iterable[Path]) -> None:
     """Note the digests of files, or of all in folders, that were written for the user: `is_result` knows them again."""
     for path in paths:
         for file in filterfalse(_is_written_into, _shown_files(path)):
             with contextlib.suppress(OSError):  # then it is not known again, and not replaced
-                _note_digests(file.parent, {file.name: digest_of_file(file)}, False, _RESULTS_NAME)
+                _note_result(file, file)
+
+
+def _note_result(content: Path, path: Path) -> None:
+    """Note the content of a file, or that a folder is empty, under the name that it has or gets."""
+    digest = digest_of(size=8) if content.is_dir() else digest_of_file(content)
+    with contextlib.suppress(PermissionError):  # then it is not known again, and not replaced
+        _note_digests(path.parent, {path.name: digest}, False, _RESULTS_NAME)
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file, or each in a folder, is as it was when `note_results` noted it; hidden files do not count."""
-    files = _shown_files(path)
-    for file in files:
-        table = _Digests(file.parent, _RESULTS_NAME)
-        table.read()
-        if not file.is_file() or digest_of_file(file) not in table.noted.get(file.name, ()):
-            return False
-    return bool(files)
+    """Whether a file, or each in a folder, is as it was when it was noted; hidden files do not count.
+
+    A table that `csv_rows` could not finish is known by its first line.
+    """
+    return all(map(_is_noted, _shown_files(path) or [path]))
+
+
+def _is_noted(path: Path) -> bool:
+    table = _Digests(path.parent, _RESULTS_NAME)
+    table.read()
+    noted = table.noted.get(path.name)
+    if not noted or path.is_dir():
+        return bool(noted) and digest_of(size=8) in noted and list(_leaves(path)) == [path]
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        first_line = file.readline()
+    return not first_line or digest_of(first_line, size=8) == noted[-1] or digest_of_file(path) in noted
 
 
 def remove_stale_results(folder: Path, written: Iterable[Path]) -> None:
@@ -277,7 +314,20 @@ def remove_stale_results(folder: Path, written: Iterable[Path]) -> None:
 def _shown_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    return [file for file in sorted(path.rglob("*")) if not file.is_dir() and not file.name.startswith(".")]
+    files = (leaf for leaf in _leaves(path) if not leaf.is_dir())
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+
+
+def _leaves(folder: Path) -> Iterator[Path]:
+    """All files, links and empty folders below a folder, but for those by which we keep books."""
+    inner = [path for path in sorted(folder.iterdir()) if not _BOOKS.fullmatch(path.name)]
+    for path in inner:
+        yield from _leaves(path) if path.is_dir() and not path.is_symlink() else [path]
+    if not inner:
+        yield folder
+
+
+_BOOKS = re.compile(rf"{re.escape(_RESULTS_NAME)}|{re.escape(LOCK_NAME)}|\.tmp-.*|\.DS_Store")  # the last: of macOS
 
 
 def forget_digests(folder: Path, names: Collection[str]) -> None:
@@ -379,12 +429,23 @@ def write_csv(
 
 @contextlib.contextmanager
 def csv_rows(path: Path | None, columns: str) -> Iterator[Any]:
-    """A function that adds a row to a file at once, which may be read meanwhile; it does nothing without a path."""
+    """A function that adds a row to a file at once, which may be read meanwhile; it does nothing without a path.
+
+    It is a result for the user: noted with its first line before it is begun, and whole at the end.
+    """
     if path is None:
         yield lambda _: None
         return
-    with _open(path, "w", buffering=1, newline="", encoding="utf-8", errors="backslashreplace") as file:
-        yield _table(file, columns.split(","))
+    if not _is_written_into(path):
+        _table(first_line := io.StringIO(), columns.split(","))
+        digest = digest_of(first_line.getvalue().encode(), size=8)
+        with contextlib.suppress(PermissionError):
+            _note_digests(path.parent, {path.name: digest}, False, _RESULTS_NAME)
+    try:
+        with _open(path, "w", buffering=1, newline="", encoding="utf-8", errors="backslashreplace") as file:
+            yield _table(file, columns.split(","))
+    finally:  # also when a camera is ended by Ctrl-C
+        note_results([path])
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -448,3 +448,22 @@ def test_temporary_files_of_killed_processes_are_removed_and_others_stay(tmp_pat
     killed_folder.mkdir()
     remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(stay)
+
+
+def test_a_table_that_could_not_be_finished_is_known_by_its_first_line(tmp_path, monkeypatch):
+    table = tmp_path / "a.csv"
+    with monkeypatch.context() as killed:
+        killed.setattr("activity.files.note_results", lambda _: None)
+        with csv_rows(table, "source,label") as write_row:
+            write_row({"source": "a.avi", "label": "run"})
+    assert is_result(table)
+    table.write_text("of the user\n")
+    assert not is_result(table)
+    with csv_rows(table, "source,label"):
+        pass
+    table.write_text("source,label\ncorrected,by the user\n")
+    with csv_rows(tmp_path / "b.csv", "source,label") as write_row:
+        write_row({"source": "a.avi", "label": "run"})
+    assert is_result(tmp_path / "b.csv")
+    (tmp_path / "b.csv").write_text("source,label\ncorrected,by the user\n")
+    assert not is_result(tmp_path / "b.csv")

@@ -8,7 +8,7 @@ from pathlib import Path
 from activity.cli.options import add_choice, add_model, add_overwrite
 from activity.cli.output import say_written
 from activity.errors import VideoError
-from activity.files import check_output, is_result
+from activity.files import check_output, is_result, noted_results
 from activity.models.info import read_info
 from activity.runtimes.formats import FORMATS, check_export
 
@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise VideoError("no such file; expected a video to compare on", path=clip)
     from activity.runtimes.exporting import export_classifier
 
-    made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips or None)
+    with noted_results():
+        made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips or None)
     print(made.as_text())
     say_written(made.files)
