@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import stat
@@ -116,9 +117,15 @@ class FoundVideos:
     skipped: Counter[str] = field(default_factory=Counter)
 
 
-def find_videos(folder: Path) -> FoundVideos:
-    """All that may be a video below a folder; links to folders are followed, but not round in circles."""
+def find_videos(folder: Path, *, most_files: float = math.inf) -> FoundVideos:
+    """All that may be a video below a folder; links to folders are followed, but not round in circles.
+
+    Args:
+        folder: that is searched.
+        most_files: the search ends after about so many.
+    """
     found, seen = FoundVideos(), {str(parent) for parent in folder.resolve().parents}
+    num_files = 0
 
     def refuse(error: OSError) -> None:
         found.left_out[Path(error.filename)] = f"cannot be opened: {error.strerror}"
@@ -129,6 +136,9 @@ def find_videos(folder: Path) -> FoundVideos:
             dirs.clear()
             continue
         seen.add(real)
+        num_files += len(names)
+        if num_files > most_files:
+            break
         kinds = {name: kind_of(Path(name)) for name in names}
         kinds |= {name: kind_of(Path(name), is_folder=True) or _kind_of_ours(Path(parent, name)) for name in dirs}
         found.skipped.update(kind for kind in kinds.values() if kind not in ("", "image"))

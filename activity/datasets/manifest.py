@@ -15,11 +15,18 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from activity.datasets.folders import group_from_name, kind_of, scan_folder, warn_of_labels_without_videos, why_no_video
+from activity.datasets.folders import (
+    find_videos,
+    group_from_name,
+    scan_folder,
+    warn_of_labels_without_videos,
+    why_no_video,
+)
 from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, VideoList, in_order, name_some
 from activity.errors import DatasetError
 
 _HMDB_LIST = re.compile(r"^(?P<label>.+)_test_split\d+\.txt$")
+_MOST_UNNAMED = 100_000  # files that are looked at beside those of a manifest
 _HMDB_SPLITS = {"0": "", "1": "train", "2": "test"}  # HMDB51's README; 0 is not used in this split
 
 
@@ -140,19 +147,17 @@ def read_manifest(manifest_path: Path) -> VideoList:
 
 
 def _warn_of_unnamed(videos_dir: Path, named: set[str], manifest_path: Path) -> None:
-    """Name files beside those of the manifest that may be videos too."""
-    folders = sorted({(videos_dir / path).parent for path in named})
-    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
-    unnamed = [
-        path
-        for file in files
-        if (path := file.relative_to(videos_dir).as_posix()) not in named
-        and file.is_file()
-        and not kind_of(Path(file.name))
-    ]
+    """Name what is in the folder of the manifest, or below it, and may be a video too."""
+    real = {os.path.realpath(videos_dir / path) for path in named}
+    videos = find_videos(videos_dir, most_files=_MOST_UNNAMED).videos
+    unnamed = [video.relative_to(videos_dir) for video in videos if os.path.realpath(video) not in real]
     if unnamed:
-        names = name_some(unnamed, 3)
-        _logger.warning("%s: does not name %d files beside its videos: %s", manifest_path, len(unnamed), names)
+        partly = {folder for path in named for folder in PurePosixPath(path).parents}
+        in_others = Counter(path.parent.as_posix() for path in unnamed if PurePosixPath(path.parent) not in partly)
+        names = [path.as_posix() for path in unnamed if path.parent.as_posix() not in in_others]
+        names += [f"{folder}/ ({count})" for folder, count in in_others.items()]
+        shown = name_some(names, 3)
+        _logger.warning("%s: does not name %d files beside its videos: %s", manifest_path, len(unnamed), shown)
 
 
 def _check_columns(columns: Sequence[str], manifest_path: Path) -> None:

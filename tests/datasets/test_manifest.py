@@ -605,3 +605,17 @@ def test_a_pattern_that_names_folders_searches_them(tmp_path):
     for name in ("a.avi", "more/b.avi"):
         (tmp_path / name).write_bytes(b"x")
     assert expand_sources([f"{tmp_path}/*"]) == [f"{tmp_path}/a.avi", f"{tmp_path}/more/b.avi"]
+
+
+def test_folders_beside_those_of_a_manifest_are_named(tmp_path, caplog):
+    make_files(tmp_path, "bend/a.avi", "run/a.avi", "wave1/a.avi", "wave1/b.avi", "wave1/readme.txt", ".cache/x.avi")
+    make_files(tmp_path, "data/frames/a.avi")
+    (tmp_path / "data" / "dataset.json").write_text('{"format_version": 2, "spec": {}}')
+    (tmp_path / "manifest.csv").write_text("path,label\nbend/a.avi,bend\nrun/a.avi,run\n")
+    list_videos(tmp_path)
+    assert "manifest.csv: does not name 2 files beside its videos: wave1/ (2)" in caplog.text
+    caplog.clear()
+    (tmp_path / "linked").symlink_to(tmp_path / "run")
+    (tmp_path / "manifest.csv").write_text("path,label\nbend/a.avi,bend\nlinked/a.avi,run\nwave1/a.avi,wave1\n")
+    list_videos(tmp_path)
+    assert "does not name 1 files beside its videos: wave1/b.avi" in caplog.text
