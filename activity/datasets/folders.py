@@ -20,6 +20,7 @@ from activity.errors import DatasetError, is_utf8, printable
 from activity.video.decoder import NOT_UTF8
 from activity.video.images import IMAGE_SUFFIXES, images_of, numbered_images
 
+MANIFEST_NAME = "manifest.csv"
 _SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml", ".npy", ".keras", ".log"}
 _SYSTEM = {"@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
 _SYSTEM |= {"thumbs.db", "desktop.ini"}  # of network storage, Windows, macOS
@@ -53,10 +54,16 @@ def scan_folder(videos_dir: Path) -> VideoList:
             else:
                 label = unicodedata.normalize("NFC", class_dir.name)
                 samples.append(Sample(path=path, label=label, group=group_from_name(path), split=split))
-    for folder in {class_dir.parent for class_dir in class_dirs}:
+    for folder in {videos_dir, *(class_dir.parent for class_dir in class_dirs)}:
         for stray in folder.iterdir():
-            if not stray.is_dir() and not kind_of(Path(stray.name)):
+            if stray.is_dir():
+                continue
+            if kind := kind_of(Path(stray.name)):
+                skipped[kind] += 1
+            else:
                 left_out[stray] = why_no_video(stray) or "not in the folder of a label"
+            if stray.name.casefold() == MANIFEST_NAME:
+                _logger.warning("%s is not read; call it %s", stray, MANIFEST_NAME)
     if not samples:
         num_others = skipped.total() + len(left_out)
         raise DatasetError(f"its class folders hold no videos ({num_others} other files skipped)", path=videos_dir)

@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from activity.datasets.folders import (
+    MANIFEST_NAME,
     find_videos,
     group_from_name,
     scan_folder,
@@ -49,7 +50,7 @@ def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
     videos = Path(videos)
     if not videos.exists():
         raise DatasetError("no such file or folder; expected a folder of videos or a manifest .csv", path=videos)
-    manifest = videos / "manifest.csv" if videos.is_dir() else videos
+    manifest = videos / MANIFEST_NAME if videos.is_dir() else videos
     listed = read_manifest(manifest) if manifest.is_file() else scan_folder(videos)
     if split_files:
         listed = _apply_split_files(listed, [Path(file) for file in split_files])

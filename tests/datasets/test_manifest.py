@@ -32,7 +32,7 @@ def test_every_file_counts_but_hidden_ones_images_and_sidecars(tmp_path):
     make_files(tmp_path, *videos, *passed_over, ".git/config", "cover.png", "about.json")
     listed = scan_folder(tmp_path)
     assert paths_of(listed) == sorted(videos)
-    assert sum(listed.skipped.values()) == len([*passed_over, ".git"])
+    assert sum(listed.skipped.values()) == len([*passed_over, ".git", "cover.png", "about.json"])
     assert {sample.path: sample.label for sample in listed.samples}["run/day 1/cam/a.mp4"] == "run"
     assert listed.videos_dir == tmp_path and not listed.missing
 
@@ -69,7 +69,7 @@ def test_videos_beside_the_class_folders_are_named(tmp_path, caplog):
     make_files(tmp_path, "run/a.avi", "walk/b.avi", "stray.avi", "notes.txt")
     listed = list_videos(tmp_path)
     assert len(listed.samples) == 2 and listed.missing == {"stray.avi": "not in the folder of a label"}
-    assert f"{tmp_path}: left out: not in the folder of a label (1)\n" in caplog.text
+    assert f"{tmp_path}: left out: sidecar (1), not in the folder of a label (1)\n" in caplog.text
 
 
 def test_a_folder_without_classes(tmp_path):
@@ -619,3 +619,13 @@ def test_folders_beside_those_of_a_manifest_are_named(tmp_path, caplog):
     (tmp_path / "manifest.csv").write_text("path,label\nbend/a.avi,bend\nlinked/a.avi,run\nwave1/a.avi,wave1\n")
     list_videos(tmp_path)
     assert "does not name 1 files beside its videos: wave1/b.avi" in caplog.text
+
+
+def test_a_manifest_of_another_case_is_not_passed_over_unsaid(tmp_path, caplog):
+    make_files(tmp_path, "run/a.avi", "walk/a.avi", "notes.txt")
+    (tmp_path / "Manifest.csv").write_text("path,label,group\nrun/a.avi,run,anna\nwalk/a.avi,walk,anna\n")
+    if (tmp_path / "manifest.csv").exists():
+        pytest.skip("this file system takes both names for one")
+    listed = list_videos(tmp_path)
+    assert f"{tmp_path}/Manifest.csv is not read; call it manifest.csv" in caplog.text
+    assert listed.skipped == {"sidecar": 2}
