@@ -90,17 +90,28 @@ def _class_folders(videos_dir: Path, skipped: Counter[str]) -> dict[Path, str]:
     folders = folders_in(videos_dir, skipped)
     splits = {folder: _SPLIT_FOLDERS.get(folder.name.lower(), "") for folder in folders}
     named = name_some(folder.name for folder, split in splits.items() if split)
-    num_splits = len({*splits.values()} - {""})
-    if 1 < num_splits == len(folders):
-        skipped_below: Counter[str] = Counter()
-        class_dirs = {folder: folders_in(folder, skipped_below) for folder in folders}
-        if all(class_dirs.values()):
-            skipped.update(skipped_below)
-            _logger.warning("%s: taken for splits: %s; the folders in them for labels", videos_dir, named)
-            return {class_dir: splits[folder] for folder in folders for class_dir in class_dirs[folder]}
-    if num_splits > 1:
-        _logger.warning("%s: taken for labels: %s; as splits, each would hold the folders of labels", videos_dir, named)
-    return dict.fromkeys(folders, "")
+    if len({*splits.values()} - {""}) < 2:
+        return dict.fromkeys(folders, "")
+    skipped_below: Counter[str] = Counter()
+    class_dirs = {folder: folders_in(folder, skipped_below) for folder in folders}
+    num_folders = Counter(splits.values())  # of each split
+    in_the_way = []
+    for folder, split in splits.items():
+        if not split or not class_dirs[folder] or num_folders[split] > 1:
+            found = find_videos(folder)
+            if found.videos or found.left_out:
+                in_the_way.append(folder.name)
+            else:
+                class_dirs[folder] = []
+                skipped_below += found.skipped
+    if in_the_way or len({split for folder, split in splits.items() if class_dirs[folder]}) < 2:
+        others = f" (but: {name_some(in_the_way)})" if in_the_way else ""
+        expected = f"as splits, each would hold the folders of labels{others}"
+        _logger.warning("%s: taken for labels: %s; %s", videos_dir, named, expected)
+        return dict.fromkeys(folders, "")
+    skipped.update(skipped_below)
+    _logger.warning("%s: taken for splits: %s; the folders in them for labels", videos_dir, named)
+    return {class_dir: splits[folder] for folder in folders for class_dir in class_dirs[folder]}
 
 
 _SPLIT_FOLDERS = {

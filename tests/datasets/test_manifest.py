@@ -629,3 +629,16 @@ def test_a_manifest_of_another_case_is_not_passed_over_unsaid(tmp_path, caplog):
     listed = list_videos(tmp_path)
     assert f"{tmp_path}/Manifest.csv is not read; call it manifest.csv" in caplog.text
     assert listed.skipped == {"sidecar": 2}
+
+
+def test_folders_without_videos_do_not_turn_splits_into_labels(tmp_path, caplog):
+    make_files(tmp_path, *(f"{split}/{label}/a.avi" for split in ("train", "test") for label in ("run", "walk")))
+    make_files(tmp_path, "docs/readme.txt", "val/readme.txt")
+    listed = list_videos(tmp_path)
+    assert {(sample.split, sample.label) for sample in listed.samples} == {
+        (split, label) for split in ("train", "test") for label in ("run", "walk")
+    }
+    assert listed.skipped == {"sidecar": 2}
+    make_files(tmp_path, "extra/b.avi")
+    assert {sample.label for sample in list_videos(tmp_path).samples} == {"train", "test", "extra"}
+    assert "as splits, each would hold the folders of labels (but: extra)" in caplog.text
