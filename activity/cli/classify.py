@@ -102,6 +102,8 @@ def _check_places(arguments: argparse.Namespace, sources: Sequence[str]) -> None
             places.append(("an annotated video", arguments.annotate / f"{name}.mp4"))
         if arguments.explain:
             places.append(("an explanation", arguments.explain / f"{name}.png"))
+    if arguments.csv and any(arguments.csv.resolve() in path.resolve().parents for _, path in places):
+        raise ActivityError("both a table and a folder would have this name; expected two places", path=arguments.csv)
     taken: dict[Path, str] = {}
     for what, path in places:
         check_results(arguments, what, path)

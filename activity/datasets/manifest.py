@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import dataclasses
@@ -112,14 +113,18 @@ def read_manifest(manifest_path: Path) -> VideoList:
     """
     videos_dir = manifest_path.parent
     try:
-        with manifest_path.open("rb") as head:
-            if b"\0" in head.read(4096):
+        with manifest_path.open("rb") as file:
+            head = file.read(4096)
+            if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                reason = "not a CSV file in UTF-8, but in UTF-16"
+                raise DatasetError(reason, path=manifest_path, hint="save it as CSV UTF-8")
+            if b"\0" in head:
                 raise DatasetError(
                     "expected a folder of labelled videos, or a manifest .csv; this is a file of another kind",
                     path=manifest_path,
                 )
-        with manifest_path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
+        with manifest_path.open(newline="", encoding="utf-8-sig") as text:
+            reader = csv.DictReader(text, strict=True)
             columns = reader.fieldnames or []
             _check_columns(columns, manifest_path)
             rows = [(reader.line_num, row) for row in reader]

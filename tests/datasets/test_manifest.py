@@ -642,3 +642,9 @@ def test_folders_without_videos_do_not_turn_splits_into_labels(tmp_path, caplog)
     make_files(tmp_path, "extra/b.avi")
     assert {sample.label for sample in list_videos(tmp_path).samples} == {"train", "test", "extra"}
     assert "as splits, each would hold the folders of labels (but: extra)" in caplog.text
+
+
+def test_a_manifest_in_another_encoding_is_named_by_it(tmp_path):
+    (tmp_path / "manifest.csv").write_text("path,label\na.avi,run\n", encoding="utf-16")
+    with pytest.raises(DatasetError, match="not a CSV file in UTF-8, but in UTF-16; save it as CSV UTF-8"):
+        list_videos(tmp_path)
