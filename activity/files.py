@@ -41,7 +41,7 @@ def check_output(
     path: Path | None,
     *,
     overwrite: bool,
-    ours: Callable[[Path], bool],
+    foreign: Callable[[Path], Path | None],
     what: str,
     hint: str = "replace it with --overwrite",
 ) -> None:
@@ -53,7 +53,7 @@ def check_output(
     Args:
         path: of a file or folder; `None`: there is no such result.
         overwrite: `--overwrite` was given.
-        ours: whether a file or folder that exists is such a result, such as `is_result`.
+        foreign: gives what is not such a result of ours, of a file or folder that exists, such as `foreign_in`.
         what: the result is, with its article, such as `a model file`.
         hint: what to do about a result of ours that exists.
     """
@@ -64,8 +64,9 @@ def check_output(
         return
     if path.is_dir() and all(inner.name.startswith(".") for inner in path.iterdir()):  # a lock, or what a kill has left
         return
-    if not ours(path):
-        raise ActivityError(f"exists and is not {what} of ours, so it is not replaced", path=path, hint=_OTHER_NAME)
+    if found := foreign(path):
+        reason = f"exists and is not {what} of ours, so it is not replaced{'' if found == path else f': {found}'}"
+        raise ActivityError(reason, path=path, hint=_OTHER_NAME)
     if not overwrite:
         raise ActivityError(f"exists, {what} of ours", path=path, hint=f"{hint}, or {_OTHER_NAME}")
 
@@ -144,7 +145,7 @@ def atomic_path(path: Path, *, sync: bool = True, digest: bool = False) -> Itera
         elif digest:  # first, because a kill after the file would make it look damaged
             _note_digests(path.parent, {path.name: digest_of_file(temporary)}, sync)
         elif _are_results.get():
-            for leaf in _leaves(temporary) if temporary.is_dir() else [temporary]:
+            for leaf in leaves(temporary) if temporary.is_dir() else [temporary]:
                 _note_result(leaf, path if leaf == temporary else leaf)
         if temporary.is_dir() and path.is_dir():  # nothing replaces a folder that is not empty
             os.replace(path, old)
@@ -283,21 +284,31 @@ def _note_result(content: Path, path: Path) -> None:
         _note_digests(path.parent, {path.name: digest}, False, _RESULTS_NAME)
 
 
-def is_result(path: Path) -> bool:
-    """Whether a file, or each in a folder, is as it was when it was noted; hidden files do not count.
+def foreign_in(path: Path, *, hidden: bool = False) -> Path | None:
+    """A file, or the first in a folder, that was not noted or has changed since; `None`: all are results of ours.
 
     A table that `csv_rows` could not finish is known by its first line.
+
+    Args:
+        path: of a file or folder.
+        hidden: hidden files and empty folders count too, as where the whole folder is replaced.
     """
-    return all(map(_is_noted, _shown_files(path) or [path]))
+    found = leaves(path) if hidden and path.is_dir() else _shown_files(path) or [path]
+    return next(filterfalse(_is_noted, found), None)
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file, or each in a folder but for hidden ones, is as it was when it was noted."""
+    return foreign_in(path) is None
 
 
 def _is_noted(path: Path) -> bool:
     table = _Digests(path.parent, _RESULTS_NAME)
     table.read()
-    noted = table.noted.get(path.name)
-    if not noted or path.is_dir():
-        return bool(noted) and digest_of(size=8) in noted and list(_leaves(path)) == [path]
-    if not path.is_file():
+    noted = table.noted.get(path.name, ())
+    if path.is_dir():
+        return digest_of(size=8) in noted and list(leaves(path)) == [path]
+    if not noted or not path.is_file():
         return False
     with path.open("rb") as file:
         first_line = file.readline()
@@ -314,15 +325,15 @@ def remove_stale_results(folder: Path, written: Iterable[Path]) -> None:
 def _shown_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = (leaf for leaf in _leaves(path) if not leaf.is_dir())
+    files = (leaf for leaf in leaves(path) if not leaf.is_dir())
     return [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
 
 
-def _leaves(folder: Path) -> Iterator[Path]:
+def leaves(folder: Path) -> Iterator[Path]:
     """All files, links and empty folders below a folder, but for those by which we keep books."""
     inner = [path for path in sorted(folder.iterdir()) if not _BOOKS.fullmatch(path.name)]
     for path in inner:
-        yield from _leaves(path) if path.is_dir() and not path.is_symlink() else [path]
+        yield from leaves(path) if path.is_dir() and not path.is_symlink() else [path]
     if not inner:
         yield folder
 
