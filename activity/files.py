@@ -6,6 +6,7 @@ Nothing heavy is imported here.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import csv
 import hashlib
 import io
@@ -43,7 +44,7 @@ def check_output(
     path: Path | None,
     *,
     overwrite: bool,
-    ours: Callable[[Path], bool],
+    foreign: Callable[[Path], Path | None],
     what: str,
     hint: str = "replace it with --overwrite",
 ) -> None:
@@ -55,7 +56,7 @@ def check_output(
     Args:
         path: of a file or folder; `None`: there is no such result.
         overwrite: `--overwrite` was given.
-        ours: whether a file or folder that exists is such a result, such as `is_result`.
+        foreign: gives what is not such a result of ours, of a file or folder that exists, such as `foreign_in`.
         what: the result is, with its article, such as `a model file`.
         hint: what to do about a result of ours that exists.
     """
@@ -66,8 +67,9 @@ def check_output(
         return
     if path.is_dir() and all(inner.name.startswith(".") for inner in path.iterdir()):  # a lock, or what a kill has left
         return
-    if not ours(path):
-        raise ActivityError(f"exists and is not {what} of ours, so it is not replaced", path=path, hint=_OTHER_NAME)
+    if found := foreign(path):
+        reason = f"exists and is not {what} of ours, so it is not replaced{'' if found == path else f': {found}'}"
+        raise ActivityError(reason, path=path, hint=_OTHER_NAME)
     if not overwrite:
         raise ActivityError(f"exists, {what} of ours", path=path, hint=f"{hint}, or {_OTHER_NAME}")
 
@@ -145,6 +147,9 @@ def atomic_path(path: Path, *, sync: bool = True, digest: bool = False) -> Itera
             _note_digests(temporary, {name: digest_of_file(temporary / name) for name in _files_in(temporary)}, sync)
         elif digest:  # first, because a kill after the file would make it look damaged
             _note_digests(path.parent, {path.name: digest_of_file(temporary)}, sync)
+        elif _are_results.get():
+            for leaf in leaves(temporary) if temporary.is_dir() else [temporary]:
+                _note_result(leaf, path if leaf == temporary else leaf)
         if temporary.is_dir() and path.is_dir():  # nothing replaces a folder that is not empty
             os.replace(path, old)
         os.replace(temporary, path)
@@ -251,23 +256,66 @@ def is_intact(path: Path) -> bool:
     return all((folder / name).is_file() and table.agrees(name) for name in {*table.noted, *_files_in(folder)})
 
 
+@contextlib.contextmanager
+def noted_results() -> Iterator[None]:
+    """What `atomic_path` writes while the block runs are results for the user: `is_result` knows them again.
+
+    Each is noted before it takes its name, so that `--overwrite` may replace it even after a kill or on a full disk.
+    """
+    token = _are_results.set(True)
+    try:
+        yield
+    finally:
+        _are_results.reset(token)
+
+
+_are_results = contextvars.ContextVar("_are_results", default=False)
+
+
 def note_results(paths: Iterable[Path]) -> None:
     """Note the digests of files, or of all in folders, that were written for the user: `is_result` knows them again."""
     for path in paths:
         for file in filterfalse(_is_written_into, _shown_files(path)):
             with contextlib.suppress(OSError):  # then it is not known again, and not replaced
-                _note_digests(file.parent, {file.name: digest_of_file(file)}, False, _RESULTS_NAME)
+                _note_result(file, file)
+
+
+def _note_result(content: Path, path: Path) -> None:
+    """Note the content of a file, or that a folder is empty, under the name that it has or gets."""
+    digest = digest_of(size=8) if content.is_dir() else digest_of_file(content)
+    with contextlib.suppress(PermissionError):  # then it is not known again, and not replaced
+        _note_digests(path.parent, {path.name: digest}, False, _RESULTS_NAME)
+
+
+def foreign_in(path: Path, *, hidden: bool = False) -> Path | None:
+    """A file, or the first in a folder, that was not noted or has changed since; `None`: all are results of ours.
+
+    A table that `csv_rows` could not finish is known by its first line.
+
+    Args:
+        path: of a file or folder.
+        hidden: hidden files and empty folders count too, as where the whole folder is replaced.
+    """
+    found = leaves(path) if hidden and path.is_dir() else _shown_files(path) or [path]
+    return next(filterfalse(_is_noted, found), None)
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file, or each in a folder, is as it was when `note_results` noted it; hidden files do not count."""
-    files = _shown_files(path)
-    for file in files:
-        table = _Digests(file.parent, _RESULTS_NAME)
-        table.read()
-        if not file.is_file() or digest_of_file(file) not in table.noted.get(file.name, ()):
-            return False
-    return bool(files)
+    """Whether a file, or each in a folder but for hidden ones, is as it was when it was noted."""
+    return foreign_in(path) is None
+
+
+def _is_noted(path: Path) -> bool:
+    table = _Digests(path.parent, _RESULTS_NAME)
+    table.read()
+    noted = table.noted.get(path.name, ())
+    if path.is_dir():
+        return digest_of(size=8) in noted and list(leaves(path)) == [path]
+    if not noted or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        first_line = file.readline()
+    return not first_line or digest_of(first_line, size=8) == noted[-1] or digest_of_file(path) in noted
 
 
 def remove_stale_results(folder: Path, written: Iterable[Path]) -> None:
@@ -280,7 +328,20 @@ def remove_stale_results(folder: Path, written: Iterable[Path]) -> None:
 def _shown_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    return [file for file in sorted(path.rglob("*")) if not file.is_dir() and not file.name.startswith(".")]
+    files = (leaf for leaf in leaves(path) if not leaf.is_dir())
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+
+
+def leaves(folder: Path) -> Iterator[Path]:
+    """All files, links and empty folders below a folder, but for those by which we keep books."""
+    inner = [path for path in sorted(folder.iterdir()) if not _BOOKS.fullmatch(path.name)]
+    for path in inner:
+        yield from leaves(path) if path.is_dir() and not path.is_symlink() else [path]
+    if not inner:
+        yield folder
+
+
+_BOOKS = re.compile(rf"{re.escape(_RESULTS_NAME)}|{re.escape(LOCK_NAME)}|\.tmp-.*|\.DS_Store")  # the last: of macOS
 
 
 def forget_digests(folder: Path, names: Collection[str]) -> None:
@@ -386,10 +447,17 @@ def csv_rows(path: Path | None, columns: str) -> Iterator[Any]:
 
     Where a row cannot be written, as on a full disk, a warning says so and no more are; the block continues, and at its
     end the error is raised, with the path.
+
+    It is a result for the user: noted with its first line before it is begun, and whole at the end.
     """
     if path is None:
         yield lambda _: None
         return
+    if not _is_written_into(path):
+        _table(first_line := io.StringIO(), columns.split(","))
+        digest = digest_of(first_line.getvalue().encode(), size=8)
+        with contextlib.suppress(OSError):  # what cannot be written shows at the first row
+            _note_digests(path.parent, {path.name: digest}, False, _RESULTS_NAME)
     failure: OSError | None = None
 
     def attempt(write: Callable[..., Any], *arguments: Any) -> Any:
@@ -406,10 +474,11 @@ def csv_rows(path: Path | None, columns: str) -> Iterator[Any]:
     try:
         write_row = attempt(_table, file, columns.split(","))
         yield lambda row: attempt(write_row, row)
-    finally:
+    finally:  # also when a camera is ended by Ctrl-C
         attempt(file.close)
         with contextlib.suppress(OSError):  # what could not be written is still in its buffer
             file.close()
+        note_results([path])
     if failure:
         raise failure
 

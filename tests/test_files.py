@@ -20,11 +20,13 @@ from activity.files import (
     csv_rows,
     digest_of,
     digest_of_file,
+    foreign_in,
     forget_digests,
     is_intact,
     is_result,
     lock_folder,
     note_results,
+    noted_results,
     of_system,
     read_csv,
     remove_leftovers,
@@ -107,8 +109,11 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path):
 
 
 def refusal(path, *, overwrite=False, ours=lambda path: path.read_text().startswith("ours")):
+    def foreign(path):
+        return None if ours(path) else path
+
     try:
-        check_output(path, overwrite=overwrite, ours=ours, what="a report")
+        check_output(path, overwrite=overwrite, foreign=foreign, what="a report")
     except ActivityError as error:
         return str(error)
 
@@ -458,3 +463,37 @@ def test_temporary_files_of_killed_processes_are_removed_and_others_stay(tmp_pat
     killed_folder.mkdir()
     remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(stay)
+
+
+def test_a_table_that_could_not_be_finished_is_known_by_its_first_line(tmp_path, monkeypatch):
+    table = tmp_path / "a.csv"
+    with monkeypatch.context() as killed:
+        killed.setattr("activity.files.note_results", lambda _: None)
+        with csv_rows(table, "source,label") as write_row:
+            write_row({"source": "a.avi", "label": "run"})
+    assert is_result(table)
+    table.write_text("of the user\n")
+    assert not is_result(table)
+    with csv_rows(table, "source,label"):
+        pass
+    table.write_text("source,label\ncorrected,by the user\n")
+    with csv_rows(tmp_path / "b.csv", "source,label") as write_row:
+        write_row({"source": "a.avi", "label": "run"})
+    assert is_result(tmp_path / "b.csv")
+    (tmp_path / "b.csv").write_text("source,label\ncorrected,by the user\n")
+    assert not is_result(tmp_path / "b.csv")
+
+
+def test_where_a_whole_folder_is_replaced_hidden_files_and_empty_folders_count(tmp_path):
+    with noted_results(), atomic_path(tmp_path / "saved") as temporary:
+        (temporary / "assets").mkdir(parents=True)
+        (temporary / "graph.pb").write_text("ours")
+    saved = tmp_path / "saved"
+    (saved / ".lock").touch()
+    assert foreign_in(saved, hidden=True) is None
+    for mine in (saved / ".env", saved / "assets" / "mine.txt"):
+        mine.touch()
+        assert foreign_in(saved, hidden=True) == mine
+        mine.unlink()
+    (saved / "empty").mkdir()
+    assert foreign_in(saved, hidden=True) == saved / "empty" and foreign_in(saved) is None

@@ -17,7 +17,7 @@ from activity.datasets.preprocessing import preprocess
 from activity.datasets.synthetic import ORDER_PAIRS, draw_frames, write_videos
 from activity.evaluation.evaluator import Evaluation, evaluate
 from activity.evaluation.metrics import Scores
-from activity.files import note_results
+from activity.files import noted_results
 from activity.models.classifier import save_classifier
 from activity.predictor.predictor import Predictor
 from activity.reports.figures import samples_figure
@@ -62,7 +62,8 @@ def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
     say(f"\n4. activity evaluate {out}/model.keras {out}/dataset --out {out}/report")
     evaluation = evaluate(run.classifier, dataset)
     about = run.classifier.info.record.as_dict()
-    note_results(save_report(evaluation, dataset, out / "report", about=about))
+    with noted_results():
+        save_report(evaluation, dataset, out / "report", about=about)
     say(evaluation.as_text())
     shuffled = [evaluate(run.classifier, dataset, shuffle_seed=seed).scores for seed in range(_NUM_SHUFFLES)]
     without_order = np.mean([pair_accuracy(scores) for scores in shuffled])
@@ -83,7 +84,8 @@ def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
     write_video(out / "long.avi", chain.from_iterable(takes), frames_per_second=12)
     prediction = predictor.predict(out / "long.avi", timeline=True)
     say(prediction.as_text(top_k=3))
-    note_results(save_timeline(prediction, out / "timeline", "long"))
+    with noted_results():
+        save_timeline(prediction, out / "timeline", "long")
     say(f"\nto look at, in {out}: report/report.html, samples.png, learning_curves.png, timeline/long.png")
     return evaluation
 

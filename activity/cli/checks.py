@@ -7,16 +7,16 @@ What cannot be run at all is wrong usage (exit status 2); what does not fit the 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from activity.cli.output import state_dir
 from activity.config import ClipSpec, TrainConfig
 from activity.errors import SettingError
-from activity.files import check_folder, check_output, is_result
+from activity.files import check_folder, check_output, foreign_in
 from activity.models.backbones import find_weights
 from activity.models.info import check_model_path, is_model
+from activity.training.state import foreign_in_state
 
 if TYPE_CHECKING:
     from activity.datasets.dataset import Dataset
@@ -82,32 +82,17 @@ def check_new_model(path: Path, *, overwrite: bool, resume: bool | None = None) 
         resume: a stopped training is to be continued; `None`: the command cannot.
     """
     check_model_path(path)
-    replace = overwrite or (bool(resume) and _is_state(state_dir(path)))  # there is something to resume
-    check_output(path, overwrite=replace, ours=is_model, what="a model file")
+    replace = overwrite or (bool(resume) and not foreign_in_state(state_dir(path)))  # there is something to resume
+    check_output(path, overwrite=replace, foreign=lambda file: None if is_model(file) else file, what="a model file")
     check_output(
         state_dir(path),
         overwrite=replace,
-        ours=_is_state,
+        foreign=foreign_in_state,
         what="the state of a training",
         hint="replace it with --overwrite"
         if resume is None
         else "continue it with --resume, replace it with --overwrite",
     )
-
-
-def _is_state(folder: Path) -> bool:
-    """Whether a folder holds the state of a training, and nothing else."""
-    try:
-        noted = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        is_ours = {"backbone", "head", "dataset"} <= noted.keys()
-    except (OSError, ValueError, AttributeError):
-        return False
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    return is_ours and all(path.name in _STATE_FILES for path in files)
-
-
-_STATE_FILES = {"config.json", "learning_curves.png", "reliability.png", "log.csv", "digests.txt"}
-_STATE_FILES |= {"latest.npz", "latest.weights.h5"}  # the second: of an earlier version
 
 
 def check_report(arguments: argparse.Namespace) -> None:
@@ -119,7 +104,7 @@ def check_report(arguments: argparse.Namespace) -> None:
 def check_results(arguments: argparse.Namespace, what: str, *paths: Path | None) -> None:
     """Raise `ActivityError` if files or folders of `say_written` could not be written, or would replace something."""
     for path in paths:
-        check_output(path, overwrite=arguments.overwrite, ours=is_result, what=what)
+        check_output(path, overwrite=arguments.overwrite, foreign=foreign_in, what=what)
 
 
 def check_order(arguments: argparse.Namespace) -> None:

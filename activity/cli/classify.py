@@ -14,7 +14,7 @@ from activity.cli.checks import check_results, check_runtime
 from activity.cli.options import add_model, add_overwrite, add_runtime, positive_int
 from activity.cli.output import say_error, say_written
 from activity.errors import ActivityError, VideoError
-from activity.files import csv_rows, note_results
+from activity.files import csv_rows, noted_results
 from activity.models.info import read_info
 from activity.progress import video_bar
 
@@ -79,11 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_places(arguments, sources)
     read_info(arguments.model)
     check_runtime(arguments.runtime)
-    try:
-        return _classify_live(arguments, live) if live else _classify_files(arguments, sources)
-    finally:  # also when a camera is ended by Ctrl-C
-        if arguments.csv and arguments.csv.is_file():
-            note_results([arguments.csv])
+    return _classify_live(arguments, live) if live else _classify_files(arguments, sources)
 
 
 def _check_places(arguments: argparse.Namespace, sources: Sequence[str]) -> None:
@@ -106,6 +102,8 @@ def _check_places(arguments: argparse.Namespace, sources: Sequence[str]) -> None
             places.append(("an annotated video", arguments.annotate / f"{name}.mp4"))
         if arguments.explain:
             places.append(("an explanation", arguments.explain / f"{name}.png"))
+    if arguments.csv and any(arguments.csv.resolve() in path.resolve().parents for _, path in places):
+        raise ActivityError("both a table and a folder would have this name; expected two places", path=arguments.csv)
     taken: dict[Path, str] = {}
     for what, path in places:
         check_results(arguments, what, path)
@@ -208,7 +206,8 @@ def _explaining(arguments: argparse.Namespace, predictor: Predictor) -> Callable
 
     def explain(prediction: Prediction, name: str) -> None:
         figure = explanation_figure(explainer.explain(prediction))
-        say_written([save_figure(figure, arguments.explain / f"{name}.png")])
+        with noted_results():
+            say_written([save_figure(figure, arguments.explain / f"{name}.png")])
 
     return explain
 
@@ -218,8 +217,10 @@ def _write_timeline(arguments: argparse.Namespace, result: Prediction, name: str
     if arguments.out:
         from activity.reports.timeline import save_timeline
 
-        say_written(save_timeline(result, arguments.out, name, top_k=arguments.top_k))
+        with noted_results():
+            say_written(save_timeline(result, arguments.out, name, top_k=arguments.top_k))
     if arguments.annotate:
         from activity.reports.annotation import annotate
 
-        say_written([annotate(result.source, result, arguments.annotate / f"{name}.mp4")])
+        with noted_results():
+            say_written([annotate(result.source, result, arguments.annotate / f"{name}.mp4")])

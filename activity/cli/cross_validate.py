@@ -11,7 +11,7 @@ from activity.cli.checks import check_report, open_dataset, read_recipe
 from activity.cli.options import add_dataset, add_recipe, add_report
 from activity.cli.output import say_written
 from activity.config import as_dict
-from activity.files import lock_folder, remove_stale_results
+from activity.files import lock_folder, noted_results, remove_stale_results
 from activity.models.backbones import choose_weights
 
 EXAMPLES = ["dataset --folds groups --out report"]
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out:
         weights = choose_weights(config.backbone, config.weights)
         about = {"folds": arguments.folds, **as_dict(config), "weights": weights}
-        with lock_folder(arguments.out, "cross-validate"):
+        with lock_folder(arguments.out, "cross-validate"), noted_results():
             written = save_report(result, dataset, arguments.out, about=about)
             remove_stale_results(arguments.out, written)
             say_written(written)

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_output(
         arguments.out,
         overwrite=True,
-        ours=lambda folder: (folder / "videos" / "manifest.csv").is_file(),
+        foreign=lambda folder: None if (folder / "videos" / "manifest.csv").is_file() else folder,
         what="a folder of the demo",
     )
     from activity.apps.demo import run_demo

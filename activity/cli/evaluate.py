@@ -8,7 +8,7 @@ import json
 from activity.cli.checks import check_order, check_report, check_runtime, open_dataset
 from activity.cli.options import add_choice, add_dataset, add_model, add_report, add_runtime
 from activity.cli.output import say_written
-from activity.files import lock_folder, remove_stale_results
+from activity.files import lock_folder, noted_results, remove_stale_results
 from activity.models.info import read_info, unknown_name
 
 EXAMPLES = ["model.keras dataset --out report", "model.keras dataset --json"]
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.out:
         about = {"model": arguments.model, **classifier.info.record.as_dict()}
         figures = figures_of_model(classifier, evaluation, dataset)
-        with lock_folder(arguments.out, "evaluate"):
+        with lock_folder(arguments.out, "evaluate"), noted_results():
             written = save_report(evaluation, dataset, arguments.out, about=about, figures=figures)
             remove_stale_results(arguments.out, written)
             say_written(written)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from activity.cli.options import add_choice, add_model, add_overwrite
 from activity.cli.output import say_written
 from activity.errors import VideoError
-from activity.files import check_output, is_result
+from activity.files import check_output, foreign_in, noted_results
 from activity.models.info import read_info
 from activity.runtimes.formats import FORMATS, check_export
 
@@ -45,8 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     check_export(arguments.format, arguments.out)
     out = arguments.out
+    replaced = partial(foreign_in, hidden=True)  # a folder is replaced as a whole
     for path in (out, out.with_name(f"{out.name}.json"), out.with_suffix(".bin")):  # the format tells which there are
-        check_output(path, overwrite=arguments.overwrite, ours=is_result, what="an exported model")
+        check_output(path, overwrite=arguments.overwrite, foreign=replaced, what="an exported model")
     read_info(arguments.model)
     clips = expand_sources(arguments.check)
     for clip in clips:
@@ -54,6 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise VideoError("no such file; expected a video to compare on", path=clip)
     from activity.runtimes.exporting import export_classifier
 
-    made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips or None)
+    with noted_results():
+        made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips or None)
     print(made.as_text())
     say_written(made.files)

@@ -24,11 +24,8 @@ def say_error(text: str) -> None:
 
 
 def say_written(paths: Iterable[Path]) -> None:
-    """A line for each file that was written; `--overwrite` knows it again, unless somebody has changed it."""
-    from activity.files import note_results  # not where it is only about an error
-
+    """A line for each file that was written."""
     for path in paths:
-        note_results([path])
         _logger.info("wrote %s", path)
 
 

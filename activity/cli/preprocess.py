@@ -66,7 +66,9 @@ def run(arguments: argparse.Namespace) -> None:
     height, width = arguments.size
     spec = read_settings(ClipSpec, arguments, height=height, width=width)
     check_folder(arguments.out)
-    check_output(arguments.out, overwrite=True, ours=_is_dataset, what="a data set")
+    check_output(
+        arguments.out, overwrite=True, foreign=lambda folder: None if _is_dataset(folder) else folder, what="a data set"
+    )
     from activity.datasets.preprocessing import preprocess
 
     dataset = preprocess(

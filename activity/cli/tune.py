@@ -11,7 +11,7 @@ from activity.cli.checks import check_results, open_dataset, read_recipe
 from activity.cli.options import add_dataset, add_overwrite, add_recipe, positive_int, seconds
 from activity.cli.output import say_written
 from activity.config import recipe_arguments
-from activity.files import check_folder, lock_folder, write_csv
+from activity.files import check_folder, lock_folder, noted_results, write_csv
 
 EXAMPLES = ["dataset --trials 30 --out search"]
 _RESULTS = ("search.png", "trials.csv")
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         from activity.reports.style import save_figure
 
         rows = [trial.as_dict() for trial in search.trials]
-        with lock_folder(arguments.out, "tune"):
+        with lock_folder(arguments.out, "tune"), noted_results():
             figure, table = (arguments.out / name for name in _RESULTS)
             save_figure(search_figure(search), figure)
             write_csv(table, list(dict.fromkeys(name for row in rows for name in row)), rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import stat
@@ -19,6 +20,7 @@ from activity.errors import DatasetError, is_utf8, printable
 from activity.video.decoder import NOT_UTF8
 from activity.video.images import IMAGE_SUFFIXES, images_of, numbered_images
 
+MANIFEST_NAME = "manifest.csv"
 _SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml", ".npy", ".keras", ".log"}
 _SYSTEM = {"@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
 _SYSTEM |= {"thumbs.db", "desktop.ini"}  # of network storage, Windows, macOS
@@ -52,10 +54,16 @@ def scan_folder(videos_dir: Path) -> VideoList:
             else:
                 label = unicodedata.normalize("NFC", class_dir.name)
                 samples.append(Sample(path=path, label=label, group=group_from_name(path), split=split))
-    for folder in {class_dir.parent for class_dir in class_dirs}:
+    for folder in {videos_dir, *(class_dir.parent for class_dir in class_dirs)}:
         for stray in folder.iterdir():
-            if not stray.is_dir() and not kind_of(Path(stray.name)):
+            if stray.is_dir():
+                continue
+            if kind := kind_of(Path(stray.name)):
+                skipped[kind] += 1
+            else:
                 left_out[stray] = why_no_video(stray) or "not in the folder of a label"
+            if stray.name.casefold() == MANIFEST_NAME:
+                _logger.warning("%s is not read; call it %s", stray, MANIFEST_NAME)
     if not samples:
         num_others = skipped.total() + len(left_out)
         raise DatasetError(f"its class folders hold no videos ({num_others} other files skipped)", path=videos_dir)
@@ -82,17 +90,28 @@ def _class_folders(videos_dir: Path, skipped: Counter[str]) -> dict[Path, str]:
     folders = folders_in(videos_dir, skipped)
     splits = {folder: _SPLIT_FOLDERS.get(folder.name.lower(), "") for folder in folders}
     named = name_some(folder.name for folder, split in splits.items() if split)
-    num_splits = len({*splits.values()} - {""})
-    if 1 < num_splits == len(folders):
-        skipped_below: Counter[str] = Counter()
-        class_dirs = {folder: folders_in(folder, skipped_below) for folder in folders}
-        if all(class_dirs.values()):
-            skipped.update(skipped_below)
-            _logger.warning("%s: taken for splits: %s; the folders in them for labels", videos_dir, named)
-            return {class_dir: splits[folder] for folder in folders for class_dir in class_dirs[folder]}
-    if num_splits > 1:
-        _logger.warning("%s: taken for labels: %s; as splits, each would hold the folders of labels", videos_dir, named)
-    return dict.fromkeys(folders, "")
+    if len({*splits.values()} - {""}) < 2:
+        return dict.fromkeys(folders, "")
+    skipped_below: Counter[str] = Counter()
+    class_dirs = {folder: folders_in(folder, skipped_below) for folder in folders}
+    num_folders = Counter(splits.values())  # of each split
+    in_the_way = []
+    for folder, split in splits.items():
+        if not split or not class_dirs[folder] or num_folders[split] > 1:
+            found = find_videos(folder)
+            if found.videos or found.left_out:
+                in_the_way.append(folder.name)
+            else:
+                class_dirs[folder] = []
+                skipped_below += found.skipped
+    if in_the_way or len({split for folder, split in splits.items() if class_dirs[folder]}) < 2:
+        others = f" (but: {name_some(in_the_way)})" if in_the_way else ""
+        expected = f"as splits, each would hold the folders of labels{others}"
+        _logger.warning("%s: taken for labels: %s; %s", videos_dir, named, expected)
+        return dict.fromkeys(folders, "")
+    skipped.update(skipped_below)
+    _logger.warning("%s: taken for splits: %s; the folders in them for labels", videos_dir, named)
+    return {class_dir: splits[folder] for folder in folders for class_dir in class_dirs[folder]}
 
 
 _SPLIT_FOLDERS = {
@@ -116,9 +135,15 @@ class FoundVideos:
     skipped: Counter[str] = field(default_factory=Counter)
 
 
-def find_videos(folder: Path) -> FoundVideos:
-    """All that may be a video below a folder; links to folders are followed, but not round in circles."""
+def find_videos(folder: Path, *, most_files: float = math.inf) -> FoundVideos:
+    """All that may be a video below a folder; links to folders are followed, but not round in circles.
+
+    Args:
+        folder: that is searched.
+        most_files: the search ends after about so many.
+    """
     found, seen = FoundVideos(), {str(parent) for parent in folder.resolve().parents}
+    num_files = 0
 
     def refuse(error: OSError) -> None:
         found.left_out[Path(error.filename)] = f"cannot be opened: {error.strerror}"
@@ -129,6 +154,9 @@ def find_videos(folder: Path) -> FoundVideos:
             dirs.clear()
             continue
         seen.add(real)
+        num_files += len(names)
+        if num_files > most_files:
+            break
         kinds = {name: kind_of(Path(name)) for name in names}
         kinds |= {name: kind_of(Path(name), is_folder=True) or _kind_of_ours(Path(parent, name)) for name in dirs}
         found.skipped.update(kind for kind in kinds.values() if kind not in ("", "image"))

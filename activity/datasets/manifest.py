@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import dataclasses
@@ -15,11 +16,19 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from activity.datasets.folders import group_from_name, kind_of, scan_folder, warn_of_labels_without_videos, why_no_video
+from activity.datasets.folders import (
+    MANIFEST_NAME,
+    find_videos,
+    group_from_name,
+    scan_folder,
+    warn_of_labels_without_videos,
+    why_no_video,
+)
 from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, VideoList, in_order, name_some
 from activity.errors import DatasetError
 
 _HMDB_LIST = re.compile(r"^(?P<label>.+)_test_split\d+\.txt$")
+_MOST_UNNAMED = 100_000  # files that are looked at beside those of a manifest
 _HMDB_SPLITS = {"0": "", "1": "train", "2": "test"}  # HMDB51's README; 0 is not used in this split
 
 
@@ -42,7 +51,7 @@ def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
     videos = Path(videos)
     if not videos.exists():
         raise DatasetError("no such file or folder; expected a folder of videos or a manifest .csv", path=videos)
-    manifest = videos / "manifest.csv" if videos.is_dir() else videos
+    manifest = videos / MANIFEST_NAME if videos.is_dir() else videos
     listed = read_manifest(manifest) if manifest.is_file() else scan_folder(videos)
     if split_files:
         listed = _apply_split_files(listed, [Path(file) for file in split_files])
@@ -104,14 +113,18 @@ def read_manifest(manifest_path: Path) -> VideoList:
     """
     videos_dir = manifest_path.parent
     try:
-        with manifest_path.open("rb") as head:
-            if b"\0" in head.read(4096):
+        with manifest_path.open("rb") as file:
+            head = file.read(4096)
+            if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                reason = "not a CSV file in UTF-8, but in UTF-16"
+                raise DatasetError(reason, path=manifest_path, hint="save it as CSV UTF-8")
+            if b"\0" in head:
                 raise DatasetError(
                     "expected a folder of labelled videos, or a manifest .csv; this is a file of another kind",
                     path=manifest_path,
                 )
-        with manifest_path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
+        with manifest_path.open(newline="", encoding="utf-8-sig") as text:
+            reader = csv.DictReader(text, strict=True)
             columns = reader.fieldnames or []
             _check_columns(columns, manifest_path)
             rows = [(reader.line_num, row) for row in reader]
@@ -140,19 +153,17 @@ def read_manifest(manifest_path: Path) -> VideoList:
 
 
 def _warn_of_unnamed(videos_dir: Path, named: set[str], manifest_path: Path) -> None:
-    """Name files beside those of the manifest that may be videos too."""
-    folders = sorted({(videos_dir / path).parent for path in named})
-    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir())]
-    unnamed = [
-        path
-        for file in files
-        if (path := file.relative_to(videos_dir).as_posix()) not in named
-        and file.is_file()
-        and not kind_of(Path(file.name))
-    ]
+    """Name what is in the folder of the manifest, or below it, and may be a video too."""
+    real = {os.path.realpath(videos_dir / path) for path in named}
+    videos = find_videos(videos_dir, most_files=_MOST_UNNAMED).videos
+    unnamed = [video.relative_to(videos_dir) for video in videos if os.path.realpath(video) not in real]
     if unnamed:
-        names = name_some(unnamed, 3)
-        _logger.warning("%s: does not name %d files beside its videos: %s", manifest_path, len(unnamed), names)
+        partly = {folder for path in named for folder in PurePosixPath(path).parents}
+        in_others = Counter(path.parent.as_posix() for path in unnamed if PurePosixPath(path.parent) not in partly)
+        names = [path.as_posix() for path in unnamed if path.parent.as_posix() not in in_others]
+        names += [f"{folder}/ ({count})" for folder, count in in_others.items()]
+        shown = name_some(names, 3)
+        _logger.warning("%s: does not name %d files beside its videos: %s", manifest_path, len(unnamed), shown)
 
 
 def _check_columns(columns: Sequence[str], manifest_path: Path) -> None:

@@ -38,7 +38,7 @@ def assign_splits(samples: Sequence[Sample], *, seed: int = 0) -> list[Sample]:
         check_leaks(samples)
     else:
         audit = audit_leaks(samples)
-        if not audit.groups_known:
+        if audit.num_ungrouped:
             _logger.warning("%s; add a 'group' column in a manifest.csv to keep such videos together", audit.on_groups)
         result = hold_out(result, "test", 5, seed)
     if not any(sample.split == "val" for sample in result):
@@ -206,7 +206,7 @@ class LeakAudit:
         num_videos: that are scored.
         num_groups: of these videos.
         num_split_groups: of these groups, how many appear in more than one split (or fold).
-        groups_known: whether groups were given; without, each video counts as its own.
+        num_ungrouped: of these videos, how many have no known group; each counts as its own.
         num_trained: of these videos, how many the model was trained with, found by their content.
         examples: names of the groups that appear in more than one split, for a message.
     """
@@ -214,7 +214,7 @@ class LeakAudit:
     num_videos: int
     num_groups: int
     num_split_groups: int
-    groups_known: bool
+    num_ungrouped: int
     num_trained: int = 0
     examples: str = ""
 
@@ -224,10 +224,14 @@ class LeakAudit:
         if self.num_split_groups:
             verb = "group appears" if self.num_split_groups == 1 else "groups appear"
             return f"{self.num_split_groups} {verb} in more than one split: the score will be too optimistic"
-        if self.groups_known:
+        if not self.num_ungrouped:
             return "groups are disjoint: no person or recording, as they name them, appears in more than one split"
         several = "if several show one person or recording, the score will be too optimistic"
-        return f"no groups known, each video counts as its own: {several}"
+        if self.num_ungrouped == self.num_videos:
+            return f"no groups known, each video counts as its own: {several}"
+        verb = "has" if self.num_ungrouped == 1 else "have"
+        some = f"{self.num_ungrouped} of {self.num_videos} videos {verb} no known group"
+        return f"{some}, each counts as its own: {several}"
 
     @property
     def on_videos(self) -> str:
@@ -269,12 +273,12 @@ def audit_leaks(
         parts.get(sample.group, set()).add(part)
     split_groups = sorted(group for group, found in parts.items() if len(found) > 1)
     first = f"; {split_groups[0]} is in {' and '.join(sorted(parts[split_groups[0]]))}" if split_groups else ""
-    files = {*map(file_of, trained)}
+    files, paths = {*map(file_of, trained)}, {sample.path for sample in samples}
     return LeakAudit(
         num_videos=len(scored),
         num_groups=len(parts),
         num_split_groups=len(split_groups),
-        groups_known=any(sample.group != sample.path for sample in scored),
+        num_ungrouped=sum(sample.group in paths for sample in scored),
         num_trained=sum(file_of(content_of(sample)) in files for sample in scored),
         examples=f"{name_some(split_groups)}{first}",
     )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from activity.errors import ActivityError, one_line
 
 BACKENDS = ("tensorflow", "jax", "torch")
-_NEEDED = {"floatx": "float32", "image_data_format": "channels_last"}
+_NEEDED = {"floatx": "float32", "image_data_format": "channels_last", "epsilon": 1e-7}
 
 _logger = logging.getLogger(__name__)
 
@@ -48,9 +48,12 @@ def _import_keras() -> None:
     """Import the real module. Settings of the user's `keras.json` that no model here works with are overruled."""
     settings_path = keras_home() / "keras.json"
     try:
-        stored = dict(json.loads(settings_path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # as Keras does
+        stored = json.loads(settings_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # as Keras does
         stored = {}
+    if not isinstance(stored, dict):
+        reason = f"expected an object with the settings of Keras, received: {stored!r:.40}"
+        raise ActivityError(reason, path=settings_path, hint="mend or remove this file")
     named = os.environ.get("KERAS_BACKEND")
     backend, source = (named, "KERAS_BACKEND") if named else (stored.get("backend", "tensorflow"), settings_path)
     hint = f"choose another with KERAS_BACKEND={'|'.join(BACKENDS)}"
@@ -61,7 +64,7 @@ def _import_keras() -> None:
         raise ActivityError(f"the Keras backend {backend} is not installed", path=source, hint=hint)
     try:
         module = importlib.import_module("keras")
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # on settings that it does not expect it fails in any way
         reason = f"Keras with the backend {backend} cannot be imported: {one_line(error)}"
         raise ActivityError(reason, path=source, hint=hint) from error
     for name, value in _NEEDED.items():

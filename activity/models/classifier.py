@@ -16,7 +16,15 @@ from activity.files import atomic_path, remove_leftovers
 from activity.models.backend import keras
 from activity.models.devices import prepare_gpus
 from activity.models.heads import FUSE, member_predictions_of
-from activity.models.info import FORMAT_VERSION, WEIGHTS_NAME, ModelInfo, check_model_path, read_config, read_info
+from activity.models.info import (
+    FORMAT_VERSION,
+    WEIGHTS_NAME,
+    ModelInfo,
+    check_model_path,
+    is_model,
+    read_config,
+    read_info,
+)
 from activity.models.layers import TimeDistributed, uses_jit
 from activity.models.network import InferenceModel
 
@@ -124,10 +132,13 @@ def save_classifier(classifier: ActivityClassifier, path: Path) -> Path:
     """Write one `.keras` file; an older file is replaced only once the new file is whole.
 
     Raises:
-        ModelFileError: the name does not end in `.keras`, or a weight is not a finite number.
+        ModelFileError: the name does not end in `.keras`, a file has it that is not a model of ours, or a weight is
+            not a finite number.
     """
     path = Path(path)
     check_model_path(path)
+    if path.exists() and not is_model(path):
+        raise ModelFileError("exists and is not a model file of ours, so it is not replaced", path=path)
     check_finite(classifier)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)

@@ -93,7 +93,7 @@ class Predictor:
         """Label one video file; see `predict_many` for the options.
 
         Raises:
-            SettingError: it is neither a path nor a URL, but frames or a list.
+            SettingError: it is neither a path nor a URL, but empty, frames or a list.
             VideoError: not one frame of it can be decoded.
         """
         (result,) = self.predict_many([source], timeline=timeline, keep_frames=keep_frames)
@@ -126,7 +126,7 @@ class Predictor:
         """
         model = self.model
         if isinstance(sources, (str, os.PathLike)):
-            sources = expand_sources([str(sources)])
+            sources = expand_sources([_name_of(sources)])
         names = [_name_of(source) for source in sources]
         options: dict[str, Any] = {
             "timeline": timeline,
@@ -191,9 +191,10 @@ class Predictor:
 
 
 def _name_of(source: Path | str) -> str:
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike)) and str(source):
         return str(source)
-    raise SettingError("source", "the path or URL of one video", f"an object of type {type(source).__name__}")
+    received = "an empty text" if isinstance(source, str) else f"an object of type {type(source).__name__}"
+    raise SettingError("source", "the path or URL of one video", received)
 
 
 def _features_of(model: InferenceModel, chunk: np.ndarray) -> np.ndarray:

@@ -57,6 +57,7 @@ from activity.training.stacking import (
     head_predictions,
     pooling_of,
 )
+from activity.training.state import SETTINGS_NAME, STAGES, check_state
 
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
 _LAYER_DECAY = 0.9  # each layer of the backbone learns so much slower than the one above it
@@ -150,6 +151,7 @@ def train(
     Raises:
         DatasetError: a split is empty, or a label has no training videos.
         ModelFileError: the weights of the backbone cannot be had.
+        ActivityError: what would be replaced in `work_dir` is not of a training.
     """
     work_dir = Path(work_dir)
     check_labels(dataset)
@@ -570,9 +572,10 @@ def warn_once(text: str) -> None:
 
 def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resume: bool) -> None:
     """Make the folder that of this run, or check that it is."""
-    for folder in (work_dir, *(work_dir / stage for stage in PLANS)):
+    check_state(work_dir)
+    for folder in (work_dir, *(work_dir / stage for stage in STAGES)):
         remove_leftovers(folder)
-    note = work_dir / "config.json"
+    note = work_dir / SETTINGS_NAME
     rows = [(sample.sample_id, sample.label, sample.split) for sample in dataset.samples]
     spec = {**as_dict(dataset.spec), "streams": stored_streams(dataset.spec.streams)}
     settings = {**as_dict(config), "dataset": digest_of([spec, rows], size=8)}
@@ -591,7 +594,7 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
         if changed := changes(previous, settings):
             raise ActivityError(f"cannot resume with other settings: {changed}", path=work_dir)
         return
-    for stage in PLANS:
+    for stage in STAGES:
         shutil.rmtree(work_dir / stage, ignore_errors=True)
     work_dir.mkdir(parents=True, exist_ok=True)
     with atomic_file(note, "w") as file:

@@ -68,6 +68,11 @@ REFUSED = [
         "a.mp4: no such file; expected a video",
     ),
     ("classify m.keras a.mp4 --csv d/a.csv --out d", 1, "both a table of predictions and a timeline would have this"),
+    (
+        "classify m.keras a.mp4 --csv new --out new",
+        1,
+        "new: both a table and a folder would have this name; expected two",
+    ),
     ("classify m.keras a.mp4 --explain new --out new", 1, "both a timeline and an explanation would have this name"),
     ("info text.keras", 1, "text.keras: not a model file, or cut off"),
     ("serve nowhere.keras", 1, "nowhere.keras: no such model file"),
@@ -90,6 +95,11 @@ REFUSED = [
         "foreign.training: exists and is not the state of a training of ours",
     ),
     ("train d --out mixed.keras --overwrite", 1, "mixed.training: exists and is not the state of a training of ours"),
+    (
+        "train d --out hidden.keras --overwrite",
+        1,
+        "not the state of a training of ours, so it is not replaced: hidden.training/head/.mynotes",
+    ),
     ("train d --out m.keras --resume", 1, "m.keras: exists, a model file of ours; replace it with --overwrite"),
     ("classify m.keras ''", 2, "a SOURCE must not be empty"),
     ("update m.keras d --out m.keras", 1, "m.keras: exists, a model file of ours; replace it with --overwrite"),
@@ -125,6 +135,11 @@ REFUSED = [
     ),
     ("classify m.keras a.mp4 --explain notes", 1, "notes/a.png: exists and is not an explanation of ours"),
     ("export m.keras --format savedmodel --out notes --overwrite", 1, "notes: holds something else than a SavedModel"),
+    (
+        "export m.keras --format savedmodel --out used --overwrite",
+        1,
+        "used: exists and is not an exported model of ours, so it is not replaced: used/.env; choose another name",
+    ),
     ("export m.keras --format savedmodel --out saved", 1, "saved: exists, an exported model of ours; replace it with"),
     (
         "export m.keras --format openvino --out old.xml",
@@ -184,16 +199,21 @@ def answers(tmp_path_factory):
     (folder / "foreign.csv").write_text("source,label\n")
     (folder / "old.csv").write_text("source,label,probability,duration_seconds,error\n")
     state = {"backbone": "small_cnn", "head": "lstm", "dataset": "0"}
-    for folder_, files in {"begun.training": [], "mixed.training": ["scratch/thesis.txt"]}.items():
+    for folder_, files in {
+        "begun.training": [],
+        "mixed.training": ["scratch/thesis.txt"],
+        "hidden.training": ["head/.mynotes"],
+    }.items():
         for name in files:
             (folder / folder_ / name).parent.mkdir(parents=True)
             (folder / folder_ / name).write_text("of the user")
         (folder / folder_).mkdir(exist_ok=True)
         (folder / folder_ / "config.json").write_text(json.dumps(state))
-    for name in ("saved/network.json", "old.xml.json", "old.xml"):
+    for name in ("saved/network.json", "used/network.json", "old.xml.json", "old.xml"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text('{"format_version": 2}')
         note_results([folder / name])
+    (folder / "used" / ".env").write_text("of the user")
     note_results([folder / "old.csv"])
     for name in ("report", "changed"):
         (folder / name).mkdir()

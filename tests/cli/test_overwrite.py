@@ -2,6 +2,8 @@
 
 import pytest
 
+from activity.reports.timeline import TIMELINE_FORMATS
+
 
 @pytest.fixture
 def video(ramp_videos):
@@ -64,3 +66,23 @@ def test_a_model_and_the_state_of_its_training_are_replaced_when_asked_for(run, 
     assert status == 1 and message in one_line(err)
     assert run(*command, "--seed", "1", "--resume")[0] == 0
     assert (tmp_path / "m.keras").is_file()
+
+
+def test_what_a_stopped_command_has_left_is_replaced_when_asked_for(run, folder, tmp_path, video, monkeypatch):
+    report, out, table = tmp_path / "report", tmp_path / "out", tmp_path / "a.csv"
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    evaluate = ("evaluate", folder / "model.keras", folder / "dataset", "--out", report)
+    classify = ("classify", folder / "model.keras", video, "--out", out, "--csv", table)
+    with monkeypatch.context() as stopped:
+        stopped.setattr("activity.reports.report.write_csv", stop)
+        stopped.setitem(TIMELINE_FORMATS, "srt", stop)
+        stopped.setattr("activity.files.note_results", lambda _: None)  # as of a process that was killed
+        assert run(*evaluate)[0] == run(*classify)[0] == 130
+    assert (report / "classes.png").is_file() and (out / "p0_0.json").is_file() and table.is_file()
+    (out / "p0_0.srt").write_text("of the user")
+    assert run(*classify, "--overwrite")[0] == 1
+    (out / "p0_0.srt").unlink()
+    assert run(*evaluate, "--overwrite")[0] == run(*classify, "--overwrite")[0] == 0

@@ -32,7 +32,7 @@ def test_every_file_counts_but_hidden_ones_images_and_sidecars(tmp_path):
     make_files(tmp_path, *videos, *passed_over, ".git/config", "cover.png", "about.json")
     listed = scan_folder(tmp_path)
     assert paths_of(listed) == sorted(videos)
-    assert sum(listed.skipped.values()) == len([*passed_over, ".git"])
+    assert sum(listed.skipped.values()) == len([*passed_over, ".git", "cover.png", "about.json"])
     assert {sample.path: sample.label for sample in listed.samples}["run/day 1/cam/a.mp4"] == "run"
     assert listed.videos_dir == tmp_path and not listed.missing
 
@@ -69,7 +69,7 @@ def test_videos_beside_the_class_folders_are_named(tmp_path, caplog):
     make_files(tmp_path, "run/a.avi", "walk/b.avi", "stray.avi", "notes.txt")
     listed = list_videos(tmp_path)
     assert len(listed.samples) == 2 and listed.missing == {"stray.avi": "not in the folder of a label"}
-    assert f"{tmp_path}: left out: not in the folder of a label (1)\n" in caplog.text
+    assert f"{tmp_path}: left out: sidecar (1), not in the folder of a label (1)\n" in caplog.text
 
 
 def test_a_folder_without_classes(tmp_path):
@@ -605,3 +605,46 @@ def test_a_pattern_that_names_folders_searches_them(tmp_path):
     for name in ("a.avi", "more/b.avi"):
         (tmp_path / name).write_bytes(b"x")
     assert expand_sources([f"{tmp_path}/*"]) == [f"{tmp_path}/a.avi", f"{tmp_path}/more/b.avi"]
+
+
+def test_folders_beside_those_of_a_manifest_are_named(tmp_path, caplog):
+    make_files(tmp_path, "bend/a.avi", "run/a.avi", "wave1/a.avi", "wave1/b.avi", "wave1/readme.txt", ".cache/x.avi")
+    make_files(tmp_path, "data/frames/a.avi")
+    (tmp_path / "data" / "dataset.json").write_text('{"format_version": 2, "spec": {}}')
+    (tmp_path / "manifest.csv").write_text("path,label\nbend/a.avi,bend\nrun/a.avi,run\n")
+    list_videos(tmp_path)
+    assert "manifest.csv: does not name 2 files beside its videos: wave1/ (2)" in caplog.text
+    caplog.clear()
+    (tmp_path / "linked").symlink_to(tmp_path / "run")
+    (tmp_path / "manifest.csv").write_text("path,label\nbend/a.avi,bend\nlinked/a.avi,run\nwave1/a.avi,wave1\n")
+    list_videos(tmp_path)
+    assert "does not name 1 files beside its videos: wave1/b.avi" in caplog.text
+
+
+def test_a_manifest_of_another_case_is_not_passed_over_unsaid(tmp_path, caplog):
+    make_files(tmp_path, "run/a.avi", "walk/a.avi", "notes.txt")
+    (tmp_path / "Manifest.csv").write_text("path,label,group\nrun/a.avi,run,anna\nwalk/a.avi,walk,anna\n")
+    if (tmp_path / "manifest.csv").exists():
+        pytest.skip("this file system takes both names for one")
+    listed = list_videos(tmp_path)
+    assert f"{tmp_path}/Manifest.csv is not read; call it manifest.csv" in caplog.text
+    assert listed.skipped == {"sidecar": 2}
+
+
+def test_folders_without_videos_do_not_turn_splits_into_labels(tmp_path, caplog):
+    make_files(tmp_path, *(f"{split}/{label}/a.avi" for split in ("train", "test") for label in ("run", "walk")))
+    make_files(tmp_path, "docs/readme.txt", "val/readme.txt")
+    listed = list_videos(tmp_path)
+    assert {(sample.split, sample.label) for sample in listed.samples} == {
+        (split, label) for split in ("train", "test") for label in ("run", "walk")
+    }
+    assert listed.skipped == {"sidecar": 2}
+    make_files(tmp_path, "extra/b.avi")
+    assert {sample.label for sample in list_videos(tmp_path).samples} == {"train", "test", "extra"}
+    assert "as splits, each would hold the folders of labels (but: extra)" in caplog.text
+
+
+def test_a_manifest_in_another_encoding_is_named_by_it(tmp_path):
+    (tmp_path / "manifest.csv").write_text("path,label\na.avi,run\n", encoding="utf-16")
+    with pytest.raises(DatasetError, match="not a CSV file in UTF-8, but in UTF-16; save it as CSV UTF-8"):
+        list_videos(tmp_path)

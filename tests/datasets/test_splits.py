@@ -162,7 +162,7 @@ def test_an_audit_finds_training_videos_by_content():
         for i, times in enumerate(["", "_0_1.5", "_2_3", ""])
     ]
     audit = audit_leaks(samples, scored=samples[:3], trained=[f"{0:016x}", f"{1:016x}_7_8", f"{3:016x}"])
-    assert audit.num_trained == 2 and not audit.groups_known  # a segment of a known file counts too
+    assert audit.num_trained == 2 and audit.num_ungrouped == 3  # a segment of a known file counts too
     assert audit.sentences() == [
         "No groups known, each video counts as its own: if several show one person or recording, the score will be too "
         "optimistic.",
@@ -206,3 +206,12 @@ def test_a_column_of_the_manifest_may_name_the_folds():
 def test_more_folds_than_groups_or_only_one(folds):
     with pytest.raises(DatasetError, match=f"expected 2 to 4 folds .* received {folds}"):
         assign_folds(make_samples(4), folds)
+
+
+def test_one_known_group_does_not_hide_that_the_others_are_unknown(caplog):
+    paths = [f"run/{n}.avi" for n in range(11)]
+    samples = [Sample(path=path, label="run", group=path) for path in paths]
+    samples.append(Sample(path="run/v_Run_g1_c1.avi", label="run", group="v_Run_g1"))
+    assign_splits(samples)
+    assert "11 of 12 videos have no known group, each counts as its own: if several show one" in caplog.text
+    assert audit_leaks(samples, scored=samples[-1:]).num_ungrouped == 0

@@ -29,11 +29,12 @@ def ask(tmp_path, settings, program=ASK, **variables):
 
 
 def test_settings_that_no_model_here_works_with_are_overruled_and_named(tmp_path):
-    said, warned = ask(tmp_path, {"floatx": "float16", "image_data_format": "channels_first"})
+    said, warned = ask(tmp_path, {"floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.5})
     assert said == ["float32 channels_last <dtype: 'float32'>"]
     assert warned == [
         f"{tmp_path}/keras.json: floatx float16 is ignored, models here need float32",
         f"{tmp_path}/keras.json: image_data_format channels_first is ignored, models here need channels_last",
+        f"{tmp_path}/keras.json: epsilon 0.5 is ignored, models here need 1e-07",
     ]
 
 
@@ -42,6 +43,8 @@ def test_settings_that_no_model_here_works_with_are_overruled_and_named(tmp_path
     [
         ({"backend": "theano"}, {}, ["keras.json: expected a Keras backend of", "received: theano", "KERAS_BACKEND="]),
         ({}, {"KERAS_BACKEND": "numpy"}, ["KERAS_BACKEND: expected a Keras backend of", "received: numpy"]),
+        ([], {}, ["keras.json: expected an object with the settings of Keras, received: []", "mend or remove"]),
+        ({"epsilon": "small"}, {}, ["keras.json: Keras with the backend tensorflow cannot be imported"]),
         ({"floatx": "float8"}, {}, ["keras.json: Keras with the backend tensorflow", "floatx=float8"]),
     ],
 )

@@ -89,7 +89,8 @@ def test_a_model_file_holds_no_optimizer(ramp_model):
 
 def test_saving_replaces_the_old_file_only_when_the_new_one_is_whole(ramp_run, tmp_path, monkeypatch):
     path = tmp_path / "m.keras"
-    path.write_text("the old model")
+    save_classifier(ramp_run.classifier, path)
+    old = path.read_bytes()
 
     def fail(self, target):
         target.write_text("half a")
@@ -98,7 +99,7 @@ def test_saving_replaces_the_old_file_only_when_the_new_one_is_whole(ramp_run, t
     monkeypatch.setattr(type(ramp_run.classifier), "save", fail)
     with pytest.raises(OSError, match="No space left"):
         save_classifier(ramp_run.classifier, path)
-    assert path.read_text() == "the old model"
+    assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -308,3 +309,13 @@ def test_a_model_that_can_only_answer_nan_is_not_saved(ramp_model, tmp_path):
     with pytest.raises(ModelFileError, match="its weights .* are not finite numbers; train it again"):
         save_classifier(classifier, tmp_path / "m.keras")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_no_model_of_ours_is_not_replaced(ramp_run, tmp_path):
+    path = tmp_path / "foreign.keras"
+    path.write_text("of the user")
+    with pytest.raises(ModelFileError, match="foreign.keras: exists and is not a model file of ours"):
+        save_classifier(ramp_run.classifier, path)
+    assert path.read_text() == "of the user"
+    path.unlink()
+    assert save_classifier(ramp_run.classifier, save_classifier(ramp_run.classifier, path)) == path

@@ -509,6 +509,12 @@ def test_what_is_no_path_is_named_by_its_type(predictor, source):
     assert str(caught.value) == f"source must be the path or URL of one video, received: {received}"
 
 
+def test_an_empty_source_is_named(predictor):
+    for predict in (predictor.predict, lambda source: list(predictor.predict_many(source))):
+        with pytest.raises(SettingError, match="the path or URL of one video, received: an empty text"):
+            predict("")
+
+
 def test_the_loop_of_the_documents_survives_a_bad_file(predictor, ramp_videos, tmp_path):
     (tmp_path / "b\x1b[2J.mp4").write_text("hello")
     results = predictor.predict_many([ramp_videos / "darkens" / "p0_0.avi", tmp_path / "b\x1b[2J.mp4"])

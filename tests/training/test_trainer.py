@@ -390,3 +390,25 @@ class TestResume:
     def test_while_training_from_scratch(self, ramp_dataset, frozen_config, tmp_path, monkeypatch):
         config = dataclasses.replace(frozen_config, weights="none", dropout=0.5, epochs=2)
         self.check(ramp_dataset, config, tmp_path, monkeypatch, [1])
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["head/chapter.txt", "config.json", "head"])
+def test_what_no_training_has_written_is_not_replaced(ramp_dataset, frozen_config, tmp_path, name, resume):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ActivityError, match=f"{tmp_path / name.partition('/')[0]}: is not of a training"):
+        train(ramp_dataset, frozen_config, work_dir=tmp_path, resume=resume)
+    assert (tmp_path / name).read_text() == "{}"
+
+
+def test_files_in_the_state_of_a_training_stay(ramp_dataset, frozen_config, tmp_path):
+    config = dataclasses.replace(frozen_config, epochs=1)
+    train(ramp_dataset, config, work_dir=tmp_path)
+    (tmp_path / "notes.txt").write_text("of the user")
+    train(ramp_dataset, config, work_dir=tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "of the user"
+    (tmp_path / "head" / ".mynotes").write_text("of the user")
+    with pytest.raises(ActivityError, match="head/.mynotes: is not of a training, so it is not replaced"):
+        train(ramp_dataset, config, work_dir=tmp_path)
+    assert (tmp_path / "head" / ".mynotes").read_text() == "of the user"
