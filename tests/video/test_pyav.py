@@ -299,7 +299,7 @@ def test_nor_is_a_container_without_a_video_track(tmp_path):
         ("two_video.mp4", 75, 3.0, None),
         ("live.webm", 75, 3.0, None),
         ("raw.h264", 75, 3.0, None),
-        ("gap3600.mp4", 3, 9600.3, None),
+        ("gap3600.mp4", 3, 7201.0, None),
         ("song_cover.mp3", 0, 0, "a sound file"),
     ],
 )
