@@ -16,6 +16,7 @@ _RESIZED = {"stretch": "stretched", "crop": "cropped", "letterbox": "letterboxed
 RESIZE_MODES = tuple(_RESIZED)
 CLASS_WEIGHTS = ("none", "balanced")
 STREAMS = ("rgb", "motion", "motion_crop")  # what they are: activity.video.streams
+_OLD_HEADS = {"segments": "chunks", "lstm": "lstm_plain"}  # old name -> name
 _OLD_STREAMS = {"closeup": "motion_crop"}  # old name -> name
 
 
@@ -142,6 +143,14 @@ def recipe_arguments(config: TrainConfig, streams: Sequence[str] | None = None) 
         if value != field.default:
             words += [flag] if field.type == "bool" else [flag, str(value)]
     return words
+
+
+def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `TrainConfig` by name as they are today, of those that an earlier version may have noted."""
+    if "head" not in settings or "stack" in settings:
+        return dict(settings)
+    head = settings["head"]  # noted before heads were renamed
+    return {"stack": False, "val_split": False, **settings, "head": _OLD_HEADS.get(head, head)}
 
 
 def current_streams(names: Iterable[str]) -> tuple[str, ...]:

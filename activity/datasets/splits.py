@@ -180,19 +180,22 @@ def inner_folds(samples: Sequence[Sample], *, seed: int = 0, most: int = 5) -> n
     `None`, with a line that says why, where a fold would leave a label without training videos.
     """
     labels, groups = [sample.label for sample in samples], [sample.group for sample in samples]
-    of_label = {label: {sample.group for sample in samples if sample.label == label} for label in set(labels)}
-    alone = sorted(label for label, names in of_label.items() if len(names) < 2)
-    if alone:
-        _logger.warning(
-            "no out-of-fold predictions: all training videos of %s are of one group; so the probabilities are not "
-            "calibrated, and all models of the stack weigh the same",
-            name_some(alone),
-        )
-        return None
-    folds = np.zeros(len(samples), np.int32)
-    for number, indices in enumerate(_group_folds(labels, groups, min(most, len(set(groups))), seed)):
-        folds[sorted(indices)] = number
-    return folds
+    for num_folds in range(min(most, len(set(groups))), 1, -1):
+        folds = np.zeros(len(samples), np.int32)
+        for number, indices in enumerate(_group_folds(labels, groups, num_folds, seed)):
+            folds[sorted(indices)] = number
+        folds_of = {label: {fold for fold, of in zip(folds, labels, strict=True) if of == label} for label in labels}
+        if min(map(len, folds_of.values())) > 1:
+            return folds
+    groups_of = {label: {group for group, of in zip(groups, labels, strict=True) if of == label} for label in labels}
+    alone = [label for label, names in groups_of.items() if len(names) < 2]
+    _logger.warning(
+        "no out-of-fold predictions: %s; so the probabilities are not calibrated, and all models weigh the same",
+        f"all training videos of {name_some(alone)} are of one group"
+        if alone
+        else "the groups cannot be divided so that each label stays in training",
+    )
+    return None
 
 
 # === Leaks ===

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,11 +42,15 @@ def discriminant_analysis(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Linear discriminant analysis (Fisher 1936) with the covariance shrunk as Ledoit & Wolf (2004) found best.
 
-    Arguments and result are those of `logistic_regression`.
+    Arguments and result are those of `logistic_regression`, which takes its place where each label has one video.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(features, label_ids)
+    if len(features) <= len(np.unique(label_ids)):  # there is no deviation within a label
+        return logistic_regression(features, label_ids, num_labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of labels with one video; the covariance is that of all labels
+        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(features, label_ids)
     return _softmax_form(model.coef_, model.intercept_, model.classes_, num_labels)
 
 

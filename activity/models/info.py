@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from activity.config import ClipSpec, TrainConfig, as_dict, spec_from_dict
+from activity.config import ClipSpec, TrainConfig, as_dict, current_settings, spec_from_dict
 from activity.errors import ActivityError, ModelFileError, SettingError, printable
 
 FORMAT_VERSION = 3  # of the model file; raised when its parts change; 1 had no streams, 2 no windows
@@ -21,7 +21,6 @@ _LARGEST_JSON = 32 << 20  # bytes; 100,000 training videos take 2 MB
 _LARGEST_GROWTH, _NO_BOMB = 10, 64 << 20  # a part may be so many times as large as the file, or so many bytes
 _REGISTERED_NAME = "activity>ActivityClassifier"
 UNKNOWN, NO_ANSWER = "unknown", "no answer"
-_OLD_HEADS = {"segments": "chunks", "lstm": "lstm_plain"}  # in files written until 0.2 -> name
 _OLD_NAMES = {"taught": "trained", "num_torn_groups": "num_split_groups"}  # in files written until 0.1 -> name
 
 
@@ -89,9 +88,7 @@ class TrainingRecord:
         facts = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
         if "training" in facts:
             settings = {name: x for name, x in facts["training"].items() if name in _SETTINGS}
-            if "head" in settings and "stack" not in settings:  # written before heads were renamed
-                settings["head"] = _OLD_HEADS.get(settings["head"], settings["head"])
-            facts["training"] = TrainConfig(**_checked(settings, _SETTINGS))
+            facts["training"] = TrainConfig(**current_settings(_checked(settings, _SETTINGS)))
         return cls(**facts)
 
 

@@ -112,7 +112,7 @@ def is_stack(head: keras.Model) -> bool:
     return bool(head.name == _STACK)
 
 
-def stack_shares(head: keras.Model, streams: Sequence[str]) -> dict[str, float]:
+def stack_fractions(head: keras.Model, streams: Sequence[str]) -> dict[str, float]:
     """How much each model of a stack counts, by its name for people; the sum is 1. Empty if it is not a stack.
 
     Args:

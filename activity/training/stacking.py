@@ -9,6 +9,7 @@ Shapes in the comments: W windows of the videos, V videos, R models (the head, t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,10 @@ BASELINE = "mean"  # the base model that is the baseline of an evaluation
 _LEAST = 1e-7  # probability; so the fused product does, see `activity.models.layers.Fuse`
 _PENALTY = 0.01  # on the squared distance of the weights from equal ones
 _NEGLIGIBLE = 0.01  # of the sum of the weights
+_LEAST_SUM = 0.01  # of the weights; below, the models say nothing about other groups
 _WINDOWS_PER_BATCH = 64
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,14 +111,17 @@ class OutOfFold:
         return Scores(means, self.label_ids, self.labels)  # (V, C)
 
     def best_weights(self) -> dict[str, float]:
-        """Weights of the models, 0 or more: those of the least log loss, with a penalty for being unequal."""
+        """Weights of the models, 0 or more: those of the least log loss, with a penalty for being unequal.
+
+        Where no model is better than chance, all weigh the same, and a warning says so.
+        """
         from scipy.optimize import minimize
         from scipy.special import log_softmax
 
         names = list(self.logs)
         logs = np.stack([self.logs[name] for name in names], axis=1)  # (W, R, C)
         ids = self.label_ids[self.owners]  # (W,)
-        share = 1 / np.bincount(self.owners)[self.owners] / len(self.label_ids)  # (W,): each video counts once
+        fraction = 1 / np.bincount(self.owners)[self.owners] / len(self.label_ids)  # (W,): each video counts once
         equal = np.full(len(names), 1 / len(names))
 
         def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -122,10 +129,15 @@ class OutOfFold:
             error = np.exp(predicted)
             error[np.arange(len(ids)), ids] -= 1
             far = weights - equal
-            value = -(share * predicted[np.arange(len(ids)), ids]).sum() + _PENALTY * (far @ far)
-            return value, np.einsum("w,wc,wrc->r", share, error, logs) + 2 * _PENALTY * far
+            value = -(fraction * predicted[np.arange(len(ids)), ids]).sum() + _PENALTY * (far @ far)
+            return value, np.einsum("w,wc,wrc->r", fraction, error, logs) + 2 * _PENALTY * far
 
         found = minimize(loss, equal, jac=True, bounds=[(0, None)] * len(names), method="L-BFGS-B").x
+        if found.sum() < _LEAST_SUM:  # which would make one answer of all
+            _logger.warning(
+                "no model of the stack predicts groups it has not seen better than chance; all weigh the same"
+            )
+            found = equal
         found[found < _NEGLIGIBLE * found.sum()] = 0
         return dict(zip(names, found.tolist(), strict=True))
 

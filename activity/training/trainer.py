@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from activity.config import TrainConfig, as_dict, changes, stored_streams
+from activity.config import TrainConfig, as_dict, changes, current_settings, stored_streams
 from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample, name_some
 from activity.datasets.splits import inner_folds
@@ -43,7 +43,7 @@ from activity.models.heads import (
     with_members,
 )
 from activity.models.info import ModelInfo
-from activity.models.stack import HEAD, build_stack, stack_shares, weights_of
+from activity.models.stack import HEAD, build_stack, stack_fractions, weights_of
 from activity.runtimes.features import cache_activations, extract_features
 from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
 from activity.training.fitting import TIMES, LayerwiseAdamW, Optimizer, Stage, StagePlan, fit
@@ -104,7 +104,7 @@ class TrainingRun:
     @property
     def stack(self) -> dict[str, float]:
         """How much the head and the base models count, by name; the sum is 1. Empty without a stack."""
-        return stack_shares(self.classifier.head, self.classifier.spec.streams)
+        return stack_fractions(self.classifier.head, self.classifier.spec.streams)
 
     def as_text(self) -> str:
         """A line a stage, and what the answers rest on, for a terminal."""
@@ -318,7 +318,11 @@ def train_on(
     if stack is not None:
         lost = sorted(set(classifier.labels) - {sample.label for sample in dataset.split("train")})
         if lost:
-            _logger.warning("the linear models of the stack are left out: no training videos of %s", name_some(lost))
+            _logger.warning(
+                "the linear models of the stack are left out: no training videos of %s; without them "
+                "the probabilities are not calibrated",
+                name_some(lost),
+            )
         else:
             classifier = _stacked_again(classifier, stack, dataset, runtime)
     return TrainingRun(classifier, [stage], _calibrate(classifier, dataset, config, runtime))
@@ -587,6 +591,7 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
         previous = None
         _logger.info("nothing to resume in %s, training starts from the beginning", work_dir)
     if previous is not None:
+        previous = current_settings(previous)
         if not previous.get("weights"):  # as earlier versions noted those that are chosen by default
             previous["weights"] = choose_weights(config.backbone, None)
         if "weights_digest" in settings:  # which earlier versions did not note

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from activity.datasets.samples import Sample, labels_without
-from activity.datasets.splits import assign_folds, assign_splits, audit_leaks, check_leaks
+from activity.datasets.splits import assign_folds, assign_splits, audit_leaks, check_leaks, inner_folds
 from activity.errors import DatasetError
 
 
@@ -33,6 +33,30 @@ def test_groups_keep_together_and_no_label_is_left_out(num_groups, seed):
     for split in ("train", "val", "test"):
         assert labels_without(samples, split) == []
     assert [sample.path for sample in samples] == [sample.path for sample in make_samples(num_groups)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "groups_of", [{"run": "abcdefgh", "walk": "ij"}, {"run": "ab", "walk": "cd"}, {"run": "abc", "walk": "abc"}]
+)
+def test_inner_folds_keep_groups_together_and_leave_each_label_in_training(groups_of, seed):
+    samples = [
+        Sample(path=f"{label}/{group}{take}.avi", label=label, group=group)
+        for label, groups in groups_of.items()
+        for group in groups
+        for take in range(2)
+    ]
+    folds = inner_folds(samples, seed=seed)
+    assert len(set(zip([s.group for s in samples], folds, strict=True))) == len({s.group for s in samples})
+    for fold in set(folds):
+        trained = {sample.label for sample, of in zip(samples, folds, strict=True) if of != fold}
+        assert trained == set(groups_of)
+
+
+def test_a_label_of_one_group_has_no_inner_folds_and_it_is_said(caplog):
+    samples = [*make_samples(4, labels=("run",)), *make_samples(1, labels=("walk",))]
+    assert inner_folds(samples) is None
+    assert "no out-of-fold predictions: all training videos of walk are of one group" in caplog.text
 
 
 def test_fractions_of_the_splits():

@@ -44,6 +44,14 @@ def test_a_label_without_training_videos_is_never_the_answer(fit):
     assert probabilities[:, 1].max() < 1e-6 and np.isfinite(probabilities).all()
 
 
+@pytest.mark.parametrize("fit", [logistic_regression, discriminant_analysis])
+@pytest.mark.parametrize("label_ids", [[0, 1], [0, 0, 0, 1], [0, 1, 2]])
+def test_a_few_videos_are_enough_to_fit(fit, label_ids):
+    features = np.eye(len(label_ids), 6) * 5
+    probabilities = np.exp(predict_linear(features, *fit(features, np.asarray(label_ids), 3)))
+    assert np.isfinite(probabilities).all() and probabilities.argmax(axis=1)[-1] == label_ids[-1]
+
+
 def test_a_feature_that_never_changes_does_no_harm():
     features, label_ids = RNG.normal(size=(40, 4)), np.arange(40) % 2
     features[:, 1] = 7

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from activity.config import ClipSpec, TrainConfig
+from activity.config import ClipSpec, TrainConfig, as_dict
 from activity.errors import ActivityError, ModelFileError
 from activity.models.info import ModelInfo, TrainingRecord, is_model, read_info
 from activity.reports.card import ModelCard
@@ -158,3 +158,10 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
 def test_nested_lists_are_one_line(tmp_path):
     with pytest.raises(ModelFileError, match="not a model file, or cut off"):
         read_info(rewritten(tmp_path / "m.keras", config=b"[" * 200_000 + b"]" * 200_000))
+
+
+@pytest.mark.parametrize(("old", "now"), [("segments", "chunks"), ("lstm", "lstm_plain"), ("gru", "gru")])
+def test_heads_of_earlier_files_have_their_names_of_today(old, now):
+    settings = {name: value for name, value in as_dict(TrainConfig(head=old)).items() if name != "stack"}
+    assert TrainingRecord.from_dict({"training": settings}).training == TrainConfig(head=now)
+    assert TrainingRecord.from_dict({"training": as_dict(TrainConfig(head="lstm"))}).training.head == "lstm"

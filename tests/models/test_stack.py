@@ -6,7 +6,7 @@ import pytest
 
 from activity.evaluation.linear import logistic_regression, predict_linear
 from activity.models.heads import HeadOptions, adapt, build_head, member_predictions_of, with_members
-from activity.models.stack import HEAD, build_pooling, build_stack, is_stack, stack_shares, stacked_head, weights_of
+from activity.models.stack import HEAD, build_pooling, build_stack, is_stack, stack_fractions, stacked_head, weights_of
 
 RNG = np.random.default_rng(0)
 NAMES = ["chunks_0", "chunks_1", "cosines_0", "cosines_1", "mean"]
@@ -59,9 +59,9 @@ def test_a_stack_is_the_weighted_product(parts, tmp_path):
     for model in (stack, loaded):
         assert weights_of(model) == pytest.approx({name: weight for name, weight in weights.items() if weight})
         assert is_stack(model) and stacked_head(model).name == "lstm"
-    shares = stack_shares(loaded, ("rgb", "motion"))
-    assert list(shares) == ["lstm", "chunks of motion", "cosines of rgb", "mean"]
-    assert sum(shares.values()) == pytest.approx(1) and shares["mean"] == pytest.approx(0.3 / 1.15)
+    fractions = stack_fractions(loaded, ("rgb", "motion"))
+    assert list(fractions) == ["lstm", "chunks of motion", "cosines of rgb", "mean"]
+    assert sum(fractions.values()) == pytest.approx(1) and fractions["mean"] == pytest.approx(0.3 / 1.15)
 
 
 def test_what_has_no_weight_is_not_in_the_graph(parts):
@@ -75,7 +75,7 @@ def test_what_has_no_weight_is_not_in_the_graph(parts):
 
 def test_a_head_is_no_stack(parts):
     head = parts[0]
-    assert not is_stack(head) and stacked_head(head) is head and stack_shares(head, ("rgb", "motion")) == {}
+    assert not is_stack(head) and stacked_head(head) is head and stack_fractions(head, ("rgb", "motion")) == {}
 
 
 @pytest.mark.parametrize(("name", "kept"), [("lstm", [0, 2]), ("gru", [0, 2, 3, 5])])

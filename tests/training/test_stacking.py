@@ -48,6 +48,13 @@ def test_without_evidence_the_weights_stay_equal():
     assert weights == pytest.approx({HEAD: 0.5, BASELINE: 0.5})
 
 
+def test_models_no_better_than_chance_weigh_the_same_and_it_is_said(caplog):
+    label_ids = np.arange(400) % 2
+    wrong = {name: answers(label_ids, 0.4, 0.99) for name in (HEAD, BASELINE)}
+    assert out_of_fold(wrong, label_ids).best_weights() == pytest.approx({HEAD: 0.5, BASELINE: 0.5})
+    assert "no model of the stack predicts groups it has not seen better than chance" in caplog.text
+
+
 def test_the_estimate_counts_groups_not_videos():
     label_ids = np.arange(40) % 2
     logs = {HEAD: answers(label_ids, 0.7, 0.9), BASELINE: answers(label_ids, 0.5, 0.9)}

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import json
 import logging
 import re
 import shutil
@@ -140,6 +141,15 @@ class TestFrozenBackbone:
         build_backbone("small_cnn", height=32, width=32, weights="none").save_weights(weights)
         with pytest.raises(ActivityError, match="cannot resume with other settings: weights_digest was"):
             train(ramp_dataset, config, work_dir=tmp_path / "run", resume=True)
+
+    def test_a_run_of_before_heads_were_renamed_is_resumed(self, ramp_dataset, frozen_config, tmp_path):
+        config = dataclasses.replace(frozen_config, epochs=1, head="lstm_plain")
+        train(ramp_dataset, config, work_dir=tmp_path)
+        note = tmp_path / "config.json"
+        settings = json.loads(note.read_text())
+        del settings["stack"], settings["val_split"]
+        note.write_text(json.dumps({**settings, "head": "lstm"}))
+        assert len(train(ramp_dataset, config, work_dir=tmp_path, resume=True).history) == 1
 
     def test_a_run_of_before_that_names_a_runtime_is_resumed_with_any(self, ramp_dataset, frozen_config, tmp_path):
         config = dataclasses.replace(frozen_config, epochs=1)

@@ -16,7 +16,7 @@ from activity.datasets.samples import content_of
 from activity.errors import ActivityError, DatasetError, ModelFileError
 from activity.models.classifier import load_classifier, save_classifier
 from activity.models.info import TrainingRecord
-from activity.models.stack import is_stack, stack_shares
+from activity.models.stack import is_stack, stack_fractions
 from activity.predictor.predictor import Predictor
 from activity.training.trainer import build_classifier, train
 from activity.training.updating import Comparison, expand_labels, update
@@ -123,7 +123,7 @@ def stacked(ramp_dataset, frozen_config, tmp_path_factory):
 class TestStack:
     def test_replay_keeps_the_stack_and_its_weights(self, stacked, grown, tmp_path):
         result = update(stacked, grown, work_dir=tmp_path)
-        before, after = (stack_shares(x.head, x.spec.streams) for x in (stacked, result.classifier))
+        before, after = (stack_fractions(x.head, x.spec.streams) for x in (stacked, result.classifier))
         assert after == pytest.approx(before) and len(after) > 1
         assert result.classifier.temperature == pytest.approx(stacked.temperature)
         assert result.new.after.mean() > 0.7 and not result.old.fell
