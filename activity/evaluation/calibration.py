@@ -110,7 +110,7 @@ def calibrate(
         return None
 
     def scores(temperature: float) -> Scores:
-        return Scores(_of_videos(logs, owners, len(label_ids), temperature), label_ids, labels)
+        return Scores(of_videos(logs, owners, len(label_ids), temperature), label_ids, labels)
 
     temperature = _best_temperature(logs, owners, label_ids)
     after = scores(temperature)
@@ -118,8 +118,8 @@ def calibrate(
     return Calibration(temperature, threshold, scores(1.0), after, out_of_fold)
 
 
-def _of_videos(logs: np.ndarray, owners: np.ndarray, num_videos: int, temperature: float) -> np.ndarray:
-    """Probabilities `(V, C)` of videos: the mean over the windows of each."""
+def of_videos(logs: np.ndarray, owners: np.ndarray, num_videos: int, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities `(V, C)` of V videos, the mean over the windows of each; the other arguments as in `calibrate`."""
     from scipy.special import softmax
 
     probabilities = softmax(logs / temperature, axis=1)
@@ -131,7 +131,7 @@ def _best_temperature(logs: np.ndarray, owners: np.ndarray, label_ids: np.ndarra
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
-        of_video = _of_videos(logs, owners, len(label_ids), np.exp(log_temperature))
+        of_video = of_videos(logs, owners, len(label_ids), np.exp(log_temperature))
         losses = -np.log(np.maximum(of_video[np.arange(len(label_ids)), label_ids], 1e-12))
         return float(losses.sum() + 0.5 * (log_temperature / _PRIOR_DEVIATION) ** 2)
 

@@ -241,6 +241,6 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 def compared(lead: float, error: float, other: str) -> str:
     """Words on a lead in accuracy, such as "significantly better than the baseline", where it is beyond its error."""
-    if abs(lead) <= error or not lead:
+    if abs(lead) <= error + 1e-9 or not lead:  # of few videos, both may be the same fraction
         return f"not significantly better than {other}: the difference is within one standard error"
     return f"significantly {'better' if lead > 0 else 'worse'} than {other}, by more than one standard error"

@@ -252,9 +252,10 @@ def _limits_of_data(record: TrainingRecord) -> list[str]:
             "No groups were known: where several videos show one person or recording, its scores are too optimistic."
         )
     else:
+        validated = f"validated with {groups['val']}, " if groups["val"] else ""
         limits.append(
             "Its splits share no group (person or recording, as the data set names them): trained on "
-            f"{groups['train']} groups, validated with {groups['val']}, and {groups['test']} were held out."
+            f"{groups['train']} groups, {validated}and {groups['test']} were held out."
         )
     if record.estimate:
         limits.append(

@@ -9,15 +9,15 @@ Shapes in the comments: W windows of the videos, V videos, R models (the head, t
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from activity.evaluation.calibration import of_videos
 from activity.evaluation.linear import discriminant_analysis, logistic_regression, predict_linear
-from activity.evaluation.metrics import Scores, compared
+from activity.evaluation.metrics import compared
 from activity.models.backend import keras
 from activity.models.heads import adapt
 from activity.models.stack import HEAD, build_pooling
@@ -32,8 +32,6 @@ _PENALTY = 0.01  # on the squared distance of the weights from equal ones
 _NEGLIGIBLE = 0.01  # of the sum of the weights
 _LEAST_SUM = 0.01  # of the weights; below, the models say nothing about other groups
 _WINDOWS_PER_BATCH = 64
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,30 +96,34 @@ class OutOfFold:
     folds: np.ndarray
     train_accuracy: float
 
-    def fused(self, weights: Mapping[str, float]) -> np.ndarray:
-        """`(W, C)` logarithms of the weighted product of the models, up to a constant for each window."""
-        return np.sum([weight * self.logs[name] for name, weight in weights.items()], axis=0)
+    def fused(self) -> np.ndarray:
+        """`(W, C)` logarithms of the probabilities of the stack, up to a constant for each window.
 
-    def scores(self, weights: Mapping[str, float], temperature: float = 1.0) -> Scores:
-        """The predictions of the videos, as the weighted models give them."""
-        from scipy.special import softmax
+        The weights for a fold come from the other folds: from its own videos, the score would be too optimistic.
+        """
+        fused = np.zeros((len(self.owners), len(self.labels)))
+        folds = self.folds[self.owners]  # (W,)
+        for fold in np.unique(folds):
+            held, weights = folds == fold, self.best_weights(folds != fold)
+            fused[held] = sum(weight * self.logs[name][held] for name, weight in weights.items())
+        return fused
 
-        windows = softmax(self.fused(weights) / temperature, axis=1)  # (W, C)
-        means = np.stack([windows[self.owners == i].mean(axis=0) for i in range(len(self.label_ids))])
-        return Scores(means, self.label_ids, self.labels)  # (V, C)
-
-    def best_weights(self) -> dict[str, float]:
+    def best_weights(self, chosen: np.ndarray | None = None) -> dict[str, float]:
         """Weights of the models, 0 or more: those of the least log loss, with a penalty for being unequal.
 
-        Where no model is better than chance, all weigh the same, and a warning says so.
+        Where no model is better than chance, all weigh the same.
+
+        Args:
+            chosen: `(W,)` bool, the windows that count; by default all.
         """
         from scipy.optimize import minimize
         from scipy.special import log_softmax
 
-        names = list(self.logs)
-        logs = np.stack([self.logs[name] for name in names], axis=1)  # (W, R, C)
-        ids = self.label_ids[self.owners]  # (W,)
-        fraction = 1 / np.bincount(self.owners)[self.owners] / len(self.label_ids)  # (W,): each video counts once
+        names, chosen = list(self.logs), np.ones(len(self.owners), bool) if chosen is None else chosen
+        logs = np.stack([self.logs[name][chosen] for name in names], axis=1)  # (W, R, C)
+        owners = self.owners[chosen]
+        ids = self.label_ids[owners]  # (W,)
+        fraction = 1 / np.bincount(owners)[owners] / len(np.unique(owners))  # (W,): each video counts once
         equal = np.full(len(names), 1 / len(names))
 
         def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -134,18 +136,13 @@ class OutOfFold:
 
         found = minimize(loss, equal, jac=True, bounds=[(0, None)] * len(names), method="L-BFGS-B").x
         if found.sum() < _LEAST_SUM:  # which would make one answer of all
-            _logger.warning(
-                "no model of the stack predicts groups it has not seen better than chance; all weigh the same"
-            )
             found = equal
         found[found < _NEGLIGIBLE * found.sum()] = 0
         return dict(zip(names, found.tolist(), strict=True))
 
-    def estimate(self, weights: Mapping[str, float]) -> Estimate:
-        """The accuracy of the weighted models, beside the baseline."""
-        correct = self.scores(weights).correct.astype(float)
-        baseline = self.scores({BASELINE: 1.0}).correct.astype(float) if BASELINE in self.logs else correct
-        head = self.scores({HEAD: 1.0}).correct.astype(float)
+    def estimate(self) -> Estimate:
+        """The accuracy of the stack, beside the baseline."""
+        correct, head, baseline = (self._correct(logs) for logs in (self.fused(), self.logs[HEAD], self.logs[BASELINE]))
         return Estimate(
             num_videos=len(correct),
             num_groups=len(set(self.groups)),
@@ -157,6 +154,11 @@ class OutOfFold:
             lead_standard_error=_error_by_group(correct - baseline, self.groups),
             train_accuracy=self.train_accuracy,
         )
+
+    def _correct(self, logs: np.ndarray) -> np.ndarray:
+        """`(V,)` 0 or 1, of `(W, C)`: whether the mean over the windows of each video is highest at its label."""
+        probabilities = of_videos(logs, self.owners, len(self.label_ids))
+        return (probabilities.argmax(axis=1) == self.label_ids).astype(float)
 
 
 def _error_by_group(values: np.ndarray, groups: Sequence[str]) -> float:

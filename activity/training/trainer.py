@@ -245,10 +245,10 @@ def _stacked(
     if not out_of_fold:
         return classifier, None, None
     calibration = calibrate(
-        out_of_fold.fused(weights), windows.owners, label_ids, labels, precision=config.precision, out_of_fold=True
+        out_of_fold.fused(), windows.owners, label_ids, labels, precision=config.precision, out_of_fold=True
     )
     _apply(classifier, calibration)
-    return classifier, calibration, out_of_fold.estimate(weights)
+    return classifier, calibration, out_of_fold.estimate()
 
 
 def _stacked_again(
