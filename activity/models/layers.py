@@ -305,15 +305,11 @@ class Project(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """The components of all streams."""
-        streams = ops.transpose(inputs, (0, 2, 1, 3))  # (B, T, S, D) -> (B, S, T, D)
-        components = ops.matmul(streams, ops.cast(self.kernel, inputs.dtype))  # x (S, D, P) -> (B, S, T, P)
-        time = ops.shape(inputs)[1]
-        return ops.reshape(ops.transpose(components, (0, 2, 1, 3)), (-1, time, self.num_directions))  # (B, T, S*P)
-
-    @property
-    def num_directions(self) -> int:
-        """S*P."""
-        return int(self.kernel.shape[0] * self.kernel.shape[2])
+        # Not one product over the axis of streams: with one stream, the gradient of TensorFlow 2.21 for it writes
+        # beyond its memory on some processors, and the program aborts.
+        kernel = ops.cast(self.kernel, inputs.dtype)
+        streams = [ops.matmul(inputs[:, :, stream], kernel[stream]) for stream in range(kernel.shape[0])]
+        return ops.concatenate(streams, axis=-1)  # S x (B, T, D) x (D, P) -> (B, T, S*P)
 
     def get_config(self) -> dict[str, Any]:
         """The number of components."""
