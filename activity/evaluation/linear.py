@@ -27,7 +27,7 @@ def logistic_regression(features: np.ndarray, label_ids: np.ndarray, num_labels:
     deviation[deviation == 0] = 1.0
     standard = (features - mean) / deviation
     # the penalty keeps the weights in the span of the videos, of which there are fewer than features
-    rotation = np.linalg.svd(standard, full_matrices=False)[2] if len(features) < features.shape[1] else None
+    rotation = _span(standard) if len(features) < features.shape[1] else None
     model = LogisticRegression(max_iter=1000, tol=1e-6).fit(
         standard if rotation is None else standard @ rotation.T, label_ids
     )
@@ -35,6 +35,13 @@ def logistic_regression(features: np.ndarray, label_ids: np.ndarray, num_labels:
     return _softmax_form(
         weights / deviation, model.intercept_ - weights @ (mean / deviation), model.classes_, num_labels
     )
+
+
+def _span(rows: np.ndarray) -> np.ndarray:
+    """Orthonormal rows `(R, F)` with the span of N rows `(N, F)`, by the products of these: for N far below F."""
+    squares, directions = np.linalg.eigh(rows @ rows.T)  # (N,), (N, N)
+    kept = squares > 1e-10 * squares[-1]
+    return (directions[:, kept] / np.sqrt(squares[kept])).T @ rows
 
 
 def discriminant_analysis(
