@@ -81,7 +81,7 @@ class TrainConfig:
         merge_mode: how the two directions of a bidirectional head are merged.
         members: ensemble members, whose predictions are fused; as many for each stream with a head that reads one.
         stack: fuse the head with linear models of its features, weighted by predictions for groups they did not see.
-        val_split: with `stack`, keep the validation split out of training; it calibrates the model.
+        val_split: keep the validation split out of training; it calibrates the model.
         dropout: fraction of features and of head outputs dropped in training, 0 to below 1.
         fine_tune: number of last backbone layers with weights that are trained after the head; 0 keeps all frozen.
         fine_tune_epochs: passes over the training clips in that stage.
@@ -98,12 +98,12 @@ class TrainConfig:
 
     backbone: str = "mobilenet_v2"
     weights: str | None = None
-    head: str = "chunks"
-    units: int = 128
+    head: str = "lstm"
+    units: int = 64
     layers: int = 2
     merge_mode: str = "concat"
     members: int = 3
-    stack: bool = False
+    stack: bool = True
     val_split: bool = False
     dropout: float = 0.5
     fine_tune: int = 0
@@ -139,10 +139,15 @@ def recipe_arguments(config: TrainConfig, streams: Sequence[str] | None = None) 
     """
     words = ["--streams", ",".join(streams)] if streams else []
     for field in dataclasses.fields(config):
-        value, flag = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
+        value, flag = getattr(config, field.name), recipe_flag(field.name)
         if value != field.default:
             words += [flag] if field.type == "bool" else [flag, str(value)]
     return words
+
+
+def recipe_flag(name: str) -> str:
+    """The option of the command line for a field of `TrainConfig`; of one that is on by default, that turns it off."""
+    return f"--{'no-' if getattr(TrainConfig, name) is True else ''}{name.replace('_', '-')}"
 
 
 def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +155,7 @@ def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if "head" not in settings or "stack" in settings:
         return dict(settings)
     head = settings["head"]  # noted before heads were renamed
-    return {"stack": False, "val_split": False, **settings, "head": _OLD_HEADS.get(head, head)}
+    return {"stack": False, "val_split": True, **settings, "head": _OLD_HEADS.get(head, head)}
 
 
 def current_streams(names: Iterable[str]) -> tuple[str, ...]:

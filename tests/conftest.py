@@ -196,11 +196,13 @@ def cnn_weights(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def frozen_config(cnn_weights):
-    """A recipe that learns the ramps in seconds, on a frozen backbone."""
+    """A recipe that learns the ramps in seconds, on a frozen backbone; the val split stays one."""
     return TrainConfig(
         backbone="small_cnn",
         weights=str(cnn_weights),
-        head="lstm_plain",
+        head="lstm",
+        stack=False,
+        val_split=True,
         units=16,
         members=1,
         dropout=0.1,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from activity.config import CLASS_WEIGHTS, STREAMS, TrainConfig, current_streams
+from activity.config import CLASS_WEIGHTS, STREAMS, TrainConfig, current_streams, recipe_flag
 from activity.errors import did_you_mean
 from activity.models.backbones import BACKBONES
 from activity.models.heads import HEADS, MERGE_MODES
@@ -118,10 +118,11 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--streams", type=stream_names, metavar="NAMES", help=some)
     about = dict(re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", TrainConfig.__doc__ or "", re.MULTILINE))
     for field in dataclasses.fields(TrainConfig):
-        flag = f"--{field.name.replace('_', '-')}"
+        flag = recipe_flag(field.name)
         help = " ".join(about.get(field.name, "").rstrip(".").split()).partition(", a key of")[0]
         if field.type == "bool":
-            group.add_argument(flag, action="store_true", help=help)
+            action = "store_false" if field.default else "store_true"
+            group.add_argument(flag, dest=field.name, action=action, help="do not " * bool(field.default) + help)
         elif field.name in _TABLES:
             add_choice(group, flag, _TABLES[field.name], default=field.default, help=help)
         else:

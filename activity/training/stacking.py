@@ -80,7 +80,8 @@ class OutOfFold:
 
     Attributes:
         labels: names of the C labels.
-        logs: logarithms of the probabilities, `(W, C)` of the windows, by the name of the model.
+        logs: logarithms of the probabilities, `(W, C)` of the windows, by the name of each model that is fused.
+        baseline: the same of the base model `BASELINE`.
         owners: `(W,)` index of the video of each window.
         label_ids: `(V,)` true labels of the videos.
         groups: of the videos.
@@ -90,6 +91,7 @@ class OutOfFold:
 
     labels: tuple[str, ...]
     logs: Mapping[str, np.ndarray]
+    baseline: np.ndarray
     owners: np.ndarray
     label_ids: np.ndarray
     groups: Sequence[str]
@@ -120,6 +122,8 @@ class OutOfFold:
         from scipy.special import log_softmax
 
         names, chosen = list(self.logs), np.ones(len(self.owners), bool) if chosen is None else chosen
+        if len(names) == 1:
+            return {names[0]: 1.0}
         logs = np.stack([self.logs[name][chosen] for name in names], axis=1)  # (W, R, C)
         owners = self.owners[chosen]
         ids = self.label_ids[owners]  # (W,)
@@ -142,7 +146,7 @@ class OutOfFold:
 
     def estimate(self) -> Estimate:
         """The accuracy of the stack, beside the baseline."""
-        correct, head, baseline = (self._correct(logs) for logs in (self.fused(), self.logs[HEAD], self.logs[BASELINE]))
+        correct, head, baseline = (self._correct(logs) for logs in (self.fused(), self.logs[HEAD], self.baseline))
         return Estimate(
             num_videos=len(correct),
             num_groups=len(set(self.groups)),
@@ -247,9 +251,9 @@ def head_predictions(members: np.ndarray, folds: np.ndarray, of_fold: np.ndarray
     return np.stack(chosen)
 
 
-def pooling_of(head: keras.Model, stacks: Sequence[np.ndarray]) -> keras.Model:
-    """The pooling of a stack for a head, adapted to features `(N, S, D)`."""
+def pooling_of(head: keras.Model, stacks: Sequence[np.ndarray], names: Sequence[str] | None = None) -> keras.Model:
+    """The pooling for base models with these names, by default all, adapted to features `(N, S, D)` of a head."""
     num_streams, num_features = head.input["features"].shape[2:]
-    pooling = build_pooling(num_features=num_features, num_streams=num_streams)
+    pooling = build_pooling(num_features=num_features, num_streams=num_streams, names=names)
     adapt(pooling, stacks)
     return pooling

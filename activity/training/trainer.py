@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from activity.config import TrainConfig, as_dict, changes, current_settings, stored_streams
+from activity.config import TrainConfig, as_dict, changes, current_settings, recipe_flag, stored_streams
 from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample, name_some
 from activity.datasets.splits import inner_folds
@@ -49,6 +49,7 @@ from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
 from activity.training.fitting import TIMES, LayerwiseAdamW, Optimizer, Stage, StagePlan, fit
 from activity.training.record import record_of
 from activity.training.stacking import (
+    BASELINE,
     Estimate,
     OutOfFold,
     Windows,
@@ -130,11 +131,12 @@ def train(
     A backbone with pretrained weights stays frozen while the head learns from cached features; `config.fine_tune` then
     fine-tunes its last layers. A backbone without pretrained weights learns together with the head.
 
-    With `config.stack`, further members of the head are each trained without a fold of the groups: so each training
-    video is predicted by models that do not know its group. That gives the weights of a stack of the head and linear
-    models (see `activity.training.stacking`), calibrates it, and tells the accuracy to expect; the val split is not
-    needed, and its videos are trained on too, unless `config.val_split` keeps them. With a backbone that is trained,
-    that would take as many trainings as folds: there, and without a stack, the val split calibrates.
+    With a frozen backbone, further members of the head are each trained without a fold of the groups: so each training
+    video is predicted by models that do not know its group. That calibrates the model and tells the accuracy to expect;
+    with `config.stack` it also gives the weights of a stack of the head and linear models (see
+    `activity.training.stacking`). The val split is not needed, and its videos are trained on too, unless
+    `config.val_split` keeps them. With a backbone that is trained, that would take as many trainings as folds: there,
+    the val split calibrates, and there is no stack.
 
     How long it learns is fixed: the learning rate rises and falls once (Loshchilov & Hutter 2017) and the last weights
     are kept. On small sets that is better than to stop at the lowest validation loss, which is mostly chance there.
@@ -159,7 +161,7 @@ def train(
     _say_what_is_idle(dataset, config)
     keras.utils.set_random_seed(config.seed)
     as_given, dataset = dataset, merge_val(dataset, config)
-    folds = inner_folds(dataset.split("train"), seed=config.seed) if is_stacked(config) else None
+    folds = inner_folds(dataset.split("train"), seed=config.seed) if is_frozen(config) else None
     with lock_folder(work_dir, "train"), _precision(config.mixed_precision):
         names, classifier = stage_names(config), build_classifier(dataset, config, backbone, num_more=_num_folds(folds))
         _claim_work_dir(work_dir, as_given, config, resume)  # last: what cannot run must not replace what did
@@ -175,9 +177,9 @@ def train(
         classifier = build_classifier(dataset, config_of_same, num_more=_num_folds(folds))
         classifier.set_weights(trained.get_weights())  # a float32 model: nothing of the precision of training
     estimate = calibration = None
-    if is_stacked(config):
-        classifier, calibration, estimate = _stacked(classifier, dataset, config, runtime, folds)
-    if not is_stacked(config) or config.val_split:
+    if is_frozen(config):
+        classifier, calibration, estimate = _out_of_folds(classifier, dataset, config, runtime, folds)
+    if not is_frozen(config) or config.val_split:
         calibration = _calibrate(classifier, dataset, config, runtime)
     run = TrainingRun(classifier, stages, calibration, estimate)
     record = record_of(dataset, config, stages)
@@ -185,14 +187,14 @@ def train(
     return run
 
 
-def is_stacked(config: TrainConfig) -> bool:
-    """Whether a stack is wanted, and the backbone stays frozen."""
-    return config.stack and stage_names(config) == ["head"]
+def is_frozen(config: TrainConfig) -> bool:
+    """Whether the backbone stays as it is, so that features are computed once."""
+    return stage_names(config) == ["head"]
 
 
 def merge_val(dataset: Dataset, config: TrainConfig) -> Dataset:
     """The data set as it is trained on: where nothing needs the val split, its videos are in the train split."""
-    if config.val_split or not is_stacked(config):
+    if config.val_split or not is_frozen(config):
         return dataset
     samples = [dataclasses.replace(x, split="train") if x.split == "val" else x for x in dataset.samples]
     return dataclasses.replace(dataset, samples=samples)
@@ -202,10 +204,10 @@ def _num_folds(folds: np.ndarray | None) -> int:
     return 0 if folds is None else int(folds.max()) + 1
 
 
-def _stacked(
+def _out_of_folds(
     classifier: ActivityClassifier, dataset: Dataset, config: TrainConfig, runtime: str, folds: np.ndarray | None
 ) -> tuple[ActivityClassifier, Calibration | None, Estimate | None]:
-    """The classifier in a stack, without the members of the folds; and what those members tell.
+    """The classifier without the members of the folds, in a stack if one is wanted; and what those members tell.
 
     Args:
         classifier: its head has the members that stay, and one for each fold (for each stream that it reads apart).
@@ -214,23 +216,24 @@ def _stacked(
         runtime: what computes the features.
         folds: `(V,)` of the training videos; `None`: there are no such members.
     """
+    if folds is None and not config.stack:
+        return classifier, None, None
     samples, labels = dataset.split("train"), classifier.labels
     stacks = extract_features(dataset, samples, classifier.backbone, runtime=runtime)
     windows = Windows.of(stacks, classifier.spec.num_frames)
     label_ids = np.asarray([labels.index(sample.label) for sample in samples])
     of_windows = label_ids[windows.owners]  # (W,)
-    of_fold, head = _folds_of_members(classifier, config, _num_folds(folds)), classifier.head
-    out_of_fold, pooling = None, pooling_of(head, stacks)
-    pooled = windows.through(pooling)
+    head, pooling = classifier.head, pooling_of(classifier.head, stacks, None if config.stack else [BASELINE])
+    out_of_fold, pooled = None, windows.through(pooling)
     if folds is not None:
-        members, in_folds = windows.through(member_predictions_of(head)), folds[windows.owners]
+        of_fold, in_folds = _folds_of_members(classifier, config, _num_folds(folds)), folds[windows.owners]
+        members = windows.through(member_predictions_of(head))  # (W, M, C)
         full = np.log(np.maximum(members[:, of_fold < 0], 1e-7)).mean(axis=1).argmax(axis=1)
+        base = base_predictions(pooled, of_windows, in_folds, len(labels))
         out_of_fold = OutOfFold(
             labels=labels,
-            logs={
-                HEAD: head_predictions(members, in_folds, of_fold),
-                **base_predictions(pooled, of_windows, in_folds, len(labels)),
-            },
+            logs={HEAD: head_predictions(members, in_folds, of_fold), **(base if config.stack else {})},
+            baseline=base[BASELINE],
             owners=windows.owners,
             label_ids=label_ids,
             groups=[sample.group for sample in samples],
@@ -238,9 +241,10 @@ def _stacked(
             train_accuracy=float((full == of_windows).mean()),
         )
         head = with_members(head, _options(config), np.flatnonzero(of_fold < 0).tolist())
-    equal = dict.fromkeys((HEAD, *pooled), 1 / (1 + len(pooled)))
-    weights = out_of_fold.best_weights() if out_of_fold else equal
-    head = build_stack(head, pooling, fit_base_models(pooled, of_windows, len(labels)), weights)
+    if config.stack:
+        equal = dict.fromkeys((HEAD, *pooled), 1 / (1 + len(pooled)))
+        weights = out_of_fold.best_weights() if out_of_fold else equal
+        head = build_stack(head, pooling, fit_base_models(pooled, of_windows, len(labels)), weights)
     classifier = ActivityClassifier(classifier.backbone, head, classifier.info)
     if not out_of_fold:
         return classifier, None, None
@@ -266,8 +270,9 @@ def _stacked_again(
     stacks = extract_features(dataset, samples, classifier.backbone, runtime=runtime)
     windows = Windows.of(stacks, classifier.spec.num_frames)
     label_ids = np.asarray([classifier.labels.index(sample.label) for sample in samples])[windows.owners]
-    pooling, weights = pooling_of(classifier.head, stacks), weights_of(stack)
-    pooled = {name: x for name, x in windows.through(pooling).items() if name in weights}
+    weights = weights_of(stack)
+    pooling = pooling_of(classifier.head, stacks, [name for name in weights if name != HEAD])
+    pooled = windows.through(pooling)
     head = build_stack(classifier.head, pooling, fit_base_models(pooled, label_ids, len(classifier.labels)), weights)
     again = ActivityClassifier(classifier.backbone, head, classifier.info)
     again.temperature = float(stack.get_layer(FUSE).temperature)
@@ -549,18 +554,16 @@ def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
     idle = {name: f"with the head {config.head}" for name in ("units", "layers", "merge_mode") if name not in reads}
     if not config.fine_tune:
         idle["fine_tune_epochs"] = "without --fine-tune"
-    is_frozen = stage_names(config) == ["head"]
-    if is_frozen:
+    if is_frozen(config):
         idle["flip"] = "here: it needs --fine-tune, or a backbone trained from scratch"
     else:
-        idle["stack"] = "here: it needs a frozen backbone with pretrained weights"
-    if not is_stacked(config):
-        idle["val_split"] = "without --stack: the validation split is kept"
-    if num_val < FEWEST_VIDEOS and (config.val_split or not is_stacked(config)):
+        needed = "here: it needs a frozen backbone with pretrained weights"
+        idle |= {"stack": needed, "val_split": f"{needed}; without, the validation split is kept"}
+    if num_val < FEWEST_VIDEOS and (config.val_split or not is_frozen(config)):
         idle["precision"] = f"here: it needs {FEWEST_VIDEOS} or more validation videos, and there are {num_val}"
     for name, why in idle.items():
         if getattr(config, name) != getattr(TrainConfig, name):
-            warn_once(f"--{name.replace('_', '-')} does nothing {why}")
+            warn_once(f"{recipe_flag(name)} does nothing {why}")
     if not config.flip:
         return
     sided = [x for x in dataset.labels if re.search(rf"(?<![a-z])({_SIDES})(?![a-z])", x.lower())]
@@ -625,8 +628,7 @@ def _calibrate(
     samples = [sample for sample in dataset.samples if sample.split == "val"]
     if not samples:
         return None
-    keep = stage_names(config) == ["head"]
-    features = extract_features(dataset, samples, classifier.backbone, keep=keep, runtime=runtime)
+    features = extract_features(dataset, samples, classifier.backbone, keep=is_frozen(config), runtime=runtime)
     label_ids = np.asarray([classifier.labels.index(sample.label) for sample in samples])
     classifier.temperature = 1.0
     predicted, owners = classifier.predict_windows_of(features)

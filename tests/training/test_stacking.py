@@ -18,9 +18,11 @@ RNG = np.random.default_rng(0)
 def out_of_fold(logs, label_ids, *, groups=None, owners=None):
     label_ids = np.asarray(label_ids)
     owners = np.arange(len(label_ids)) if owners is None else owners
+    logs = {name: np.log(np.asarray(x, float)) for name, x in logs.items()}
     return OutOfFold(
         labels=("a", "b"),
-        logs={name: np.log(np.asarray(x, float)) for name, x in logs.items()},
+        logs=logs,
+        baseline=logs[BASELINE],
         owners=owners,
         label_ids=label_ids,
         groups=groups or [str(i) for i in range(len(label_ids))],
