@@ -305,15 +305,12 @@ class Project(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """The components of all streams."""
-        streams = ops.transpose(inputs, (0, 2, 1, 3))  # (B, T, S, D) -> (B, S, T, D)
-        components = ops.matmul(streams, ops.cast(self.kernel, inputs.dtype))  # x (S, D, P) -> (B, S, T, P)
-        time = ops.shape(inputs)[1]
-        return ops.reshape(ops.transpose(components, (0, 2, 1, 3)), (-1, time, self.num_directions))  # (B, T, S*P)
-
-    @property
-    def num_directions(self) -> int:
-        """S*P."""
-        return int(self.kernel.shape[0] * self.kernel.shape[2])
+        # One product a stream: with a batch of them, (B, S, T, D) x (S, D, P), TensorFlow 2.21 (oneDNN, CPU) writes
+        # where it must not if S is 1: numbers that are none from the second call on, or the end of the process.
+        kernel = ops.cast(self.kernel, inputs.dtype)
+        streams = ops.unstack(inputs, kernel.shape[0], axis=2)  # (B, T, S, D) -> S x (B, T, D)
+        components = [ops.matmul(x, kernel[s]) for s, x in enumerate(streams)]  # x (D, P) -> S x (B, T, P)
+        return ops.concatenate(components, axis=2)  # (B, T, S*P)
 
     def get_config(self) -> dict[str, Any]:
         """The number of components."""
