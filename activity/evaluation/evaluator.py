@@ -121,8 +121,9 @@ class Evaluation:
 
     @property
     def _method(self) -> str:
-        alike = len(set(self.scores.correct.tolist())) == 1
-        return how_drawn(self.groups) + (", but exact (binomial) over videos where all are alike" if alike else "")
+        of_answers = [] if self.thresholds is None else [self.coverage, self.precision]
+        any_exact = any(mean.is_exact for mean in (self.accuracy, self.lead, *of_answers) if mean)
+        return how_drawn(self.groups) + ("; exact (binomial) where all videos are alike" if any_exact else "")
 
     def verdict(self) -> str:
         """Whether the model is better than the baseline, and what to do if it is worse; empty without a baseline."""

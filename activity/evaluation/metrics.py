@@ -254,19 +254,27 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over videos, its standard error, and the limits of its interval of 95 %; groups count as one draw."""
+    """A mean over videos and how far it can be trusted; videos of a group count as one draw.
+
+    Attributes:
+        value: the mean.
+        standard_error: of the mean.
+        low, high: limits of its interval of 95 %.
+        is_exact: the interval is no bootstrap, but that of a binomial distribution: all videos are alike.
+    """
 
     value: float
     standard_error: float
     low: float
     high: float
+    is_exact: bool = False
 
     @classmethod
     def of(cls, values: np.ndarray, groups: Sequence[str], *, lowest: float = 0.0) -> Mean:
         """That of `(N,)` values, by `error_by_group` and `interval_by_group`, which see for the arguments."""
         values = np.asarray(values, float)
-        error = error_by_group(values, groups)
-        return cls(float(values.mean()), error, *interval_by_group(values, groups, lowest=lowest))
+        low, high = interval_by_group(values, groups, lowest=lowest)
+        return cls(float(values.mean()), error_by_group(values, groups), low, high, bool((values == values[0]).all()))
 
     def limits(self, form: str = ".3f") -> str:
         """The interval as text, such as "0.850 to 1.000"."""

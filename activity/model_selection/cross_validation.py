@@ -163,7 +163,7 @@ def cross_validate(
     labels, samples = dataset.labels, dataset.samples
     parts = divide_folds(dataset, folds, seed=config.seed)
     probabilities, baseline, of_head = np.zeros((3, len(samples), len(labels)))
-    thresholds, has_stacks = np.zeros(len(samples)), False
+    thresholds, are_stacks = np.zeros(len(samples)), True
     label_ids = np.asarray([labels.index(sample.label) for sample in samples])
     assigned = [""] * len(samples)
     predicted = evaluate_folds(parts, config, work_dir=work_dir, runtime=runtime)
@@ -171,8 +171,10 @@ def cross_validate(
         probabilities[fold.test] = fold.probabilities
         baseline[fold.test] = baseline_probabilities(fold.features, label_ids, fold.test, len(labels))
         thresholds[fold.test] = fold.threshold
-        if fold.head_alone is not None:
-            of_head[fold.test], has_stacks = fold.head_alone, True
+        if fold.head_alone is None:
+            are_stacks = False
+        else:
+            of_head[fold.test] = fold.head_alone
         for index in np.flatnonzero(fold.test):
             assigned[index] = fold.name
     return CrossValidation(
@@ -180,7 +182,7 @@ def cross_validate(
         Scores(probabilities, label_ids, labels),
         Scores(baseline, label_ids, labels),
         assigned,
-        head_alone=Scores(of_head, label_ids, labels) if has_stacks else None,
+        head_alone=Scores(of_head, label_ids, labels) if are_stacks else None,
         thresholds=thresholds if thresholds.any() else None,
     )
 

@@ -168,8 +168,10 @@ def test_a_lead_whose_interval_includes_0_is_not_called_significant():
 
 def test_where_all_answers_are_correct_the_interval_is_that_of_a_binomial_and_it_says_so():
     text = answers(40, 0, num_groups=5).as_text()
-    assert f"accuracy {0.025 ** (1 / 40):.3f} to 1.000; by bootstrap over 5 groups, but exact (binomial)" in text
+    assert f"accuracy {0.025 ** (1 / 40):.3f} to 1.000; by bootstrap over 5 groups; exact (binomial)" in text
     assert "binomial" not in answers(39, 1).as_text()
+    alike = answers(39, 1, baseline=answers(39, 1).scores)
+    assert alike.lead.low == -alike.lead.high < 0 and "exact (binomial)" in alike.as_text()
 
 
 def test_without_a_baseline_nothing_is_said_of_one():
