@@ -9,7 +9,7 @@ from activity.cli.checks import check_order, check_report, check_runtime, open_d
 from activity.cli.options import add_choice, add_dataset, add_model, add_report, add_runtime
 from activity.cli.output import say_written
 from activity.files import lock_folder, noted_results, remove_stale_results
-from activity.models.info import read_info, unknown_name
+from activity.models.info import read_info
 
 EXAMPLES = ["model.keras dataset --out report", "model.keras dataset --json"]
 
@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset(parser)
     add_choice(parser, "--split", ("train", "val", "test"), default="test", help="of the data set")
     add_runtime(parser, "the features")
+    parser.add_argument(
+        "--no-baseline",
+        action="store_true",
+        help="do not compare with the baseline: after fine-tuning, it needs the features of all training videos anew",
+    )
     add_report(parser)
 
 
@@ -36,20 +41,14 @@ def run(arguments: argparse.Namespace) -> None:
     from activity.reports.report import figures_of_model, save_report
 
     classifier = load_classifier(arguments.model)
-    evaluation = evaluate(classifier, dataset, split=arguments.split, runtime=arguments.runtime)
-    coverage, precision = evaluation.above(classifier.threshold)
-    if arguments.json:
-        print(
-            json.dumps(
-                {**evaluation.as_dict(), "coverage": coverage, "precision": precision if coverage else None},
-                allow_nan=False,
-            )
-        )
-    else:
-        print(evaluation.as_text())
-    if classifier.threshold and not arguments.json:
-        below = f'"{unknown_name(classifier.labels)}" below {classifier.threshold:.3f}'
-        print(f"\n{below}: {coverage:.0%} of the videos get an answer, {precision:.3f} of these are correct")
+    evaluation = evaluate(
+        classifier,
+        dataset,
+        split=arguments.split,
+        runtime=arguments.runtime,
+        baseline=not arguments.no_baseline,
+    )
+    print(json.dumps(evaluation.as_dict(), allow_nan=False) if arguments.json else evaluation.as_text())
     if arguments.out:
         about = {"model": arguments.model, **classifier.info.record.as_dict()}
         figures = figures_of_model(classifier, evaluation, dataset)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from activity.evaluation.metrics import Scores, expected_calibration_error
+from activity.evaluation.metrics import Scores
 from activity.models.info import unknown_name
 
 _TEMPERATURES = (0.2, 20.0)
@@ -43,10 +43,7 @@ class Calibration:
     @property
     def errors(self) -> tuple[float, float]:
         """Expected calibration error before and after."""
-        before, after = (
-            expected_calibration_error(scores.confidences, scores.correct) for scores in (self.before, self.after)
-        )
-        return before, after
+        return self.before.calibration_error, self.after.calibration_error
 
     @property
     def coverage(self) -> float:

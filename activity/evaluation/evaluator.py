@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -14,12 +15,18 @@ from activity.datasets.dataset import Dataset, time_columns
 from activity.datasets.samples import Sample, name_some
 from activity.datasets.splits import audit_leaks
 from activity.errors import DatasetError, printable
-from activity.evaluation.metrics import Scores, expected_calibration_error
-from activity.models.classifier import ActivityClassifier
-from activity.models.network import LONG_CLIPS
+from activity.evaluation.linear import baseline_probabilities
+from activity.evaluation.metrics import Mean, Scores, compared, how_drawn
+from activity.models.classifier import ActivityClassifier, predict
+from activity.models.info import ModelInfo, unknown_name
+from activity.models.network import LONG_CLIPS, InferenceModel
+from activity.models.stack import is_stack, stacked_head
 from activity.runtimes.features import extract_features
 
 _Evaluation = TypeVar("_Evaluation", bound="Evaluation")
+
+_BASELINE = "logistic regression on the mean feature of each video"
+_FEWEST_ANSWERS = 30  # of fewer, a precision says little
 
 _logger = logging.getLogger(__name__)
 
@@ -31,31 +38,143 @@ class Evaluation:
     Attributes:
         samples: of one split.
         scores: of the classifier on them; they take the most probable label, however unlikely.
+        baseline: scores of logistic regression on the mean feature of each video; `None` where it cannot be had.
+        head_alone: scores of the head of a stack without its linear models; `None` for any other model.
+        thresholds: `(N,)` probability below which the answer for each sample is "unknown"; `None`: always an answer.
     """
 
     title: ClassVar[str] = "Evaluation"
 
     samples: list[Sample]
     scores: Scores
+    baseline: Scores | None = field(default=None, kw_only=True)
+    head_alone: Scores | None = field(default=None, kw_only=True)
+    thresholds: np.ndarray | None = field(default=None, kw_only=True)
+
+    @property
+    def groups(self) -> list[str]:
+        """The group of each sample."""
+        return [sample.group for sample in self.samples]
+
+    @cached_property
+    def accuracy(self) -> Mean:
+        """Fraction of the samples whose most probable label is the true one."""
+        return Mean.of(self.scores.correct, self.groups)
+
+    @cached_property
+    def lead(self) -> Mean | None:
+        """Accuracy less that of the baseline, paired: how hard a sample is drops out. `None` without a baseline."""
+        if self.baseline is None:
+            return None
+        return Mean.of(self.scores.correct.astype(int) - self.baseline.correct, self.groups, lowest=-1)
+
+    @property
+    def answered(self) -> np.ndarray:
+        """`(N,)` bool: the answer is confident enough to be given."""
+        return np.asarray(self.scores.confidences >= (0 if self.thresholds is None else self.thresholds))
+
+    @cached_property
+    def coverage(self) -> Mean:
+        """Fraction of the samples that get an answer."""
+        return Mean.of(self.answered, self.groups)
+
+    @cached_property
+    def precision(self) -> Mean | None:
+        """Fraction of the given answers that is correct; `None` if there are none."""
+        given = np.flatnonzero(self.answered)
+        return Mean.of(self.scores.correct[given], [self.groups[i] for i in given]) if len(given) else None
 
     def as_dict(self) -> dict[str, Any]:
-        """The scores, see `Scores.as_dict`; ready for JSON."""
-        return self.scores.as_dict()
+        """The scores, see `Scores.as_dict`, and what stands beside them (`None`: there is none); ready for JSON."""
+        baseline, head, lead = self.baseline, self.head_alone, self.lead
+        means = {"accuracy": self.accuracy, "lead": lead, "coverage": self.coverage, "precision": self.precision}
+        return {
+            **self.scores.as_dict(),
+            "expected_calibration_error": self.scores.calibration_error,
+            "num_groups": len(set(self.groups)),
+            "baseline_accuracy": baseline and baseline.accuracy,
+            "baseline_macro_f1": baseline and baseline.macro_f1,
+            "lead": lead and {"accuracy": lead.value, "standard_error": lead.standard_error},
+            "head_accuracy": head and head.accuracy,
+            "head_macro_f1": head and head.macro_f1,
+            "coverage": self.coverage.value,
+            "precision": self.precision and self.precision.value,
+            "intervals": {name: mean and [mean.low, mean.high] for name, mean in means.items()},
+        }
 
     def as_text(self) -> str:
         """The scores for a terminal."""
-        return self.scores.as_text()
+        return self.scores.as_text(self._notes())
+
+    def _notes(self) -> list[str]:
+        """A line on each thing that stands beside the accuracy."""
+        lead = f"; lead over the baseline {self.lead.limits('+.3f')}" if self.lead else ""
+        rows = {
+            "95 % interval": f"accuracy {self.accuracy.limits()}{lead}; {self._method}",
+            "baseline": self.baseline and f"{_brief(self.baseline)} ({_BASELINE})",
+            "": self.verdict(),
+            "head alone": self.head_alone and f"{_brief(self.head_alone)} (without the linear models of the stack)",
+            "calibration": f"expected calibration error {self.scores.calibration_error:.3f}",
+            "answers": self.on_answers(),
+        }
+        return [f"{name:16} {text}" for name, text in rows.items() if text]
+
+    @property
+    def _method(self) -> str:
+        of_answers = [] if self.thresholds is None else [self.coverage, self.precision]
+        any_exact = any(mean.is_exact for mean in (self.accuracy, self.lead, *of_answers) if mean)
+        return how_drawn(self.groups) + ("; exact (binomial) where all videos are alike" if any_exact else "")
+
+    def verdict(self) -> str:
+        """Whether the model is better than the baseline, and what to do if it is worse; empty without a baseline."""
+        if self.lead is None:
+            return ""
+        lead, error = self.lead.value, self.lead.standard_error
+        words = compared(lead, error, "the baseline", (self.lead.low, self.lead.high))
+        advice = " Try --head pooled, more --epochs, or activity tune." if "worse than" in words else ""
+        return f"The model is {words} ({lead:+.3f} +- {error:.3f}, {self._paired}).{advice}"
+
+    @property
+    def _paired(self) -> str:
+        return f"paired over {len(self.samples)} videos"
+
+    def on_answers(self) -> str:
+        """How many answers a model with a threshold gives, and how many of these are correct; else empty."""
+        if self.thresholds is None:
+            return ""
+        below = " to ".join(f"{limit:.3f}" for limit in sorted({self.thresholds.min(), self.thresholds.max()}))
+        text = f'"{unknown_name(self.scores.labels)}" below {below}: {self.coverage.value:.0%} of the videos get an '
+        text += f"answer (95 % interval {self.coverage.limits('.0%')})"
+        if self.precision:
+            text += f", {self.precision.value:.3f} of these are correct ({self.precision.limits()})"
+        return f"{text}; {self._too_few}" if self._too_few else text
+
+    @property
+    def _too_few(self) -> str:
+        count = int(self.answered.sum())
+        return f"{count} answers are too few to judge the precision" if 0 < count < _FEWEST_ANSWERS else ""
 
     def headline(self) -> list[tuple[str, str, str]]:
         """The numbers that count most: the name, value and detail of each."""
-        scores = self.scores
-        error = expected_calibration_error(scores.confidences, scores.correct)
-        return [
-            ("accuracy", f"{scores.accuracy:.3f}", f"{scores.correct.sum()} of {len(scores.correct)} videos"),
-            ("macro-F1", f"{scores.macro_f1:.3f}", f"{len(scores.labels) - len(scores.absent)} labels"),
-            *((f"top-{k}", f"{scores.top_k_accuracy(k):.3f}", "") for k in (3, 5) if k < len(scores.labels)),
-            ("expected calibration error", f"{error:.3f}", "0 is best"),
-        ]
+        scores, num_samples, num_answers = self.scores, len(self.samples), int(self.answered.sum())
+
+        def of(count: int, mean: Mean, form: str = ".3f") -> tuple[str, str]:
+            return f"{mean.value:{form}}", f"{count} of {num_samples} videos, 95 %: {mean.limits(form)}"
+
+        cards = [("accuracy", *of(int(scores.correct.sum()), self.accuracy))]
+        if self.baseline and self.lead:
+            detail = f"lead {self.lead.value:+.3f}, 95 %: {self.lead.limits('+.3f')}"
+            cards.append(("baseline accuracy", f"{self.baseline.accuracy:.3f}", detail))
+        if self.head_alone:
+            cards.append(("accuracy of the head alone", f"{self.head_alone.accuracy:.3f}", "without the linear models"))
+        cards.append(("macro-F1", f"{scores.macro_f1:.3f}", f"{len(scores.labels) - len(scores.absent)} labels"))
+        cards += [(f"top-{k}", f"{scores.top_k_accuracy(k):.3f}", "") for k in (3, 5) if k < len(scores.labels)]
+        if self.thresholds is not None:
+            cards.append(("answered", *of(num_answers, self.coverage, ".0%")))
+            if self.precision:
+                detail = f"of {num_answers} answers, 95 %: {self.precision.limits()}"
+                cards.append(("precision", f"{self.precision.value:.3f}", detail))
+        return [*cards, ("expected calibration error", f"{scores.calibration_error:.3f}", "0 is best")]
 
     def sentences(self, dataset: Dataset, trained: Iterable[str] = ()) -> list[str]:
         """Sentences on what was evaluated, and on whether the scores can be believed.
@@ -69,7 +188,14 @@ class Evaluation:
         about = f"{len(self.samples)} videos of {audit.num_groups} groups of the split {splits}; {dataset.spec}."
         absent = self.scores.absent
         left_out = [f"No videos of {name_some(absent)}: the macro-F1 leaves out these labels."] if absent else []
-        return [about, *left_out, *audit.sentences()]
+        return [about, *left_out, *audit.sentences(), *self._on_intervals()]
+
+    def _on_intervals(self) -> list[str]:
+        """Sentences on the baseline, the intervals, and the answers that are given."""
+        lines = [f"Intervals are of 95 %, {self._method}."]
+        if self.lead:
+            lines.insert(0, f"{self.verdict()} The baseline is {_BASELINE}.")
+        return [*lines, *(f"{answers}." for answers in [self.on_answers()] if answers)]
 
     def figures(self, dataset: Dataset) -> dict[str, tuple[Any, ...]]:
         """Figure -> the arguments that it is drawn from; the report knows how to draw each, and in which order.
@@ -96,11 +222,6 @@ class Evaluation:
         scores = dataclasses.replace(self.scores, labels=[printable(label) for label in self.scores.labels])
         return dataclasses.replace(self, samples=samples, scores=scores)
 
-    def above(self, threshold: float) -> tuple[float, float]:
-        """Fraction of the answers with at least this confidence, and fraction of them that is correct (`nan`: none)."""
-        given = self.scores.confidences >= threshold
-        return float(given.mean()), float(self.scores.correct[given].mean()) if given.any() else float("nan")
-
     def ranking(self) -> list[int]:
         """Indices of all samples: mistakes from the most confident, then correct answers from the least confident."""
         correct, confidences = self.scores.correct, self.scores.confidences
@@ -118,8 +239,12 @@ def evaluate(
     split: str = "test",
     shuffle_seed: int | None = None,
     runtime: str = "auto",
+    baseline: bool = True,
 ) -> Evaluation:
-    """Evaluate a classifier on one split of a data set.
+    """Evaluate a classifier on one split of a data set, beside a baseline that is trained on its other videos.
+
+    Nothing is written into the data set. Features of training videos are in its cache after a training with a frozen
+    backbone; else, as after fine-tuning, the baseline takes the time to compute them.
 
     Args:
         classifier: from training or a model file.
@@ -127,6 +252,7 @@ def evaluate(
         split: `train`, `val` or `test`.
         shuffle_seed: put the frames of each video in a random order: what is left of the score does not need time.
         runtime: what computes the features; see `activity.runtimes.choice`.
+        baseline: compute it where that is possible; where not, a line says why.
 
     Raises:
         DatasetError: the split is empty, or the data set was made with another spec or has labels the model lacks.
@@ -136,12 +262,89 @@ def evaluate(
     samples = dataset.split(split)
     _warn_of_bias(classifier, dataset, samples)
     features = extract_features(dataset, samples, classifier.backbone, keep=False, runtime=runtime)
-    if shuffle_seed is not None:
+    of_baseline = _baseline_scores(classifier, dataset, samples, features, runtime) if baseline else None
+    if shuffle_seed is not None:  # which leaves the means of the baseline as they are
         rng = np.random.default_rng(shuffle_seed)
         features = [stack[rng.permutation(len(stack))] for stack in features]
-    probabilities = classifier.predict_stacks(features)
-    label_ids = [classifier.labels.index(sample.label) for sample in samples]
-    return Evaluation(samples, Scores(probabilities, np.asarray(label_ids), classifier.labels))
+    label_ids, labels = _label_ids(classifier, samples), classifier.labels
+    of_head = predict_head_alone(classifier, features)
+    return Evaluation(
+        samples,
+        Scores(classifier.predict_stacks(features), label_ids, labels),
+        baseline=of_baseline,
+        head_alone=None if of_head is None else Scores(of_head, label_ids, labels),
+        thresholds=np.full(len(samples), classifier.threshold) if classifier.threshold else None,
+    )
+
+
+def predict_head_alone(classifier: ActivityClassifier, stacks: Sequence[np.ndarray]) -> np.ndarray | None:
+    """Probabilities `(len(stacks), C)` of feature stacks `(N, S, D)` by the head of a stack without its linear models.
+
+    They are not calibrated. `None` for any other classifier.
+    """
+    return _HeadAlone(classifier).predict_stacks(stacks) if is_stack(classifier.head) else None
+
+
+class _HeadAlone(InferenceModel):
+    def __init__(self, classifier: ActivityClassifier) -> None:
+        self.info: ModelInfo = classifier.info
+        self._head = stacked_head(classifier.head)
+
+    def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return predict(self._head, {"features": features, "mask": mask})
+
+
+def _baseline_scores(
+    classifier: ActivityClassifier,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    features: Sequence[np.ndarray],
+    runtime: str,
+) -> Scores | None:
+    """Scores on samples by logistic regression on the mean features of the training videos; `None`, with a line why."""
+    try:
+        training = _training_samples(classifier, dataset, samples)
+        rest = extract_features(dataset, training, classifier.backbone, keep=False, runtime=runtime)
+    except DatasetError as error:  # the model itself does not need these videos
+        _logger.warning("no baseline: %s", error)
+        return None
+    label_ids = _label_ids(classifier, [*samples, *training])
+    is_scored = np.arange(len(label_ids)) < len(samples)
+    probabilities = baseline_probabilities([*features, *rest], label_ids, is_scored, len(classifier.labels))
+    return Scores(probabilities, label_ids[is_scored], classifier.labels)
+
+
+def _training_samples(classifier: ActivityClassifier, dataset: Dataset, samples: Sequence[Sample]) -> list[Sample]:
+    """What the baseline is trained on: the splits `train` and `val` without the one that is scored.
+
+    Raises:
+        DatasetError: the model was trained on the scored samples, or these videos do not show all of their labels.
+    """
+    record, split = classifier.info.record, samples[0].split
+    num_known = audit_leaks(dataset.samples, scored=samples, trained=record.trained).num_trained
+    if split == "train" or (split == "val" and num_known and not record.num_videos.get("val")):
+        raise DatasetError(f"the model was trained on the split {split}")
+    training = [sample for sample in dataset.samples if sample.split in ("train", "val") and sample.split != split]
+    if absent := {sample.label for sample in samples} - {sample.label for sample in training}:
+        raise DatasetError(f"the data set has no training videos of {name_some(absent)}")
+    if len({sample.label for sample in training}) < 2:
+        raise DatasetError(f"all training videos of the data set are of {training[0].label}")
+    num_new = len(training) - audit_leaks(training, trained=record.trained).num_trained
+    if num_new and record.trained:
+        _logger.warning(
+            "the baseline is trained on %d videos of this data set, and the model was not trained on %d of them",
+            len(training),
+            num_new,
+        )
+    return training
+
+
+def _label_ids(classifier: ActivityClassifier, samples: Sequence[Sample]) -> np.ndarray:
+    return np.asarray([classifier.labels.index(sample.label) for sample in samples])
+
+
+def _brief(scores: Scores) -> str:
+    return f"accuracy {scores.accuracy:.3f}, macro-F1 {scores.macro_f1:.3f}"
 
 
 def _warn_of_bias(classifier: ActivityClassifier, dataset: Dataset, samples: Sequence[Sample]) -> None:

@@ -52,6 +52,11 @@ class Scores:
         """Share of samples whose most probable label is right (top-1)."""
         return float(np.mean(self.correct))
 
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error, see `expected_calibration_error`."""
+        return expected_calibration_error(self.confidences, self.correct)
+
     def top_k_accuracy(self, k: int) -> float:
         """Share of samples whose true label is among the `k` most probable; of equal ones the first counts first."""
         best = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]  # (N, k)
@@ -102,8 +107,8 @@ class Scores:
             "confusion": self.confusion.tolist(),
         }
 
-    def as_text(self) -> str:
-        """The scores, the report per class and the confusion matrix for a terminal."""
+    def as_text(self, notes: Sequence[str] = ()) -> str:
+        """The scores, notes on them, the report per class and the confusion matrix for a terminal."""
         top_k = "".join(f"   top-{k} {self.top_k_accuracy(k):.3f}" for k in (3, 5) if k < len(self.labels))
         scores = [
             (label, *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1")), row["support"])
@@ -119,6 +124,7 @@ class Scores:
             [
                 f"accuracy {self.accuracy:.3f}{top_k}   macro-F1 {self.macro_f1:.3f}   ({len(self.label_ids)} videos)",
                 *absent,
+                *notes,
                 "",
                 *format_table([("label", "precision", "recall", "f1", "videos"), *scores], align="lr"),
                 "",
@@ -234,13 +240,118 @@ def _intersection_over_union(a: Segment, b: Segment) -> float:
     return shared / (both - shared)
 
 
+# === How far a score can be trusted ===
+
+_NUM_DRAWS = 2000
+_TAIL = 0.025  # on each side of an interval of 95 %
+_FEW_GROUPS = 5  # with fewer, an interval over groups holds the truth in clearly less than 95 % of the cases
+
+
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """Mean of two or more values, one a fold, and its standard error."""
     return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
-def compared(lead: float, error: float, other: str) -> str:
-    """Words on a lead in accuracy, such as "significantly better than the baseline", where it is beyond its error."""
+@dataclass(frozen=True)
+class Mean:
+    """A mean over videos and how far it can be trusted; videos of a group count as one draw.
+
+    Attributes:
+        value: the mean.
+        standard_error: of the mean.
+        low, high: limits of its interval of 95 %.
+        is_exact: the interval is no bootstrap, but that of a binomial distribution: all videos are alike.
+    """
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    is_exact: bool = False
+
+    @classmethod
+    def of(cls, values: np.ndarray, groups: Sequence[str], *, lowest: float = 0.0) -> Mean:
+        """That of `(N,)` values, by `error_by_group` and `interval_by_group`, which see for the arguments."""
+        values = np.asarray(values, float)
+        low, high = interval_by_group(values, groups, lowest=lowest)
+        return cls(float(values.mean()), error_by_group(values, groups), low, high, bool((values == values[0]).all()))
+
+    def limits(self, form: str = ".3f") -> str:
+        """The interval as text, such as "0.850 to 1.000"."""
+        return f"{self.low:{form}} to {self.high:{form}}"
+
+
+def error_by_group(values: np.ndarray, groups: Sequence[str]) -> float:
+    """Standard error of the mean of `(N,)` values, of which those of a group count as one draw (cluster-robust).
+
+    Where all are of one group, each counts for itself.
+    """
+    ids = _group_ids(groups)
+    sums = np.bincount(ids, weights=values - values.mean())  # of each group
+    return float(np.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1)) / len(values))
+
+
+def interval_by_group(values: np.ndarray, groups: Sequence[str], *, lowest: float = 0.0) -> tuple[float, float]:
+    """Interval that holds the true mean in about 95 % of the cases, by bootstrap over whole groups.
+
+    Groups are drawn with replacement (Field & Welsh 2007, cluster bootstrap), 2,000 times with a fixed seed. The
+    percentiles lie farther out than 2.5 and 97.5 where groups are few (Hesterberg 2015, expanded percentile interval).
+    It is never narrower than that of single videos: a few groups may be alike by chance. Where all values are the same,
+    a bootstrap says nothing; then it is the exact one of a binomial distribution (Clopper & Pearson 1934).
+
+    Args:
+        values: `(N,)`, such as 1 for each correct answer; N >= 1.
+        groups: of the N values; where all are of one group, each counts for itself.
+        lowest: what a value may be at least; at most 1. -1 for a difference of answers.
+    """
+    values = np.asarray(values, float)
+    if (values == values[0]).all():
+        others = 1 - _TAIL ** (1 / len(values))  # as many may be otherwise
+        return float(values[0] - others * (values[0] - lowest)), float(values[0] + others * (1 - values[0]))
+    lows, highs = zip(*(_percentiles(values, ids) for ids in (_group_ids(groups), np.arange(len(values)))), strict=True)
+    return min(lows), max(highs)
+
+
+def how_drawn(groups: Sequence[str]) -> str:
+    """Words on what `interval_by_group` draws from, and whether that is enough."""
+    num_groups = len(set(groups))
+    if num_groups == 1:
+        return f"by bootstrap over {len(groups)} videos of a single group: other groups may lie outside"
+    rough = ", rough with so few" if num_groups < _FEW_GROUPS else ""
+    return f"by bootstrap over {num_groups} groups{rough}"
+
+
+def _group_ids(groups: Sequence[str]) -> np.ndarray:
+    """`(N,)` number of the group of each, or of each itself where all are of one."""
+    ids = np.unique(np.asarray(groups), return_inverse=True)[1]
+    return ids if ids.any() else np.arange(len(ids))
+
+
+def _percentiles(values: np.ndarray, ids: np.ndarray) -> tuple[float, float]:
+    from scipy.stats import norm, t
+
+    sums, sizes = np.bincount(ids, weights=values), np.bincount(ids)  # (G,)
+    num_groups, rng, means = len(sums), np.random.default_rng(0), []
+    for part in np.array_split(np.arange(_NUM_DRAWS), -(-_NUM_DRAWS * num_groups // 2**22)):  # memory has an end
+        drawn = rng.integers(num_groups, size=(len(part), num_groups))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    tail = norm.cdf(t.ppf(_TAIL, num_groups - 1) * np.sqrt(num_groups / (num_groups - 1)))
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def compared(lead: float, error: float, other: str, interval: tuple[float, float] | None = None) -> str:
+    """Words on a lead in accuracy, such as "significantly better than the baseline", where it is beyond its error.
+
+    Args:
+        lead: difference of two accuracies on the same videos.
+        error: its standard error.
+        other: what the other one is called.
+        interval: of the lead, of 95 %; a lead whose interval includes 0 is not significant.
+    """
     if abs(lead) <= error + 1e-9 or not lead:  # of few videos, both may be the same fraction
         return f"not significantly better than {other}: the difference is within one standard error"
-    return f"significantly {'better' if lead > 0 else 'worse'} than {other}, by more than one standard error"
+    words = f"{'better' if lead > 0 else 'worse'} than {other}"
+    if interval and interval[0] <= 0 <= interval[1]:
+        return f"{words} by more than one standard error, but not significantly: the 95 % interval includes 0"
+    return f"significantly {words}, by more than one standard error"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -15,9 +16,9 @@ from activity.config import TrainConfig
 from activity.datasets.dataset import Dataset
 from activity.datasets.splits import assign_folds, audit_leaks
 from activity.errors import DatasetError, printable
-from activity.evaluation.evaluator import Evaluation
+from activity.evaluation.evaluator import Evaluation, predict_head_alone
 from activity.evaluation.linear import baseline_probabilities
-from activity.evaluation.metrics import Scores, compared, mean_and_error
+from activity.evaluation.metrics import Mean, Scores, mean_and_error
 from activity.models.backend import keras
 from activity.progress import progress_bar
 from activity.runtimes.features import extract_features
@@ -31,8 +32,8 @@ class CrossValidation(Evaluation):
     """Pooled scores of all folds, each sample predicted once.
 
     Spreads and standard errors are over the folds, two or more, so that clips of one group count as one: `deviation /
-    sqrt(K)`. Folds share training videos, so the true error is rather larger; no unbiased estimate of it exists (Bengio
-    and Grandvalet 2004, jmlr.org/papers/v5/grandvalet04a.html).
+    sqrt(K)`; intervals are over the groups. Folds share training videos, so the true error is rather larger; no
+    unbiased estimate of it exists (Bengio and Grandvalet 2004, jmlr.org/papers/v5/grandvalet04a.html).
 
     Attributes:
         baseline: scores of mean features and logistic regression in the same folds.
@@ -41,7 +42,7 @@ class CrossValidation(Evaluation):
 
     title: ClassVar[str] = "Cross-validation"
 
-    baseline: Scores
+    baseline: Scores = field()
     folds: list[str]
 
     @property
@@ -64,21 +65,21 @@ class CrossValidation(Evaluation):
         """Standard error of the mean of `fold_accuracies`."""
         return mean_and_error(list(self.fold_accuracies.values()))[1]
 
-    @property
-    def lead(self) -> tuple[float, float]:
+    @cached_property
+    def lead(self) -> Mean:
         """Mean over folds of the accuracy less that of the baseline, and the standard error of this paired difference.
 
-        Both are scored on the same samples, so how hard a fold is drops out of the difference.
+        Both are scored on the same samples, so how hard a fold is drops out of the difference. The interval is that of
+        all samples, over their groups.
         """
-        ours, theirs = self.fold_accuracies, self.baseline_fold_accuracies
-        return mean_and_error([ours[fold] - theirs[fold] for fold in ours])
+        ours, theirs, pooled = self.fold_accuracies, self.baseline_fold_accuracies, super().lead
+        assert pooled is not None
+        mean, error = mean_and_error([ours[fold] - theirs[fold] for fold in ours])
+        return dataclasses.replace(pooled, value=mean, standard_error=error)
 
-    def verdict(self) -> str:
-        """Whether the model is better than the baseline, and what to do if it is worse."""
-        lead, error = self.lead
-        paired = f"({lead:+.3f} +- {error:.3f}, paired over {len(self.fold_accuracies)} folds)"
-        advice = " Try --head pooled, more --epochs, or activity tune." if lead < -error else ""
-        return f"The model is {compared(lead, error, 'the baseline')} {paired}.{advice}"
+    @property
+    def _paired(self) -> str:
+        return f"paired over {len(self.fold_accuracies)} folds"
 
     def as_dict(self) -> dict[str, Any]:
         """The pooled scores, accuracy (`folds`) and macro-F1 by fold, and the baseline; ready for JSON."""
@@ -87,10 +88,7 @@ class CrossValidation(Evaluation):
             "folds": self.fold_accuracies,
             "fold_macro_f1": self.fold_macro_f1,
             "standard_error": self.standard_error,
-            "baseline_accuracy": self.baseline.accuracy,
-            "baseline_macro_f1": self.baseline.macro_f1,
             "baseline_folds": self.baseline_fold_accuracies,
-            "lead": dict(zip(("accuracy", "standard_error"), self.lead, strict=True)),
         }
 
     def as_text(self) -> str:
@@ -101,22 +99,18 @@ class CrossValidation(Evaluation):
             f"{len(accuracies)} folds: mean {np.mean(accuracies):.3f}, "
             f"standard deviation {np.std(accuracies, ddof=1):.3f}, standard error {self.standard_error:.3f}, "
             f"lowest {min(accuracies):.3f}, highest {max(accuracies):.3f}\n"
-            f"macro-F1 over the folds: mean {np.mean(f1s):.3f}, standard deviation {np.std(f1s, ddof=1):.3f}\n"
-            f"baseline, mean feature + logistic regression in the same folds: {self.baseline.accuracy:.3f}, "
-            f"macro-F1 {self.baseline.macro_f1:.3f}\n"
-            f"{self.verdict()}"
+            f"macro-F1 over the folds: mean {np.mean(f1s):.3f}, standard deviation {np.std(f1s, ddof=1):.3f}"
         )
 
     def headline(self) -> list[tuple[str, str, str]]:
-        """The numbers that count most, also over the folds and of the baseline: the name, value and detail of each."""
+        """The numbers that count most, also over the folds: the name, value and detail of each."""
         *pooled, calibration = super().headline()
         over_folds = []
         for name, by_fold in (("accuracy", self.fold_accuracies), ("macro-F1", self.fold_macro_f1)):
             values = list(by_fold.values())
             spread = f"{np.mean(values):.3f} \N{PLUS-MINUS SIGN} {np.std(values, ddof=1):.3f}"
             over_folds.append((f"{name} over folds", spread, f"standard deviation, {len(values)} folds"))
-        baseline = ("baseline accuracy", f"{self.baseline.accuracy:.3f}", f"macro-F1 {self.baseline.macro_f1:.3f}")
-        return [*pooled, *over_folds, baseline, calibration]
+        return [*pooled, *over_folds, calibration]
 
     def sentences(self, dataset: Dataset, trained: Iterable[str] = ()) -> list[str]:
         """Sentences on what was evaluated, on whether the scores can be believed, and on the baseline."""
@@ -125,8 +119,8 @@ class CrossValidation(Evaluation):
             f"{len(self.samples)} videos of {audit.num_groups} groups in {len(self.fold_accuracies)} folds, each "
             f"predicted by a model that was trained without it; {dataset.spec}.",
             *audit.sentences(),
-            f"{self.verdict()} The baseline is logistic regression on the mean feature of each video. Standard error "
-            f"of the accuracy over the folds: {self.standard_error:.3f}.",
+            *self._on_intervals(),
+            f"Standard error of the accuracy over the folds: {self.standard_error:.3f}.",
         ]
 
     def figures(self, dataset: Dataset) -> dict[str, tuple[Any, ...]]:
@@ -168,17 +162,28 @@ def cross_validate(
     """
     labels, samples = dataset.labels, dataset.samples
     parts = divide_folds(dataset, folds, seed=config.seed)
-    probabilities, baseline = np.zeros((2, len(samples), len(labels)))
+    probabilities, baseline, of_head = np.zeros((3, len(samples), len(labels)))
+    thresholds, are_stacks = np.zeros(len(samples)), True
     label_ids = np.asarray([labels.index(sample.label) for sample in samples])
     assigned = [""] * len(samples)
     predicted = evaluate_folds(parts, config, work_dir=work_dir, runtime=runtime)
     for fold in progress_bar(predicted, total=len(parts), desc="cross-validation", unit="fold"):
         probabilities[fold.test] = fold.probabilities
         baseline[fold.test] = baseline_probabilities(fold.features, label_ids, fold.test, len(labels))
+        thresholds[fold.test] = fold.threshold
+        if fold.head_alone is None:
+            are_stacks = False
+        else:
+            of_head[fold.test] = fold.head_alone
         for index in np.flatnonzero(fold.test):
             assigned[index] = fold.name
     return CrossValidation(
-        samples, Scores(probabilities, label_ids, labels), Scores(baseline, label_ids, labels), assigned
+        samples,
+        Scores(probabilities, label_ids, labels),
+        Scores(baseline, label_ids, labels),
+        assigned,
+        head_alone=Scores(of_head, label_ids, labels) if are_stacks else None,
+        thresholds=thresholds if thresholds.any() else None,
     )
 
 
@@ -191,12 +196,16 @@ class FoldResult:
         test: `(N,)` bool, the samples of the fold among all N.
         probabilities: `(n, C)` of those n samples.
         features: `(T, S, D)` of all N samples, by the backbone of that classifier.
+        threshold: of that classifier.
+        head_alone: probabilities `(n, C)` by its head alone, if it is a stack.
     """
 
     name: str
     test: np.ndarray
     probabilities: np.ndarray
     features: Sequence[np.ndarray]
+    threshold: float = 0.0
+    head_alone: np.ndarray | None = None
 
 
 def divide_folds(dataset: Dataset, folds: str, *, seed: int = 0) -> dict[str, Dataset]:
@@ -248,9 +257,11 @@ def evaluate_folds(
             classifier = run.classifier
             stacks = features or extract_features(part, part.samples, classifier.backbone, keep=False, runtime=runtime)
             test = np.asarray([sample.split == "test" for sample in part.samples])
-            probabilities = classifier.predict_stacks([stacks[i] for i in np.flatnonzero(test)])
+            held_out = [stacks[i] for i in np.flatnonzero(test)]
+            probabilities, of_head = classifier.predict_stacks(held_out), predict_head_alone(classifier, held_out)
+            result = FoldResult(fold, test, probabilities, stacks, classifier.threshold, of_head)
             del run, classifier
-        yield FoldResult(fold, test, probabilities, stacks)
+        yield result
 
 
 @contextlib.contextmanager

@@ -305,11 +305,12 @@ class Project(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """The components of all streams."""
-        # Not one product over the axis of streams: with one stream, the gradient of TensorFlow 2.21 for it writes
-        # beyond its memory on some processors, and the program aborts.
+        # One product a stream: with a batch of them, (B, S, T, D) x (S, D, P), TensorFlow 2.21 (oneDNN, CPU) writes
+        # where it must not if S is 1: numbers that are none from the second call on, or the end of the process.
         kernel = ops.cast(self.kernel, inputs.dtype)
-        streams = [ops.matmul(inputs[:, :, stream], kernel[stream]) for stream in range(kernel.shape[0])]
-        return ops.concatenate(streams, axis=-1)  # S x (B, T, D) x (D, P) -> (B, T, S*P)
+        streams = ops.unstack(inputs, kernel.shape[0], axis=2)  # (B, T, S, D) -> S x (B, T, D)
+        components = [ops.matmul(x, kernel[s]) for s, x in enumerate(streams)]  # x (D, P) -> S x (B, T, P)
+        return ops.concatenate(components, axis=2)  # (B, T, S*P)
 
     def get_config(self) -> dict[str, Any]:
         """The number of components."""

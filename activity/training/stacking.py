@@ -17,7 +17,7 @@ import numpy as np
 
 from activity.evaluation.calibration import of_videos
 from activity.evaluation.linear import discriminant_analysis, logistic_regression, predict_linear
-from activity.evaluation.metrics import compared
+from activity.evaluation.metrics import compared, error_by_group
 from activity.models.backend import keras
 from activity.models.heads import adapt
 from activity.models.stack import HEAD, build_pooling
@@ -151,11 +151,11 @@ class OutOfFold:
             num_videos=len(correct),
             num_groups=len(set(self.groups)),
             accuracy=float(correct.mean()),
-            standard_error=_error_by_group(correct, self.groups),
+            standard_error=error_by_group(correct, self.groups),
             head_accuracy=float(head.mean()),
             baseline_accuracy=float(baseline.mean()),
             lead=float((correct - baseline).mean()),
-            lead_standard_error=_error_by_group(correct - baseline, self.groups),
+            lead_standard_error=error_by_group(correct - baseline, self.groups),
             train_accuracy=self.train_accuracy,
         )
 
@@ -163,13 +163,6 @@ class OutOfFold:
         """`(V,)` 0 or 1, of `(W, C)`: whether the mean over the windows of each video is highest at its label."""
         probabilities = of_videos(logs, self.owners, len(self.label_ids))
         return (probabilities.argmax(axis=1) == self.label_ids).astype(float)
-
-
-def _error_by_group(values: np.ndarray, groups: Sequence[str]) -> float:
-    """Standard error of the mean of `(V,)` values, of which those of a group count as one draw (cluster-robust)."""
-    names, ids = np.unique(np.asarray(groups), return_inverse=True)
-    sums = np.bincount(ids, weights=values - values.mean())  # of each group
-    return float(np.sqrt((sums**2).sum() * len(names) / max(len(names) - 1, 1)) / len(values))
 
 
 @dataclass(frozen=True)

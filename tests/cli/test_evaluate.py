@@ -21,8 +21,22 @@ def test_evaluate_for_people_and_for_programs(run, folder):
     status, out, _ = run("evaluate", folder / "model.keras", folder / "dataset", "--json")
     report = json.loads(out)
     assert status == 0
-    assert set(report) == {"accuracy", "top_k", "macro_f1", "per_class", "labels", "confusion", "coverage", "precision"}
+    assert set(report) >= {"accuracy", "top_k", "macro_f1", "per_class", "labels", "confusion", "coverage", "precision"}
     assert report["labels"] == ["brightens", "darkens"]
+    assert report == json.loads((folder / "report" / "scores.json").read_text())
+
+
+def test_the_baseline_stands_beside_the_accuracy_and_can_be_left_out(run, folder, tmp_path):
+    command = ("evaluate", folder / "model.keras", folder / "dataset")
+    status, out, _ = run(*command, "--out", tmp_path / "report")
+    assert status == 0 and "baseline         accuracy " in out and "95 % interval    accuracy " in out
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "baseline accuracy" in page and "Intervals are of 95 %, by bootstrap over " in page
+    status, out, err = run(*command, "--no-baseline")
+    assert status == 0 and "baseline" not in out + err
+    status, out, err = run(*command, "--split", "train", "--json")
+    assert status == 0 and json.loads(out)["baseline_accuracy"] is None
+    assert "no baseline: the model was trained on the split train" in err
 
 
 def test_a_report_is_written_by_one_command_at_a_time(run, folder, tmp_path, one_line):

@@ -1,13 +1,20 @@
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from activity.config import ClipSpec
+from activity.datasets.dataset import Dataset, stack_path
+from activity.datasets.samples import Sample
 from activity.errors import DatasetError
 from activity.evaluation.evaluator import Evaluation, evaluate
+from activity.evaluation.linear import baseline_probabilities
 from activity.evaluation.metrics import Scores
 from activity.model_selection.cross_validation import CrossValidation, cross_validate
+from activity.runtimes.features import extract_features
 from activity.training.trainer import train
 
 
@@ -73,14 +80,183 @@ def test_videos_that_classify_would_read_in_windows_are_spoken_of(ramp_run, ramp
     assert "twice the longest of training" in caplog.text
 
 
-def test_the_sure_answers_are_fewer_and_say_how_many_are_right(ramp_dataset):
-    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.45, 0.55]])
-    evaluation = Evaluation(ramp_dataset.samples[:4], Scores(probabilities, np.array([0, 1, 1, 1]), ("a", "b")))
-    assert evaluation.above(0) == (1, 0.5)
-    assert evaluation.above(0.7) == (0.5, 0.5)
-    assert evaluation.above(0.8) == (0.25, 1)
-    coverage, precision = evaluation.above(0.95)
-    assert coverage == 0 and np.isnan(precision)
+# === What stands beside the accuracy ===
+
+
+def answers(num_correct, num_wrong, *, num_groups=10, **beside):
+    """An evaluation of two labels; of the confidences 0.6, 0.7 ... 0.9 as many are correct."""
+    correct = np.arange(num_correct + num_wrong) < num_correct
+    confidences = 0.6 + 0.1 * (np.arange(len(correct)) % 4)
+    truth = np.arange(len(correct)) % 2
+    samples = [
+        Sample(path=f"{i}.avi", label="ab"[label], group=f"g{i % num_groups}", split="test")
+        for i, label in enumerate(truth)
+    ]
+    probabilities = np.where(np.eye(2)[np.where(correct, truth, 1 - truth)] == 1, confidences[:, None], 0)
+    probabilities += (probabilities == 0) * (1 - confidences[:, None])
+    return Evaluation(samples, Scores(probabilities, truth, ("a", "b")), **beside)
+
+
+def dataset_of(evaluation):
+    return Dataset(Path("dataset"), Path("videos"), ClipSpec(), evaluation.samples, [])
+
+
+@pytest.mark.parametrize(
+    ("threshold", "coverage", "precision"),
+    [(None, 1, 0.5), (0.5, 1, 0.5), (0.7, 0.5, 0.5), (0.8, 0.25, 1), (0.95, 0, None)],
+)
+def test_the_confident_answers_are_fewer_and_say_how_many_are_correct(ramp_dataset, threshold, coverage, precision):
+    scores = Scores(np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.45, 0.55]]), np.array([0, 1, 1, 1]), ("a", "b"))
+    thresholds = None if threshold is None else np.full(4, threshold)
+    evaluation = Evaluation(ramp_dataset.samples[:4], scores, thresholds=thresholds)
+    told = evaluation.as_dict()
+    assert (told["coverage"], told["precision"]) == (coverage, precision)
+    assert json.loads(json.dumps(told)) == told
+    assert ("answers  " in evaluation.as_text()) is (threshold is not None)
+    assert ("of these are correct" in evaluation.as_text()) is (threshold is not None and precision is not None)
+
+
+def test_the_precision_has_an_interval_and_needs_answers():
+    evaluation = answers(90, 30, thresholds=np.full(120, 0.75))  # 44 of the 60 most confident answers are correct
+    assert evaluation.coverage.value == 0.5 and evaluation.precision.value == 44 / 60
+    text = evaluation.as_text()
+    assert '"unknown" below 0.750: 50% of the videos get an answer (95 % interval ' in text and "too few" not in text
+    low, high = evaluation.as_dict()["intervals"]["precision"]
+    assert low < evaluation.precision.value < high
+    assert f"of these are correct ({low:.3f} to {high:.3f})" in text
+    few = answers(30, 9, thresholds=np.full(39, 0.75))
+    assert "19 answers are too few to judge the precision" in few.as_text()
+    assert any("too few to judge" in line for line in few.sentences(dataset_of(few)))
+
+
+def test_each_fold_may_have_its_own_threshold():
+    evaluation = answers(30, 10, thresholds=np.repeat([0.85, 0.65], 20))
+    assert evaluation.answered.tolist() == [False, False, False, True] * 5 + [False, True, True, True] * 5
+    assert '"unknown" below 0.650 to 0.850: 50% of the videos' in evaluation.as_text()
+
+
+def test_the_head_alone_is_shown_beside_the_stack():
+    head = answers(60, 60).scores
+    evaluation = answers(90, 30, head_alone=head)
+    assert evaluation.as_dict()["head_accuracy"] == 0.5
+    assert "head alone       accuracy 0.500, macro-F1 0.500 (without the linear models" in evaluation.as_text()
+    assert ("accuracy of the head alone", "0.500", "without the linear models") in evaluation.headline()
+    without = answers(90, 30)
+    assert without.as_dict()["head_accuracy"] is None and "head alone" not in without.as_text()
+
+
+def test_the_lead_over_the_baseline_is_paired_and_has_an_interval():
+    evaluation = answers(90, 30, baseline=answers(60, 60).scores)
+    lead = evaluation.lead
+    assert lead.value == pytest.approx(0.25) and 0 < lead.low < 0.25 < lead.high < 0.5
+    told = evaluation.as_dict()
+    assert told["baseline_accuracy"] == 0.5 and told["lead"]["accuracy"] == lead.value
+    assert told["intervals"]["lead"] == [lead.low, lead.high]
+    text = evaluation.as_text()
+    assert f"lead over the baseline {lead.low:+.3f} to {lead.high:+.3f}; by bootstrap over 10 groups" in text
+    assert "baseline         accuracy 0.500, macro-F1 0.500 (logistic regression on the mean feature" in text
+    assert evaluation.verdict().startswith("The model is significantly better than the baseline, by more than one")
+    assert evaluation.verdict() in text and "paired over 120 videos)" in text
+    assert evaluation.headline()[1][:2] == ("baseline accuracy", "0.500")
+
+
+def test_a_lead_whose_interval_includes_0_is_not_called_significant():
+    evaluation = answers(63, 57, baseline=answers(60, 60).scores, num_groups=40)
+    assert evaluation.lead.value > evaluation.lead.standard_error and evaluation.lead.low <= 0
+    assert "better than the baseline by more than one standard error, but not significantly" in evaluation.verdict()
+
+
+def test_where_all_answers_are_correct_the_interval_is_that_of_a_binomial_and_it_says_so():
+    text = answers(40, 0, num_groups=5).as_text()
+    assert f"accuracy {0.025 ** (1 / 40):.3f} to 1.000; by bootstrap over 5 groups; exact (binomial)" in text
+    assert "binomial" not in answers(39, 1).as_text()
+    alike = answers(39, 1, baseline=answers(39, 1).scores)
+    assert alike.lead.low == -alike.lead.high < 0 and "exact (binomial)" in alike.as_text()
+
+
+def test_without_a_baseline_nothing_is_said_of_one():
+    evaluation = answers(90, 30)
+    assert evaluation.lead is None and evaluation.verdict() == "" and "baseline" not in evaluation.as_text()
+    told = evaluation.as_dict()
+    assert (told["baseline_accuracy"], told["lead"], told["intervals"]["lead"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("num_groups", "words"),
+    [(1, "over 120 videos of a single group"), (3, "over 3 groups, rough with so few"), (8, "over 8 groups")],
+)
+def test_it_is_said_what_the_interval_is_over(num_groups, words):
+    evaluation = answers(90, 30, num_groups=num_groups)
+    assert f"by bootstrap {words}" in evaluation.as_text()
+    assert f"Intervals are of 95 %, by bootstrap {words}" in evaluation.sentences(dataset_of(evaluation))[-1]
+
+
+# === The baseline of an evaluation ===
+
+
+def test_the_baseline_learns_from_the_other_videos_and_does_not_know_the_order(ramp_dataset, frozen_config, tmp_path):
+    rgb = ramp_dataset.with_streams(["rgb"])
+    classifier = train(rgb, frozen_config, work_dir=tmp_path).classifier
+    evaluation = evaluate(classifier, rgb)
+    samples = rgb.samples
+    features = extract_features(rgb, samples, classifier.backbone, keep=False)
+    label_ids = np.array([rgb.labels.index(sample.label) for sample in samples])
+    is_test = np.array([sample.split == "test" for sample in samples])
+    expected = baseline_probabilities(features, label_ids, is_test, 2)
+    np.testing.assert_allclose(evaluation.baseline.probabilities, expected, atol=1e-4)
+    assert evaluation.baseline.accuracy < 0.8 < evaluation.scores.accuracy
+    shuffled = evaluate(classifier, rgb, shuffle_seed=0).baseline
+    np.testing.assert_allclose(shuffled.probabilities, expected, atol=1e-4)
+    assert evaluate(classifier, rgb, baseline=False).baseline is None
+
+
+def test_the_val_split_has_a_baseline_of_the_train_split(ramp_run, ramp_dataset, caplog):
+    evaluation = evaluate(ramp_run.classifier, ramp_dataset, split="val")
+    assert evaluation.baseline is not None and "no baseline" not in caplog.text
+
+
+def merged_record(classifier):
+    """As that of a stack, which is trained on the val split too."""
+    return classifier.info.with_record(num_videos={"train": 24, "val": 0, "test": 8})
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_videos_of_training_have_no_baseline(ramp_run, ramp_dataset, split, monkeypatch, caplog):
+    monkeypatch.setattr(ramp_run.classifier, "info", merged_record(ramp_run.classifier))
+    assert evaluate(ramp_run.classifier, ramp_dataset, split=split).baseline is None
+    assert f"no baseline: the model was trained on the split {split}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [
+        (lambda s: s.split == "test", "the data set has no training videos of brightens, darkens"),
+        (lambda s: s.split == "test" or s.label == "darkens", "the data set has no training videos of brightens"),
+        (lambda s: s.label == "darkens", "all training videos of the data set are of darkens"),
+    ],
+)
+def test_without_training_videos_there_is_no_baseline(ramp_run, ramp_dataset, keep, words, caplog):
+    samples = [sample for sample in ramp_dataset.samples if keep(sample)]
+    evaluation = evaluate(ramp_run.classifier, dataclasses.replace(ramp_dataset, samples=samples))
+    assert evaluation.baseline is None and f"no baseline: {words}" in caplog.text
+
+
+def test_training_videos_that_cannot_be_read_cost_the_baseline_alone(ramp_run, ramp_dataset, tmp_path, caplog):
+    folder = shutil.copytree(ramp_dataset.dataset_dir, tmp_path / "dataset", ignore=lambda *_: ["features"])
+    dataset = dataclasses.replace(ramp_dataset, dataset_dir=folder)
+    lost = dataset.split("train")[0]
+    stack_path(folder, lost.sample_id).unlink()
+    evaluation = evaluate(ramp_run.classifier, dataset)
+    assert evaluation.baseline is None and evaluation.scores.accuracy == 1
+    assert "no baseline: " in caplog.text and lost.sample_id in caplog.text
+
+
+def test_a_baseline_of_other_videos_than_the_model_is_spoken_of(ramp_run, ramp_dataset, monkeypatch, caplog):
+    record = ramp_run.classifier.info.record
+    monkeypatch.setattr(ramp_run.classifier, "info", ramp_run.classifier.info.with_record(trained=record.trained[:-3]))
+    assert evaluate(ramp_run.classifier, ramp_dataset).baseline is not None
+    count = len(record.trained)
+    assert f"trained on {count} videos of this data set, and the model was not trained on 3 of them" in caplog.text
 
 
 def test_worst_mistakes_come_most_confident_first(ramp_dataset):
@@ -126,15 +302,29 @@ def test_reports_folds_and_the_baseline(result):
     assert json.loads(json.dumps(report)) == report
 
 
+def test_of_a_stack_with_a_threshold_all_is_held_out(ramp_dataset, frozen_config, tmp_path):
+    config = dataclasses.replace(frozen_config, head="pooled", epochs=2, stack=True, precision=0.7)
+    result = cross_validate(ramp_dataset.with_streams(["rgb"]), config, folds="camera", work_dir=tmp_path)
+    assert result.head_alone.probabilities.sum(axis=1) == pytest.approx(np.ones(32), abs=1e-5)
+    assert np.abs(result.head_alone.probabilities - result.scores.probabilities).max() > 0.01
+    folds = np.asarray(result.folds)
+    assert {len(set(result.thresholds[folds == fold])) for fold in ("left", "right")} == {1}
+    text = result.as_text()
+    assert "head alone       accuracy" in text and '"unknown" below 0.' in text
+    assert f"expected calibration error {result.scores.calibration_error:.3f}" in text
+
+
 def folds_of(ours, theirs):
-    """A cross-validation of 3 folds of 4 samples, with so many right answers of the model and of the baseline."""
+    """A cross-validation of 3 folds of 40 samples, with so many of 4 answers of model and baseline correct."""
 
     def scores(num_correct):
-        correct = np.concatenate([np.arange(4) < n for n in num_correct])
-        truth = np.tile([0, 1], 6)
+        correct = np.concatenate([np.tile(np.arange(4) < n, 10) for n in num_correct])
+        truth = np.tile([0, 1], 60)
         return Scores(np.eye(2)[np.where(correct, truth, 1 - truth)], truth, ("a", "b"))
 
-    return CrossValidation([], scores(ours), scores(theirs), [fold for fold in "xyz" for _ in range(4)])
+    folds = [fold for fold in "xyz" for _ in range(40)]
+    samples = [Sample(path=f"{i}.avi", label="ab"[i % 2], group=fold) for i, fold in enumerate(folds)]
+    return CrossValidation(samples, scores(ours), scores(theirs), folds)
 
 
 def test_spread_over_folds_by_hand():
@@ -155,16 +345,20 @@ def test_spread_over_folds_by_hand():
     ("ours", "theirs", "verdict", "numbers"),
     [
         ((4, 3, 2), (3, 2, 1), "better", "by more than one standard error (+0.250 +- 0.000"),  # paired
-        ((3, 3, 4), (2, 2, 4), "better", "by more than one standard error (+0.167 +- 0.083"),
+        ((3, 3, 4), (2, 2, 4), "doubtful", "the 95 % interval includes 0 (+0.167 +- 0.083"),
         ((4, 3, 2), (4, 2, 2), "not better", "the difference is within one standard error (+0.083"),
         ((4, 3, 2), (4, 3, 2), "not better", "the difference is within one standard error (+0.000"),
+        ((4, 3, 2), (4, 4, 2), "not better", "the difference is within one standard error (-0.083"),
         ((1, 2, 3), (3, 3, 4), "worse", "by more than one standard error (-0.333 +- 0.083"),
     ],
 )
 def test_a_lead_counts_only_beyond_its_error(ours, theirs, verdict, numbers):
-    words = {"not better": "not significantly better"}.get(verdict, f"significantly {verdict}")
+    words = {
+        "not better": "not significantly better than the baseline: ",
+        "doubtful": "better than the baseline by more than one standard error, but not significantly: ",
+    }.get(verdict, f"significantly {verdict} than the baseline, ")
     text = folds_of(ours, theirs).verdict()
-    assert text.startswith(f"The model is {words} than the baseline") and numbers in text
+    assert text.startswith(f"The model is {words}") and numbers in text
     assert "paired over 3 folds)." in text
     assert ("activity tune" in text) == (verdict == "worse")
 
@@ -176,19 +370,17 @@ def test_an_evaluation_says_its_headline_and_what_it_is_worth(ramp_run, ramp_dat
     evaluation = evaluate(ramp_run.classifier, ramp_dataset, split="test")
     assert evaluation.title == "Evaluation"
     names = [name for name, _, _ in evaluation.headline()]
-    assert names == ["accuracy", "macro-F1", "expected calibration error"]
-    assert evaluation.headline()[0] == (
-        "accuracy",
-        "1.000",
-        f"{len(evaluation.samples)} of {len(evaluation.samples)} videos",
-    )
+    assert names == ["accuracy", "baseline accuracy", "macro-F1", "expected calibration error"]
+    name, value, detail = evaluation.headline()[0]
+    assert (name, value) == ("accuracy", "1.000")
+    assert detail.startswith(f"{len(evaluation.samples)} of {len(evaluation.samples)} videos, 95 %: 0.")
     about, *audit = evaluation.sentences(ramp_dataset, ramp_run.classifier.info.record.trained)
     assert about.startswith(f"{len(evaluation.samples)} videos of ") and "of the split test; 6 evenly spaced" in about
     assert not any("used to train this model" in line for line in audit)
     validated = Evaluation(ramp_dataset.split("val"), evaluation.scores)
-    assert (
-        "were used to train this model"
-        in validated.sentences(ramp_dataset, ramp_run.classifier.info.record.trained)[-1]
+    assert any(
+        "were used to train this model" in line
+        for line in validated.sentences(ramp_dataset, ramp_run.classifier.info.record.trained)
     )
     assert set(evaluation.figures(ramp_dataset)) == {"classes", "confusion", "confidence", "mistakes"}
     row = evaluation.rows()[0]
@@ -203,7 +395,7 @@ def test_a_cross_validation_adds_its_folds(result, ramp_dataset):
     assert list(headline)[-1] == "expected calibration error"
     sentences = result.sentences(ramp_dataset)
     assert "in 2 folds, each predicted by a model that was trained without it" in sentences[0]
-    assert sentences[-1].startswith(result.verdict())
+    assert any(line.startswith(result.verdict()) for line in sentences)
     assert result.figures(ramp_dataset)["folds"] == (result.fold_accuracies, result.baseline_fold_accuracies)
     assert [row["fold"] for row in result.rows()] == result.folds
 

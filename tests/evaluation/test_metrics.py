@@ -1,10 +1,23 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from activity.datasets.samples import Segment
-from activity.evaluation.metrics import Scores, expected_calibration_error, frame_accuracy, reliability_bins, segment_f1
+from activity.evaluation.metrics import (
+    Mean,
+    Scores,
+    compared,
+    error_by_group,
+    expected_calibration_error,
+    frame_accuracy,
+    how_drawn,
+    interval_by_group,
+    reliability_bins,
+    segment_f1,
+)
 
 # True 0 0 0 1 1 2, predicted 0 0 1 1 2 2
 PROBABILITIES = np.array(
@@ -151,3 +164,92 @@ TRUTH = segments((0, 4, "run"), (4, 8, "walk"), (8, 10, "run"))
 def test_segments_are_compared_by_time_and_as_wholes(found, accuracy, f1):
     assert frame_accuracy(TRUTH, found) == pytest.approx(accuracy)
     assert segment_f1(TRUTH, found, overlap=0.5) == pytest.approx(f1)
+
+
+# === How far a score can be trusted ===
+
+
+def groups_of(num_groups, size):
+    return [f"g{i}" for i in range(num_groups) for _ in range(size)]
+
+
+def test_where_each_video_is_a_group_the_interval_is_that_of_a_binomial():
+    correct = np.arange(400) < 280
+    low, high = interval_by_group(correct, groups_of(400, 1))
+    assert (low, high) == pytest.approx(binomtest(280, 400).proportion_ci(method="wilson"), abs=0.01)
+    assert error_by_group(correct, groups_of(400, 1)) == pytest.approx(np.sqrt(0.7 * 0.3 / 399))
+
+
+def test_videos_of_a_group_that_are_alike_say_less():
+    mixed, alike = np.arange(400) % 10 < 7, np.arange(400) < 280  # in groups of 10: each 0.7, or all or nothing
+    groups = groups_of(40, 10)
+    narrow, wide = (np.subtract(*interval_by_group(x, groups)[::-1]) for x in (mixed, alike))
+    assert wide > 2.5 * narrow
+    of_videos = np.subtract(*interval_by_group(mixed, groups_of(400, 1))[::-1])
+    assert narrow == pytest.approx(of_videos, abs=0.01)  # though the groups do not differ at all
+    assert error_by_group(alike, groups) > 3 * error_by_group(alike, groups_of(400, 1))
+
+
+@pytest.mark.parametrize(("num_groups", "least"), [(5, 0.88), (8, 0.9), (30, 0.9)])
+def test_it_holds_the_truth_as_often_as_it_says(num_groups, least):
+    """Accuracies of groups spread by 0.2 around 0.7."""
+    rng, held = np.random.default_rng(1), []
+    for _ in range(200):
+        accuracies = rng.beta(0.7 * 4.25, 0.3 * 4.25, num_groups)
+        correct = (rng.random((num_groups, 10)) < accuracies[:, None]).ravel()
+        low, high = interval_by_group(correct, groups_of(num_groups, 10))
+        held.append(low <= 0.7 <= high)
+    assert least <= np.mean(held) <= 0.99
+
+
+def test_a_bootstrap_of_all_the_same_is_not_certain_of_it():
+    groups = groups_of(4, 5)
+    limits = binomtest(20, 20).proportion_ci(method="exact")
+    assert interval_by_group(np.ones(20), groups) == pytest.approx(tuple(limits))
+    assert interval_by_group(np.zeros(20), groups) == pytest.approx((0, 1 - limits.low))
+    assert interval_by_group(np.zeros(20), groups, lowest=-1) == pytest.approx((limits.low - 1, 1 - limits.low))
+
+
+def test_a_single_group_counts_by_its_videos():
+    values = np.arange(20) < 15
+    assert Mean.of(values, ["a"] * 20) == Mean.of(values, groups_of(20, 1))
+    assert error_by_group(values, ["a"] * 20) > 0
+    assert "20 videos of a single group" in how_drawn(["a"] * 20)
+    assert how_drawn(groups_of(4, 5)).endswith("4 groups, rough with so few")
+    assert how_drawn(groups_of(5, 4)).endswith("5 groups")
+
+
+def test_the_same_videos_give_the_same_interval_in_any_order():
+    rng = np.random.default_rng(0)
+    values, groups = rng.random(60) < 0.8, np.asarray(groups_of(6, 10))
+    mean, order = Mean.of(values, groups), rng.permutation(60)
+    assert mean == Mean.of(values, groups)
+    again = Mean.of(values[order], groups[order])
+    assert (again.value, again.standard_error) == pytest.approx((mean.value, mean.standard_error))
+    assert (again.low, again.high) == pytest.approx((mean.low, mean.high), abs=0.02)
+    assert mean.limits() == f"{mean.low:.3f} to {mean.high:.3f}"
+
+
+def test_thousands_of_groups_fit_into_the_memory():
+    values = np.arange(30_000) % 10 < 9
+    tracemalloc.start()
+    low, high = interval_by_group(values, groups_of(30_000, 1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert low == pytest.approx(0.9 - 1.96 * np.sqrt(0.09 / 30_000), abs=5e-4) and 0.9 < high < 0.91
+    assert peak < 300e6
+
+
+@pytest.mark.parametrize(
+    ("lead", "interval", "words"),
+    [
+        (0.1, (0.01, 0.2), "significantly better than it, by more than one standard error"),
+        (-0.1, (-0.2, -0.01), "significantly worse than it, by more than one standard error"),
+        (0.1, (-0.01, 0.2), "better than it by more than one standard error, but not significantly: the 95 % interval"),
+        (-0.1, (-0.2, 0.0), "worse than it by more than one standard error, but not significantly: the 95 % interval"),
+        (0.03, (-0.1, 0.2), "not significantly better than it: the difference is within one standard error"),
+        (0.1, None, "significantly better than it, by more than one standard error"),
+    ],
+)
+def test_words_on_a_lead(lead, interval, words):
+    assert compared(lead, 0.05, "it", interval).startswith(words)

@@ -9,6 +9,7 @@ from activity.models.layers import (
     MaskedMax,
     MaskedSoftmax,
     Preprocess,
+    Project,
     ReverseTime,
     TimeDistributed,
 )
@@ -162,3 +163,16 @@ def test_reverse_time_keeps_batch_and_features():
 def test_chunk_means_name_the_number_they_need():
     with pytest.raises(ValueError, match="num_segments must be 1 or more, received: 0"):
         ChunkMeans(0)
+
+
+@pytest.mark.parametrize("num_streams", [1, 2, 3])
+def test_components_are_the_same_at_each_call(num_streams):
+    """With one stream, they were not from the second call on, or the process ended."""
+    layer = Project(64)
+    inputs = keras.Input((None, num_streams, 128))
+    model = keras.Model(inputs, layer(inputs))
+    features = np.random.default_rng(0).random((16, 6, num_streams, 128), np.float32)
+    kernel = np.asarray(layer.kernel)  # (S, D, P)
+    expected = np.einsum("btsd,sdp->btsp", features, kernel).reshape(16, 6, num_streams * 64)
+    for _ in range(20):
+        np.testing.assert_allclose(model.predict_on_batch(features.copy()), expected, rtol=1e-3, atol=1e-4)

@@ -93,7 +93,7 @@ def test_the_page_needs_nothing_but_itself(evaluation, page_of):
 def test_the_page_gives_the_numbers_and_what_was_evaluated(evaluation, page_of, ramp_dataset):
     page = page_of(evaluation)
     assert f"Evaluation: {ramp_dataset.dataset_dir.name}" in page.texts
-    assert "accuracy 0.750 3 of 4 videos" in page.text
+    assert f"accuracy 0.750 3 of 4 videos, 95 %: {evaluation.accuracy.limits()}" in page.text
     assert f"macro-F1 {evaluation.scores.macro_f1:.3f} 2 labels" in page.text
     assert "Groups are disjoint" in page.text and "is too optimistic" not in page.text and "Settings" not in page.text
 

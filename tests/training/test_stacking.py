@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from activity.evaluation.evaluator import evaluate
-from activity.models.classifier import load_classifier, save_classifier
+from activity.models.classifier import ActivityClassifier, load_classifier, save_classifier
 from activity.models.heads import member_predictions_of
 from activity.models.stack import HEAD, is_stack, stacked_head
+from activity.runtimes.features import extract_features
 from activity.training.stacking import BASELINE, OutOfFold, base_predictions, head_predictions
 from activity.training.trainer import train
 
@@ -118,6 +119,16 @@ def test_the_classifier_is_a_stack_that_knows_held_out_videos(run, ramp_dataset)
     assert is_stack(run.classifier.head) and sum(run.stack.values()) == pytest.approx(1)
     assert evaluate(run.classifier, ramp_dataset).scores.accuracy >= 0.7
     assert "stack  " in run.as_text() and "out of fold" in run.as_text()
+
+
+def test_its_head_is_also_evaluated_alone(run, ramp_dataset):
+    classifier, samples = run.classifier, ramp_dataset.split("test")
+    alone = ActivityClassifier(classifier.backbone, stacked_head(classifier.head), classifier.info)
+    expected = alone.predict_stacks(extract_features(ramp_dataset, samples, classifier.backbone, keep=False))
+    evaluation = evaluate(classifier, ramp_dataset)
+    np.testing.assert_allclose(evaluation.head_alone.probabilities, expected, atol=1e-5)
+    assert np.abs(np.log(evaluation.scores.probabilities / expected)).max() > 0.1
+    assert (evaluation.thresholds == classifier.threshold).all() and "answers  " in evaluation.as_text()
 
 
 def test_no_member_of_a_fold_is_left(run):
