@@ -30,7 +30,7 @@ from activity.evaluation.metrics import expected_calibration_error, mean_and_err
 from activity.model_selection.cross_validation import divide_folds
 from activity.models.classifier import ActivityClassifier
 from activity.models.heads import HEADS
-from activity.models.stack import HEAD, stack_fractions, stacked_head
+from activity.models.stack import stack_fractions, stacked_head
 from activity.reports.style import BLUE, VERMILION, plain_text, save_figure, shortened
 from activity.runtimes.features import extract_features
 from activity.training.stacking import Windows, fit_base_models, pooling_of
@@ -158,9 +158,9 @@ def scores(found, name):
         p = [np.asarray(result["predicted"][name]) for result in of_fold.values()]
         ids = [np.asarray(result["label_ids"]) for result in of_fold.values()]
         correct = [x.argmax(axis=1) == y for x, y in zip(p, ids, strict=True)]
-        confident = np.concatenate([x.max(axis=1) for x in p])
         error = mean_and_error([c.mean() for c in correct])[1]
-        rows.append((np.concatenate(correct).mean(), error, expected_calibration_error(confident, np.concatenate(correct))))
+        confident, correct = np.concatenate([x.max(axis=1) for x in p]), np.concatenate(correct)
+        rows.append((correct.mean(), error, expected_calibration_error(confident, correct)))
     return np.mean(rows, axis=0)
 
 
