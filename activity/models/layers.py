@@ -305,10 +305,12 @@ class Project(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """The components of all streams."""
-        streams = ops.transpose(inputs, (0, 2, 1, 3))  # (B, T, S, D) -> (B, S, T, D)
-        components = ops.matmul(streams, ops.cast(self.kernel, inputs.dtype))  # x (S, D, P) -> (B, S, T, P)
-        time = ops.shape(inputs)[1]
-        return ops.reshape(ops.transpose(components, (0, 2, 1, 3)), (-1, time, self.num_directions))  # (B, T, S*P)
+        # Not `(B, S, T, D) x (S, D, P)`: for one stream that crashes in oneDNN (TensorFlow 2.21, on CPUs with AVX-512).
+        num_streams, num_features, num_components = self.kernel.shape
+        time, kernel = ops.shape(inputs)[1], ops.cast(self.kernel, inputs.dtype)
+        streams = ops.reshape(ops.transpose(inputs, (2, 0, 1, 3)), (num_streams, -1, num_features))  # (S, B*T, D)
+        components = ops.reshape(ops.matmul(streams, kernel), (num_streams, -1, time, num_components))  # (S, B, T, P)
+        return ops.reshape(ops.transpose(components, (1, 2, 0, 3)), (-1, time, self.num_directions))  # (B, T, S*P)
 
     @property
     def num_directions(self) -> int:

@@ -9,6 +9,7 @@ from activity.models.layers import (
     MaskedMax,
     MaskedSoftmax,
     Preprocess,
+    Project,
     ReverseTime,
     TimeDistributed,
 )
@@ -162,3 +163,15 @@ def test_reverse_time_keeps_batch_and_features():
 def test_chunk_means_name_the_number_they_need():
     with pytest.raises(ValueError, match="num_segments must be 1 or more, received: 0"):
         ChunkMeans(0)
+
+
+@pytest.mark.parametrize("num_streams", [1, 3])
+def test_each_stream_is_projected_on_directions_of_its_own(num_streams):
+    """In a graph and with many clips, where one stream crashed TensorFlow."""
+    layer, rng = Project(4), np.random.default_rng(0)
+    features = keras.Input((None, num_streams, 64))
+    model = keras.Model(features, layer(features))
+    layer.kernel.assign(rng.normal(size=layer.kernel.shape))
+    clips = rng.normal(size=(64, 16, num_streams, 64)).astype(np.float32)
+    expected = np.einsum("btsd,sdp->btsp", clips, np.asarray(layer.kernel)).reshape(64, 16, -1)
+    np.testing.assert_allclose(model.predict_on_batch(clips), expected, rtol=1e-4, atol=1e-4)
