@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from activity.cli.checks import check_results, check_runtime
 from activity.cli.options import add_model, add_overwrite, add_runtime, in_range, positive_int
 from activity.cli.output import say_error, say_written
-from activity.errors import ActivityError, VideoError
+from activity.errors import ActivityError, ModelFileError, VideoError
 from activity.files import csv_rows, noted_results
 from activity.models.info import ModelInfo, check_takes_videos, read_info
 from activity.progress import video_bar
@@ -77,15 +77,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.model.is_dir() and arguments.sources[0].endswith(".keras"):
         swapped = f"activity classify {arguments.sources[0]} {arguments.model}"
         arguments.parser.error(f"model and source are swapped; expected: {swapped}")
-    info = read_info(arguments.model)
-    sources = expand_sources(arguments.sources, features=bool(info.spec.num_features))
+    sources = expand_sources(arguments.sources, features=_takes_features(arguments.model))
     live = live_source(sources, follow=arguments.follow)
     if live and (arguments.explain or arguments.timeline or arguments.out or arguments.annotate):
         arguments.parser.error("--explain, --timeline, --out and --annotate need a whole file, not a live source")
-    _check_features(arguments, info, live)
     _check_places(arguments, sources)
+    _check_features(arguments, read_info(arguments.model), live)
     check_runtime(arguments.runtime)
     return _classify_live(arguments, live) if live else _classify_files(arguments, sources)
+
+
+def _takes_features(model: Path) -> bool:
+    """Whether a model is one of feature files; where it cannot be read, what is typed is checked first."""
+    with contextlib.suppress(ModelFileError):
+        return bool(read_info(model).spec.num_features)
+    return False
 
 
 def _check_features(arguments: argparse.Namespace, info: ModelInfo, live: str | None) -> None:

@@ -47,6 +47,7 @@ _logger = logging.getLogger(__name__)
 FORMAT_VERSION = 2  # 1 had no streams
 _AGAIN = "run the same preprocess command again"
 MANIFEST_COLUMNS = ("sample_id", "path", "label", "group", "split", "num_frames", "duration_seconds")
+_MOST_REPEATS = 1.5  # of a row of features, before it is said
 PROBLEM_COLUMNS = ("path", "reason", "frames_read", "frames_claimed")
 
 
@@ -122,16 +123,30 @@ class Dataset:
             return self
         files = find_feature_files(Path(features_dir), self.samples)
         spec = dataclasses.replace(self.spec, streams=(FEATURES,), num_features=files.num_features)
+        repeats = (spec.frames_per_second or 0) / files.rows_per_second
+        if repeats > _MOST_REPEATS:
+            _logger.warning(
+                "%s: %.3g rows a second, and the data set samples %g: each comes about %.0f times",
+                features_dir,
+                files.rows_per_second,
+                spec.frames_per_second,
+                repeats,
+            )
         return dataclasses.replace(self, spec=spec, features=files)
 
     def frames(self, sample: Sample, stream: str | None = None) -> np.ndarray:
         """One stream of a sample, by default the first, `(N, H, W, 3)` uint8, mapped from disk."""
-        streams = STREAMS if self.features else self.spec.streams
-        made = (name for name in streams if stack_path(self.dataset_dir, sample.sample_id, name).is_file())
-        path, frames = self._open(sample, stream or next(made, streams[0]))
+        if stream is None:
+            stream = self._first_stream(sample) if self.features else self.spec.streams[0]
+        path, frames = self._open(sample, stream)
         if not is_intact(path):
             raise DatasetError(DAMAGED, path=path, hint=_AGAIN)
         return frames
+
+    def _first_stream(self, sample: Sample) -> str:
+        """That was made of the frames of a sample, where the spec is one of features."""
+        made = (name for name in STREAMS if stack_path(self.dataset_dir, sample.sample_id, name).is_file())
+        return next(made, STREAMS[0])
 
     def num_frames(self, sample: Sample, stream: str) -> int:
         """The length of one stream of a sample, without reading its frames."""

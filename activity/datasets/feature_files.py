@@ -8,7 +8,7 @@ long as it is clear which file is that of which video. `<sample_id>.npy`, as the
 is what was computed from those; of a segment it is the only name, as its video may have several.
 
 A row is taken for a frame that lasts `duration / N` seconds. Rows are sampled as frames are: T spread evenly, or at the
-rate of the data set, where a row that lasts longer comes again.
+rate of the data set, where one that lasts longer comes again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from activity.config import ClipSpec
 from activity.datasets.arrays import map_array
 from activity.datasets.samples import Sample, name_some
 from activity.errors import DatasetError, VideoError, printable
-from activity.video.clips import TIMESTAMP_TOLERANCE_SECONDS, even_indices
+from activity.video.clips import even_indices
 from activity.video.sampling import SampledVideo
 
 SUFFIX = ".npy"
@@ -111,8 +111,7 @@ def sample_rows(rows: np.ndarray, spec: ClipSpec, rows_per_second: float) -> tup
 
     Args:
         rows: `(N, D)` of a whole video.
-        spec: evenly: at most `num_frames` rows, each once; at a rate: for each sample time the first row at or after
-            it, up to the last row.
+        spec: evenly: at most `num_frames` rows, each once; at a rate: the row in the middle of each interval.
         rows_per_second: how long a row lasts.
     """
     seconds, rate = np.arange(len(rows) + 1) / rows_per_second, spec.frames_per_second
@@ -120,10 +119,10 @@ def sample_rows(rows: np.ndarray, spec: ClipSpec, rows_per_second: float) -> tup
         taken = even_indices(len(rows), spec.num_frames)
         starts = seconds[np.arange(len(taken)) * len(rows) // len(taken)]
     else:
-        tolerance = min(TIMESTAMP_TOLERANCE_SECONDS * rate, 0.5)  # as `activity.video.clips.num_times_due` has it
-        num_reached = (seconds[:-1] * rate + tolerance).astype(int) + 1  # (N,) sample times, up to each row
-        taken = np.searchsorted(num_reached, np.arange(num_reached[-1]), side="right")
-        starts = np.round(np.arange(len(taken)) / rate, 6)
+        num_taken = max(1, round(len(rows) * rate / rows_per_second))
+        middles = (np.arange(num_taken) + 0.5) * rows_per_second / rate  # (n,) in rows
+        taken = np.minimum(middles.astype(int), len(rows) - 1)
+        starts = np.round(np.arange(num_taken) / rate, 6)
     with np.errstate(over="ignore"):  # whoever uses them asks whether they are finite
         sampled = np.asarray(rows[taken], np.float32)
     return sampled, SampledVideo(

@@ -123,8 +123,8 @@ class ModelInfo:
         if not 0 <= self.threshold < float("inf"):
             raise SettingError("threshold", "0 or more", self.threshold)
         rate = self.rows_per_second
-        if not (0 < (rate or 0) < float("inf") if self.spec.num_features else rate is None):
-            expected = "above 0" if self.spec.num_features else "none: the model takes videos"
+        if not (1e-6 <= (rate or 0) <= 1e6 if self.spec.num_features else rate is None):
+            expected = "0.000001 to 1000000" if self.spec.num_features else "none: the model takes videos"
             raise SettingError("rows_per_second", expected, rate)
 
     def with_record(self, **facts: Any) -> ModelInfo:
