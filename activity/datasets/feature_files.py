@@ -166,9 +166,14 @@ def find_feature_files(features_dir: Path, samples: Sequence[Sample]) -> Feature
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The `.npy` files below a folder, without hidden ones, in no order."""
-    found = []
-    for parent, dirs, names in os.walk(folder):
+    """The `.npy` files below a folder, without hidden ones; links to folders are followed, but not round in circles."""
+    found: list[Path] = []
+    seen = {str(parent) for parent in folder.resolve().parents}
+    for parent, dirs, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:
+            dirs.clear()
+            continue
+        seen.add(real)
         dirs[:] = [name for name in dirs if not name.startswith(".")]
         found += [Path(parent, name) for name in names if name.endswith(SUFFIX) and not name.startswith(".")]
     return found
@@ -254,7 +259,7 @@ def _read_shapes(features_dir: Path, files: Iterable[Path]) -> tuple[dict[Path, 
         some = name_some(f"{path.relative_to(features_dir)} with {shapes[path][1]}" for path in differ)
         transposed = len({num_rows for num_rows, _ in shapes.values()}) == 1
         raise DatasetError(
-            f"expected {num_features} features in all files, as most have; {len(differ)} have others: {some}",
+            f"expected as many features in each file; most have {num_features}, {len(differ)} others: {some}",
             path=features_dir,
             hint="rows are moments in time: expected (N, D), these may be (D, N)" if transposed else "",
         )

@@ -21,14 +21,8 @@ from activity.progress import format_table
 
 _SPLITS = ("train", "val", "test")
 _RESIZED = {"stretch": "stretched to it", "crop": "cropped to it", "letterbox": "fitted into it, black around"}
-_WITH_PATHS = (
-    "data set",
-    "feature files",
-    "dataset",
-    "not the default",
-    "command",
-    "as a command",
-)  # rows that may show one
+# Rows that may show one:
+_WITH_PATHS = ("data set", "feature files", "dataset", "not the default", "command", "as a command")
 _LIMIT_OF_FEATURES = (
     "It takes features, not videos: they must come from the very network that made those of its training."
 )

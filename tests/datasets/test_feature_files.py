@@ -100,6 +100,15 @@ def test_files_of_no_video_are_counted(save, tmp_path, caplog):
     assert "2 of 3 feature files belong to no video of the data set: run/2.npy, walk/3.npy" in caplog.text
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(save, tmp_path):
+    path = save("elsewhere/run/1.npy")
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "run").symlink_to(path.parent)
+    (path.parent / "back").symlink_to(tmp_path / "features")
+    found = find_feature_files(tmp_path / "features", [sample("run/1.avi")])
+    assert list(found.paths.values()) == [tmp_path / "features" / "run" / "1.npy"]
+
+
 def test_segments_have_files_of_their_own(save, tmp_path):
     halves = [
         sample("run/1.avi", "run_1-ab_0_1", end_seconds=1.0),
@@ -146,9 +155,7 @@ def test_other_numbers_of_features_are_named(save, tmp_path):
     samples = [sample(f"run/{number}.avi") for number in range(4)]
     for number, shape in enumerate([(6, 3), (5, 3), (6, 3), (6, 2)]):
         save(f"{number}.npy", np.zeros(shape))
-    with pytest.raises(
-        DatasetError, match=r"expected 3 features in all files, as most have; 1 have others: 3.npy with 2$"
-    ):
+    with pytest.raises(DatasetError, match=r"as many features in each file; most have 3, 1 others: 3.npy with 2$"):
         find_feature_files(tmp_path, samples)
     for number, num_rows in enumerate([7, 7, 8, 9]):
         save(f"{number}.npy", np.zeros((num_rows, 3)).T)
