@@ -16,6 +16,8 @@ _RESIZED = {"stretch": "stretched", "crop": "cropped", "letterbox": "letterboxed
 RESIZE_MODES = tuple(_RESIZED)
 CLASS_WEIGHTS = ("none", "balanced")
 STREAMS = ("rgb", "motion", "motion_crop")  # what they are: activity.video.streams
+FEATURES = "features"  # the one stream, and the backbone, of models of feature files: activity.datasets.feature_files
+_OF_BACKBONE = ("backbone", "weights", "fine_tune", "fine_tune_epochs", "flip")  # settings that feature files replace
 _OLD_HEADS = {"segments": "chunks", "lstm": "lstm_plain"}  # old name -> name
 _OLD_STREAMS = {"closeup": "motion_crop"}  # old name -> name
 
@@ -32,7 +34,8 @@ class ClipSpec:
         resize: `stretch` ignores the aspect ratio, `crop` scales the short side and cuts the centre, `letterbox`
             scales the long side and fills with black.
         streams: images made for each frame (S of them), some of `rgb`, `motion`, `motion_crop`; see
-            `activity.video.streams`.
+            `activity.video.streams`. Of feature files, `features` alone.
+        num_features: of feature files: numbers in a row (D), which takes the place of a frame. `None`: frames.
     """
 
     num_frames: int = 16
@@ -41,6 +44,7 @@ class ClipSpec:
     frames_per_second: float | None = None
     resize: str = "stretch"
     streams: tuple[str, ...] = STREAMS
+    num_features: int | None = None
 
     def __post_init__(self) -> None:
         streams = current_streams(self.streams)
@@ -54,11 +58,28 @@ class ClipSpec:
         rate = self.frames_per_second
         _check("frames_per_second", rate, rate is None or 0 < rate <= 1000, "none (evenly), or above 0 and up to 1000")
         _check("resize", self.resize, self.resize in RESIZE_MODES, f"one of {', '.join(RESIZE_MODES)}")
+        if self.num_features is not None:
+            _check("num_features", self.num_features, self.num_features >= 1, "1 or more")
+            _check("streams", ",".join(self.streams), self.streams == (FEATURES,), f"{FEATURES}, of feature files")
+            return
         in_order = bool(self.streams) and self.streams == tuple(name for name in STREAMS if name in self.streams)
         _check("streams", ",".join(self.streams), in_order, f"some of {','.join(STREAMS)}, in this order")
 
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        """Shape of one item of a stream, which a backbone takes: a frame `(H, W, 3)`, or a row of features `(D,)`."""
+        return (self.num_features,) if self.num_features else (self.height, self.width, 3)
+
+    @property
+    def item_dtype(self) -> str:
+        """Type of its numbers: `uint8` of a frame, `float32` of a row of features."""
+        return "float32" if self.num_features else "uint8"
+
     def __str__(self) -> str:
         rate = self.frames_per_second
+        if self.num_features:
+            rows = "evenly spaced rows" if rate is None else f"rows at {rate:g} rows/s"
+            return f"{self.num_frames} {rows} of {self.num_features} features"
         frames = "evenly spaced frames" if rate is None else f"frames at {rate:g} frames/s"
         return (
             f"{self.num_frames} {frames}, {self.height}x{self.width} px ({_RESIZED[self.resize]}), "
@@ -73,6 +94,7 @@ class TrainConfig:
     The command line has an option for each field, with this text as its help.
 
     Args:
+        features: folder of feature files of another network, one for each video, in place of a backbone.
         backbone: image model that turns frames into features, a key of `activity.models.backbones.BACKBONES`.
         weights: `imagenet`, `none` (random), or the path of a file for the backbone; by default ImageNet if it exists.
         head: sequence model that classifies the features, a key of `activity.models.heads.HEADS`.
@@ -96,6 +118,7 @@ class TrainConfig:
         mixed_precision: compute in float16 on a GPU.
     """
 
+    features: str | None = None
     backbone: str = "mobilenet_v2"
     weights: str | None = None
     head: str = "lstm"
@@ -128,6 +151,20 @@ class TrainConfig:
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate < 10, "above 0")
         _check("weight_decay", self.weight_decay, 0 <= self.weight_decay < 1, "0 to below 1")
         _check("class_weight", self.class_weight, self.class_weight in CLASS_WEIGHTS, "none or balanced")
+        if self.features is None:
+            _check("backbone", self.backbone, self.backbone != FEATURES, "an image model where no `features` are named")
+        else:
+            self._leave_out_backbone()
+
+    def _leave_out_backbone(self) -> None:
+        """Set what a backbone would be to what it is with given features, and name what was asked for in vain."""
+        _check("features", self.features, str(self.features) != "", "a folder of feature files")
+        object.__setattr__(self, "features", str(self.features))
+        fixed = {**{name: getattr(TrainConfig, name) for name in _OF_BACKBONE}, "backbone": FEATURES, "weights": "none"}
+        for name, value in fixed.items():
+            if getattr(self, name) not in (value, getattr(TrainConfig, name)):
+                _logger.warning("--%s does nothing with --features", name.replace("_", "-"))
+            object.__setattr__(self, name, value)
 
 
 def recipe_arguments(config: TrainConfig, streams: Sequence[str] | None = None) -> list[str]:
@@ -140,7 +177,7 @@ def recipe_arguments(config: TrainConfig, streams: Sequence[str] | None = None) 
     words = ["--streams", ",".join(streams)] if streams else []
     for field in dataclasses.fields(config):
         value, flag = getattr(config, field.name), recipe_flag(field.name)
-        if value != field.default:
+        if value != field.default and not (config.features and field.name in _OF_BACKBONE):
             words += [flag] if field.type == "bool" else [flag, str(value)]
     return words
 
@@ -180,8 +217,9 @@ def spec_from_dict(values: Mapping[str, Any]) -> ClipSpec:
 
 
 def as_dict(config: ClipSpec | TrainConfig) -> dict[str, Any]:
-    """The fields by name, ready for JSON."""
-    return dataclasses.asdict(config)
+    """The fields by name, ready for JSON; `num_features` only where there are some, so that old digests stay valid."""
+    values = dataclasses.asdict(config)
+    return {name: value for name, value in values.items() if name != "num_features" or value is not None}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

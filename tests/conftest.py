@@ -225,3 +225,39 @@ def ramp_model(ramp_run, tmp_path_factory):
     from activity.models.classifier import save_classifier
 
     return save_classifier(ramp_run.classifier, tmp_path_factory.mktemp("model") / "ramps.keras")
+
+
+@pytest.fixture(scope="session")
+def ramp_features(ramp_dataset, tmp_path_factory):
+    """A folder with a feature file for each video of the ramps: 5 numbers for each frame, made of its brightness."""
+    features_dir = tmp_path_factory.mktemp("features")
+    for sample in ramp_dataset.samples:
+        levels = ramp_dataset.frames(sample).mean(axis=(1, 2, 3)) / 255  # (N,)
+        path = (features_dir / sample.path).with_suffix(".npy")
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, np.stack([levels**power for power in range(5)], axis=1).astype(np.float16))
+    return features_dir
+
+
+@pytest.fixture(scope="session")
+def feature_config(ramp_features):
+    """A recipe that learns the ramps from their feature files in seconds."""
+    return TrainConfig(
+        features=str(ramp_features), head="lstm_plain", units=16, members=1, dropout=0.1, epochs=20, learning_rate=1e-2
+    )
+
+
+@pytest.fixture(scope="session")
+def feature_run(ramp_dataset, feature_config, tmp_path_factory):
+    """A finished training run on these feature files."""
+    from activity.training.trainer import train
+
+    return train(ramp_dataset, feature_config, work_dir=tmp_path_factory.mktemp("feature_run"))
+
+
+@pytest.fixture(scope="session")
+def feature_model(feature_run, tmp_path_factory):
+    """Its model file."""
+    from activity.models.classifier import save_classifier
+
+    return save_classifier(feature_run.classifier, tmp_path_factory.mktemp("feature_model") / "features.keras")

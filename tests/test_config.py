@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from activity.config import RESIZE_MODES, ClipSpec, TrainConfig, as_dict, spec_from_dict
+from activity.config import RESIZE_MODES, ClipSpec, TrainConfig, as_dict, recipe_arguments, spec_from_dict
 from activity.errors import SettingError
 
 
@@ -81,3 +81,40 @@ def test_a_spec_of_an_earlier_version_is_read_without_a_word(caplog):
     old = {**as_dict(ClipSpec()), "streams": ["rgb", "motion", "closeup"]}
     assert spec_from_dict(old) == spec_from_dict(as_dict(ClipSpec())) == ClipSpec()
     assert not caplog.text
+
+
+def test_a_spec_of_features_reads_as_a_sentence_and_holds_no_other_stream():
+    spec = ClipSpec(streams=("features",), num_features=768)
+    assert str(spec) == "16 evenly spaced rows of 768 features"
+    assert str(dataclasses.replace(spec, frames_per_second=2)) == "16 rows at 2 rows/s of 768 features"
+    assert (spec.item_shape, spec.item_dtype) == ((768,), "float32")
+    assert spec_from_dict(json.loads(json.dumps(as_dict(spec)))) == spec
+    with pytest.raises(SettingError, match="streams must be features, of feature files, received: rgb"):
+        ClipSpec(streams=("rgb",), num_features=768)
+    with pytest.raises(SettingError, match="streams must be some of rgb"):
+        ClipSpec(streams=("features",))
+    with pytest.raises(SettingError, match="num_features must be 1 or more"):
+        ClipSpec(streams=("features",), num_features=0)
+
+
+def test_a_spec_of_frames_is_stored_as_before():
+    assert "num_features" not in as_dict(ClipSpec())
+
+
+def test_features_take_the_place_of_a_backbone_and_say_so(caplog):
+    config = TrainConfig(features="i3d", backbone="vgg16", weights="imagenet", fine_tune=3, flip=True, epochs=7)
+    assert (config.backbone, config.weights, config.fine_tune, config.flip) == ("features", "none", 0, False)
+    named = [record.message for record in caplog.records]
+    assert named == [f"--{x} does nothing with --features" for x in ("backbone", "weights", "fine-tune", "flip")]
+    caplog.clear()
+    assert TrainConfig(**json.loads(json.dumps(as_dict(config)))) == config
+    assert dataclasses.replace(config, features="clip", weights="none").features == "clip"
+    assert not caplog.records
+    assert recipe_arguments(config) == ["--features", "i3d", "--epochs", "7"]
+
+
+def test_a_backbone_of_features_needs_them():
+    with pytest.raises(SettingError, match="backbone must be an image model where no `features` are named"):
+        TrainConfig(backbone="features")
+    with pytest.raises(SettingError, match="features must be a folder of feature files"):
+        TrainConfig(features="")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from activity.apps.visitors import Cancelled, Job, Line, Visitors
 from activity.errors import ActivityError, VideoError
+from activity.models.info import check_takes_videos, read_info
 from activity.predictor.prediction import Failure, Prediction
 from activity.predictor.predictor import Predictor
 from activity.reports.card import model_card
@@ -289,11 +290,13 @@ def serve(
         say: receives the line that says where the page is.
 
     Raises:
-        ActivityError: Gradio is not installed, the port is taken, or an example is missing.
+        ActivityError: Gradio is not installed, the port is taken, an example is missing, or the model takes feature
+            files.
     """
     missing = [path for path in examples if not path.is_file()]
     if missing:
         raise ActivityError("no such file; expected a video to show as an example", path=missing[0])
+    check_takes_videos(read_info(model_path), "the page")
     with (
         tempfile.TemporaryDirectory(prefix="activity-page-", ignore_cleanup_errors=True) as folder,
         _temporary_files_in(folder),

@@ -7,6 +7,7 @@ What cannot be run at all is wrong usage (exit status 2); what does not fit the 
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,8 @@ from activity.training.state import foreign_in_state
 
 if TYPE_CHECKING:
     from activity.datasets.dataset import Dataset
+
+_logger = logging.getLogger(__name__)
 
 _Config = TypeVar("_Config", ClipSpec, TrainConfig)
 
@@ -54,14 +57,19 @@ def read_recipe(arguments: argparse.Namespace) -> TrainConfig:
 
 
 def open_dataset(arguments: argparse.Namespace) -> Dataset:
-    """The data set, seen through the streams that were asked for.
+    """The data set, seen through the streams that were asked for, or with the feature files.
 
     Raises:
-        DatasetError: it is not a data set folder, or lacks a stream.
+        DatasetError: it is not a data set folder, lacks a stream, or the feature files do not fit it.
     """
     from activity.datasets.dataset import load_dataset
 
     dataset = load_dataset(arguments.dataset)
+    if getattr(arguments, "features", None):
+        for name, default in (("streams", None), ("runtime", "auto")):
+            if getattr(arguments, name, default) != default:
+                _logger.warning("--%s does nothing with --features", name)
+        return dataset.with_features(arguments.features)
     return dataset.with_streams(arguments.streams) if getattr(arguments, "streams", None) else dataset
 
 

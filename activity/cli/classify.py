@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from activity.cli.checks import check_results, check_runtime
-from activity.cli.options import add_model, add_overwrite, add_runtime, positive_int
+from activity.cli.options import add_model, add_overwrite, add_runtime, in_range, positive_int
 from activity.cli.output import say_error, say_written
-from activity.errors import ActivityError, VideoError
+from activity.errors import ActivityError, ModelFileError, VideoError
 from activity.files import csv_rows, noted_results
-from activity.models.info import read_info
+from activity.models.info import ModelInfo, check_takes_videos, read_info
 from activity.progress import video_bar
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ EXAMPLES = [
     "model.keras match.mp4 --timeline --out timelines --annotate videos --explain why",
     "model.keras 0                             (the first camera; Ctrl-C ends it)",
     "model.keras rtsp://camera.local/stream --json",
+    "model.keras features/clip.npy --timeline  (a model of feature files)",
 ]
 
 _COLUMNS = "source,label,probability,duration_seconds,error"
@@ -43,9 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="files, folders, 'glob*' patterns, the number of a camera, or the URL of a stream",
+        help="files, folders, 'glob*' patterns, the number of a camera, or the URL of a stream; for a model of feature "
+        "files, .npy files or folders of them",
     )
     add("--top-k", type=positive_int, default=5, metavar="K", help="labels shown; default: %(default)s")
+    rate = in_range(float, 1e-3, 1e4)
+    add("--rows-per-second", type=rate, metavar="R", help="of feature files; default: as in the training of the model")
     add_runtime(parser, "the model; another than keras is exported beside the model file, once")
     add("--json", action="store_true", help="print one JSON object a line")
     add("--csv", type=Path, metavar="FILE", help="also write a table")
@@ -72,14 +77,35 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.model.is_dir() and arguments.sources[0].endswith(".keras"):
         swapped = f"activity classify {arguments.sources[0]} {arguments.model}"
         arguments.parser.error(f"model and source are swapped; expected: {swapped}")
-    sources = expand_sources(arguments.sources)
+    sources = expand_sources(arguments.sources, features=_takes_features(arguments.model))
     live = live_source(sources, follow=arguments.follow)
     if live and (arguments.explain or arguments.timeline or arguments.out or arguments.annotate):
         arguments.parser.error("--explain, --timeline, --out and --annotate need a whole file, not a live source")
     _check_places(arguments, sources)
-    read_info(arguments.model)
+    _check_features(arguments, read_info(arguments.model), live)
     check_runtime(arguments.runtime)
     return _classify_live(arguments, live) if live else _classify_files(arguments, sources)
+
+
+def _takes_features(model: Path) -> bool:
+    """Whether a model is one of feature files; where it cannot be read, what is typed is checked first."""
+    with contextlib.suppress(ModelFileError):
+        return bool(read_info(model).spec.num_features)
+    return False
+
+
+def _check_features(arguments: argparse.Namespace, info: ModelInfo, live: str | None) -> None:
+    """Refuse what a model of feature files cannot do, and what only such a model can; say how long their rows last."""
+    if not info.spec.num_features:
+        if arguments.rows_per_second:
+            arguments.parser.error("--rows-per-second is for models of feature files; this one takes videos")
+        return
+    for task, asked in (("a live source", live), ("--explain", arguments.explain), ("--annotate", arguments.annotate)):
+        if asked:
+            check_takes_videos(info, task)
+    if not arguments.rows_per_second:
+        advice = "the median of training; --rows-per-second R if they were made at another rate"
+        _logger.info("feature files: %.3g rows are taken for a second, %s", info.rows_per_second, advice)
 
 
 def _check_places(arguments: argparse.Namespace, sources: Sequence[str]) -> None:
@@ -134,6 +160,8 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
     from activity.predictor.sources import distinct_names
 
     predictor = Predictor.load(arguments.model, runtime=arguments.runtime)
+    if arguments.rows_per_second:
+        predictor.model.info = dataclasses.replace(predictor.model.info, rows_per_second=arguments.rows_per_second)
     explain = _explaining(arguments, predictor)
     timeline = bool(arguments.timeline or arguments.out or arguments.annotate)
     failed = False

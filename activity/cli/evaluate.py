@@ -6,7 +6,7 @@ import argparse
 import json
 
 from activity.cli.checks import check_order, check_report, check_runtime, open_dataset
-from activity.cli.options import add_choice, add_dataset, add_model, add_report, add_runtime
+from activity.cli.options import add_choice, add_dataset, add_features, add_model, add_report, add_runtime
 from activity.cli.output import say_written
 from activity.files import lock_folder, noted_results, remove_stale_results
 from activity.models.info import read_info
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_dataset(parser)
     add_choice(parser, "--split", ("train", "val", "test"), default="test", help="of the data set")
+    add_features(parser)
     add_runtime(parser, "the features")
     parser.add_argument(
         "--no-baseline",

@@ -92,6 +92,13 @@ def add_dataset(parser: Group, help: str = "folder made by preprocess") -> None:
     parser.add_argument("dataset", type=Path, metavar="DATASET", help=help)
 
 
+def add_features(parser: Group) -> None:
+    """The feature files of a data set, for a model that was trained with `--features`."""
+    parser.add_argument(
+        "--features", type=Path, metavar="DIR", help="of a model of feature files: folder of those of the data set"
+    )
+
+
 def add_runtime(parser: Group, what: str) -> None:
     """Which library computes `what`."""
     few = " and for few images" if "features" in what else ""  # to export would take longer
@@ -127,6 +134,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
             add_choice(group, flag, _TABLES[field.name], default=field.default, help=help)
         else:
             type_, metavar = _TYPES[field.type.removesuffix(" | None")]
+            metavar = "DIR" if field.name == "features" else metavar
             help += "" if field.default is None else "; default: %(default)s"
             group.add_argument(flag, type=type_, default=field.default, metavar=metavar, help=help)
     add_runtime(group, "the features of a frozen backbone")

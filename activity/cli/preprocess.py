@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Decode, and print what the data set holds."""
     height, width = arguments.size
-    spec = read_settings(ClipSpec, arguments, height=height, width=width)
+    spec = read_settings(ClipSpec, arguments, height=height, width=width, num_features=None)  # it reads videos
     check_folder(arguments.out)
     check_output(
         arguments.out, overwrite=True, foreign=lambda folder: None if _is_dataset(folder) else folder, what="a data set"

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         timeout_seconds=arguments.timeout,
         runtime=arguments.runtime,
     )
-    all_streams = search.best.streams == load_dataset(arguments.dataset).spec.streams
+    all_streams = config.features or search.best.streams == load_dataset(arguments.dataset).spec.streams
     recipe = recipe_arguments(search.best.config, None if all_streams else search.best.streams)
     recipe += [] if arguments.runtime == "auto" else ["--runtime", arguments.runtime]
     command = shlex.join(["activity", "train", str(arguments.dataset), "--out", "model.keras", *recipe])

@@ -10,6 +10,7 @@ from activity.cli.checks import check_new_model, check_order, check_runtime, ope
 from activity.cli.options import (
     add_choice,
     add_dataset,
+    add_features,
     add_model,
     add_overwrite,
     add_runtime,
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rate = in_range(float, 1e-9, 9.9)
     add("--learning-rate", type=rate, metavar="X", help="default: that of the model for retrain, else less")
     add("--seed", type=seed, help="default: that of the model")
+    add_features(parser)
     add_runtime(parser, "the features")
     add_overwrite(parser)
     add("--json", action="store_true", help="print the counts and scores as one JSON object")

@@ -25,11 +25,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from activity.config import ClipSpec, current_streams, spec_from_dict, stored_streams
+from activity.config import FEATURES, STREAMS, ClipSpec, current_streams, spec_from_dict, stored_streams
+from activity.datasets.arrays import map_array, write_npy_header
+from activity.datasets.feature_files import FeatureFiles, find_feature_files
 from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, labels_of, name_some
 from activity.errors import ActivityError, DatasetError
 from activity.files import DAMAGED, atomic_file, is_intact, read_csv
@@ -45,6 +47,7 @@ _logger = logging.getLogger(__name__)
 FORMAT_VERSION = 2  # 1 had no streams
 _AGAIN = "run the same preprocess command again"
 MANIFEST_COLUMNS = ("sample_id", "path", "label", "group", "split", "num_frames", "duration_seconds")
+_MOST_REPEATS = 1.5  # of a row of features, before it is said
 PROBLEM_COLUMNS = ("path", "reason", "frames_read", "frames_claimed")
 
 
@@ -58,6 +61,8 @@ class Dataset:
         spec: what a clip is.
         samples: the rows of its manifest.
         problems: the rows of `problems.csv`.
+        features: files of another network that take the place of the frames, see `with_features`; `spec` is then that
+            of their rows.
     """
 
     dataset_dir: Path
@@ -65,6 +70,7 @@ class Dataset:
     spec: ClipSpec
     samples: list[Sample]
     problems: list[dict[str, str]]
+    features: FeatureFiles | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -105,12 +111,42 @@ class Dataset:
             )
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, streams=tuple(streams)))
 
+    def with_features(self, features_dir: Path | str) -> Dataset:
+        """This data set with the rows of feature files, one for each video, in place of its frames.
+
+        Its frames can still be read, for people. See `activity.datasets.feature_files` for the files.
+
+        Raises:
+            DatasetError: a video has no file, or a file is not one of features.
+        """
+        if self.features and self.features.features_dir == Path(features_dir):
+            return self
+        files = find_feature_files(Path(features_dir), self.samples)
+        spec = dataclasses.replace(self.spec, streams=(FEATURES,), num_features=files.num_features)
+        repeats = (spec.frames_per_second or 0) / files.rows_per_second
+        if repeats > _MOST_REPEATS:
+            _logger.warning(
+                "%s: %.3g rows a second, and the data set samples %g: each comes about %.0f times",
+                features_dir,
+                files.rows_per_second,
+                spec.frames_per_second,
+                repeats,
+            )
+        return dataclasses.replace(self, spec=spec, features=files)
+
     def frames(self, sample: Sample, stream: str | None = None) -> np.ndarray:
         """One stream of a sample, by default the first, `(N, H, W, 3)` uint8, mapped from disk."""
-        path, frames = self._open(sample, stream or self.spec.streams[0])
+        if stream is None:
+            stream = self._first_stream(sample) if self.features else self.spec.streams[0]
+        path, frames = self._open(sample, stream)
         if not is_intact(path):
             raise DatasetError(DAMAGED, path=path, hint=_AGAIN)
         return frames
+
+    def _first_stream(self, sample: Sample) -> str:
+        """That was made of the frames of a sample, where the spec is one of features."""
+        made = (name for name in STREAMS if stack_path(self.dataset_dir, sample.sample_id, name).is_file())
+        return next(made, STREAMS[0])
 
     def num_frames(self, sample: Sample, stream: str) -> int:
         """The length of one stream of a sample, without reading its frames."""
@@ -280,7 +316,7 @@ def write_stacks(
             for stream in spec.streams
         ]
         for file in files:
-            _write_npy_header(file, (0, *size))
+            write_npy_header(file, (0, *size))
         start = files[0].tell()
         frames = iter_frames(video_path, spec, span, images_per_second=images_per_second)
         for frame in frames:  # (S, H, W, 3)
@@ -289,39 +325,7 @@ def write_stacks(
         for file in files:
             file.seek(0)
             # NumPy pads headers so that the first axis can grow in place.
-            _write_npy_header(file, (len(frames.sampled.timestamps_seconds), *size))
+            write_npy_header(file, (len(frames.sampled.timestamps_seconds), *size))
             if file.tell() != start:
                 raise AssertionError("the .npy header changed its length")
     return frames.sampled
-
-
-def map_array(path: Path) -> np.ndarray:
-    """An array in C order from an `.npy` file, mapped from disk; as `np.load` does it, but for any number of threads.
-
-    NumPy parses the header as Python, which in several threads at once fails now and then, up to CPython 3.11.7 and
-    3.12.1 (github.com/python/cpython/issues/106905).
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it holds something else, or is cut off or longer.
-    """
-    with path.open("rb") as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("expected version 1.0 of the .npy format")
-        header = file.read(int.from_bytes(file.read(2), "little"))
-        offset = file.tell()
-    match = _HEADER.fullmatch(header)
-    if not match:
-        raise ValueError(f"expected the header of an array in C order, received {header!r:.80}")
-    shape = tuple(int(length) for length in match[2].decode().split(",") if length.strip())
-    array = np.memmap(path, match[1].decode(), "r", offset, shape)
-    if path.stat().st_size != offset + array.nbytes:
-        raise ValueError("it is longer than its header says")
-    return array
-
-
-_HEADER = re.compile(rb"\{'descr': '([^']+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \}\s*")
-
-
-def _write_npy_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

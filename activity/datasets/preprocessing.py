@@ -25,13 +25,13 @@ import numpy as np
 
 from activity._version import __version__
 from activity.config import STREAMS, ClipSpec, as_dict
+from activity.datasets.arrays import map_array
 from activity.datasets.dataset import (
     FORMAT_VERSION,
     MANIFEST_COLUMNS,
     PROBLEM_COLUMNS,
     Dataset,
     load_dataset,
-    map_array,
     read_about,
     stack_path,
     stream_dir,

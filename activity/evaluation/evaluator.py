@@ -376,10 +376,17 @@ def check_fits(classifier: ActivityClassifier, dataset: Dataset) -> None:
 
 def check_spec(classifier: ActivityClassifier, dataset: Dataset) -> None:
     """Raise `DatasetError` unless the data set holds the input that the model expects."""
-    lacks = set(classifier.spec.streams) - set(dataset.spec.streams)
-    if lacks or dataclasses.replace(dataset.spec, streams=classifier.spec.streams) != classifier.spec:
+    expected, held, same = classifier.spec, dataset.spec, ["streams"]
+    hint = "run preprocess with the model's settings"
+    if bool(expected.num_features) != bool(held.num_features):
+        hint = "name their folder with --features" if expected.num_features else "leave out --features"
+    elif expected.num_features != held.num_features:
+        hint = "give the features of the network that it was trained with"
+    elif expected.num_features:
+        same += ["height", "width", "resize"]  # rows have none
+    fits = set(expected.streams) <= set(held.streams)
+    if not fits or dataclasses.replace(held, **{name: getattr(expected, name) for name in same}) != expected:
         raise DatasetError(
-            f"does not fit this model, which expects {classifier.spec}; the data set holds "
-            f"{dataset.spec}; run preprocess with the model's settings",
+            f"does not fit this model, which expects {expected}; the data set holds {held}; {hint}",
             path=dataset.dataset_dir,
         )

@@ -22,7 +22,7 @@ from activity.evaluation.metrics import Mean, Scores, mean_and_error
 from activity.models.backend import keras
 from activity.progress import progress_bar
 from activity.runtimes.features import extract_features
-from activity.training.trainer import build_classifier, check_labels, stage_names, train
+from activity.training.trainer import build_classifier, check_labels, stage_names, train, with_given_features
 
 _CrossValidation = TypeVar("_CrossValidation", bound="CrossValidation")
 
@@ -160,6 +160,7 @@ def cross_validate(
     Raises:
         DatasetError: the folds cannot be made.
     """
+    dataset = with_given_features(dataset, config)
     labels, samples = dataset.labels, dataset.samples
     parts = divide_folds(dataset, folds, seed=config.seed)
     probabilities, baseline, of_head = np.zeros((3, len(samples), len(labels)))

@@ -28,7 +28,7 @@ from activity.model_selection.cross_validation import divide_folds, evaluate_fol
 from activity.model_selection.study import finished_trials, import_optuna, open_study
 from activity.models.heads import HEADS, MERGE_MODES
 from activity.progress import format_table, progress_bar
-from activity.training.trainer import build_classifier, stage_names
+from activity.training.trainer import build_classifier, stage_names, with_given_features
 
 SETTINGS = ("streams", "head", "units", "layers", "merge_mode", "members", "dropout", "learning_rate", "epochs")
 
@@ -205,6 +205,7 @@ def tune(
     import_optuna()
     _check_recipe(config)
     study_path = study_path or dataset.dataset_dir / "tuning.log"
+    dataset = with_given_features(dataset, config)
     samples = [sample for sample in dataset.samples if sample.split in ("train", "val")]
     dataset = dataclasses.replace(dataset, samples=samples)
     parts = divide_folds(dataset, folds, seed=config.seed)

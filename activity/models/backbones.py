@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from activity.config import FEATURES
 from activity.errors import ActivityError, ModelFileError, did_you_mean, one_line
 from activity.models.backend import keras, keras_home
 
@@ -79,6 +80,14 @@ def build_backbone(name: str, *, height: int, width: int, weights: str | None = 
     return make_model(frames, model.output, name=name)
 
 
+def build_identity(num_features: int) -> keras.Model:
+    """The backbone of models of feature files, which another network has computed: rows `(batch, D)` as they are."""
+    from activity.models.layers import make_model
+
+    rows = keras.Input((num_features,), name="rows")
+    return make_model(rows, keras.layers.Identity(dtype="float32")(rows), name=FEATURES)
+
+
 def split_backbone(backbone: keras.Model) -> tuple[keras.Model | None, keras.Model]:
     """Split a backbone into the layers below its first trainable one, and the rest. Both share its weights.
 
@@ -125,9 +134,13 @@ def split_at_maps(backbone: keras.Model) -> tuple[keras.Model, keras.Model]:
 def choose_weights(name: str, weights: str | None) -> str:
     """The weights that a backbone gets: those named, else `imagenet` where it has them, else `none`.
 
+    Of feature files, in place of a backbone, `none`.
+
     Raises:
         ActivityError: no such backbone.
     """
+    if name == FEATURES:
+        return "none"
     if name not in BACKBONES:
         expected = f"expected one of {', '.join(BACKBONES)}"
         raise ActivityError(f"no backbone '{name}'; {expected}", hint=did_you_mean(name, BACKBONES))

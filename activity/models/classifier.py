@@ -33,6 +33,8 @@ from activity.models.network import InferenceModel
 class ActivityClassifier(InferenceModel, keras.Model):
     """Clips to probabilities: `{"frames": (batch, T, S, H, W, 3) uint8, "mask": (batch, T) bool}` -> `(batch, C)`.
 
+    Of a model of feature files, frames are their rows `(batch, T, 1, D)` float32, which its backbone gives as they are.
+
     The two parts can be called on their own, which gives the same probabilities: `backbone` on real frames only, then
     `head` on padded features.
 
@@ -46,8 +48,8 @@ class ActivityClassifier(InferenceModel, keras.Model):
     def __init__(self, backbone: keras.Model, head: keras.Model, info: ModelInfo, **kwargs: Any) -> None:
         spec = info.spec
         # === Layers ===
-        shape = (spec.num_frames, len(spec.streams), spec.height, spec.width, 3)
-        frames = keras.Input(shape, dtype="uint8", name="frames")
+        shape = (spec.num_frames, len(spec.streams), *spec.item_shape)
+        frames = keras.Input(shape, dtype=spec.item_dtype, name="frames")
         mask = keras.Input((spec.num_frames,), dtype="bool", name="mask")
         # === Functional model ===
         features = _extract_features(backbone, frames)  # (B, T, S, H, W, 3) -> (B, T, S, D)

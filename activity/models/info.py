@@ -102,6 +102,7 @@ class ModelInfo:
         clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
         window_seconds: how long these are: less than most clips of training, so that most lie within one activity.
         threshold: probability below which an answer is "unknown"; 0: there is always an answer; above 1: never.
+        rows_per_second: of the feature files of training, at the median; `None`: of a model of videos.
         record: how the model came about.
     """
 
@@ -110,6 +111,7 @@ class ModelInfo:
     clip_seconds: float
     window_seconds: float
     threshold: float = 0.0
+    rows_per_second: float | None = None
     record: TrainingRecord = field(default_factory=TrainingRecord)
 
     def __post_init__(self) -> None:
@@ -120,6 +122,10 @@ class ModelInfo:
                 raise SettingError(name, "above 0", getattr(self, name))
         if not 0 <= self.threshold < float("inf"):
             raise SettingError("threshold", "0 or more", self.threshold)
+        rate = self.rows_per_second
+        if not (1e-6 <= (rate or 0) <= 1e6 if self.spec.num_features else rate is None):
+            expected = "0.000001 to 1000000" if self.spec.num_features else "none: the model takes videos"
+            raise SettingError("rows_per_second", expected, rate)
 
     def with_record(self, **facts: Any) -> ModelInfo:
         """A copy with other facts in its record."""
@@ -130,6 +136,7 @@ class ModelInfo:
         values = {name: getattr(self, name) for name in ("clip_seconds", "window_seconds", "threshold")}
         record = self.record.as_dict()
         told = {"record": record} if record else {}
+        values |= {"rows_per_second": self.rows_per_second} if self.rows_per_second else {}
         return {"spec": as_dict(self.spec), "labels": list(self.labels), **values, **told}
 
     @classmethod
@@ -144,6 +151,7 @@ class ModelInfo:
             spec=spec_from_dict(_checked(info["spec"], _SPEC)),
             labels=tuple(info["labels"]),
             **{name: float(info[name]) for name in ("clip_seconds", "window_seconds", "threshold")},
+            rows_per_second=info.get("rows_per_second"),
             record=TrainingRecord.from_dict(info["record"]),
         )
 
@@ -158,6 +166,7 @@ _SETTINGS = {item.name: _PLAIN[str(item.type)] for item in dataclasses.fields(Tr
 _SPEC = {item.name: _PLAIN.get(str(item.type), [str]) for item in dataclasses.fields(ClipSpec)}
 _INFO: dict[str, Any] = {"spec": dict, "labels": [str], "record": dict}
 _INFO |= dict.fromkeys(("clip_seconds", "window_seconds", "threshold"), float)
+_INFO["rows_per_second"] = (float, None)
 _BY_SPLIT: tuple[Any, ...] = ({}, {"train": int, "val": int, "test": int})
 _COMPARED = ({"num_videos": 0}, {"num_videos": int, "split": str, "before": float, "after": float})
 _RECORD: dict[str, Any] = {
@@ -223,6 +232,12 @@ def read_info(path: Path) -> ModelInfo:
     except (KeyError, TypeError, ActivityError) as error:
         reason = f"its {error} is missing" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"damaged, or made by another version of activity: {reason}", path=path) from error
+
+
+def check_takes_videos(info: ModelInfo, task: str) -> None:
+    """Raise `ActivityError` if a model is one of feature files, where a task needs frames."""
+    if info.spec.num_features:
+        raise ActivityError(f"{task} needs a model of videos; this one takes feature files, {info.spec}")
 
 
 def check_model_path(path: Path) -> None:

@@ -33,6 +33,7 @@ from activity.models.backend import ops
 from activity.models.classifier import ActivityClassifier, load_classifier
 from activity.models.devices import gradient
 from activity.models.heads import attention_weights, has_attention
+from activity.models.info import check_takes_videos
 from activity.predictor.prediction import Prediction
 from activity.predictor.windows import read_window
 from activity.video.clips import pad_right
@@ -80,9 +81,13 @@ class Explainer:
 
     Args:
         classifier: from `activity.models.classifier.load_classifier` or a training run.
+
+    Raises:
+        ActivityError: it takes feature files, of which there is nothing to see.
     """
 
     def __init__(self, classifier: ActivityClassifier) -> None:
+        check_takes_videos(classifier.info, "an explanation")
         self.classifier = classifier
         self._feature_map_model, self._pooling_model = split_at_maps(classifier.backbone)
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activity.errors import printable
-from activity.models.info import unknown_name
+from activity.models.info import check_takes_videos, unknown_name
 from activity.models.network import InferenceModel
 from activity.predictor.prediction import best_first
 from activity.predictor.timeline import LiveLabels
@@ -86,7 +86,9 @@ def watch(
 
     Raises:
         VideoError: there never was a frame.
+        ActivityError: the model takes feature files.
     """
+    check_takes_videos(model.info, "a live source")
     names, shown = (*model.labels, unknown_name(model.labels)), None
     _warm_up(model)
     with Capture(source, model.spec, model.window_rate, timeout_seconds) as capture:

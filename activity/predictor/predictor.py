@@ -90,7 +90,7 @@ class Predictor:
         return {**self.__dict__, "_model": None, "_info": self.model.info, "_process": None}
 
     def predict(self, source: Path | str, *, timeline: bool = False, keep_frames: bool = False) -> Prediction:
-        """Label one video file; see `predict_many` for the options.
+        """Label one video file, or feature file of a model of these; see `predict_many` for the options.
 
         Raises:
             SettingError: it is neither a path nor a URL, but empty, frames or a list.
@@ -126,7 +126,7 @@ class Predictor:
         """
         model = self.model
         if isinstance(sources, (str, os.PathLike)):
-            sources = expand_sources([_name_of(sources)])
+            sources = expand_sources([_name_of(sources)], features=bool(model.spec.num_features))
         names = [_name_of(source) for source in sources]
         options: dict[str, Any] = {
             "timeline": timeline,

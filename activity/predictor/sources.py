@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from activity.config import ClipSpec
+from activity.datasets.feature_files import files_below, is_feature_file, map_rows, sample_rows
 from activity.datasets.folders import find_videos
 from activity.errors import ActivityError, DatasetError, VideoError
 from activity.files import short_name
@@ -29,19 +30,24 @@ _FRAMES_PER_CHUNK = 32
 _CHUNKS_AHEAD = 4  # of each video: 4 x 32 frames of 224x224 are 20 MB a stream
 
 
-def expand_sources(sources: Sequence[str]) -> list[str]:
+def expand_sources(sources: Sequence[str], *, features: bool = False) -> list[str]:
     """Files named by files, folders (searched through) and glob patterns, in order and without repeats.
 
     In a folder, hidden files, images, sidecars, and what this program has made are skipped, and counted; a file named
     directly is always taken, and a folder that a pattern names is searched too. A folder or pattern without videos
     stays as it is: reading it then says so, and the others follow.
+
+    Args:
+        sources: in the order of the result.
+        features: search for feature files, in place of videos.
     """
+    search = _search_features if features else _search
     found: list[str] = []
     for source in sources:
         named = [source]
         if not Path(source).exists() and glob.has_magic(source):
             named = sorted(glob.glob(source, recursive=True))
-        matches = [video for name in named for video in (_search(Path(name)) if Path(name).is_dir() else [name])]
+        matches = [video for name in named for video in (search(Path(name)) if Path(name).is_dir() else [name])]
         found += matches or [source]
     return list(dict.fromkeys(found))
 
@@ -58,6 +64,10 @@ def _search(folder: Path) -> list[str]:
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(searched.skipped.items()))
         _logger.info("%s: skipped by name: %s", folder, counts)
     return [str(video) for video in searched.videos if video.is_file()]
+
+
+def _search_features(folder: Path) -> list[str]:
+    return [str(file) for file in sorted(files_below(folder))]
 
 
 def check_apart(folder: Path, sources: Iterable[str]) -> None:
@@ -89,6 +99,8 @@ def distinct_names(sources: Iterable[Path | str]) -> list[str]:
 
 class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
     """Chunks of sampled frames of one video, decoded ahead: stacks `(n, S, H, W, 3)` uint8 in order of time.
+
+    For a model of feature files, chunks of the rows of one: `(n, 1, D)` float32. A row lasts as in training.
 
     Each comes with the `ClipSpec` by which it was sampled: that of the model or, of a video much longer than the clips
     of training, that with the frame rate of the model's windows.
@@ -140,12 +152,13 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
 
     def _read(self) -> Iterator[tuple[ClipSpec, np.ndarray]]:
         spec, model = self._model.spec, self._model
+        self._check_kind()
         at_rate = dataclasses.replace(spec, frames_per_second=model.window_rate)
         if spec == at_rate:
             yield from self._sample(spec)
             return
         long_seconds = LONG_CLIPS * model.clip_seconds
-        if probe(local_path(self._given)).duration_seconds_claimed <= long_seconds:
+        if self._seconds_claimed() <= long_seconds:
             seconds = yield from self._sample(spec)
             if seconds > long_seconds:
                 del self.sampled[spec]
@@ -159,14 +172,43 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
                     del self.sampled[at_rate]
                 yield from self._sample(spec)
 
+    def _check_kind(self) -> None:
+        """Raise `VideoError` if the source is a feature file and the model takes videos, or the other way about."""
+        spec = self._model.spec
+        if spec.num_features and not is_feature_file(self._given):
+            raise VideoError(f"expected a feature file .npy: this model takes {spec}", path=self.source)
+        if not spec.num_features and is_feature_file(self._given) and Path(self._given).is_file():
+            raise VideoError("expected a video, received .npy: this is no model of feature files", path=self.source)
+
+    def _seconds_claimed(self) -> float:
+        if self._model.spec.num_features:
+            return len(self._rows()) / self._rows_per_second
+        return probe(local_path(self._given)).duration_seconds_claimed
+
     def _sample(self, spec: ClipSpec) -> Generator[tuple[ClipSpec, np.ndarray], None, float]:
         """The chunks of one way to sample the video; returns its duration in seconds."""
+        if spec.num_features:
+            rows, self.sampled[spec] = sample_rows(self._rows(), spec, self._rows_per_second)
+            if not np.isfinite(rows).all():
+                raise VideoError("holds nan, infinity, or numbers too large for float32", path=self.source)
+            for start in range(0, len(rows), _FRAMES_PER_CHUNK):
+                yield spec, rows[start : start + _FRAMES_PER_CHUNK, None]  # (n, 1, D)
+            return self.sampled[spec].duration_seconds
         frames = iter_frames(local_path(self._given), spec, num_threads=self._num_threads, check=self._check)
         coming = iter(frames)
         while chunk := list(islice(coming, _FRAMES_PER_CHUNK)):
             yield spec, np.stack(chunk)
         self.sampled[spec] = frames.sampled
         return frames.sampled.duration_seconds
+
+    def _rows(self) -> np.ndarray:
+        return map_rows(Path(self._given), self._model.spec.num_features)
+
+    @property
+    def _rows_per_second(self) -> float:
+        rate = self._model.info.rows_per_second
+        assert rate is not None  # of a model of feature files, see `ModelInfo`
+        return rate
 
     def tell(self) -> None:
         """Tell who watches of the last frame that has passed; raises what they raise."""

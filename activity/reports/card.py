@@ -14,14 +14,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from activity.config import TrainConfig, as_dict, recipe_arguments
+from activity.config import FEATURES, TrainConfig, as_dict, recipe_arguments
 from activity.models.backbones import BACKBONES, choose_weights
 from activity.models.info import ModelInfo, TrainingRecord, read_info, unknown_name
 from activity.progress import format_table
 
 _SPLITS = ("train", "val", "test")
 _RESIZED = {"stretch": "stretched to it", "crop": "cropped to it", "letterbox": "fitted into it, black around"}
-_WITH_PATHS = ("data set", "dataset", "not the default", "command", "as a command")  # rows that may show one
+# Rows that may show one:
+_WITH_PATHS = ("data set", "feature files", "dataset", "not the default", "command", "as a command")
+_LIMIT_OF_FEATURES = (
+    "It takes features, not videos: they must come from the very network that made those of its training."
+)
 _NOT_RECORDED = "not recorded"
 
 
@@ -53,7 +57,9 @@ class ModelCard:
         if self.record.training is None:
             return {}
         trained, defaults = as_dict(self.record.training), as_dict(TrainConfig())
-        if self.record.training.backbone in BACKBONES:
+        if self.record.training.features:
+            defaults |= {"backbone": FEATURES, "weights": "none"}
+        elif self.record.training.backbone in BACKBONES:
             defaults["weights"] = choose_weights(self.record.training.backbone, None)
         return {name: value for name, value in trained.items() if value != defaults[name]}
 
@@ -62,7 +68,8 @@ class ModelCard:
         """The command that trained it first, or one that would, where it was trained from Python."""
         if self.record.command or self.record.training is None:
             return self.record.command
-        recipe = recipe_arguments(self.record.training, self.info.spec.streams)
+        streams = None if self.info.spec.num_features else self.info.spec.streams
+        recipe = recipe_arguments(self.record.training, streams)
         dataset = self.record.dataset or "DATASET"
         return shlex.join(["activity", "train", dataset, "--out", self.path.name, *recipe])
 
@@ -75,6 +82,7 @@ class ModelCard:
             other = "It answers with one of its labels whatever a video shows."
         return [
             *_limits_of_data(self.record),
+            *([_LIMIT_OF_FEATURES] if self.info.spec.num_features else []),
             "It labels a whole clip with one activity; it does not say where in the image.",
             other,
             "How it does on other people, places and cameras than those of its data set was not measured.",
@@ -149,18 +157,25 @@ def model_card(path: Path) -> ModelCard:
 
 def _rows_of_model(card: ModelCard) -> list[Row]:
     info, spec, parameters = card.info, card.info.spec, card.record.num_parameters
+    items = "rows" if spec.num_features else "frames"
     if spec.frames_per_second is None:
-        clip = f"{spec.num_frames} frames, spread evenly over the video"
+        clip = f"{spec.num_frames} {items}, spread evenly over the video"
     else:
-        clip = f"{spec.num_frames} frames, {spec.frames_per_second:g} a second; several clips of a longer video"
+        clip = f"{spec.num_frames} {items}, {spec.frames_per_second:g} a second; several clips of a longer video"
     windows = f"; a video more than twice as long is read in windows of {info.window_seconds:.1f} s"
     below = f'below a probability of {info.threshold:.3f} the answer is "{unknown_name(info.labels)}"'
+    size = [
+        ("frame", f"{spec.width} x {spec.height} pixels (width x height), {_RESIZED[spec.resize]}"),
+        ("streams", ", ".join(spec.streams)),
+    ]
+    if spec.num_features:
+        lasts = f"{info.rows_per_second:.3g} of them a second (median of training)"
+        size = [("row", f"{spec.num_features} features of another network; {lasts}")]
     return [
         ("labels", f"{len(info.labels)}: {', '.join(info.labels)}"),
         ("clip", clip),
         ("longest clip", f"{info.clip_seconds:.1f} s" + (windows if spec.frames_per_second is None else "")),
-        ("frame", f"{spec.width} x {spec.height} pixels (width x height), {_RESIZED[spec.resize]}"),
-        ("streams", ", ".join(spec.streams)),
+        *size,
         ("answer", below if info.threshold else "always one of the labels"),
         ("size", f"{card.num_bytes / 1e6:.1f} MB" + (f", {parameters:,} parameters" if parameters else "")),
     ]
@@ -169,6 +184,7 @@ def _rows_of_model(card: ModelCard) -> list[Row]:
 def _rows_of_data(record: TrainingRecord) -> list[Row]:
     rows = [
         ("data set", record.dataset),
+        ("feature files", (record.training and record.training.features) or ""),
         ("videos", _by_split(record.num_videos)),
         ("groups", _by_split(record.num_groups)),
     ]
@@ -204,7 +220,8 @@ def _rows_of_scores(card: ModelCard) -> list[Row]:
 def _rows_of_training(card: ModelCard) -> list[Row]:
     record, rows = card.record, []
     if record.training:
-        rows.append(("architecture", f"backbone {record.training.backbone}, head {record.training.head}"))
+        backbone = "feature files" if record.training.features else f"backbone {record.training.backbone}"
+        rows.append(("architecture", f"{backbone}, head {record.training.head}"))
         if record.stack:
             parts = sorted(record.stack.items(), key=lambda part: -part[1])
             rows.append(("rests on", ", ".join(f"{name} {weight:.0%}" for name, weight in parts)))

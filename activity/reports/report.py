@@ -126,7 +126,8 @@ def save_report(
 def figures_of_model(classifier: ActivityClassifier, evaluation: Evaluation, dataset: Dataset) -> dict[str, Figure]:
     """Title -> figure of the model itself: its learning curves, and explanations of some of its answers.
 
-    Explained are the most confident mistakes and the most confident correct answers, by the first clip of each.
+    Explained are the most confident mistakes and the most confident correct answers, by the first clip of each; but
+    not of a model of feature files.
 
     Args:
         classifier: that was evaluated.
@@ -136,6 +137,8 @@ def figures_of_model(classifier: ActivityClassifier, evaluation: Evaluation, dat
     figures = {}
     if history := classifier.info.record.history:
         figures["Learning curves"] = draw.curves_figure(history)
+    if classifier.spec.num_features:  # there is nothing to see in feature files
+        return figures
     scores, explainer, ranking = evaluation.scores, Explainer(classifier), evaluation.ranking()
     correct = [i for i in ranking[::-1] if scores.correct[i]][:2]
     for number, i in enumerate([*evaluation.worst_mistakes(2), *correct], start=1):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activity.config import ClipSpec
+from activity.datasets.feature_files import is_feature_file
 from activity.datasets.samples import Segment
 from activity.errors import printable
 from activity.files import atomic_file, write_csv
@@ -42,7 +43,7 @@ def save_timeline(prediction: Prediction, out_dir: Path, name: str, *, top_k: in
     """Write the timeline of a video into a folder in all formats of `TIMELINE_FORMATS`, each as `<name>.<format>`.
 
     Args:
-        prediction: with its timeline. Its source is read for the thumbnails.
+        prediction: with its timeline. Its source is read for the thumbnails, unless it is a feature file.
         out_dir: made if need be.
         name: of the files, without an ending.
         top_k: activities in the JSON file, 1 or more.
@@ -119,6 +120,8 @@ def _srt_time(seconds: float) -> str:
 def timeline_figure(prediction: Prediction) -> Figure:
     """Images of a video from its beginning to its end, above a strip of its segments over time.
 
+    Of a feature file, the strip alone.
+
     Raises:
         VideoError: the source can no longer be read.
         ValueError: the prediction has no timeline.
@@ -137,15 +140,18 @@ def timeline_figure(prediction: Prediction) -> Figure:
     widest = max((text_width(text, _NAME_POINTS) for text in names.values()), default=0)
     num_columns = int(_WIDTH * 72 / (widest + 4 * _NAME_POINTS))
     bottom = _NAME_ROW * -(-len(names) // num_columns) + 0.55  # inches, of the strip
-    width, height = _WIDTH + 0.6, bottom + _STRIP_HEIGHT + _THUMBNAIL_HEIGHT + 0.4
+    images = 0.0 if is_feature_file(prediction.source) else _THUMBNAIL_HEIGHT
+    width, height = _WIDTH + 0.6, bottom + _STRIP_HEIGHT + images + 0.4
     with rc_context({"font.family": list(dict.fromkeys(families))}):  # what DejaVu Sans lacks, others have
         figure = Figure(figsize=(width, height))
-        strip, thumbnails = (
+        strip, *thumbnails = (
             figure.add_axes((0.3 / width, low / height, _WIDTH / width, tall / height))
-            for low, tall in ((bottom, _STRIP_HEIGHT), (bottom + _STRIP_HEIGHT + 0.05, _THUMBNAIL_HEIGHT))
+            for low, tall in ((bottom, _STRIP_HEIGHT), (bottom + _STRIP_HEIGHT + 0.05, images))
+            if tall
         )
-        thumbnails.set_title(name, loc="left", fontsize="medium")
-        _draw_thumbnails(thumbnails, local_path(prediction.source), end)
+        (thumbnails or [strip])[0].set_title(name, loc="left", fontsize="medium")
+        for axes in thumbnails:
+            _draw_thumbnails(axes, local_path(prediction.source), end)
         _draw_segments(strip, timeline.segments, labels)
         _show_seconds(strip, end)
         if names:

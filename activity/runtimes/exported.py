@@ -37,7 +37,7 @@ from activity.files import (
     remove_leftovers,
 )
 from activity.models.backend import keras
-from activity.models.info import ModelInfo
+from activity.models.info import ModelInfo, read_info
 from activity.models.network import InferenceModel
 from activity.runtimes.choice import choose, describe, falling_back, format_of, is_bf16, tell_once
 from activity.runtimes.formats import FORMATS, Graph, check_writable, write_graph
@@ -61,6 +61,7 @@ def load_inference_model(model_path: Path, *, runtime: str = "auto") -> Inferenc
     Args:
         model_path: a `.keras` file.
         runtime: one of `RUNTIMES`. With `auto`, it falls back to Keras where a runtime is missing or an export fails.
+            Keras alone computes a model of feature files.
 
     Raises:
         ActivityError: the runtime that was asked for by name is not installed, or does not compute what Keras does.
@@ -70,6 +71,10 @@ def load_inference_model(model_path: Path, *, runtime: str = "auto") -> Inferenc
     if not model_path.is_file():
         raise ModelFileError("no such model file", path=model_path)
     chosen = choose(runtime)
+    if read_info(model_path).spec.num_features:  # a head alone costs next to nothing
+        if runtime not in ("auto", "keras"):
+            raise ActivityError(f"a model of feature files is computed by keras, not by {runtime}", path=model_path)
+        chosen = "keras"
     with falling_back(runtime, chosen):
         if chosen != "keras":
             model = _kept_model(model_path, chosen) or _export_model(model_path, chosen)

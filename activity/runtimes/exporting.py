@@ -32,7 +32,7 @@ from activity.errors import ActivityError, VideoError, one_line
 from activity.files import atomic_path
 from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier, load_classifier, predict, versions
-from activity.models.info import TrainingRecord
+from activity.models.info import TrainingRecord, check_takes_videos, read_info
 from activity.runtimes.formats import FORMATS, Graph, check_export, write_graph
 from activity.runtimes.loops import with_plain_loops
 from activity.video.clips import pad_right, window_starts
@@ -93,11 +93,12 @@ def export_classifier(model_path: Path, format: str, out: Path, *, clips: Sequen
 
     Raises:
         ActivityError: the packages for this format are not installed, `out` has a name it cannot have, the model
-            cannot be expressed in it, or gives other probabilities there.
+            takes feature files, cannot be expressed in it, or gives other probabilities there.
         ModelFileError: the model file is missing, damaged or not ours.
         VideoError: one of `clips` cannot be read.
     """
     check_export(format, out)
+    check_takes_videos(read_info(model_path), "export")
     classifier = load_classifier(model_path)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

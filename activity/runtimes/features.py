@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from activity.config import stored_streams
-from activity.datasets.dataset import Dataset, Stacks, map_array
+from activity.datasets.arrays import map_array
+from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample
 from activity.files import DAMAGED, atomic_file, digest_of, is_intact, remove_leftovers
 from activity.models.backend import keras
@@ -35,7 +36,7 @@ _logger = logging.getLogger(__name__)
 def extract_features(
     dataset: Dataset, samples: Sequence[Sample], backbone: keras.Model, *, keep: bool = True, runtime: str = "auto"
 ) -> list[np.ndarray]:
-    """Features `(N, S, D)` float32 of each sample, from the cache where it has them.
+    """Features `(N, S, D)` float32 of each sample: from its feature files, or from the cache where it has them.
 
     Only real frames go through the backbone, in full batches across samples.
 
@@ -46,6 +47,8 @@ def extract_features(
         keep: write what had to be computed into the cache.
         runtime: what computes it; see `activity.runtimes.choice`.
     """
+    if dataset.features:  # the backbone gives them as they are
+        return [rows[:, None] for rows in dataset.features.read(samples, dataset.spec)]  # (N, D) -> (N, 1, D)
     streams = []
     for stream, cache_dir in _cache_dirs(dataset, backbone, runtime).items():
         features: dict[str, np.ndarray] = {}

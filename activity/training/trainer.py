@@ -27,7 +27,7 @@ from activity.datasets.splits import inner_folds
 from activity.errors import ActivityError, DatasetError
 from activity.evaluation.calibration import FEWEST_VIDEOS, Calibration, calibrate
 from activity.files import atomic_file, digest_of, digest_of_file, lock_folder, remove_leftovers
-from activity.models.backbones import build_backbone, choose_weights, split_backbone
+from activity.models.backbones import build_backbone, build_identity, choose_weights, split_backbone
 from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
 from activity.models.devices import gpu_names
@@ -156,6 +156,7 @@ def train(
         ActivityError: what would be replaced in `work_dir` is not of a training.
     """
     work_dir = Path(work_dir)
+    dataset = with_given_features(dataset, config)
     check_labels(dataset)
     config = dataclasses.replace(config, weights=choose_weights(config.backbone, config.weights))
     _say_what_is_idle(dataset, config)
@@ -185,6 +186,19 @@ def train(
     record = record_of(dataset, config, stages)
     classifier.info = dataclasses.replace(classifier.info, record=record).with_record(**run.facts)
     return run
+
+
+def with_given_features(dataset: Dataset, config: TrainConfig) -> Dataset:
+    """The data set with the feature files that a configuration names.
+
+    Raises:
+        DatasetError: they do not fit the data set, or it has others already.
+    """
+    given = dataset.features
+    if given and (not config.features or Path(config.features) != given.features_dir):
+        reason = f"the data set has these feature files, and the configuration names {config.features or 'none'}"
+        raise DatasetError(reason, path=given.features_dir, hint="name the same")
+    return dataset.with_features(config.features) if config.features else dataset
 
 
 def is_frozen(config: TrainConfig) -> bool:
@@ -346,6 +360,8 @@ def build_classifier(
     It knows the labels of the data set, if no others are given, and has `num_more` members than the recipe asks for.
     """
     spec, labels = dataset.spec, labels or dataset.labels
+    if backbone is None and spec.num_features:
+        backbone = build_identity(spec.num_features)
     if backbone is None:
         backbone = build_backbone(config.backbone, height=spec.height, width=spec.width, weights=config.weights)
     if spec.frames_per_second:
@@ -361,7 +377,11 @@ def build_classifier(
         num_labels=len(labels),
     )
     info = ModelInfo(
-        spec=spec, labels=tuple(labels), clip_seconds=float(clip_seconds), window_seconds=float(window_seconds)
+        spec=spec,
+        labels=tuple(labels),
+        clip_seconds=float(clip_seconds),
+        window_seconds=float(window_seconds),
+        rows_per_second=dataset.features.rows_per_second if dataset.features else None,
     )
     return ActivityClassifier(backbone, head, info)
 
@@ -388,6 +408,8 @@ def unfreeze(backbone: keras.Model, num_layers: int) -> None:
 
 def stage_names(config: TrainConfig) -> list[str]:
     """The stages of a run, in their order; raises `ActivityError` for what cannot be fine-tuned."""
+    if config.features:
+        return ["head"]
     if choose_weights(config.backbone, config.weights) == "none":
         if config.fine_tune:
             hint = f"without, all of {config.backbone} is trained"

@@ -196,6 +196,8 @@ def update(
     if replay is not None and (scheme != "replay" or replay < 1):
         raise SettingError("replay", "1 or more videos a label, with the scheme replay", replay)
     recipe = _recipe(classifier)
+    if recipe.features and dataset.features:  # which need not be where those of the old model were
+        recipe = dataclasses.replace(recipe, features=str(dataset.features.features_dir))
     fraction = 1.0 if scheme == "retrain" else _LEARNING_RATE
     config = dataclasses.replace(
         recipe,

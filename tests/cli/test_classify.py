@@ -218,3 +218,35 @@ def test_a_name_does_not_command_the_terminal(folder, tmp_path):
     (tmp_path / "b\x1b[2J.mp4").write_text("hello")
     done = classify_as_a_program(folder / "model.keras", tmp_path / "b\x1b[2J.mp4")
     assert "\x1b" not in done.stdout + done.stderr and r"b\x1b[2J.mp4: this is a text file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("classify", "0"), "a live source needs a model of videos; this one takes feature files, 6 evenly"),
+        (("classify", "clip.npy", "--explain", "why"), "--explain needs a model of videos"),
+        (("classify", "clip.npy", "--annotate", "drawn"), "--annotate needs a model of videos"),
+        (("classify", "clip.npy", "--runtime", "keras", "--follow"), "a live source needs a model of videos"),
+        (("export", "--format", "savedmodel", "--out", "exported"), "export needs a model of videos"),
+        (("serve",), "the page needs a model of videos"),
+    ],
+)
+def test_what_needs_frames_refuses_a_model_of_feature_files(
+    run, one_line, feature_model, tmp_path, monkeypatch, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    command, *options = words
+    status, _, err = run(command, feature_model, *options)
+    assert status == 1 and message in one_line(err)
+
+
+def test_rows_have_the_length_that_is_asked_for(run, feature_model, folder, ramp_features, ramp_videos):
+    file = ramp_features / "darkens" / "p0_0.npy"
+    seconds = []
+    for rate in (2, 4):
+        status, out, err = run("classify", feature_model, file, "--json", "--rows-per-second", rate)
+        assert status == 0 and "median of training" not in err
+        seconds.append(json.loads(out)["duration_seconds"])
+    assert seconds[0] == 2 * seconds[1]
+    status, _, err = run("classify", folder / "model.keras", ramp_videos, "--rows-per-second", 2)
+    assert status == 2 and "--rows-per-second is for models of feature files; this one takes videos" in err

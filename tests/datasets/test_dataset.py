@@ -13,7 +13,6 @@ from activity.datasets.dataset import (
     MANIFEST_COLUMNS,
     Stacks,
     load_dataset,
-    map_array,
     stack_path,
     stream_dir,
     write_stacks,
@@ -73,24 +72,6 @@ def test_stacks_that_are_damaged(dataset, content, message):
         dataset.frames(dataset.samples[0])
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.int64])
-@pytest.mark.parametrize("shape", [(5,), (2, 3), (3, 2, 2, 3)])
-def test_an_array_is_mapped_as_numpy_does_without_parsing_python(tmp_path, monkeypatch, dtype, shape):
-    expected = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
-    np.save(tmp_path / "a.npy", expected)
-    monkeypatch.setattr("ast.literal_eval", None)  # it fails now and then in several threads
-    mapped = map_array(tmp_path / "a.npy")
-    assert mapped.dtype == expected.dtype and not mapped.flags.writeable
-    np.testing.assert_array_equal(mapped, expected)
-
-
-@pytest.mark.parametrize("array", [np.zeros((2, 3), order="F"), np.zeros(2, [("a", "u1")])], ids=["order", "fields"])
-def test_other_arrays_are_not_mapped(tmp_path, array):
-    np.save(tmp_path / "a.npy", array)
-    with pytest.raises(ValueError, match="expected the header of an array in C order, received"):
-        map_array(tmp_path / "a.npy")
-
-
 def test_all_streams_of_a_sample_side_by_side(dataset):
     stack = Stacks(dataset.frames, dataset.samples, NOISE_SPEC.streams)[1]
     assert len(stack) == 40
@@ -103,6 +84,21 @@ def test_all_streams_of_a_sample_side_by_side(dataset):
 def test_a_stream_that_was_not_made_is_named(dataset):
     with pytest.raises(DatasetError, match="has no stream motion_crop; it was made with rgb, motion"):
         dataset.with_streams(("rgb", "motion_crop"))
+
+
+def test_features_take_the_place_of_frames_which_people_can_still_see(dataset, tmp_path_factory, caplog):
+    features_dir = tmp_path_factory.mktemp("features")
+    lasting = [dataclasses.replace(sample, duration_seconds=2.0) for sample in dataset.samples]
+    for sample in lasting:
+        np.save(features_dir / f"{sample.sample_id}.npy", np.zeros((4, 7), np.float32))
+    dataset = dataclasses.replace(dataset, samples=lasting)
+    given = dataset.with_features(features_dir)
+    assert given.spec.streams == ("features",) and given.spec.item_shape == (7,)
+    assert given.with_features(str(features_dir)) is given
+    np.testing.assert_array_equal(given.frames(given.samples[0]), dataset.frames(dataset.samples[0], "rgb"))
+    assert "2 rows a second, and the data set samples 10: each comes about 5 times" in caplog.text
+    with pytest.raises(DatasetError, match="has no stream features; it was made with rgb, motion"):
+        dataset.with_streams(given.spec.streams)
 
 
 @pytest.mark.parametrize("stream", ["motion_crop", "closeup"])

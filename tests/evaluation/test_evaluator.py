@@ -413,3 +413,36 @@ def test_names_that_are_not_utf8_are_spelled_out(ramp_dataset):
         named = evaluation.printable()
         assert named.samples[0].path == "a\\xff.avi" and named.scores.labels == ["a", "b\\xff"]
     assert named.folds == ["\\xff"]
+
+
+def test_a_model_of_feature_files(feature_run, feature_config, ramp_dataset, ramp_features, tmp_path):
+    given = ramp_dataset.with_features(ramp_features)
+    assert evaluate(feature_run.classifier, given).scores.accuracy == 1
+    result = cross_validate(ramp_dataset, dataclasses.replace(feature_config, epochs=8), folds="2", work_dir=tmp_path)
+    assert result.scores.accuracy > 0.9
+    assert "6 evenly spaced rows of 5 features" in result.sentences(given)[0]
+
+
+def test_features_and_videos_are_not_mistaken_for_each_other(
+    feature_run, ramp_run, ramp_dataset, ramp_features, tmp_path
+):
+    given = ramp_dataset.with_features(ramp_features)
+    message = (
+        "expects 6 evenly spaced rows of 5 features; the data set holds 6 evenly .*; name their folder with --features"
+    )
+    with pytest.raises(DatasetError, match=message):
+        evaluate(feature_run.classifier, ramp_dataset)
+    with pytest.raises(DatasetError, match="holds 6 evenly spaced rows of 5 features; leave out --features"):
+        evaluate(ramp_run.classifier, given)
+    for sample in ramp_dataset.samples:
+        np.save(tmp_path / f"{sample.sample_id}.npy", np.zeros((3, 4)))
+    with pytest.raises(
+        DatasetError, match="rows of 4 features; give the features of the network that it was trained with"
+    ):
+        evaluate(feature_run.classifier, ramp_dataset.with_features(tmp_path))
+
+
+def test_the_size_of_frames_does_not_matter_to_features(feature_run, ramp_dataset, ramp_features):
+    spec = dataclasses.replace(ramp_dataset.spec, height=48, width=64, resize="crop")
+    given = dataclasses.replace(ramp_dataset, spec=spec).with_features(ramp_features)
+    assert evaluate(feature_run.classifier, given).scores.accuracy == 1

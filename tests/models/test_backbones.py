@@ -8,6 +8,7 @@ from activity.errors import ActivityError, ModelFileError
 from activity.models.backbones import (
     BACKBONES,
     build_backbone,
+    build_identity,
     choose_weights,
     split_at_maps,
     split_backbone,
@@ -137,3 +138,12 @@ class TestSplitBackbone:
     def test_what_is_taught_whole_is_not_cut(self):
         backbone = build_backbone("small_cnn", height=32, width=32, weights="none")
         assert split_backbone(backbone) == (None, backbone)
+
+
+def test_given_features_pass_as_they_are(tmp_path):
+    identity = build_identity(7)
+    identity.save(tmp_path / "identity.keras")
+    rows = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
+    for model in (identity, keras.models.load_model(tmp_path / "identity.keras")):
+        np.testing.assert_array_equal(model.predict_on_batch(rows), rows)
+    assert identity.output_shape == (None, 7) and not identity.weights

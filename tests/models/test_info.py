@@ -8,7 +8,7 @@ import pytest
 
 from activity.config import ClipSpec, TrainConfig, as_dict
 from activity.errors import ActivityError, ModelFileError
-from activity.models.info import ModelInfo, TrainingRecord, is_model, read_info
+from activity.models.info import ModelInfo, TrainingRecord, check_takes_videos, is_model, read_info
 from activity.reports.card import ModelCard
 
 OLD = Path(__file__).parent / "data" / "model_v3.keras"
@@ -100,7 +100,8 @@ def changed(keys, value):
     "keys",
     [
         *("spec", "spec.num_frames", "spec.height", "spec.streams", "spec.resize", "labels"),
-        *("clip_seconds", "window_seconds", "threshold", "record.training", "record.training.head"),
+        *("clip_seconds", "window_seconds", "threshold", "rows_per_second", "spec.num_features"),
+        *("record.training", "record.training.features", "record.training.head"),
         *("record.training.epochs", "record.training.dropout", "record.num_videos", "record.num_videos.val"),
         *("record.trained", "record.calibration.temperature", "record.history", "record.history.0.loss"),
         *("record.updates", "record.updates.0.old", "record.updates.0.new.before", "record.updates.0.added"),
@@ -165,3 +166,30 @@ def test_heads_of_earlier_files_have_their_names_of_today(old, now):
     settings = {name: value for name, value in as_dict(TrainConfig(head=old)).items() if name != "stack"}
     assert TrainingRecord.from_dict({"training": settings}).training == TrainConfig(head=now)
     assert TrainingRecord.from_dict({"training": as_dict(TrainConfig(head="lstm"))}).training.head == "lstm"
+
+
+FEATURES = ModelInfo(
+    spec=ClipSpec(streams=("features",), num_features=7),
+    labels=("run", "walk"),
+    clip_seconds=2.0,
+    window_seconds=1.0,
+    rows_per_second=3.5,
+)
+
+
+def test_a_model_of_features_knows_how_long_a_row_lasts():
+    assert ModelInfo.from_dict(json.loads(json.dumps(FEATURES.as_dict()))) == FEATURES
+    assert "rows_per_second" not in INFO.as_dict()
+    for rate in (None, 0.0, float("nan"), 1e300):
+        with pytest.raises(ActivityError, match="rows_per_second must be 0.000001 to 1000000"):
+            dataclasses.replace(FEATURES, rows_per_second=rate)
+    with pytest.raises(ActivityError, match="rows_per_second must be none: the model takes videos, received: 2"):
+        dataclasses.replace(INFO, rows_per_second=2)
+
+
+def test_what_needs_frames_refuses_a_model_of_features():
+    check_takes_videos(INFO, "the page")
+    with pytest.raises(
+        ActivityError, match="the page needs a model of videos; this one takes feature files, 16 evenly"
+    ):
+        check_takes_videos(FEATURES, "the page")

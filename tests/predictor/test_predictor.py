@@ -520,3 +520,55 @@ def test_the_loop_of_the_documents_survives_a_bad_file(predictor, ramp_videos, t
     results = predictor.predict_many([ramp_videos / "darkens" / "p0_0.avi", tmp_path / "b\x1b[2J.mp4"])
     good, bad = [result.as_text(top_k=3) for result in results]
     assert "darkens" in good and bad.endswith(r"b\x1b[2J.mp4: this is a text file, not a video")
+
+
+@pytest.fixture(scope="module")
+def feature_predictor(feature_model):
+    return Predictor.load(feature_model)
+
+
+class TestFeatureFiles:
+    def test_a_file_is_predicted_as_in_the_data_set(self, feature_predictor, ramp_dataset, ramp_features):
+        evaluation = evaluate(feature_predictor.model, ramp_dataset.with_features(ramp_features))
+        paths = [(ramp_features / sample.path).with_suffix(".npy") for sample in evaluation.samples]
+        found = [prediction.probabilities for prediction in feature_predictor.predict_many(paths)]
+        np.testing.assert_allclose(found, evaluation.scores.probabilities, atol=1e-6)
+
+    def test_a_folder_of_them(self, feature_predictor, ramp_features):
+        results = list(feature_predictor.predict_many(ramp_features / "darkens"))
+        assert len(results) == 16 and {result.label for result in results} == {"darkens"}
+
+    def test_a_long_one_has_a_timeline_by_the_rate_of_training(self, feature_predictor, tmp_path):
+        levels = np.concatenate([np.linspace(0.2, 0.8, 8), np.linspace(0.8, 0.2, 8)] * 2)
+        np.save(tmp_path / "long.npy", np.stack([levels**power for power in range(5)], axis=1))
+        rate = feature_predictor.model.info.rows_per_second
+        prediction = feature_predictor.predict(tmp_path / "long.npy", timeline=True)
+        assert prediction.duration_seconds == pytest.approx(32 / rate)
+        assert [s.label for s in prediction.timeline.segments] == ["brightens", "darkens"] * 2
+        np.testing.assert_allclose(
+            [s.end_seconds for s in prediction.timeline.segments], np.arange(8, 40, 8) / rate, atol=4 / rate
+        )
+        info = feature_predictor.model.info
+        try:
+            feature_predictor.model.info = dataclasses.replace(info, rows_per_second=rate / 2)
+            assert feature_predictor.predict(tmp_path / "long.npy").duration_seconds == pytest.approx(64 / rate)
+        finally:
+            feature_predictor.model.info = info
+
+    def test_each_model_says_what_it_expected(self, feature_predictor, ramp_model, ramp_videos, ramp_features):
+        video, features = ramp_videos / "darkens" / "p0_0.avi", ramp_features / "darkens" / "p0_0.npy"
+        with pytest.raises(
+            VideoError, match="expected a feature file .npy: this model takes 6 evenly spaced rows of 5"
+        ):
+            feature_predictor.predict(video)
+        with pytest.raises(VideoError, match="expected a video, received .npy: this is no model of feature files"):
+            Predictor.load(ramp_model, runtime="keras").predict(features)
+
+    def test_what_is_wrong_with_a_file_is_a_failure(self, feature_predictor, tmp_path):
+        np.save(tmp_path / "nan.npy", np.full((3, 5), np.nan))
+        np.save(tmp_path / "other.npy", np.zeros((3, 4)))
+        names = [tmp_path / f"{name}.npy" for name in ("nan", "other", "absent")]
+        nan, other, absent = (failure.error for failure in feature_predictor.predict_many(names))
+        assert nan == "holds nan, infinity, or numbers too large for float32"
+        assert other == "expected 5 features in a row, received 4"
+        assert absent == "cannot be read as a feature file (No such file or directory)"

@@ -213,3 +213,20 @@ def test_a_page_for_strangers_shows_no_path(card_of):
     assert "/home/anna" in card.as_markdown()
     page = card.as_markdown(with_paths=False)
     assert "/home/anna" not in page and "brightens" in page and "## Limits" in page
+
+
+def test_a_model_of_feature_files_names_where_they_came_from(feature_model, ramp_features):
+    card = model_card(feature_model)
+    text = squeezed(card.as_text())
+    assert "clip  6 rows, spread evenly over the video" in text
+    assert re.search(r"row  5 features of another network; [\d.]+ of them a second \(median of training\)", text)
+    assert f"feature files  {ramp_features}" in text and "architecture  feature files, head lstm_plain" in text
+    assert "frame" not in text.partition("data\n")[0] and "streams" not in text
+    assert (
+        "They must come" not in text and "they must come from the very network that made those of its training" in text
+    )
+    assert "not the default  features " in text and "backbone" not in text
+    assert str(ramp_features) not in card.as_markdown(with_paths=False)
+    words = shlex.split(card.command)
+    assert parser().parse_args(words[1:]).features == str(ramp_features) and "--streams" not in words
+    assert card.as_dict()["spec"]["num_features"] == 5 and card.as_dict()["training"]["features"] == str(ramp_features)

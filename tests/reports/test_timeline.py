@@ -278,3 +278,11 @@ def test_nothing_heavy_is_imported_to_annotate():
     program = f"import sys, activity.reports.timeline; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_a_timeline_of_a_feature_file_has_no_images(grey_video, tmp_path):
+    of_video, of_features = (timeline_figure(prediction_of(source)) for source in (grey_video, tmp_path / "clip.npy"))
+    assert len(of_features.axes) == len(of_video.axes) - 1 and not any(axes.images for axes in of_features.axes)
+    assert of_features.axes[0].get_title(loc="left") == "clip.npy"
+    assert texts(of_features) == texts(of_video) == ["run", "unknown", "walk"]
+    assert of_features.get_figheight() < of_video.get_figheight()

@@ -429,3 +429,55 @@ def test_files_in_the_state_of_a_training_stay(ramp_dataset, frozen_config, tmp_
     with pytest.raises(ActivityError, match="head/.mynotes: is not of a training, so it is not replaced"):
         train(ramp_dataset, config, work_dir=tmp_path)
     assert (tmp_path / "head" / ".mynotes").read_text() == "of the user"
+
+
+class TestFeatureFiles:
+    def test_learns_the_order_of_rows_without_a_backbone(self, feature_run, ramp_features):
+        assert feature_run.history[-1]["val_accuracy"] == 1
+        info = feature_run.classifier.info
+        assert str(info.spec) == "6 evenly spaced rows of 5 features"
+        assert (info.record.training.features, info.record.training.backbone) == (str(ramp_features), "features")
+        assert info.rows_per_second == pytest.approx(10, rel=0.2)  # as the frames of the videos
+        assert not feature_run.classifier.backbone.weights
+
+    def test_a_stack_of_them(self, ramp_dataset, feature_config, tmp_path):
+        config = dataclasses.replace(feature_config, stack=True, epochs=3)
+        run = train(ramp_dataset, config, work_dir=tmp_path)
+        assert run.estimate.accuracy > 0.9 and sum(run.stack.values()) == pytest.approx(1)
+
+    def test_in_half_precision_they_are_read_in_full(self, ramp_dataset, feature_config, tmp_path):
+        config = dataclasses.replace(feature_config, mixed_precision=True, epochs=1)
+        classifier = train(ramp_dataset, config, work_dir=tmp_path).classifier
+        assert classifier.dtype_policy.name == "float32"
+
+    def test_one_row_for_a_video_is_enough(self, ramp_dataset, feature_config, tmp_path):
+        for sample in ramp_dataset.samples:
+            row = np.full(4, float(sample.label == "brightens"), np.float32)
+            np.save(tmp_path / f"{sample.sample_id}.npy", row)
+        config = dataclasses.replace(feature_config, features=str(tmp_path), head="pooled")
+        run = train(ramp_dataset, config, work_dir=tmp_path / "run")
+        assert run.history[-1]["val_accuracy"] == 1
+
+    def test_rows_at_the_rate_of_the_data_set(self, ramp_dataset, feature_config, tmp_path):
+        spec = dataclasses.replace(ramp_dataset.spec, frames_per_second=10.0, num_frames=4)
+        run = train(dataclasses.replace(ramp_dataset, spec=spec), feature_config, work_dir=tmp_path)
+        assert str(run.classifier.spec) == "4 rows at 10 rows/s of 5 features"
+        assert run.history[-1]["accuracy"] > 0.9
+
+    def test_no_others_than_those_of_the_data_set(self, ramp_dataset, ramp_features, feature_config, tmp_path):
+        given = ramp_dataset.with_features(ramp_features)
+        with pytest.raises(
+            DatasetError, match="has these feature files, and the configuration names none; name the same"
+        ):
+            train(given, TrainConfig(), work_dir=tmp_path)
+        with pytest.raises(DatasetError, match="the configuration names elsewhere"):
+            train(given, dataclasses.replace(feature_config, features="elsewhere"), work_dir=tmp_path)
+
+    def test_a_run_is_not_resumed_with_others(self, ramp_dataset, ramp_features, feature_config, tmp_path):
+        config = dataclasses.replace(feature_config, epochs=1)
+        train(ramp_dataset, config, work_dir=tmp_path / "run")
+        moved = shutil.copytree(ramp_features, tmp_path / "moved")
+        with pytest.raises(ActivityError, match="cannot resume with other settings: features was"):
+            train(
+                ramp_dataset, dataclasses.replace(config, features=str(moved)), work_dir=tmp_path / "run", resume=True
+            )

@@ -369,3 +369,16 @@ class TestCommandLine:
         assert capsys.readouterr().err.count("\n") == 1
         assert main([*arguments, str(tmp_path / "new.keras"), "--scheme", "retrain", "--replay", "3"]) == 1
         assert capsys.readouterr().err.startswith("activity: replay must be 1 or more videos a label, with the scheme")
+
+
+@pytest.mark.parametrize("scheme", ["replay", "retrain"])
+def test_a_model_of_feature_files_is_updated_with_those_of_the_new_data_set(feature_run, grown, scheme, tmp_path):
+    for sample in grown.samples:
+        levels = grown.frames(sample).mean(axis=(1, 2, 3)) / 255
+        np.save(tmp_path / f"{sample.sample_id}.npy", np.stack([levels**power for power in range(5)], axis=1))
+    given = grown.with_features(tmp_path)
+    result = update(feature_run.classifier, given, work_dir=tmp_path / "run", scheme=scheme, epochs=3)
+    assert result.added == ["glows"] and result.classifier.labels == ("brightens", "darkens", "glows")
+    assert result.classifier.spec == feature_run.classifier.spec
+    with pytest.raises(DatasetError, match="name their folder with --features"):
+        update(feature_run.classifier, grown, work_dir=tmp_path / "run")
