@@ -103,7 +103,7 @@ class TrainConfig:
         merge_mode: how the two directions of a bidirectional head are merged.
         members: ensemble members, whose predictions are fused; as many for each stream with a head that reads one.
         stack: fuse the head with linear models of its features, weighted by predictions for groups they did not see.
-        val_split: keep the validation split out of training; it calibrates the model.
+        val_split: keep the validation split out of training; from 10 videos on, it calibrates the model.
         dropout: fraction of features and of head outputs dropped in training, 0 to below 1.
         fine_tune: number of last backbone layers with weights that are trained after the head; 0 keeps all frozen.
         fine_tune_epochs: passes over the training clips in that stage.

@@ -134,9 +134,9 @@ def train(
     With a frozen backbone, further members of the head are each trained without a fold of the groups: so each training
     video is predicted by models that do not know its group. That calibrates the model and tells the accuracy to expect;
     with `config.stack` it also gives the weights of a stack of the head and linear models (see
-    `activity.training.stacking`). The val split is not needed, and its videos are trained on too, unless
-    `config.val_split` keeps them. With a backbone that is trained, that would take as many trainings as folds: there,
-    the val split calibrates, and there is no stack.
+    `activity.training.stacking`). The val split is not needed, and its videos are trained on too. `config.val_split`
+    keeps it, to calibrate; without a stack there are no folds then. With a backbone that is trained, folds would take
+    as many trainings: there, the val split calibrates, and there is no stack.
 
     How long it learns is fixed: the learning rate rises and falls once (Loshchilov & Hutter 2017) and the last weights
     are kept. On small sets that is better than to stop at the lowest validation loss, which is mostly chance there.
@@ -162,7 +162,7 @@ def train(
     _say_what_is_idle(dataset, config)
     keras.utils.set_random_seed(config.seed)
     as_given, dataset = dataset, merge_val(dataset, config)
-    folds = inner_folds(dataset.split("train"), seed=config.seed) if is_frozen(config) else None
+    folds = inner_folds(dataset.split("train"), seed=config.seed) if has_folds(config) else None
     with lock_folder(work_dir, "train"), _precision(config.mixed_precision):
         names, classifier = stage_names(config), build_classifier(dataset, config, backbone, num_more=_num_folds(folds))
         _claim_work_dir(work_dir, as_given, config, resume)  # last: what cannot run must not replace what did
@@ -178,9 +178,9 @@ def train(
         classifier = build_classifier(dataset, config_of_same, num_more=_num_folds(folds))
         classifier.set_weights(trained.get_weights())  # a float32 model: nothing of the precision of training
     estimate = calibration = None
-    if is_frozen(config):
+    if has_folds(config):
         classifier, calibration, estimate = _out_of_folds(classifier, dataset, config, runtime, folds)
-    if not is_frozen(config) or config.val_split:
+    if not has_folds(config) or _num_val(dataset) >= FEWEST_VIDEOS:
         calibration = _calibrate(classifier, dataset, config, runtime)
     run = TrainingRun(classifier, stages, calibration, estimate)
     record = record_of(dataset, config, stages)
@@ -206,12 +206,21 @@ def is_frozen(config: TrainConfig) -> bool:
     return stage_names(config) == ["head"]
 
 
+def has_folds(config: TrainConfig) -> bool:
+    """Whether training videos are predicted out of fold: for a stack, or for a head that no val split calibrates."""
+    return is_frozen(config) and (config.stack or not config.val_split)
+
+
 def merge_val(dataset: Dataset, config: TrainConfig) -> Dataset:
     """The data set as it is trained on: where nothing needs the val split, its videos are in the train split."""
     if config.val_split or not is_frozen(config):
         return dataset
     samples = [dataclasses.replace(x, split="train") if x.split == "val" else x for x in dataset.samples]
     return dataclasses.replace(dataset, samples=samples)
+
+
+def _num_val(dataset: Dataset) -> int:
+    return sum(sample.split == "val" for sample in dataset.samples)
 
 
 def _num_folds(folds: np.ndarray | None) -> int:
@@ -569,10 +578,7 @@ def check_labels(dataset: Dataset) -> None:
 
 def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
     """Log which options have no effect together with the others, or with this data set."""
-    reads, num_val = (
-        HEADS[config.head].reads if config.head in HEADS else (),
-        sum(sample.split == "val" for sample in dataset.samples),
-    )
+    reads, num_val = HEADS[config.head].reads if config.head in HEADS else (), _num_val(dataset)
     idle = {name: f"with the head {config.head}" for name in ("units", "layers", "merge_mode") if name not in reads}
     if not config.fine_tune:
         idle["fine_tune_epochs"] = "without --fine-tune"
@@ -581,7 +587,7 @@ def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
     else:
         needed = "here: it needs a frozen backbone with pretrained weights"
         idle |= {"stack": needed, "val_split": f"{needed}; without, the validation split is kept"}
-    if num_val < FEWEST_VIDEOS and (config.val_split or not is_frozen(config)):
+    if num_val < FEWEST_VIDEOS and not has_folds(config):
         idle["precision"] = f"here: it needs {FEWEST_VIDEOS} or more validation videos, and there are {num_val}"
     for name, why in idle.items():
         if getattr(config, name) != getattr(TrainConfig, name):

@@ -285,7 +285,16 @@ def test_a_label_without_training_videos_is_named(ramp_dataset, frozen_config, t
         train(dataclasses.replace(ramp_dataset, samples=rows), frozen_config, work_dir=tmp_path)
 
 
-def test_without_validation_videos_it_teaches_but_does_not_calibrate(ramp_dataset, frozen_config, tmp_path):
+def test_without_a_validation_split_the_folds_calibrate_and_tell_the_accuracy(ramp_dataset, frozen_config, tmp_path):
+    run = train(ramp_dataset, dataclasses.replace(frozen_config, epochs=1, val_split=False), work_dir=tmp_path)
+    assert run.calibration.out_of_fold and run.classifier.temperature == run.calibration.temperature
+    num_videos = sum(sample.split in ("train", "val") for sample in ramp_dataset.samples)
+    assert run.estimate.num_videos == run.classifier.info.record.num_videos["train"] == num_videos
+    assert "val_loss" not in run.history[0] and not run.stack
+    assert "validation" not in run.as_text()
+
+
+def test_without_validation_videos_it_learns_but_is_not_calibrated(ramp_dataset, frozen_config, tmp_path):
     rows = [sample for sample in ramp_dataset.samples if sample.split != "val"]
     config = dataclasses.replace(frozen_config, epochs=1)
     run = train(dataclasses.replace(ramp_dataset, samples=rows), config, work_dir=tmp_path)
