@@ -243,7 +243,15 @@ def ramp_features(ramp_dataset, tmp_path_factory):
 def feature_config(ramp_features):
     """A recipe that learns the ramps from their feature files in seconds."""
     return TrainConfig(
-        features=str(ramp_features), head="lstm_plain", units=16, members=1, dropout=0.1, epochs=20, learning_rate=1e-2
+        features=str(ramp_features),
+        head="lstm",
+        stack=False,
+        val_split=True,
+        units=16,
+        members=1,
+        dropout=0.1,
+        epochs=20,
+        learning_rate=1e-2,
     )
 
 
