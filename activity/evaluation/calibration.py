@@ -109,7 +109,7 @@ def calibrate(
     def scores(temperature: float) -> Scores:
         return Scores(of_videos(logs, owners, len(label_ids), temperature), label_ids, labels)
 
-    temperature = _best_temperature(logs, owners, label_ids)
+    temperature = best_temperature(logs, owners, label_ids)
     after = scores(temperature)
     threshold = threshold_for(after.confidences, after.correct, precision) if precision else 0.0
     return Calibration(temperature, threshold, scores(1.0), after, out_of_fold)
@@ -120,11 +120,13 @@ def of_videos(logs: np.ndarray, owners: np.ndarray, num_videos: int, temperature
     from scipy.special import softmax
 
     probabilities = softmax(logs / temperature, axis=1)
-    return np.stack([probabilities[owners == i].mean(axis=0) for i in range(num_videos)])
+    sums = np.zeros((num_videos, probabilities.shape[1]))
+    np.add.at(sums, owners, probabilities)
+    return sums / np.bincount(owners, minlength=num_videos)[:, None]
 
 
-def _best_temperature(logs: np.ndarray, owners: np.ndarray, label_ids: np.ndarray) -> float:
-    """The most probable temperature: the likelihood of the true labels, times a prior around 1."""
+def best_temperature(logs: np.ndarray, owners: np.ndarray, label_ids: np.ndarray) -> float:
+    """The most probable temperature: the likelihood of the true labels, times a prior around 1; as for `calibrate`."""
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from activity.evaluation.calibration import of_videos
+from activity.evaluation.calibration import best_temperature, of_videos
 from activity.evaluation.linear import discriminant_analysis, logistic_regression, predict_linear
 from activity.evaluation.metrics import compared, error_by_group
 from activity.models.backend import keras
@@ -28,7 +28,7 @@ Linear = tuple[np.ndarray, np.ndarray]  # kernel (F, C) and bias (C,)
 _FIT = {"mean": logistic_regression, "chunks": logistic_regression, "cosines": discriminant_analysis}
 BASELINE = "mean"  # the base model that is the baseline of an evaluation
 _LEAST = 1e-7  # probability; so the fused product does, see `activity.models.layers.Fuse`
-_PENALTY = 0.01  # on the squared distance of the weights from equal ones
+_PENALTY = 0.1  # on the squared distance of the weights from equal ones
 _NEGLIGIBLE = 0.01  # of the sum of the weights
 _LEAST_SUM = 0.01  # of the weights; below, the models say nothing about other groups
 _WINDOWS_PER_BATCH = 64
@@ -113,7 +113,8 @@ class OutOfFold:
     def best_weights(self, chosen: np.ndarray | None = None) -> dict[str, float]:
         """Weights of the models, 0 or more: those of the least log loss, with a penalty for being unequal.
 
-        Where no model is better than chance, all weigh the same.
+        What is equal are models at their own best temperatures: a discriminant analysis may be ten times as sure as a
+        regression, and would drown it. Where no model is better than chance, all weigh the same.
 
         Args:
             chosen: `(W,)` bool, the windows that count; by default all.
@@ -124,10 +125,12 @@ class OutOfFold:
         names, chosen = list(self.logs), np.ones(len(self.owners), bool) if chosen is None else chosen
         if len(names) == 1:
             return {names[0]: 1.0}
-        logs = np.stack([self.logs[name][chosen] for name in names], axis=1)  # (W, R, C)
-        owners = self.owners[chosen]
-        ids = self.label_ids[owners]  # (W,)
-        fraction = 1 / np.bincount(owners)[owners] / len(np.unique(owners))  # (W,): each video counts once
+        kept, owners = np.unique(self.owners[chosen], return_inverse=True)
+        label_ids, of_models = self.label_ids[kept], [self.logs[name][chosen] for name in names]
+        temperatures = np.asarray([best_temperature(logs, owners, label_ids) for logs in of_models])  # (R,)
+        logs = np.stack(of_models, axis=1) / temperatures[:, None]  # (W, R, C)
+        ids = label_ids[owners]  # (W,)
+        fraction = 1 / np.bincount(owners)[owners] / len(kept)  # (W,): each video counts once
         equal = np.full(len(names), 1 / len(names))
 
         def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -142,7 +145,7 @@ class OutOfFold:
         if found.sum() < _LEAST_SUM:  # which would make one answer of all
             found = equal
         found[found < _NEGLIGIBLE * found.sum()] = 0
-        return dict(zip(names, found.tolist(), strict=True))
+        return dict(zip(names, (found / temperatures).tolist(), strict=True))
 
     def estimate(self) -> Estimate:
         """The accuracy of the stack, beside the baseline."""
