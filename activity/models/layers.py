@@ -147,10 +147,12 @@ class MemberLSTMCell(keras.layers.Layer):
         self.recurrent_kernel = self.add_weight(
             shape=(members, *recurrent), initializer=of_each(keras.initializers.Orthogonal()), name="recurrent_kernel"
         )
-        gates = np.repeat([0.0, 1.0, 0.0, 0.0], units).astype(np.float32)  # input, forget, cell, output
-        self.bias = self.add_weight(
-            shape=(members, 4 * units), initializer=of_each(lambda *_: ops.convert_to_tensor(gates)), name="bias"
-        )
+
+        # Made when it is needed: a file may name any number of units.
+        def forget_gate_open(shape: Any, dtype: Any = None) -> Any:
+            return ops.repeat(ops.convert_to_tensor([0.0, 1.0, 0.0, 0.0], dtype), units)  # input, forget, cell, output
+
+        self.bias = self.add_weight(shape=(members, 4 * units), initializer=of_each(forget_gate_open), name="bias")
 
     def call(self, inputs: Any, states: Any, training: bool | None = None) -> Any:
         """One step: the outputs `(batch, M*U)` and the states after it."""

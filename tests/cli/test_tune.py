@@ -10,6 +10,7 @@ def test_tune_prints_a_command_that_can_be_copied(run, folder, cnn_weights, tmp_
 
     monkeypatch.setattr(tuning, "HEADS", {"chunks": HEADS["chunks"]})  # quick to build
     recipe = ("--backbone", "small_cnn", "--weights", cnn_weights, "--members", 1, "--epochs", 2)
+    recipe += ("--head", "chunks")
     search = ("tune", folder / "dataset", "--folds", 2, "--study", tmp_path / "study.log", *recipe)
     status, out, err = run(*search, "--trials", 2, "--out", tmp_path / "out")
     assert status == 0 and "2 trials, 0 of them stopped early; 2 folds of" in out

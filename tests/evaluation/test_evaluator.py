@@ -303,7 +303,7 @@ def test_reports_folds_and_the_baseline(result):
 
 
 def test_of_a_stack_with_a_threshold_all_is_held_out(ramp_dataset, frozen_config, tmp_path):
-    config = dataclasses.replace(frozen_config, head="pooled", epochs=2, stack=True, precision=0.7)
+    config = dataclasses.replace(frozen_config, head="pooled", epochs=2, stack=True, val_split=False, precision=0.7)
     result = cross_validate(ramp_dataset.with_streams(["rgb"]), config, folds="camera", work_dir=tmp_path)
     assert result.head_alone.probabilities.sum(axis=1) == pytest.approx(np.ones(32), abs=1e-5)
     assert np.abs(result.head_alone.probabilities - result.scores.probabilities).max() > 0.01

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from activity.datasets.dataset import Stacks
 from activity.errors import ModelFileError
 from activity.models.classifier import FORMAT_VERSION, load_classifier, predict, save_classifier
+from activity.training.trainer import build_classifier
 from activity.video.clips import pad_right
 
 
@@ -263,10 +265,14 @@ def with_code(config):
 
 
 def too_large(config):
-    for layer in config["head"]["config"]["layers"]:
-        if "units" in layer["config"]:
-            layer["config"]["units"] = 10**9
-            layer.pop("build_config", None)
+    """A billion units, wherever a layer or a cell inside it names them."""
+    if isinstance(config, dict):
+        config.pop("build_config", None)
+        if "units" in config:
+            config["units"] = 10**9
+    if isinstance(config, dict | list):
+        for value in config.values() if isinstance(config, dict) else config:
+            too_large(value)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +283,6 @@ def too_large(config):
         ({"weights": of_another_file}, "its weights .* are not inside it"),
         ({"weights": compressed}, "its weights would unpack to 4[0-9,]{10} bytes"),
         ({"config": with_code}, "holds code that it wants to be run; models of ours hold none"),
-        ({"config": too_large}, "needs [0-9,]{13,} weights, but holds [0-9,]{1,9}$"),
     ],
 )
 def test_a_file_that_would_do_harm_is_refused(ramp_model, tmp_path, change, reason):
@@ -285,6 +290,20 @@ def test_a_file_that_would_do_harm_is_refused(ramp_model, tmp_path, change, reas
         load_classifier(rewritten(ramp_model, tmp_path / "m.keras", **change))
     assert "safe_mode" not in str(raised.value) and "unsafe" not in str(raised.value)
     assert load_classifier(ramp_model).labels == ("brightens", "darkens")
+
+
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        ("lstm_plain", "needs [0-9,]{13,} weights, but holds [0-9,]{1,9}$"),
+        ("lstm", "Received: input_shape=.*250000000"),  # by the layer after it, before anything of that size is made
+    ],
+)
+def test_a_file_that_names_a_billion_units_is_refused(ramp_dataset, frozen_config, tmp_path, head, reason):
+    classifier = build_classifier(ramp_dataset, dataclasses.replace(frozen_config, head=head))
+    save_classifier(classifier, tmp_path / "m.keras")
+    with pytest.raises(ModelFileError, match=reason):
+        load_classifier(rewritten(tmp_path / "m.keras", tmp_path / "large.keras", config=too_large))
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_it_tells_what_the_file_knows(ramp_model, ramp_run, ramp_dataset):
     last = ramp_run.history[-1]
     assert about["scores"] == {name: last[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
     assert set(about["changed"]) == {
-        "backbone", "weights", "head", "units", "members", "dropout", "epochs", "learning_rate"
+        "backbone", "weights", "units", "members", "stack", "val_split", "dropout", "epochs", "learning_rate"
     }  # fmt: skip
     assert about["seconds"] == pytest.approx(sum(stage.seconds for stage in ramp_run.stages), abs=0.1)
     assert about["date"][:2] == "20" and about["date"].endswith("+00:00")
@@ -220,7 +220,7 @@ def test_a_model_of_feature_files_names_where_they_came_from(feature_model, ramp
     text = squeezed(card.as_text())
     assert "clip  6 rows, spread evenly over the video" in text
     assert re.search(r"row  5 features of another network; [\d.]+ of them a second \(median of training\)", text)
-    assert f"feature files  {ramp_features}" in text and "architecture  feature files, head lstm_plain" in text
+    assert f"feature files  {ramp_features}" in text and "architecture  feature files, head lstm" in text
     assert "frame" not in text.partition("data\n")[0] and "streams" not in text
     assert (
         "They must come" not in text and "they must come from the very network that made those of its training" in text

@@ -116,7 +116,7 @@ class TestExpandLabels:
 @pytest.fixture(scope="module")
 def stacked(ramp_dataset, frozen_config, tmp_path_factory):
     """A model of the ramps in a stack."""
-    config = dataclasses.replace(frozen_config, head="lstm", units=8, stack=True)
+    config = dataclasses.replace(frozen_config, units=8, stack=True, val_split=False)
     return train(ramp_dataset, config, work_dir=tmp_path_factory.mktemp("stacked")).classifier
 
 
