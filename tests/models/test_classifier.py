@@ -265,14 +265,18 @@ def with_code(config):
 
 
 def too_large(config):
-    """A billion units, wherever a layer or a cell inside it names them."""
+    with_units(config["head"], 10**9)
+
+
+def with_units(config, units):
+    """Change the number of units wherever a layer, or a cell inside it, names one."""
     if isinstance(config, dict):
         config.pop("build_config", None)
         if "units" in config:
-            config["units"] = 10**9
+            config["units"] = units
     if isinstance(config, dict | list):
         for value in config.values() if isinstance(config, dict) else config:
-            too_large(value)
+            with_units(value, units)
 
 
 @pytest.mark.parametrize(
