@@ -28,7 +28,7 @@ Linear = tuple[np.ndarray, np.ndarray]  # kernel (F, C) and bias (C,)
 _FIT = {"mean": logistic_regression, "chunks": logistic_regression, "cosines": discriminant_analysis}
 BASELINE = "mean"  # the base model that is the baseline of an evaluation
 _LEAST = 1e-7  # probability; so the fused product does, see `activity.models.layers.Fuse`
-_PENALTY = 0.03  # on the squared distance of the weights from equal ones
+_PRIOR = 25.0  # of the squared distance of the weights from equal ones: a normal one with a deviation of 0.14
 _NEGLIGIBLE = 0.01  # of the sum of the weights
 _LEAST_SUM = 0.01  # of the weights; below, the models say nothing about other groups
 _WINDOWS_PER_BATCH = 64
@@ -111,8 +111,9 @@ class OutOfFold:
         return fused
 
     def best_weights(self, chosen: np.ndarray | None = None) -> dict[str, float]:
-        """Weights of the models, 0 or more: those of the least log loss, with a penalty for being unequal.
+        """Weights of the models, 0 or more: the most probable ones, before any video was seen equal ones.
 
+        The fewer videos, the nearer to equal they stay: of a few dozen, the best weights are mostly chance.
         What is equal are models at their own best temperatures: a discriminant analysis may be ten times as sure as a
         regression, and would drown it. Where no model is better than chance, all weigh the same.
 
@@ -131,15 +132,15 @@ class OutOfFold:
         logs = np.stack(of_models, axis=1) / temperatures[:, None]  # (W, R, C)
         ids = label_ids[owners]  # (W,)
         fraction = 1 / np.bincount(owners)[owners] / len(kept)  # (W,): each video counts once
-        equal = np.full(len(names), 1 / len(names))
+        equal, penalty = np.full(len(names), 1 / len(names)), _PRIOR / len(kept)
 
         def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
             predicted = log_softmax(np.einsum("r,wrc->wc", weights, logs), axis=1)  # (W, C)
             error = np.exp(predicted)
             error[np.arange(len(ids)), ids] -= 1
             far = weights - equal
-            value = -(fraction * predicted[np.arange(len(ids)), ids]).sum() + _PENALTY * (far @ far)
-            return value, np.einsum("w,wc,wrc->r", fraction, error, logs) + 2 * _PENALTY * far
+            value = -(fraction * predicted[np.arange(len(ids)), ids]).sum() + penalty * (far @ far)
+            return value, np.einsum("w,wc,wrc->r", fraction, error, logs) + 2 * penalty * far
 
         found = minimize(loss, equal, jac=True, bounds=[(0, None)] * len(names), method="L-BFGS-B").x
         if found.sum() < _LEAST_SUM:  # which would make one answer of all
