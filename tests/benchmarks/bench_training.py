@@ -90,7 +90,7 @@ def label_ids(dataset, samples):
 
 
 def measure_course(dataset, arguments):
-    config = TrainConfig(epochs=arguments.epochs)
+    config = TrainConfig(head="chunks", stack=False, val_split=True, epochs=arguments.epochs)
     of = {split: len([s for s in dataset.samples if s.split == split]) for split in ("train", "val")}
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as work_dir:
         ours, run = seconds(train, without_features(dataset, Path(folder)), config, work_dir=Path(work_dir))
@@ -123,12 +123,12 @@ def measure_step(dataset, arguments, name, members):
     classifier = build_classifier(dataset, config)
     features = extract_features(dataset, samples, classifier.backbone, keep=False)
     head, num_frames = classifier.head, dataset.spec.num_frames
-    heads.standardize(head, features)
+    heads.adapt(head, features)
     ids = np.asarray(label_ids(dataset, samples), np.int32)
     options = {"num_frames": num_frames, "batch_size": config.batch_size, "training": True}
-    batches = FeatureBatches(heads.standardized(head, features), ids, **options)
+    batches = FeatureBatches(heads.prepared(head, features), ids, **options)
     model, by_fit = (
-        compiled(heads.member_predictions_of_standardized(head)),
+        compiled(heads.member_predictions_of_prepared(head)),
         compiled(heads.member_predictions_of(head)),
     )
     inputs, of_batch = next(batches.epoch(0))
@@ -147,9 +147,20 @@ def measure_step(dataset, arguments, name, members):
     whole = FeatureBatches(features, ids, **{**options, "training": False, "batch_size": len(ids)})
     arrays, of_arrays = next(whole.epoch(0))
 
+    plan = fitting.StagePlan(
+        name="head",
+        model=model,
+        train_batches=batches,
+        val_batches=None,
+        num_epochs=num_epochs,
+        optimizer=keras.optimizers.AdamW,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        is_balanced=False,
+    )
     ways = {
         "bare": bare,
-        "ours": lambda: list(fitting._train_epochs(model, batches, None, range(num_epochs), None)),
+        "ours": lambda: list(fitting._train_epochs(plan, range(num_epochs))),
         "fit": lambda: by_fit.fit(arrays, of_arrays, batch_size=config.batch_size, epochs=num_epochs, verbose=0),
     }
     by_fit.fit(arrays, of_arrays, batch_size=config.batch_size, verbose=0)
