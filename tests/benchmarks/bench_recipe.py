@@ -213,7 +213,7 @@ def lines_of(table, name, found):
         names = sorted({x for of_fold in found.values() for r in of_fold.values() for x in r["weights"]})
         return [
             (name, found, "model"),
-            *((f"{key} alone", found, key) for key in keys),
+            *((key if key == "head alone" else f"{key} alone", found, key) for key in keys),
             *((f"stack without {x}", without(found, x), "without") for x in names),
         ]
     return [(name, found, "model")]
