@@ -1,6 +1,7 @@
 """Tiny truth: lossless videos whose frames say which they are; and the real clips, where they are at hand."""
 
 import contextlib
+import dataclasses
 import http.server
 import os
 import random
@@ -240,19 +241,9 @@ def ramp_features(ramp_dataset, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def feature_config(ramp_features):
-    """A recipe that learns the ramps from their feature files in seconds."""
-    return TrainConfig(
-        features=str(ramp_features),
-        head="lstm",
-        stack=False,
-        val_split=True,
-        units=16,
-        members=1,
-        dropout=0.1,
-        epochs=20,
-        learning_rate=1e-2,
-    )
+def feature_config(frozen_config, ramp_features):
+    """The same recipe on their feature files, which need no backbone."""
+    return dataclasses.replace(frozen_config, features=str(ramp_features), backbone=TrainConfig.backbone, weights=None)
 
 
 @pytest.fixture(scope="session")
