@@ -91,6 +91,12 @@ class SettingError(ActivityError):
         self.args = (name, expected, received)  # what a copy in another process is made of
 
 
+def check_type(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
+    """Raise `SettingError` unless an argument is of this type: an attribute that it lacks would say nothing."""
+    if not isinstance(value, kind):
+        raise SettingError(name, expected, f"an object of type {type(value).__name__}")
+
+
 class VideoError(ActivityError):
     """A video cannot be read, written, or turned into a clip."""
 

@@ -51,7 +51,7 @@ from activity.datasets.samples import (
     with_ids,
 )
 from activity.datasets.splits import extend_splits, join_copies
-from activity.errors import ActivityError, DatasetError, SettingError, VideoError
+from activity.errors import ActivityError, DatasetError, SettingError, VideoError, check_type
 from activity.files import (
     DAMAGED,
     DIGESTS_NAME,
@@ -125,6 +125,7 @@ def preprocess(
         DatasetError: see `list_videos`; or the folder holds something else, or too few videos can be read.
         ActivityError: another command is writing the folder.
     """
+    check_type("spec", spec, ClipSpec, "a ClipSpec")
     if not seconds_per_video > 0:
         raise SettingError("seconds_per_video", "above 0", seconds_per_video)
     if not 0 < images_per_second <= 1000:

@@ -14,7 +14,7 @@ import numpy as np
 from activity.datasets.dataset import Dataset, time_columns
 from activity.datasets.samples import Sample, name_some
 from activity.datasets.splits import audit_leaks
-from activity.errors import DatasetError, printable
+from activity.errors import DatasetError, check_type, printable
 from activity.evaluation.linear import baseline_probabilities
 from activity.evaluation.metrics import Mean, Scores, compared, how_drawn
 from activity.models.classifier import ActivityClassifier, predict
@@ -255,8 +255,11 @@ def evaluate(
         baseline: compute it where that is possible; where not, a line says why.
 
     Raises:
+        SettingError: an argument is of another type, such as the name of a file.
         DatasetError: the split is empty, or the data set was made with another spec or has labels the model lacks.
     """
+    check_type("classifier", classifier, ActivityClassifier, "a classifier, as train and load_classifier give it")
+    check_type("dataset", dataset, Dataset, "a Dataset, as preprocess and load_dataset give it")
     check_fits(classifier, dataset)
     dataset = dataset.with_streams(classifier.spec.streams)
     samples = dataset.split(split)

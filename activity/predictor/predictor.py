@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from activity.config import ClipSpec
-from activity.errors import ActivityError, SettingError, VideoError
+from activity.errors import ActivityError, SettingError, VideoError, check_type
 from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 from activity.predictor.prediction import Failure, Prediction, WindowFrames
@@ -51,9 +51,13 @@ class Predictor:
         model: from `activity.runtimes.exported.load_inference_model`, `activity.models.classifier.load_classifier` or a
             training run.
         num_threads: videos decoded at a time, by default one per processor.
+
+    Raises:
+        SettingError: `model` is not in memory, but the name of a file.
     """
 
     def __init__(self, model: InferenceModel, *, num_threads: int | None = None) -> None:
+        check_type("model", model, InferenceModel, "a model in memory (a file is read by Predictor.load)")
         self._model, self._process = model, os.getpid()
         self.num_threads = num_threads or min(os.cpu_count() or 1, _MOST_THREADS)
         self._loaded: tuple[Path, str] | None = None  # file and runtime
@@ -191,10 +195,11 @@ class Predictor:
 
 
 def _name_of(source: Path | str) -> str:
-    if isinstance(source, (str, os.PathLike)) and str(source):
-        return str(source)
-    received = "an empty text" if isinstance(source, str) else f"an object of type {type(source).__name__}"
-    raise SettingError("source", "the path or URL of one video", received)
+    expected = "the path or URL of one video"
+    check_type("source", source, (str, os.PathLike), expected)
+    if not str(source):
+        raise SettingError("source", expected, "an empty text")
+    return str(source)
 
 
 def _features_of(model: InferenceModel, chunk: np.ndarray) -> np.ndarray:

@@ -137,13 +137,13 @@ def test_at_a_rate_a_stack_is_as_long_as_its_video(videos, tmp_path, decode_here
 
 def test_columns_of_the_user_are_carried_through(videos, tmp_path, decode_here, caplog):
     paths = sorted(path.relative_to(videos).as_posix() for path in videos.rglob("*.avi"))
-    rows = [(path, path[:3], f"g{i}", i % 5, "01:30") for i, path in enumerate(paths)]
-    write_manifest(videos, [("path", "label", "group", "fold", "num_frames"), *rows])
+    rows = [(path, path[:3], f"g{i}", i % 5, "01:30", "mine") for i, path in enumerate(paths)]
+    write_manifest(videos, [("path", "label", "group", "fold", "num_frames", "sample_id"), *rows])
     dataset = preprocess(videos, tmp_path / "out", SPEC)
     with (tmp_path / "out" / "manifest.csv").open() as file:
         header = file.readline().strip()
     assert header == "sample_id,path,label,group,split,num_frames,duration_seconds,fold"
-    assert "columns of the manifest that preprocess sets itself, replaced: num_frames\n" in caplog.text
+    assert "columns of the manifest that preprocess sets itself, replaced: sample_id, num_frames\n" in caplog.text
     loaded = load_dataset(tmp_path / "out")
     assert [sample.extra for sample in loaded.samples] == [{"fold": str(i % 5)} for i in range(12)]
     assert dataset == loaded
