@@ -142,7 +142,10 @@ class Evaluation:
         """How many answers a model with a threshold gives, and how many of these are correct; else empty."""
         if self.thresholds is None:
             return ""
-        below = " to ".join(f"{limit:.3f}" for limit in sorted({self.thresholds.min(), self.thresholds.max()}))
+        limits = self.thresholds[self.thresholds > 0]
+        below = " to ".join(f"{limit:.3f}" for limit in sorted({limits.min(), limits.max()}))
+        if always := len(self.thresholds) - len(limits):  # of folds whose models could not be calibrated
+            below += f" (but for {always} videos, whose models have no threshold)"
         text = f'"{unknown_name(self.scores.labels)}" below {below}: {self.coverage.value:.0%} of the videos get an '
         text += f"answer (95 % interval {self.coverage.limits('.0%')})"
         if self.precision:

@@ -166,6 +166,8 @@ def train(
     keras.utils.set_random_seed(config.seed)
     as_given, dataset = dataset, merge_val(dataset, config)
     folds = inner_folds(dataset.split("train"), seed=config.seed) if has_folds(config) else None
+    if config.precision is not None:
+        _say_if_nothing_calibrates(dataset, config, folds)
     with lock_folder(work_dir, "train"), _precision(config.mixed_precision):
         names, classifier = stage_names(config), build_classifier(dataset, config, backbone, num_more=_num_folds(folds))
         _claim_work_dir(work_dir, as_given, config, resume)  # last: what cannot run must not replace what did
@@ -581,7 +583,7 @@ def check_labels(dataset: Dataset) -> None:
 
 def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
     """Log which options have no effect together with the others, or with this data set."""
-    reads, num_val = HEADS[config.head].reads if config.head in HEADS else (), _num_val(dataset)
+    reads = HEADS[config.head].reads if config.head in HEADS else ()
     idle = {name: f"with the head {config.head}" for name in ("units", "layers", "merge_mode") if name not in reads}
     if not config.fine_tune:
         idle["fine_tune_epochs"] = "without --fine-tune"
@@ -590,8 +592,10 @@ def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
     else:
         needed = "here: it needs a frozen backbone with pretrained weights"
         idle |= {"stack": needed, "val_split": f"{needed}; without, the validation split is kept"}
-    if num_val < FEWEST_VIDEOS and not has_folds(config):
-        idle["precision"] = f"here: it needs {FEWEST_VIDEOS} or more validation videos, and there are {num_val}"
+    if is_frozen(config) and not _num_val(dataset):
+        idle["val_split"] = "here: there are no validation videos"
+        if not config.stack:
+            idle["val_split"] += "; without it, training videos would calibrate out of fold"
     for name, why in idle.items():
         if getattr(config, name) != getattr(TrainConfig, name):
             warn_once(f"{recipe_flag(name)} does nothing {why}")
@@ -600,6 +604,17 @@ def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
     sided = [x for x in dataset.labels if re.search(rf"(?<![a-z])({_SIDES})(?![a-z])", x.lower())]
     if sided:
         warn_once(f"--flip mirrors videos, which makes one of the other out of: {', '.join(sided)}")
+
+
+def _say_if_nothing_calibrates(dataset: Dataset, config: TrainConfig, folds: np.ndarray | None) -> None:
+    """Log that a precision was asked for in vain."""
+    count, videos = _num_val(dataset), "validation videos"
+    if has_folds(config) and count < FEWEST_VIDEOS:
+        count = 0 if folds is None else len(folds)
+        videos = "training videos predicted out of fold"
+    if count < FEWEST_VIDEOS:
+        needed = f"it needs {FEWEST_VIDEOS} or more {videos}, and there are {count}"
+        warn_once(f"--precision does nothing here: {needed}")
 
 
 @functools.cache

@@ -133,6 +133,8 @@ def test_each_fold_may_have_its_own_threshold():
     evaluation = answers(30, 10, thresholds=np.repeat([0.85, 0.65], 20))
     assert evaluation.answered.tolist() == [False, False, False, True] * 5 + [False, True, True, True] * 5
     assert '"unknown" below 0.650 to 0.850: 50% of the videos' in evaluation.as_text()
+    partly = answers(30, 10, thresholds=np.repeat([0.85, 0.0], 20)).as_text()
+    assert '"unknown" below 0.850 (but for 20 videos, whose models have no threshold): ' in partly
 
 
 def test_the_head_alone_is_shown_beside_the_stack():

@@ -367,6 +367,26 @@ def test_what_has_no_effect_is_said_once(changes, line, ramp_dataset, frozen_con
     assert [record.message for record in caplog.records].count(line) == 1
 
 
+def test_a_precision_that_no_video_can_calibrate_is_spoken_of(ramp_dataset, frozen_config, tmp_path, caplog):
+    warn_once.cache_clear()
+    samples = [dataclasses.replace(sample, group=sample.label) for sample in ramp_dataset.samples]
+    config = dataclasses.replace(frozen_config, epochs=1, val_split=False, precision=0.9)
+    run = train(dataclasses.replace(ramp_dataset, samples=samples), config, work_dir=tmp_path)
+    assert run.calibration is None and run.classifier.threshold == 0
+    needed = "it needs 10 or more training videos predicted out of fold, and there are 0"
+    assert f"--precision does nothing here: {needed}" in caplog.messages
+
+
+@pytest.mark.parametrize("stack", [True, False])
+def test_a_val_split_without_videos_is_spoken_of(stack, ramp_dataset, frozen_config, tmp_path, caplog):
+    warn_once.cache_clear()
+    samples = [sample for sample in ramp_dataset.samples if sample.split != "val"]
+    config = dataclasses.replace(frozen_config, epochs=1, stack=stack)
+    train(dataclasses.replace(ramp_dataset, samples=samples), config, work_dir=tmp_path)
+    line = "--val-split does nothing here: there are no validation videos"
+    assert line + ("" if stack else "; without it, training videos would calibrate out of fold") in caplog.messages
+
+
 def test_the_weights_that_were_used_are_recorded(ramp_dataset, frozen_config, tmp_path):
     config = dataclasses.replace(frozen_config, weights=None, epochs=1)  # small_cnn has none of ImageNet
     run = train(ramp_dataset, config, work_dir=tmp_path)
