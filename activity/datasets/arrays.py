@@ -26,6 +26,8 @@ def map_array(path: Path, *, any_order: bool = False) -> np.ndarray:
         OSError: the file cannot be read.
         ValueError: it holds something else, or is cut off or longer.
     """
+    if path.exists() and not path.is_file():  # a named pipe would be waited for
+        raise ValueError("not a regular file")
     with path.open("rb") as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("expected version 1.0 of the .npy format")

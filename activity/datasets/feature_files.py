@@ -30,6 +30,7 @@ from activity.video.clips import even_indices
 from activity.video.sampling import SampledVideo
 
 SUFFIX = ".npy"
+UNUSABLE = "nan, infinity, or numbers beyond 1e15"
 _EXPECTED = "rows of numbers (N, D) in float16, float32 or float64"
 
 _logger = logging.getLogger(__name__)
@@ -64,12 +65,12 @@ class FeatureFiles:
             rows = map_rows(path, self.num_features)
             seconds = sample.duration_seconds or len(rows) / self.rows_per_second
             stack, _ = sample_rows(rows, spec, len(rows) / seconds)
-            if num_damaged := int((~np.isfinite(stack)).any(axis=1).sum()):
+            if num_damaged := int(are_unusable(stack).sum()):
                 damaged[path.relative_to(self.features_dir)] = f"{num_damaged} of {len(stack)} rows"
             stacks.append(stack)
         if damaged:
             raise DatasetError(
-                f"{len(damaged)} of {len(stacks)} feature files hold nan, infinity, or numbers too large for float32: "
+                f"{len(damaged)} of {len(stacks)} feature files hold {UNUSABLE}: "
                 + name_some(f"{path} ({what})" for path, what in damaged.items()),
                 path=self.features_dir,
             )
@@ -79,6 +80,11 @@ class FeatureFiles:
 def is_feature_file(source: Path | str) -> bool:
     """Whether a source is a feature file by its name."""
     return str(source).endswith(SUFFIX)
+
+
+def are_unusable(rows: np.ndarray) -> np.ndarray:
+    """Which rows `(N, D)` hold something `UNUSABLE`, `(N,)` bool: float32 cannot hold the squares of larger ones."""
+    return ~(np.abs(rows) <= 1e15).all(axis=1)
 
 
 def map_rows(path: Path, num_features: int | None = None) -> np.ndarray:
@@ -154,7 +160,7 @@ def find_feature_files(features_dir: Path, samples: Sequence[Sample]) -> Feature
     if unused:
         names = name_some(str(path.relative_to(features_dir)) for path in unused)
         _logger.warning(
-            "%s: %d of %d feature files belong to no video of the data set: %s",
+            "%s: %d of %d feature files are not used (no video of their name, or one with another file): %s",
             features_dir,
             len(unused),
             len(files),

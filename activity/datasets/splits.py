@@ -109,7 +109,7 @@ def hold_out(samples: Sequence[Sample], split: str, num_folds: int, seed: int) -
         raise DatasetError(f"there are no train videos: expected some in train, received {len(samples)} in {given}")
     labels = [samples[i].label for i in pool]
     groups = [samples[i].group for i in pool]
-    num_folds = min(num_folds, len(set(groups)), max(Counter(labels).values(), default=0))
+    num_folds = min(num_folds, _most_folds(labels, groups))
     if num_folds < 2:
         raise DatasetError(
             f"too few groups to hold out a {split} part: expected at least 3 groups (and 3 videos of some label) for "
@@ -144,9 +144,11 @@ def assign_folds(samples: Sequence[Sample], folds: str, *, seed: int = 0) -> lis
     if folds == "groups":
         assigned = groups
     elif folds.isdecimal():
-        if not 2 <= int(folds) <= len(set(groups)):
-            raise DatasetError(f"expected 2 to {len(set(groups))} folds (the number of groups), received {folds}")
         labels = [sample.label for sample in samples]
+        most = _most_folds(labels, groups)
+        if not 2 <= int(folds) <= most:
+            limit = f"the number of {'groups' if most == len(set(groups)) else 'videos of the most frequent label'}"
+            raise DatasetError(f"expected 2 to {most} folds ({limit}), received {folds}")
         numbered = enumerate(_group_folds(labels, groups, int(folds), seed))
         number_of = {index: str(number) for number, fold in numbered for index in fold}
         assigned = [number_of[index] for index in range(len(samples))]
@@ -159,6 +161,11 @@ def assign_folds(samples: Sequence[Sample], folds: str, *, seed: int = 0) -> lis
     if len(set(assigned)) < 2:
         raise DatasetError(f"cross-validation needs two or more folds, '{folds}' gives {len(set(assigned))}")
     return assigned
+
+
+def _most_folds(labels: Sequence[str], groups: Sequence[str]) -> int:
+    """More folds than this cannot be made: each has a group, and some label has a video in each."""
+    return min(len(set(groups)), max(Counter(labels).values(), default=0))
 
 
 def _group_folds(labels: Sequence[str], groups: Sequence[str], num_folds: int, seed: int) -> list[set[int]]:
@@ -180,7 +187,7 @@ def inner_folds(samples: Sequence[Sample], *, seed: int = 0, most: int = 5) -> n
     `None`, with a line that says why, where a fold would leave a label without training videos.
     """
     labels, groups = [sample.label for sample in samples], [sample.group for sample in samples]
-    for num_folds in range(min(most, len(set(groups))), 1, -1):
+    for num_folds in range(min(most, _most_folds(labels, groups)), 1, -1):
         folds = np.zeros(len(samples), np.int32)
         for number, indices in enumerate(_group_folds(labels, groups, num_folds, seed)):
             folds[sorted(indices)] = number

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 _ABSENT = -30.0  # logit of a label without training videos
+_LEAST_CHANGE = 1e-6  # deviation of a feature, as a share of its mean
 
 
 def logistic_regression(features: np.ndarray, label_ids: np.ndarray, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,23 +25,24 @@ def logistic_regression(features: np.ndarray, label_ids: np.ndarray, num_labels:
     from sklearn.linear_model import LogisticRegression
 
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    deviation[deviation == 0] = 1.0
-    standard = (features - mean) / deviation
+    # of a feature that does not change, rounding is left, which must not be scaled up: models run in float32
+    changes = deviation > _LEAST_CHANGE * np.abs(mean)
+    scale = changes / np.where(changes, deviation, 1.0)
+    standard = (features - mean) * scale
     # the penalty keeps the weights in the span of the videos, of which there are fewer than features
     rotation = _span(standard) if len(features) < features.shape[1] else None
     model = LogisticRegression(max_iter=1000, tol=1e-6).fit(
         standard if rotation is None else standard @ rotation.T, label_ids
     )
     weights = model.coef_ if rotation is None else model.coef_ @ rotation
-    return _softmax_form(
-        weights / deviation, model.intercept_ - weights @ (mean / deviation), model.classes_, num_labels
-    )
+    return _softmax_form(weights * scale, model.intercept_ - weights @ (mean * scale), model.classes_, num_labels)
 
 
 def _span(rows: np.ndarray) -> np.ndarray:
     """Orthonormal rows `(R, F)` with the span of N rows `(N, F)`, by the products of these: for N far below F."""
     squares, directions = np.linalg.eigh(rows @ rows.T)  # (N,), (N, N)
-    kept = squares > 1e-10 * squares[-1]
+    kept = squares >= 1e-10 * squares[-1]  # all, where no feature varies
+    squares = np.maximum(squares, 1e-300)
     return (directions[:, kept] / np.sqrt(squares[kept])).T @ rows
 
 

@@ -14,7 +14,14 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from activity.config import ClipSpec
-from activity.datasets.feature_files import files_below, is_feature_file, map_rows, sample_rows
+from activity.datasets.feature_files import (
+    UNUSABLE,
+    are_unusable,
+    files_below,
+    is_feature_file,
+    map_rows,
+    sample_rows,
+)
 from activity.datasets.folders import find_videos
 from activity.errors import ActivityError, DatasetError, VideoError
 from activity.files import short_name
@@ -189,8 +196,8 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
         """The chunks of one way to sample the video; returns its duration in seconds."""
         if spec.num_features:
             rows, self.sampled[spec] = sample_rows(self._rows(), spec, self._rows_per_second)
-            if not np.isfinite(rows).all():
-                raise VideoError("holds nan, infinity, or numbers too large for float32", path=self.source)
+            if are_unusable(rows).any():
+                raise VideoError(f"holds {UNUSABLE}", path=self.source)
             for start in range(0, len(rows), _FRAMES_PER_CHUNK):
                 yield spec, rows[start : start + _FRAMES_PER_CHUNK, None]  # (n, 1, D)
             return self.sampled[spec].duration_seconds

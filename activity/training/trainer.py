@@ -634,6 +634,9 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
     settings = {**as_dict(config), "dataset": digest_of([spec, rows], size=8)}
     if config.weights and Path(config.weights).is_file():  # another file may have taken the name
         settings["weights_digest"] = digest_of_file(Path(config.weights))
+    if given := dataset.features:  # the same files may hold others by now
+        digests = [(name, digest_of_file(path)) for name, path in sorted(given.paths.items())]
+        settings["features_digest"] = digest_of(digests, size=8)
     try:
         previous = json.loads(note.read_text(encoding="utf-8")) if resume else None
     except (OSError, ValueError):
@@ -643,8 +646,8 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
         previous = current_settings(previous)
         if not previous.get("weights"):  # as earlier versions noted those that are chosen by default
             previous["weights"] = choose_weights(config.backbone, None)
-        if "weights_digest" in settings:  # which earlier versions did not note
-            previous.setdefault("weights_digest", settings["weights_digest"])
+        for name in {"weights_digest", "features_digest"} & set(settings):  # which earlier versions did not note
+            previous.setdefault(name, settings[name])
         if changed := changes(previous, settings):
             raise ActivityError(f"cannot resume with other settings: {changed}", path=work_dir)
         return

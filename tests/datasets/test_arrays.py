@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,12 @@ def test_a_transposed_array_is_mapped_where_any_order_will_do(tmp_path):
     expected = np.arange(6, dtype=np.float32).reshape(3, 2).T
     np.save(tmp_path / "a.npy", expected)
     np.testing.assert_array_equal(map_array(tmp_path / "a.npy", any_order=True), expected)
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.npy")
+    with pytest.raises(ValueError, match="not a regular file"):
+        map_array(tmp_path / "a.npy")
 
 
 def test_an_array_without_numbers_is_one(tmp_path):

@@ -93,11 +93,12 @@ def test_two_files_that_may_be_that_of_one_video_are_refused(save, tmp_path):
         find_feature_files(tmp_path, [sample("run/1.avi")])
 
 
-def test_files_of_no_video_are_counted(save, tmp_path, caplog):
-    for name in ("run/1", "run/2", "walk/3"):
+def test_files_that_are_not_used_are_counted(save, tmp_path, caplog):
+    for name in ("run/1", "run/1.avi", "walk/3"):
         save(f"{name}.npy")
     find_feature_files(tmp_path, [sample("run/1.avi")])
-    assert "2 of 3 feature files belong to no video of the data set: run/2.npy, walk/3.npy" in caplog.text
+    assert "2 of 3 feature files are not used (no video of their name, or one with another file): " in caplog.text
+    assert caplog.text.endswith(": run/1.npy, walk/3.npy\n")
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(save, tmp_path):

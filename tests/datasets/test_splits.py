@@ -53,6 +53,14 @@ def test_inner_folds_keep_groups_together_and_leave_each_label_in_training(group
         assert trained == set(groups_of)
 
 
+def test_inner_folds_of_few_videos_of_each_label():
+    samples = [dataclasses.replace(x, group=x.path) for x in make_samples(4, labels=("run", "walk"), takes=1)]
+    folds = inner_folds(samples)
+    assert len(set(folds)) == 4
+    for fold in set(folds):
+        assert {x.label for x, of in zip(samples, folds, strict=True) if of != fold} == {"run", "walk"}
+
+
 def test_a_label_of_one_group_has_no_inner_folds_and_it_is_said(caplog):
     samples = [*make_samples(4, labels=("run",)), *make_samples(1, labels=("walk",))]
     assert inner_folds(samples) is None
@@ -228,8 +236,15 @@ def test_a_column_of_the_manifest_may_name_the_folds():
 
 @pytest.mark.parametrize("folds", ["1", "5"])
 def test_more_folds_than_groups_or_only_one(folds):
-    with pytest.raises(DatasetError, match=f"expected 2 to 4 folds .* received {folds}"):
+    with pytest.raises(DatasetError, match=rf"expected 2 to 4 folds \(the number of groups\), received {folds}"):
         assign_folds(make_samples(4), folds)
+
+
+def test_more_folds_than_videos_of_a_label():
+    samples = [dataclasses.replace(x, group=x.path) for x in make_samples(3, labels=("run", "walk"), takes=1)]
+    with pytest.raises(DatasetError, match=r"expected 2 to 3 folds \(the number of videos of the most "):
+        assign_folds(samples, "5")
+    assert len(set(assign_folds(samples, "3"))) == 3
 
 
 def test_one_known_group_does_not_hide_that_the_others_are_unknown(caplog):

@@ -58,6 +58,14 @@ def test_a_feature_that_never_changes_does_no_harm():
     assert all(np.isfinite(part).all() for part in logistic_regression(features, label_ids, 2))
 
 
+@pytest.mark.parametrize("fit", [logistic_regression, discriminant_analysis])
+@pytest.mark.parametrize("num_features", [4, 60])
+def test_of_features_that_never_change_only_the_frequency_of_the_labels_is_learned(fit, num_features):
+    features, label_ids = np.full((40, num_features), 0.3), np.arange(40) % 4 == 0
+    probabilities = np.exp(predict_linear(features, *fit(features, label_ids.astype(int), 2)))
+    np.testing.assert_allclose(probabilities, np.tile([[0.75, 0.25]], (40, 1)), atol=1e-3)
+
+
 def test_the_baseline_reads_the_mean_over_time():
     label_ids = np.arange(30) % 3
     stacks = [RNG.normal(size=(5 + i % 3, 2, 4)) + label_ids[i] for i in range(30)]

@@ -570,6 +570,6 @@ class TestFeatureFiles:
         np.save(tmp_path / "other.npy", np.zeros((3, 4)))
         names = [tmp_path / f"{name}.npy" for name in ("nan", "other", "absent")]
         nan, other, absent = (failure.error for failure in feature_predictor.predict_many(names))
-        assert nan == "holds nan, infinity, or numbers too large for float32"
+        assert nan == "holds nan, infinity, or numbers beyond 1e15"
         assert other == "expected 5 features in a row, received 4"
         assert absent == "cannot be read as a feature file (No such file or directory)"

@@ -502,6 +502,26 @@ class TestFeatureFiles:
         with pytest.raises(DatasetError, match="the configuration names elsewhere"):
             train(given, dataclasses.replace(feature_config, features="elsewhere"), work_dir=tmp_path)
 
+    def test_a_run_is_not_resumed_with_files_that_changed(self, ramp_dataset, ramp_features, feature_config, tmp_path):
+        given = shutil.copytree(ramp_features, tmp_path / "given")
+        config = dataclasses.replace(feature_config, epochs=1, features=str(given))
+        train(ramp_dataset, config, work_dir=tmp_path / "run")
+        path = next(given.rglob("*.npy"))
+        np.save(path, np.load(path) + 1)
+        with pytest.raises(ActivityError, match="cannot resume with other settings: features_digest was"):
+            train(ramp_dataset, config, work_dir=tmp_path / "run", resume=True)
+
+    @pytest.mark.parametrize("value", [0.0, 7.0])
+    def test_of_rows_that_never_change_nothing_but_chance_is_learned(
+        self, value, ramp_dataset, ramp_features, feature_config, tmp_path
+    ):
+        given = shutil.copytree(ramp_features, tmp_path / "given")
+        for path in given.rglob("*.npy"):
+            np.save(path, np.full((6, 100), value, np.float32))
+        config = dataclasses.replace(feature_config, epochs=1, features=str(given), stack=True, val_split=False)
+        run = train(ramp_dataset, config, work_dir=tmp_path / "run")
+        assert run.estimate.accuracy <= 0.6 and np.isfinite(run.estimate.lead)
+
     def test_a_run_is_not_resumed_with_others(self, ramp_dataset, ramp_features, feature_config, tmp_path):
         config = dataclasses.replace(feature_config, epochs=1)
         train(ramp_dataset, config, work_dir=tmp_path / "run")
