@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -274,10 +274,18 @@ def _limits_of_data(record: TrainingRecord) -> list[str]:
             "Its splits share no group (person or recording, as the data set names them): trained on "
             f"{groups['train']} groups, {validated}and {groups['test']} were held out."
         )
+    if since := _updates_since(record):
+        num_new = sum(update["num_new"] for update in since)
+        limits.append(f"The numbers of its videos and groups are from before it was updated with {num_new} new videos.")
     if record.estimate:
         limits.append(
             "Its out-of-fold score is that of models trained on fewer of the same videos; that of the test videos is "
             "not in the file: see `activity evaluate`."
+        )
+        return limits
+    if any(update[name]["num_videos"] for update in record.updates[-1:] for name in ("old", "new")):
+        limits.append(
+            "Its scores on videos it was not trained on are those of its last update: see `activity evaluate`."
         )
         return limits
     if not videos or not videos["val"]:
@@ -289,6 +297,14 @@ def _limits_of_data(record: TrainingRecord) -> list[str]:
         "`activity evaluate`."
     )
     return limits
+
+
+def _updates_since(record: TrainingRecord) -> Sequence[Mapping[str, Any]]:
+    """The updates since its data were counted: one that trains from the beginning counts them again."""
+    for number, update in reversed(list(enumerate(record.updates, 1))):
+        if update["scheme"] == "retrain":
+            return record.updates[number:]
+    return record.updates
 
 
 def _cell(value: str) -> str:

@@ -116,14 +116,21 @@ def test_the_same_is_told_in_a_terminal_and_on_a_page(card_of):
     assert page.splitlines()[0] == "# changed.keras" and "## Limits" in page
 
 
+UPDATE = {
+    "scheme": "replay",
+    "added": ["waves"],
+    "num_new": 3,
+    "num_old": 2,
+    "old": {"num_videos": 4, "split": "test", "before": 1.0, "after": 0.75},
+    "new": {"num_videos": 0, "reason": "none"},
+}
+
+
 def test_updates_are_told(card_of):
-    one = {"num_videos": 4, "split": "test", "before": 1.0, "after": 0.75}
-    none = {"num_videos": 0, "reason": "none"}
-    update = {"scheme": "replay", "added": ["waves"], "num_new": 3, "num_old": 2, "old": one, "new": none}
-    text = squeezed(card_of(updates=[{**update, "command": "activity update a b --out c"}]).as_text())
+    text = squeezed(card_of(updates=[{**UPDATE, "command": "activity update a b --out c"}]).as_text())
     assert "update 1\n  scheme  replay: 3 new training videos, 2 old ones\n" in text
     assert "  new labels  waves\n  old videos  4 of test, accuracy 1.000 before, 0.750 after\n" in text
-    assert "new videos" not in text and "activity update a b --out c" in text
+    assert "  new videos" not in text and "activity update a b --out c" in text
 
 
 @pytest.mark.parametrize(
@@ -140,6 +147,8 @@ def test_updates_are_told(card_of):
         ({"num_groups": None}, "is not recorded"),
         ({"num_videos": {"train": 9, "val": 0, "test": 3}}, "It has no score on videos it was not trained on"),
         ({"threshold": 0.4}, "Something quite different"),
+        ({"updates": (UPDATE, UPDATE)}, "from before it was updated with 6 new videos"),
+        ({"updates": (UPDATE,), "num_videos": {"train": 9, "val": 0, "test": 3}}, "are those of its last update"),
         ({}, "whatever a video shows"),
     ],
 )
@@ -147,6 +156,11 @@ def test_it_names_the_limits(card_of, changes, limit):
     card = card_of(**changes)
     assert re.search(limit, "\n".join(card.limits))
     assert all(line in card.as_text() for line in card.limits)
+
+
+def test_numbers_that_a_new_training_counted_again_are_not_called_old(card_of):
+    card = card_of(updates=(UPDATE, {**UPDATE, "scheme": "retrain"}))
+    assert not any("before it was updated" in limit for limit in card.limits)
 
 
 def test_a_model_without_a_record_has_a_card(ramp_model, tmp_path):
