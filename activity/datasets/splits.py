@@ -24,7 +24,7 @@ def assign_splits(samples: Sequence[Sample], *, seed: int = 0) -> list[Sample]:
     """Give every sample a split: its own where it has one, else about 64 % train, 16 % val, 20 % test by groups.
 
     Labels are kept as balanced as whole groups allow (scikit-learn's `StratifiedGroupKFold`). Splits that came with
-    the data stay; if they hold no `val`, it is taken from `train`.
+    the data stay; if they hold no `val`, it is taken from `train`, if that has groups enough: most recipes need none.
 
     Raises:
         DatasetError: only some samples have a split, none is in train, too few groups, or a group in two splits.
@@ -42,7 +42,14 @@ def assign_splits(samples: Sequence[Sample], *, seed: int = 0) -> list[Sample]:
             _logger.warning("%s; add a 'group' column in a manifest.csv to keep such videos together", audit.on_groups)
         result = hold_out(result, "test", 5, seed)
     if not any(sample.split == "val" for sample in result):
-        result = hold_out(result, "val", 5, seed)
+        trained = [sample for sample in result if sample.split in ("", "train")]
+        groups = [sample.group for sample in trained]
+        if trained and _most_folds([sample.label for sample in trained], groups) < 2:
+            reason = f"the train part has {len(set(groups))} groups, {len(trained)} videos"
+            _logger.warning("no val part: %s; without one, a backbone that is trained cannot be calibrated", reason)
+            result = [dataclasses.replace(sample, split=sample.split or "train") for sample in result]
+        else:
+            result = hold_out(result, "val", 5, seed)
     check_leaks(result)
     return result
 
@@ -112,8 +119,8 @@ def hold_out(samples: Sequence[Sample], split: str, num_folds: int, seed: int) -
     num_folds = min(num_folds, _most_folds(labels, groups))
     if num_folds < 2:
         raise DatasetError(
-            f"too few groups to hold out a {split} part: expected at least 3 groups (and 3 videos of some label) for "
-            f"train, val and test; received {len(set(groups))} groups, {len(pool)} videos"
+            f"too few groups to hold out a {split} part: expected at least 2 groups, and 2 videos of some label; "
+            f"received {len(set(groups))} groups, {len(pool)} videos"
         )
     folds = _group_folds(labels, groups, num_folds, seed)
 

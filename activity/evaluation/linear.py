@@ -11,13 +11,16 @@ _ABSENT = -30.0  # logit of a label without training videos
 _LEAST_CHANGE = 1e-6  # deviation of a feature, as a share of its mean
 
 
-def logistic_regression(features: np.ndarray, label_ids: np.ndarray, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
+def logistic_regression(
+    features: np.ndarray, label_ids: np.ndarray, num_labels: int, *, is_balanced: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Multinomial logistic regression on standardized features, with a penalty of 1 on the squares of its weights.
 
     Args:
         features: `(N, F)`.
         label_ids: `(N,)`, of two labels or more.
         num_labels: C.
+        is_balanced: a label weighs by the inverse of its number of videos.
 
     Returns:
         Kernel `(F, C)` and bias `(C,)` float32: `softmax(features @ kernel + bias)` are the probabilities.
@@ -31,7 +34,8 @@ def logistic_regression(features: np.ndarray, label_ids: np.ndarray, num_labels:
     standard = (features - mean) * scale
     # the penalty keeps the weights in the span of the videos, of which there are fewer than features
     rotation = _span(standard) if len(features) < features.shape[1] else None
-    model = LogisticRegression(max_iter=1000, tol=1e-6).fit(
+    class_weight = "balanced" if is_balanced else None
+    model = LogisticRegression(max_iter=1000, tol=1e-6, class_weight=class_weight).fit(
         standard if rotation is None else standard @ rotation.T, label_ids
     )
     weights = model.coef_ if rotation is None else model.coef_ @ rotation
@@ -47,7 +51,7 @@ def _span(rows: np.ndarray) -> np.ndarray:
 
 
 def discriminant_analysis(
-    features: np.ndarray, label_ids: np.ndarray, num_labels: int
+    features: np.ndarray, label_ids: np.ndarray, num_labels: int, *, is_balanced: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Linear discriminant analysis (Fisher 1936) with the covariance shrunk as Ledoit & Wolf (2004) found best.
 
@@ -55,11 +59,13 @@ def discriminant_analysis(
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    if len(features) <= len(np.unique(label_ids)):  # there is no deviation within a label
-        return logistic_regression(features, label_ids, num_labels)
+    num_trained = len(np.unique(label_ids))
+    if len(features) <= num_trained:  # there is no deviation within a label
+        return logistic_regression(features, label_ids, num_labels, is_balanced=is_balanced)
+    priors = np.full(num_trained, 1 / num_trained) if is_balanced else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of labels with one video; the covariance is that of all labels
-        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(features, label_ids)
+        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=priors).fit(features, label_ids)
     return _softmax_form(model.coef_, model.intercept_, model.classes_, num_labels)
 
 

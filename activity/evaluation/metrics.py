@@ -284,11 +284,14 @@ class Mean:
 def error_by_group(values: np.ndarray, groups: Sequence[str]) -> float:
     """Standard error of the mean of `(N,)` values, of which those of a group count as one draw (cluster-robust).
 
-    Where all are of one group, each counts for itself.
+    Where all are of one group, each counts for itself. Of fewer than 5 groups, it is never smaller than that of single
+    videos: a few groups may be alike by chance.
     """
-    ids = _group_ids(groups)
-    sums = np.bincount(ids, weights=values - values.mean())  # of each group
-    return float(np.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1)) / len(values))
+    errors = []
+    for ids in (_group_ids(groups), np.arange(len(values))):
+        sums = np.bincount(ids, weights=values - values.mean())  # of each group
+        errors.append(float(np.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1)) / len(values)))
+    return max(errors) if len(set(groups)) < _FEW_GROUPS else errors[0]
 
 
 def interval_by_group(values: np.ndarray, groups: Sequence[str], *, lowest: float = 0.0) -> tuple[float, float]:

@@ -217,19 +217,33 @@ class Estimate:
 _OVERFIT, _UNDERFIT = 0.15, 0.85  # difference of accuracies; accuracy
 
 
-def fit_base_models(pooled: Mapping[str, np.ndarray], label_ids: np.ndarray, num_labels: int) -> dict[str, Linear]:
-    """The base models by name, of pooled features `(W, F)` and the label ids `(W,)` of their windows."""
-    return {name: _FIT[name.partition("_")[0]](x, label_ids, num_labels) for name, x in pooled.items()}
+def fit_base_models(
+    pooled: Mapping[str, np.ndarray], label_ids: np.ndarray, num_labels: int, *, is_balanced: bool = False
+) -> dict[str, Linear]:
+    """The base models by name, of pooled features `(W, F)` and the label ids `(W,)` of their windows.
+
+    The baseline always minds how frequent a label is, as does that of an evaluation.
+    """
+    return {
+        name: _FIT[name.partition("_")[0]](x, label_ids, num_labels, is_balanced=is_balanced and name != BASELINE)
+        for name, x in pooled.items()
+    }
 
 
 def base_predictions(
-    pooled: Mapping[str, np.ndarray], label_ids: np.ndarray, folds: np.ndarray, num_labels: int
+    pooled: Mapping[str, np.ndarray],
+    label_ids: np.ndarray,
+    folds: np.ndarray,
+    num_labels: int,
+    *,
+    is_balanced: bool = False,
 ) -> dict[str, np.ndarray]:
     """Out-of-fold logarithms `(W, C)` of the base models by name; all arguments are of the windows."""
     logs = {name: np.zeros((len(label_ids), num_labels)) for name in pooled}
     for fold in np.unique(folds):
         held = folds == fold
-        fitted = fit_base_models({name: x[~held] for name, x in pooled.items()}, label_ids[~held], num_labels)
+        known = {name: x[~held] for name, x in pooled.items()}
+        fitted = fit_base_models(known, label_ids[~held], num_labels, is_balanced=is_balanced)
         for name, (kernel, bias) in fitted.items():
             logs[name][held] = np.maximum(predict_linear(pooled[name][held], kernel, bias), np.log(_LEAST))
     return logs

@@ -252,12 +252,12 @@ def _out_of_folds(
     label_ids = np.asarray([labels.index(sample.label) for sample in samples])
     of_windows = label_ids[windows.owners]  # (W,)
     head, pooling = classifier.head, pooling_of(classifier.head, stacks, None if config.stack else [BASELINE])
-    out_of_fold, pooled = None, windows.through(pooling)
+    out_of_fold, pooled, balanced = None, windows.through(pooling), config.class_weight == "balanced"
     if folds is not None:
         of_fold, in_folds = _folds_of_members(classifier, config, _num_folds(folds)), folds[windows.owners]
         members = windows.through(member_predictions_of(head))  # (W, M, C)
         full = np.log(np.maximum(members[:, of_fold < 0], 1e-7)).mean(axis=1).argmax(axis=1)
-        base = base_predictions(pooled, of_windows, in_folds, len(labels))
+        base = base_predictions(pooled, of_windows, in_folds, len(labels), is_balanced=balanced)
         out_of_fold = OutOfFold(
             labels=labels,
             logs={HEAD: head_predictions(members, in_folds, of_fold), **(base if config.stack else {})},
@@ -272,7 +272,8 @@ def _out_of_folds(
     if config.stack:
         equal = dict.fromkeys((HEAD, *pooled), 1 / (1 + len(pooled)))
         weights = out_of_fold.best_weights() if out_of_fold else equal
-        head = build_stack(head, pooling, fit_base_models(pooled, of_windows, len(labels)), weights)
+        fitted = fit_base_models(pooled, of_windows, len(labels), is_balanced=balanced)
+        head = build_stack(head, pooling, fitted, weights)
     classifier = ActivityClassifier(classifier.backbone, head, classifier.info)
     if not out_of_fold:
         return classifier, None, None
@@ -284,7 +285,7 @@ def _out_of_folds(
 
 
 def _stacked_again(
-    classifier: ActivityClassifier, stack: keras.Model, dataset: Dataset, runtime: str
+    classifier: ActivityClassifier, stack: keras.Model, dataset: Dataset, config: TrainConfig, runtime: str
 ) -> ActivityClassifier:
     """A classifier in a stack of the weights and the temperature of another one.
 
@@ -292,6 +293,7 @@ def _stacked_again(
         classifier: whose head has been trained further.
         stack: of the classifier before.
         dataset: its train split is what the base models learn from; it has all labels.
+        config: how to train.
         runtime: what computes the features.
     """
     samples = dataset.split("train")
@@ -301,7 +303,8 @@ def _stacked_again(
     weights = weights_of(stack)
     pooling = pooling_of(classifier.head, stacks, [name for name in weights if name != HEAD])
     pooled = windows.through(pooling)
-    head = build_stack(classifier.head, pooling, fit_base_models(pooled, label_ids, len(classifier.labels)), weights)
+    fitted = fit_base_models(pooled, label_ids, len(classifier.labels), is_balanced=config.class_weight == "balanced")
+    head = build_stack(classifier.head, pooling, fitted, weights)
     again = ActivityClassifier(classifier.backbone, head, classifier.info)
     again.temperature = float(stack.get_layer(FUSE).temperature)
     return again
@@ -357,7 +360,7 @@ def train_on(
                 name_some(lost),
             )
         else:
-            classifier = _stacked_again(classifier, stack, dataset, runtime)
+            classifier = _stacked_again(classifier, stack, dataset, config, runtime)
     return TrainingRun(classifier, [stage], _calibrate(classifier, dataset, config, runtime))
 
 

@@ -131,15 +131,27 @@ def test_some_have_a_split_and_some_have_none():
         assign_splits(given)
 
 
-@pytest.mark.parametrize("num_groups", [1, 2])
-def test_too_few_groups(num_groups):
-    message = r"too few groups to hold out a \w+ part: expected at least 3 groups .* received 1 groups, 6 videos"
+def test_too_few_groups():
+    message = "too few groups to hold out a test part: expected at least 2 groups, .* received 1 groups, 6 videos"
     with pytest.raises(DatasetError, match=message):
-        assign_splits(make_samples(num_groups))
+        assign_splits(make_samples(1))
+
+
+def test_of_two_groups_one_is_trained_on_and_one_tested(caplog):
+    assert set(map(frozenset, splits_by_group(assign_splits(make_samples(2))).values())) == {
+        frozenset({"train"}),
+        frozenset({"test"}),
+    }
+    assert "no val part: the train part has 1 groups, 6 videos; without one, a backbone that is trained" in caplog.text
+
+
+def test_splits_of_one_group_each_are_kept_without_val():
+    given = with_split(make_samples(2), lambda s: {"p0": "train", "p1": "test"}[s.group])
+    assert assign_splits(given) == given
 
 
 def test_one_video_of_each_label():
-    with pytest.raises(DatasetError, match="and 3 videos of some label"):
+    with pytest.raises(DatasetError, match="and 2 videos of some label"):
         assign_splits([Sample(path=label, label=label, group=label) for label in "abcdef"])
 
 

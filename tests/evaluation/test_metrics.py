@@ -188,6 +188,8 @@ def test_videos_of_a_group_that_are_alike_say_less():
     of_videos = np.subtract(*interval_by_group(mixed, groups_of(400, 1))[::-1])
     assert narrow == pytest.approx(of_videos, abs=0.01)  # though the groups do not differ at all
     assert error_by_group(alike, groups) > 3 * error_by_group(alike, groups_of(400, 1))
+    same = np.tile([-1.0, 0, 0, 0, 0], 2)  # of each of two groups
+    assert error_by_group(same, groups_of(2, 5)) == pytest.approx(error_by_group(same, groups_of(10, 1)))
 
 
 @pytest.mark.parametrize(("num_groups", "least"), [(5, 0.88), (8, 0.9), (30, 0.9)])

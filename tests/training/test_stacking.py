@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from activity.evaluation.evaluator import evaluate
+from activity.evaluation.linear import predict_linear
 from activity.models.classifier import ActivityClassifier, load_classifier, save_classifier
 from activity.models.heads import member_predictions_of
 from activity.models.stack import HEAD, is_stack, stacked_head
 from activity.runtimes.features import extract_features
-from activity.training.stacking import BASELINE, OutOfFold, base_predictions, head_predictions
+from activity.training.stacking import BASELINE, OutOfFold, base_predictions, fit_base_models, head_predictions
 from activity.training.trainer import train
 
 RNG = np.random.default_rng(0)
@@ -111,6 +112,21 @@ def test_base_models_do_not_see_the_fold_that_they_predict():
     label_ids, folds = np.arange(30) % 2, np.arange(30) // 2 % 5
     logs = base_predictions({"mean": features}, label_ids, folds, 2)["mean"]
     assert (logs.argmax(axis=1) == label_ids).mean() < 0.8  # noise: those that see it know all of it
+
+
+@pytest.mark.parametrize("name", ["chunks_0", "cosines_0", "mean"])
+def test_balanced_base_models_answer_with_a_rare_label_as_often(name):
+    label_ids = (np.arange(200) % 10 == 0).astype(int)
+    pooled = {name: RNG.normal(size=(200, 3)) + label_ids[:, None] * 0.5}
+    plain, balanced = (
+        predict_linear(pooled[name], *fit_base_models(pooled, label_ids, 2, is_balanced=is_balanced)[name])
+        for is_balanced in (False, True)
+    )
+    num_rare = (balanced.argmax(axis=1) == 1).sum()
+    if name == "mean":  # the baseline is that of an evaluation
+        np.testing.assert_array_equal(plain, balanced)
+    else:
+        assert (plain.argmax(axis=1) == 1).sum() < 10 and 40 < num_rare < 140
 
 
 # === Training with a stack ===
