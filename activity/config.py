@@ -105,6 +105,7 @@ class TrainConfig:
         stack: fuse the head with linear models of its features, weighted by predictions for groups they did not see.
         val_split: keep the validation split out of training; from 10 videos on, it calibrates the model.
         dropout: fraction of features and of head outputs dropped in training, 0 to below 1.
+        mixup: mix clips two by two while the head is trained, by shares from a Beta(mixup, mixup) distribution; 0: not.
         fine_tune: number of last backbone layers with weights that are trained after the head; 0 keeps all frozen.
         fine_tune_epochs: passes over the training clips in that stage.
         epochs: passes over the training clips.
@@ -129,6 +130,7 @@ class TrainConfig:
     stack: bool = True
     val_split: bool = False
     dropout: float = 0.5
+    mixup: float = 0.4
     fine_tune: int = 0
     fine_tune_epochs: int = 10
     epochs: int = 50
@@ -145,6 +147,7 @@ class TrainConfig:
         for name in ("units", "layers", "members", "epochs", "fine_tune_epochs", "batch_size"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         _check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
+        _check("mixup", self.mixup, 0 <= self.mixup <= 100, "0 to 100")
         _check("precision", self.precision, self.precision is None or 0 < self.precision < 1, "above 0 and below 1")
         _check("seed", self.seed, 0 <= self.seed < 2**32, "0 to 4294967295")
         _check("fine_tune", self.fine_tune, self.fine_tune >= 0, "0 or more layers")
@@ -189,8 +192,11 @@ def recipe_flag(name: str) -> str:
 
 def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of `TrainConfig` by name as they are today, of those that an earlier version may have noted."""
-    if "head" not in settings or "stack" in settings:
+    if "head" not in settings or "mixup" in settings:
         return dict(settings)
+    settings = {"mixup": 0.0, **settings}
+    if "stack" in settings:
+        return settings
     head = settings["head"]  # noted before heads were renamed
     return {"stack": False, "val_split": True, **settings, "head": _OLD_HEADS.get(head, head)}
 

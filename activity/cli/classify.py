@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from activity.cli.checks import check_results, check_runtime
 from activity.cli.options import add_model, add_overwrite, add_runtime, in_range, positive_int
-from activity.cli.output import say_error, say_written
+from activity.cli.output import say_error, say_result, say_written
 from activity.errors import ActivityError, ModelFileError, VideoError
 from activity.files import csv_rows, noted_results
 from activity.models.info import ModelInfo, check_takes_videos, read_info
@@ -148,9 +148,9 @@ def _classify_live(arguments: argparse.Namespace, source: str) -> int:
         for decision in decisions:
             write_row(_row(decision.as_dict(top_k=arguments.top_k)))
             if arguments.json:
-                print(json.dumps(decision.as_dict(top_k=arguments.top_k), allow_nan=False), flush=True)
+                say_result(json.dumps(decision.as_dict(top_k=arguments.top_k), allow_nan=False), goes_on=False)
             elif decision.changed:
-                print(decision.as_text(), flush=True)
+                say_result(decision.as_text(), goes_on=False)
     return 0
 
 
@@ -164,7 +164,7 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
         predictor.model.info = dataclasses.replace(predictor.model.info, rows_per_second=arguments.rows_per_second)
     explain = _explaining(arguments, predictor)
     timeline = bool(arguments.timeline or arguments.out or arguments.annotate)
-    failed = False
+    failed, files = False, bool(arguments.csv or arguments.out or arguments.annotate or arguments.explain)
     columns = f"{_COLUMNS},{_top_columns(arguments)}"
     with csv_rows(arguments.csv, columns) as write_row, _watching(sources) as watch:
         results = predictor.predict_many(sources, timeline=timeline, keep_frames=bool(arguments.explain), watch=watch)
@@ -172,11 +172,11 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
             failed |= isinstance(result, Failure)
             write_row(_row(result.as_dict(top_k=arguments.top_k)))
             if arguments.json:
-                print(json.dumps(result.as_dict(top_k=arguments.top_k), allow_nan=False), flush=True)
+                say_result(json.dumps(result.as_dict(top_k=arguments.top_k), allow_nan=False), goes_on=files)
             elif isinstance(result, Failure):
                 say_error(f"{result.source}: {result.error}")
             else:
-                print(result.as_text(top_k=arguments.top_k), flush=True)
+                say_result(result.as_text(top_k=arguments.top_k), goes_on=files)
             if not isinstance(result, Failure):
                 try:
                     explain(result, name)

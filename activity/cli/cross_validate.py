@@ -42,7 +42,6 @@ def run(arguments: argparse.Namespace) -> None:
         result = cross_validate(
             dataset, config, folds=arguments.folds, work_dir=Path(work_dir), runtime=arguments.runtime
         )
-    print(json.dumps(result.as_dict(), allow_nan=False) if arguments.json else result.as_text())
     if arguments.out:
         weights = choose_weights(config.backbone, config.weights)
         about = {"folds": arguments.folds, **as_dict(config), "weights": weights}
@@ -50,3 +49,4 @@ def run(arguments: argparse.Namespace) -> None:
             written = save_report(result, dataset, arguments.out, about=about)
             remove_stale_results(arguments.out, written)
             say_written(written)
+    print(json.dumps(result.as_dict(), allow_nan=False) if arguments.json else result.as_text())

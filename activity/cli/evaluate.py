@@ -49,7 +49,6 @@ def run(arguments: argparse.Namespace) -> None:
         runtime=arguments.runtime,
         baseline=not arguments.no_baseline,
     )
-    print(json.dumps(evaluation.as_dict(), allow_nan=False) if arguments.json else evaluation.as_text())
     if arguments.out:
         about = {"model": arguments.model, **classifier.info.record.as_dict()}
         figures = figures_of_model(classifier, evaluation, dataset)
@@ -57,3 +56,4 @@ def run(arguments: argparse.Namespace) -> None:
             written = save_report(evaluation, dataset, arguments.out, about=about, figures=figures)
             remove_stale_results(arguments.out, written)
             say_written(written)
+    print(json.dumps(evaluation.as_dict(), allow_nan=False) if arguments.json else evaluation.as_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,21 @@ def say_error(text: str) -> None:
     words = " ".join(text.split())
     # Bytes that are not UTF-8 stderr spells out itself
     print("activity:", "".join(x if "\ud800" <= x <= "\udfff" else printable(x) for x in words), file=sys.stderr)
+
+
+def say_result(text: str, *, goes_on: bool) -> None:
+    """A result on stdout, at once.
+
+    Where its reader had enough, as `| head` does, `BrokenPipeError` ends the command; one that `goes_on`, because it
+    was asked for files too, writes no more there, and says so.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        if not goes_on:
+            raise
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (of the process from now on)
+        _logger.warning("who read the results has gone; the files are written all the same")
 
 
 def say_written(paths: Iterable[Path]) -> None:

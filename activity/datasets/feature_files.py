@@ -26,10 +26,12 @@ from activity.config import ClipSpec
 from activity.datasets.arrays import map_array
 from activity.datasets.samples import Sample, name_some
 from activity.errors import DatasetError, VideoError, printable
+from activity.files import digest_of, digest_of_file
 from activity.video.clips import even_indices
 from activity.video.sampling import SampledVideo
 
 SUFFIX = ".npy"
+_MOST_RATES_DIFFER = 1.5  # the highest to the lowest: short videos have a row more or less
 UNUSABLE = "nan, infinity, or numbers beyond 1e15"
 _EXPECTED = "rows of numbers (N, D) in float16, float32 or float64"
 
@@ -51,6 +53,10 @@ class FeatureFiles:
     paths: Mapping[str, Path]
     num_features: int
     rows_per_second: float
+
+    def digest(self) -> str:
+        """Of what the files hold and which is that of which sample: under the same names there may be others by now."""
+        return digest_of([(name, digest_of_file(path)) for name, path in sorted(self.paths.items())], size=8)
 
     def read(self, samples: Sequence[Sample], spec: ClipSpec) -> list[np.ndarray]:
         """The rows that a model takes of each sample, `(n, D)` float32.
@@ -153,7 +159,8 @@ def find_feature_files(features_dir: Path, samples: Sequence[Sample]) -> Feature
     """
     files = sorted(files_below(features_dir))
     if not files:
-        what = f"holds no {SUFFIX} files" if features_dir.is_dir() else "no such folder"
+        missing = "a file, not a folder" if features_dir.exists() else "no such folder"
+        what = f"holds no {SUFFIX} files" if features_dir.is_dir() else missing
         raise DatasetError(f"{what}; expected a feature file {SUFFIX} for each video", path=features_dir)
     paths = _assign(features_dir, files, samples)
     unused = set(files) - set(paths.values())
@@ -168,7 +175,17 @@ def find_feature_files(features_dir: Path, samples: Sequence[Sample]) -> Feature
         )
     lengths, num_features = _read_shapes(features_dir, set(paths.values()))
     rates = [lengths[paths[s.sample_id]] / s.duration_seconds for s in samples if s.duration_seconds > 0]
-    return FeatureFiles(features_dir, paths, num_features, float(np.median(rates)) if rates else 1.0)
+    rate = float(np.median(rates)) if rates else 1.0
+    if rates and max(rates) > _MOST_RATES_DIFFER * min(rates):
+        _logger.warning(
+            "%s: the rows per second of video differ, from %.3g to %.3g; training takes those of each video, but "
+            "`classify`, which has no video, the median, %.3g, for all: --rows-per-second R tells it others",
+            features_dir,
+            min(rates),
+            max(rates),
+            rate,
+        )
+    return FeatureFiles(features_dir, paths, num_features, rate)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -263,7 +280,8 @@ def _read_shapes(features_dir: Path, files: Iterable[Path]) -> tuple[dict[Path, 
     if others:
         differ = [path for path in shapes if shapes[path][1] != num_features]
         some = name_some(f"{path.relative_to(features_dir)} with {shapes[path][1]}" for path in differ)
-        transposed = len({num_rows for num_rows, _ in shapes.values()}) == 1
+        # one file of another width is a mistake in that one; of many widths, they are the lengths of the videos
+        transposed = len({num_rows for num_rows, _ in shapes.values()}) == 1 and len(counts) > 2
         raise DatasetError(
             f"expected as many features in each file; most have {num_features}, {len(differ)} others: {some}",
             path=features_dir,

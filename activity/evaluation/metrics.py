@@ -350,11 +350,13 @@ def compared(lead: float, error: float, other: str, interval: tuple[float, float
         lead: difference of two accuracies on the same videos.
         error: its standard error.
         other: what the other one is called.
-        interval: of the lead, of 95 %; a lead whose interval includes 0 is not significant.
+        interval: of the lead, of 95 %; by default two standard errors on either side. A lead whose interval includes 0
+            is not significant.
     """
+    interval = interval or (lead - 2 * error, lead + 2 * error)
     if abs(lead) <= error + 1e-9 or not lead:  # of few videos, both may be the same fraction
         return f"not significantly better than {other}: the difference is within one standard error"
     words = f"{'better' if lead > 0 else 'worse'} than {other}"
-    if interval and interval[0] <= 0 <= interval[1]:
+    if interval[0] <= 0 <= interval[1]:
         return f"{words} by more than one standard error, but not significantly: the 95 % interval includes 0"
     return f"significantly {words}, by more than one standard error"

@@ -374,10 +374,11 @@ def _about(dataset: Dataset, parts: Mapping[str, Dataset], config: TrainConfig) 
     """What must stay the same for scores to compare: samples and labels, streams, folds, and where the search began."""
     spec = as_dict(dataset.spec)
     streams = ",".join(stored_streams(spec.pop("streams")))
-    rows = [(sample.sample_id, sample.label) for sample in dataset.samples]
+    rows = [(sample.sample_id, sample.label, sample.group) for sample in dataset.samples]
+    features = dataset.features.digest() if dataset.features else ""
     folds = [[sample.split == "test" for sample in part.samples] for part in parts.values()]
     return {
-        "dataset": digest_of([spec, rows], size=4),
+        "dataset": digest_of([spec, rows, features], size=4),
         "streams": streams,
         "folds": f"{len(parts)} ({digest_of(folds, size=4)})",
         **as_dict(config),

@@ -16,7 +16,7 @@ from activity.video.clips import window_starts
 _MAX_SHIFT = 0.06  # of the frame's size
 _MAX_GAIN = 0.2  # brightness 0.8 to 1.2
 
-Batch: TypeAlias = tuple[dict[str, Any], np.ndarray]  # the inputs of a model by name, targets (B,) or (B, 2)
+Batch: TypeAlias = tuple[dict[str, Any], np.ndarray]  # the inputs of a model by name, targets (B, C) or (B, C+1)
 
 
 class ClipBatches:
@@ -24,7 +24,8 @@ class ClipBatches:
 
     Args:
         stacks: per sample `(N, ...)`.
-        targets: per sample, its label id, or that and its fold.
+        targets: `(V, C)` the share of each label in each sample.
+        folds: `(V,)` of each sample: a last column of the targets of a batch; by default there is none.
         num_frames: T. Of a longer stack, training takes one window at random an epoch, otherwise all windows.
         batch_size: clips in a batch; fewer if there are not so many.
         training: shuffle and take random windows.
@@ -41,12 +42,14 @@ class ClipBatches:
         stacks: Sequence[Any],
         targets: Sequence[Any],
         *,
+        folds: Sequence[int] | None = None,
         num_frames: int,
         batch_size: int,
         training: bool = False,
         seed: int = 0,
     ) -> None:
-        self.stacks, self.targets = stacks, np.asarray(targets, np.int32)
+        columns = [np.asarray(targets), *([] if folds is None else [np.asarray(folds)[:, None]])]
+        self.stacks, self.targets = stacks, np.concatenate(columns, axis=1, dtype=np.float32)
         self.lengths = np.array([len(stack) for stack in stacks])
         self.num_frames, self.training, self.seed = num_frames, training, seed
         self.num_windows = len(self._windows(np.random.default_rng(seed))[0])
@@ -65,10 +68,10 @@ class ClipBatches:
             clip_samples, firsts = samples[chosen], starts[chosen]  # (B,) each
             frames = firsts[:, None] + np.arange(self.num_frames)  # (B, T)
             mask = frames < self.lengths[clip_samples, None]  # (B, T)
-            clips = self._clips(clip_samples, frames, mask, of_clips)
+            clips, targets = self._clips(clip_samples, frames, mask, of_clips)
             # as tensors, so that a batch made ahead is on the device already; torch takes no mixture of both
             inputs = {self.name: ops.convert_to_tensor(clips), "mask": ops.convert_to_tensor(mask)}
-            yield inputs, self.targets[clip_samples]
+            yield inputs, targets
 
     def _windows(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The sample and the first frame of each window of an epoch, in its order."""
@@ -79,8 +82,10 @@ class ClipBatches:
         of_samples = [window_starts(int(length), self.num_frames) for length in self.lengths]
         return np.repeat(np.arange(len(of_samples)), [len(s) for s in of_samples]), np.concatenate(of_samples)
 
-    def _clips(self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> Any:
-        """`(B, T, ...)`, zeros on padding, of `(B,)` samples, `(B, T)` frames and mask, and `(B,)` seeds."""
+    def _clips(
+        self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray
+    ) -> tuple[Any, np.ndarray]:
+        """`(B, T, ...)`, zeros on padding, and targets, of `(B,)` samples, `(B, T)` frames and mask, `(B,)` seeds."""
         raise NotImplementedError
 
 
@@ -88,6 +93,9 @@ class FeatureBatches(ClipBatches):
     """Of features `(N, S, D)` in memory: all lie in one table on the device, of which a batch takes its rows.
 
     Args:
+        mixup: in training, each clip is mixed with one of another sample, and its target likewise (Zhang et al. 2018).
+            Their shares are drawn from a Beta(mixup, mixup) distribution; the first has the larger one, and its mask is
+            kept. Both are of one fold, so that no member learns from its own. 0: not.
         most_on_device: bytes; a larger table stays in main memory, and a batch at a time goes to the device.
         options: those of `ClipBatches`, as are `stacks` and `targets`.
     """
@@ -95,18 +103,47 @@ class FeatureBatches(ClipBatches):
     name = "features"
 
     def __init__(
-        self, stacks: Sequence[np.ndarray], targets: Sequence[Any], *, most_on_device: float = 2e9, **options: Any
+        self,
+        stacks: Sequence[np.ndarray],
+        targets: Sequence[Any],
+        *,
+        folds: Sequence[int] | None = None,
+        mixup: float = 0.0,
+        most_on_device: float = 2e9,
+        **options: Any,
     ) -> None:
-        super().__init__(stacks, targets, **options)
+        super().__init__(stacks, targets, folds=folds, **options)
+        self.mixup = mixup if self.training else 0.0
+        self._fold_ids = np.unique(folds, return_inverse=True)[1] if folds is not None else self.lengths * 0  # (V,)
+        self._of_fold = [np.flatnonzero(self._fold_ids == i) for i in range(self._fold_ids.max() + 1)]
         table = np.concatenate([*stacks, np.zeros_like(stacks[0][:1])])  # the last row is padding
         self._rows = np.cumsum(self.lengths) - self.lengths  # of the first frame of each sample
         self._padding = len(table) - 1
         on_device = table.nbytes <= most_on_device
         self._take = partial(ops.take, ops.convert_to_tensor(table)) if on_device else partial(np.take, table)
 
-    def _clips(self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> Any:
-        rows = np.where(mask, self._rows[samples, None] + frames, self._padding)
-        return self._take(rows.astype(np.int32), axis=0)  # (B, T) -> (B, T, S, D)
+    def _clips(
+        self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray
+    ) -> tuple[Any, np.ndarray]:
+        clips, targets = self._features(samples, frames), self.targets[samples]  # (B, T, S, D), (B, C) or (B, C+1)
+        if not self.mixup:
+            return clips, targets
+        rng, size = np.random.default_rng(seeds[0]), len(samples)
+        others = np.asarray([rng.choice(self._of_fold[i]) for i in self._fold_ids[samples]])  # (B,)
+        starts = rng.integers(0, np.maximum(0, self.lengths[others] - self.num_frames), endpoint=True)
+        drawn = rng.beta(self.mixup, self.mixup, (size, 1))
+        shares = np.maximum(drawn, 1 - drawn).astype(np.float32)
+        targets = shares * targets + (1 - shares) * self.targets[others]
+        mixed = self._features(others, starts[:, None] + np.arange(self.num_frames))
+        of_clips = ops.convert_to_tensor(shares.reshape(size, *[1] * (len(clips.shape) - 1)))
+        real = ops.convert_to_tensor(mask.reshape(*mask.shape, *[1] * (len(clips.shape) - 2)).astype(np.float32))
+        return (of_clips * clips + (1 - of_clips) * mixed) * real, targets
+
+    def _features(self, samples: np.ndarray, frames: np.ndarray) -> Any:
+        """`(B, T, S, D)` on the device, zeros beyond the end, of `(B,)` samples and `(B, T)` numbers of frames."""
+        real = frames < self.lengths[samples, None]
+        rows = np.where(real, self._rows[samples, None] + frames, self._padding)
+        return ops.convert_to_tensor(self._take(rows.astype(np.int32), axis=0))
 
 
 class FrameBatches(ClipBatches):
@@ -136,7 +173,9 @@ class FrameBatches(ClipBatches):
         # threads, because NumPy does not hold the interpreter while it copies
         self._readers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="clips")
 
-    def _clips(self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    def _clips(
+        self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         clips = np.zeros((*mask.shape, *self._item_shape), self._dtype)  # (B, T, S, ...)
 
         def fill(clip: np.ndarray, sample: int, start: int, seed: int) -> None:
@@ -146,7 +185,7 @@ class FrameBatches(ClipBatches):
             clip[: len(real)] = real
 
         list(self._readers.map(fill, clips, samples, frames[:, 0], seeds))
-        return clips
+        return clips, self.targets[samples]
 
 
 def augment_frames(frames: np.ndarray, rng: np.random.Generator, *, streams: Sequence[str], flip: bool) -> np.ndarray:

@@ -80,8 +80,8 @@ class StagePlan:
         learning_rate: at its peak.
         weight_decay: decoupled.
         is_balanced: classes weigh by the inverse of their number of clips.
-        of_fold: `(M,)` the fold of clips that each member is trained without, below 0 for none; the targets of the
-            batches are then label ids and folds, `(B, 2)`. By default all members are trained on all clips.
+        of_fold: `(M,)` the fold of clips that each member is trained without, below 0 for none; the last column of the
+            targets of the batches is then the fold. By default all members are trained on all clips.
     """
 
     name: str
@@ -143,13 +143,14 @@ def _train_epochs(plan: StagePlan, epochs: range) -> Iterator[dict[str, float]]:
     of a head, and it cannot tell how long it waits.
     """
     model, train_batches, val_batches = plan.model, plan.train_batches, plan.val_batches
-    class_weights = _class_weights(train_batches.targets) if plan.is_balanced else None
+    num_labels = model.output_shape[-1]
+    class_weights = _class_weights(train_batches.targets[:, :num_labels]) if plan.is_balanced else None
     with Prefetch(batch for epoch in epochs for batch in train_batches.epoch(epoch)) as batches:
         for epoch in epochs:
             start, waited = time.perf_counter(), batches.waiting_seconds
             model.reset_metrics()
             for inputs, targets in islice(batches, len(train_batches)):
-                weights = None if class_weights is None else class_weights[_columns_of(targets)[:, 0]]
+                weights = None if class_weights is None else targets[:, :num_labels] @ class_weights
                 logs = model.train_on_batch(inputs, targets, sample_weight=weights, return_dict=True)
             row = {"epoch": epoch, "loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])}
             waited = batches.waiting_seconds - waited
@@ -162,44 +163,44 @@ def _train_epochs(plan: StagePlan, epochs: range) -> Iterator[dict[str, float]]:
 def _validate(model: keras.Model, val_batches: ClipBatches) -> tuple[dict[str, float], float]:
     """Loss and accuracy on other clips, and seconds of waiting for them."""
     with Prefetch(val_batches.epoch(0)) as batches:
-        predicted = [(model.predict_on_batch(inputs), label_ids) for inputs, label_ids in batches]
+        predicted = [(model.predict_on_batch(inputs), targets) for inputs, targets in batches]
     # what fills up the last batch is not evaluated
-    member_predictions, label_ids = (
+    member_predictions, targets = (
         np.concatenate(parts)[: val_batches.num_windows] for parts in zip(*predicted, strict=True)
     )
-    losses, correct = loss_of_members(label_ids, member_predictions), accuracy(label_ids, member_predictions)
+    losses, correct = loss_of_members(targets, member_predictions), accuracy(targets, member_predictions)
     scores = {"val_loss": float(ops.mean(losses)), "val_accuracy": float(ops.mean(correct))}
     return scores, batches.waiting_seconds
 
 
-def loss_of_members(label_ids: Any, member_predictions: Any) -> Any:
-    """Mean cross-entropy of the members, each on its own: `(B,)` ids and `(B, M, C)` probabilities to `(B,)`.
+def loss_of_members(targets: Any, member_predictions: Any) -> Any:
+    """Mean cross-entropy of the members, each on its own: shares `(B, C)` and `(B, M, C)` probabilities to `(B,)`.
 
     Members trained apart make different mistakes, and their mean is better than that of members trained as one
     (Lakshminarayanan et al. 2017, deep ensembles).
     """
-    ids = ops.broadcast_to(
-        ops.reshape(ops.cast(label_ids, "int32"), (-1, 1)), ops.shape(member_predictions)[:2]
-    )  # (B, M)
-    return ops.mean(keras.losses.sparse_categorical_crossentropy(ids, member_predictions), axis=1)
+    return ops.mean(_losses(targets, member_predictions), axis=1)
 
 
 def _loss_beside_folds(targets: Any, member_predictions: Any, *, of_fold: np.ndarray) -> Any:
-    """The same where members are trained without a fold: label ids and folds `(B, 2)`, `(B, M, C)` to `(B,)`."""
-    targets = ops.cast(targets, "int32")
-    shape = ops.shape(member_predictions)[:2]
-    ids = ops.broadcast_to(targets[:, :1], shape)  # (B, M)
-    losses = keras.losses.sparse_categorical_crossentropy(ids, member_predictions)  # (B, M)
-    trained = ops.not_equal(targets[:, 1:], ops.convert_to_tensor(of_fold.astype(np.int32)[None]))  # (B, M)
+    """The same where members are trained without a fold: shares and folds `(B, C+1)`, `(B, M, C)` to `(B,)`."""
+    losses = _losses(targets[:, :-1], member_predictions)  # (B, M)
+    folds = ops.cast(ops.round(targets[:, -1:]), "int32")  # (B, 1): a mixture of two of one fold may be rounded off
+    trained = ops.not_equal(folds, ops.convert_to_tensor(of_fold.astype(np.int32)[None]))  # (B, M)
     return ops.mean(losses * ops.cast(trained, losses.dtype), axis=1)
 
 
+def _losses(targets: Any, member_predictions: Any) -> Any:
+    """Cross-entropy of each member: `(B, C)`, `(B, M, C)` -> `(B, M)`."""
+    targets = ops.broadcast_to(ops.expand_dims(targets, 1), ops.shape(member_predictions))
+    return keras.losses.categorical_crossentropy(ops.cast(targets, member_predictions.dtype), member_predictions)
+
+
 def accuracy(targets: Any, member_predictions: Any) -> Any:
-    """Whether the fused member predictions `(B, M, C)` are correct: `(B,)` 0 or 1."""
-    targets = ops.cast(targets, "int32")
-    ids = targets if len(targets.shape) == 1 else targets[:, 0]  # (B,)
+    """Whether the fused member predictions `(B, M, C)` have the label of the largest share: `(B,)` 0 or 1."""
+    ids = ops.argmax(targets[:, : member_predictions.shape[-1]], axis=-1)  # (B,)
     best = ops.argmax(ops.mean(ops.log(ops.maximum(member_predictions, 1e-7)), axis=1), axis=-1)
-    return ops.cast(ops.equal(ids, ops.cast(best, "int32")), "float32")
+    return ops.cast(ops.equal(ids, best), "float32")
 
 
 class LayerwiseAdamW(keras.optimizers.AdamW):
@@ -235,18 +236,9 @@ def _memory_in_words() -> Iterator[None]:
 
 
 def _class_weights(targets: np.ndarray) -> np.ndarray:
-    """`(C,)` of label ids `(V,)`, or of label ids and folds `(V, 2)`."""
-    from sklearn.utils.class_weight import compute_class_weight
-
-    label_ids = _columns_of(targets)[:, 0]
-    classes = np.unique(label_ids)
-    weights = np.ones(classes.max() + 1)
-    weights[classes] = compute_class_weight("balanced", classes=classes, y=label_ids)
-    return weights
-
-
-def _columns_of(targets: np.ndarray) -> np.ndarray:
-    return targets.reshape(len(targets), -1)
+    """`(C,)` of shares of labels `(V, C)`: the inverse of their sums, 1 on average over the samples."""
+    sums = targets.sum(axis=0)
+    return np.divide(len(targets), sums * (sums > 0).sum(), out=np.ones_like(sums), where=sums > 0)
 
 
 _SHOWN = {"train": "accuracy", "val": "val_accuracy"}

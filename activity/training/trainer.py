@@ -361,7 +361,16 @@ def train_on(
             )
         else:
             classifier = _stacked_again(classifier, stack, dataset, config, runtime)
-    return TrainingRun(classifier, [stage], _calibrate(classifier, dataset, config, runtime))
+    calibration = _calibrate(classifier, dataset, config, runtime)
+    if classifier.threshold and calibration is None:
+        _logger.warning(
+            "the threshold, %.3f, and the temperature are those of before: expected %d or more validation videos to "
+            "find them again, received %d",
+            classifier.threshold,
+            FEWEST_VIDEOS,
+            _num_val(dataset),
+        )
+    return TrainingRun(classifier, [stage], calibration)
 
 
 def build_classifier(
@@ -460,7 +469,7 @@ def plan_head(
         "head",
         member_predictions_of_prepared(head),
         lambda samples: prepared(head, features(samples)),
-        FeatureBatches,
+        partial(FeatureBatches, mixup=config.mixup),
         classifier,
         dataset,
         config,
@@ -532,19 +541,18 @@ def _plan(
     """A stage whose clips are windows of `stacks` of samples, batched by `make`."""
     # Where frames go through the backbone, a step takes a few clips at a time and adds up their gradients:
     # BatchNormalization is frozen or absent, so this gives the same step in less memory.
-    num_numbers = int(np.prod(model.input["frames"].shape[1:])) if make is not FeatureBatches else 0
+    num_numbers = int(np.prod(model.input["frames"].shape[1:])) if "frames" in model.input else 0
     parts = max(1, min(-(-config.batch_size * num_numbers // _NUMBERS_AT_ONCE), config.batch_size))
 
     def batches(split: str) -> ClipBatches | None:
         samples = [sample for sample in dataset.samples if sample.split == split]
         if not samples:
             return None
-        targets = np.asarray([classifier.labels.index(sample.label) for sample in samples])
-        if split == "train" and folds is not None:
-            targets = np.stack([targets, folds], axis=1)  # (V, 2)
+        label_ids = [classifier.labels.index(sample.label) for sample in samples]
         return make(
             stacks(samples),
-            targets,
+            np.eye(len(classifier.labels), dtype=np.float32)[label_ids],
+            folds=folds if split == "train" else None,
             num_frames=classifier.spec.num_frames,
             batch_size=-(-config.batch_size // parts),
             training=split == "train",
@@ -593,6 +601,8 @@ def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
     if is_frozen(config):
         idle["flip"] = "here: it needs --fine-tune, or a backbone trained from scratch"
     else:
+        if not config.fine_tune:
+            idle["mixup"] = "here: it needs a backbone with pretrained weights"
         needed = "here: it needs a frozen backbone with pretrained weights"
         idle |= {"stack": needed, "val_split": f"{needed}; without, the validation split is kept"}
     if is_frozen(config) and not _num_val(dataset):
@@ -637,9 +647,9 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
     settings = {**as_dict(config), "dataset": digest_of([spec, rows], size=8)}
     if config.weights and Path(config.weights).is_file():  # another file may have taken the name
         settings["weights_digest"] = digest_of_file(Path(config.weights))
-    if given := dataset.features:  # the same files may hold others by now
-        digests = [(name, digest_of_file(path)) for name, path in sorted(given.paths.items())]
-        settings["features_digest"] = digest_of(digests, size=8)
+    settings["groups_digest"] = digest_of([sample.group for sample in dataset.samples], size=8)  # they make the folds
+    if dataset.features:
+        settings["features_digest"] = dataset.features.digest()
     try:
         previous = json.loads(note.read_text(encoding="utf-8")) if resume else None
     except (OSError, ValueError):
@@ -649,7 +659,7 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
         previous = current_settings(previous)
         if not previous.get("weights"):  # as earlier versions noted those that are chosen by default
             previous["weights"] = choose_weights(config.backbone, None)
-        for name in {"weights_digest", "features_digest"} & set(settings):  # which earlier versions did not note
+        for name in set(settings) - set(as_dict(config)) - {"dataset"}:  # digests that earlier versions did not note
             previous.setdefault(name, settings[name])
         if changed := changes(previous, settings):
             raise ActivityError(f"cannot resume with other settings: {changed}", path=work_dir)

@@ -85,8 +85,9 @@ class StepTimes(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self.start)
 
 
-def label_ids(dataset, samples):
-    return [dataset.labels.index(sample.label) for sample in samples]
+def targets_of(dataset, samples):
+    """`(V, C)`, 1 at the label of each sample."""
+    return np.eye(len(dataset.labels), dtype=np.float32)[[dataset.labels.index(sample.label) for sample in samples]]
 
 
 def measure_course(dataset, arguments):
@@ -104,7 +105,7 @@ def measure_course(dataset, arguments):
     samples = dataset.split("train")
     batches = FrameBatches(
         Stacks(dataset.frames, samples, dataset.spec.streams),
-        label_ids(dataset, samples),
+        targets_of(dataset, samples),
         num_frames=dataset.spec.num_frames,
         batch_size=config.batch_size,
     )
@@ -124,9 +125,9 @@ def measure_step(dataset, arguments, name, members):
     features = extract_features(dataset, samples, classifier.backbone, keep=False)
     head, num_frames = classifier.head, dataset.spec.num_frames
     heads.adapt(head, features)
-    ids = np.asarray(label_ids(dataset, samples), np.int32)
+    targets = targets_of(dataset, samples)
     options = {"num_frames": num_frames, "batch_size": config.batch_size, "training": True}
-    batches = FeatureBatches(heads.prepared(head, features), ids, **options)
+    batches = FeatureBatches(heads.prepared(head, features), targets, mixup=config.mixup, **options)
     model, by_fit = (
         compiled(heads.member_predictions_of_prepared(head)),
         compiled(heads.member_predictions_of(head)),
@@ -144,7 +145,7 @@ def measure_step(dataset, arguments, name, members):
             logs = model.train_function(resident)
         return [float(value) for value in keras.tree.flatten(logs)]
 
-    whole = FeatureBatches(features, ids, **{**options, "training": False, "batch_size": len(ids)})
+    whole = FeatureBatches(features, targets, **{**options, "training": False, "batch_size": len(targets)})
     arrays, of_arrays = next(whole.epoch(0))
 
     plan = fitting.StagePlan(

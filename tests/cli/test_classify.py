@@ -214,6 +214,13 @@ def test_a_reader_that_has_enough_is_no_error(folder, ramp_videos):
     ]
 
 
+def test_a_reader_that_has_enough_does_not_cost_the_table(folder, ramp_videos, tmp_path):
+    command = f"{sys.executable} -m activity classify {folder}/model.keras {ramp_videos} --csv {tmp_path}/t.csv | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert "who read the results has gone; the files are written all the same" in done.stderr
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + len(list(ramp_videos.rglob("*.avi")))
+
+
 def test_a_name_does_not_command_the_terminal(folder, tmp_path):
     (tmp_path / "b\x1b[2J.mp4").write_text("hello")
     done = classify_as_a_program(folder / "model.keras", tmp_path / "b\x1b[2J.mp4")

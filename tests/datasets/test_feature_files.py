@@ -101,6 +101,18 @@ def test_files_that_are_not_used_are_counted(save, tmp_path, caplog):
     assert caplog.text.endswith(": run/1.npy, walk/3.npy\n")
 
 
+@pytest.mark.parametrize(("rows", "said"), [((6, 8), False), ((6, 60), True)])
+def test_rows_that_last_unequally_long_are_spoken_of(save, tmp_path, caplog, rows, said):
+    samples = [sample(f"run/{i}.avi") for i in range(len(rows))]
+    for i, num_rows in enumerate(rows):
+        save(f"run/{i}.npy", np.ones((num_rows, 3), np.float32))
+    find_feature_files(tmp_path, samples)
+    line = (
+        "rows per second of video differ, from 3 to 30; training takes those of each video, but `classify`, which has"
+    )
+    assert (line in caplog.text) == said
+
+
 def test_links_to_folders_are_followed_but_not_in_circles(save, tmp_path):
     path = save("elsewhere/run/1.npy")
     (tmp_path / "features").mkdir()
@@ -122,11 +134,12 @@ def test_segments_have_files_of_their_own(save, tmp_path):
     assert find_feature_files(tmp_path, halves).paths == paths
 
 
-@pytest.mark.parametrize("name", ["nowhere", ""])
+@pytest.mark.parametrize("name", ["nowhere", "", "clip.npz"])
 def test_a_folder_without_feature_files_is_named(tmp_path, name):
     (tmp_path / "clip.npz").touch()
     with pytest.raises(
-        DatasetError, match=r"(no such folder|holds no .npy files); expected a feature file .npy for each"
+        DatasetError,
+        match=r"(no such folder|holds no .npy files|a file, not a folder); expected a feature file .npy for each",
     ):
         find_feature_files(tmp_path / name, [sample("run/1.avi")])
 

@@ -250,7 +250,12 @@ def test_thousands_of_groups_fit_into_the_memory():
         (0.1, (-0.01, 0.2), "better than it by more than one standard error, but not significantly: the 95 % interval"),
         (-0.1, (-0.2, 0.0), "worse than it by more than one standard error, but not significantly: the 95 % interval"),
         (0.03, (-0.1, 0.2), "not significantly better than it: the difference is within one standard error"),
-        (0.1, None, "significantly better than it, by more than one standard error"),
+        (0.11, None, "significantly better than it, by more than one standard error"),
+        (
+            0.06,
+            None,
+            "better than it by more than one standard error, but not significantly: the 95 % interval includes",
+        ),
     ],
 )
 def test_words_on_a_lead(lead, interval, words):

@@ -71,9 +71,8 @@ def test_a_model_file_of_the_version_before_is_read():
     assert info.spec == ClipSpec(num_frames=4, height=16, width=16) and info.labels == ("jump", "sit_down")
     assert info.threshold == 0.25 and info.clip_seconds >= info.window_seconds > 0
     record = info.record
-    assert record.training == TrainConfig(
-        backbone="small_cnn", head="chunks", units=128, stack=False, val_split=True, members=1, epochs=3, batch_size=4
-    )
+    before = {"head": "chunks", "units": 128, "stack": False, "val_split": True, "mixup": 0.0}
+    assert record.training == TrainConfig(backbone="small_cnn", members=1, epochs=3, batch_size=4, **before)
     assert (len(record.trained), len(record.held_out), record.num_split_groups) == (8, 2, 0)
     assert record.num_videos == {"train": 6, "val": 2, "test": 2} and record.calibration is None
     assert len(record.history) == 3 and record.command.startswith("activity train dataset")
@@ -166,8 +165,9 @@ def test_nested_lists_are_one_line(tmp_path):
 @pytest.mark.parametrize(("old", "now"), [("segments", "chunks"), ("lstm", "lstm_plain"), ("gru", "gru")])
 def test_heads_of_earlier_files_have_their_names_of_today(old, now):
     settings = as_dict(TrainConfig(head=old))
-    del settings["stack"], settings["val_split"]  # there was no stack, and the validation split was kept
-    then = TrainConfig(head=now, stack=False, val_split=True)
+    for name in ("stack", "val_split", "mixup"):  # there was no stack, and the validation split was kept
+        del settings[name]
+    then = TrainConfig(head=now, stack=False, val_split=True, mixup=0.0)
     assert TrainingRecord.from_dict({"training": settings}).training == then
     assert TrainingRecord.from_dict({"training": as_dict(TrainConfig(head="lstm"))}).training.head == "lstm"
 
@@ -179,6 +179,12 @@ FEATURES = ModelInfo(
     window_seconds=1.0,
     rows_per_second=3.5,
 )
+
+
+def test_a_record_of_before_mixup_has_none():
+    settings = as_dict(TrainConfig())
+    del settings["mixup"]
+    assert TrainingRecord.from_dict({"training": settings}).training == TrainConfig(mixup=0.0)
 
 
 def test_a_model_of_features_knows_how_long_a_row_lasts():

@@ -14,14 +14,14 @@ def counting_stacks(*lengths):
 @pytest.fixture(params=[FeatureBatches, FrameBatches])
 def batches(request):
     def make(stacks, **options):
-        return request.param(stacks, range(len(stacks)), **{"num_frames": 4, "batch_size": 2, **options})
+        return request.param(stacks, np.eye(len(stacks)), **{"num_frames": 4, "batch_size": 2, **options})
 
     return make
 
 
 def epoch(data, number=0):
     """Its batches as NumPy arrays: clips, masks, label ids."""
-    return [(ops.convert_to_numpy(x[data.name]), x["mask"], label_ids) for x, label_ids in data.epoch(number)]
+    return [(ops.convert_to_numpy(x[data.name]), x["mask"], y.argmax(axis=1)) for x, y in data.epoch(number)]
 
 
 class TestClipBatches:
@@ -84,7 +84,7 @@ class TestClipBatches:
     def test_an_epoch_does_not_depend_on_those_before_it(self):
         frames = [np.random.default_rng(i).integers(0, 256, (5, 1, 32, 32, 3), np.uint8) for i in range(5)]
         options = {"num_frames": 4, "batch_size": 2, "training": True, "augment": ["rgb"], "flip": True}
-        whole, resumed = (FrameBatches(frames, range(5), **options) for _ in range(2))
+        whole, resumed = (FrameBatches(frames, np.eye(5), **options) for _ in range(2))
         epoch(whole, 0)
         for a, b in zip(epoch(whole, 1), epoch(resumed, 1), strict=True):
             for of_a, of_b in zip(a, b, strict=True):
@@ -93,15 +93,63 @@ class TestClipBatches:
 
     def test_validation_frames_are_not_augmented(self):
         frames = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 32, 3), np.uint8)
-        ((clips, _, _),) = epoch(FrameBatches([frames], [0], num_frames=4, batch_size=2, augment=["rgb"], flip=True))
+        ((clips, _, _),) = epoch(FrameBatches([frames], [[1]], num_frames=4, batch_size=2, augment=["rgb"], flip=True))
         np.testing.assert_array_equal(clips[0], frames)
 
     def test_features_too_large_for_the_device_stay_in_main_memory(self):
-        data = FeatureBatches(counting_stacks(4, 2), [0, 1], num_frames=4, batch_size=2, most_on_device=0)
+        data = FeatureBatches(counting_stacks(4, 2), np.eye(2), num_frames=4, batch_size=2, most_on_device=0)
         (table,) = data._take.args
         assert isinstance(table, np.ndarray)
         ((inputs, _),) = data.epoch(0)
         np.testing.assert_array_equal(inputs["features"][..., 0], [[0, 1, 2, 3], [100, 101, 0, 0]])
+
+
+class TestMixup:
+    OPTIONS = {"num_frames": 4, "batch_size": 6, "training": True, "mixup": 0.4}
+
+    def batch(self, lengths, folds=None, number=0, **options):
+        """Clips, masks and targets of an epoch; frame f of stack i has a 1 at place i, or 0 on padding, and f."""
+        eye = np.eye(len(lengths), dtype=np.float32)
+        stacks = [np.stack([eye[i]] * length)[:, None] for i, length in enumerate(lengths)]  # (N, 1, V)
+        data = FeatureBatches(stacks, eye, folds=folds, **{**self.OPTIONS, **options})
+        ((inputs, targets),) = data.epoch(number)
+        return ops.convert_to_numpy(inputs["features"])[:, :, 0], ops.convert_to_numpy(inputs["mask"]), targets
+
+    def test_clips_and_targets_are_mixed_by_the_same_shares(self):
+        clips, masks, targets = self.batch([4] * 6)
+        assert masks.all()
+        for clip, target in zip(clips, targets, strict=True):
+            np.testing.assert_allclose(clip, np.tile(target, (4, 1)), atol=1e-6)
+        np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
+        assert 0.5 <= targets.max(axis=1).min() < 0.99 and sorted(targets.argmax(axis=1)) == list(range(6))
+
+    def test_the_mask_is_that_of_the_larger_share(self):
+        lengths = [1, 2, 3, 4, 6, 9]
+        for number in range(5):
+            clips, masks, targets = self.batch(lengths, number=number)
+            firsts = targets.argmax(axis=1)
+            np.testing.assert_array_equal(masks.sum(axis=1), np.minimum(np.array(lengths)[firsts], 4))
+            assert (clips[~masks] == 0).all()
+            np.testing.assert_allclose(clips[np.arange(6), 0], targets, atol=1e-6)
+
+    def test_only_clips_of_one_fold_are_mixed(self):
+        folds = np.array([0, 1, 2, 0, 1, 2])
+        partners = set()
+        for number in range(10):
+            _, _, targets = self.batch([4] * 6, folds, number)
+            np.testing.assert_allclose(targets[:, -1], folds[targets[:, :-1].argmax(axis=1)], atol=1e-6)
+            partners |= {tuple(np.flatnonzero(target)) for target in targets[:, :-1] > 0}
+        assert partners == {(0,), (1,), (2,), (3,), (4,), (5,), (0, 3), (1, 4), (2, 5)}
+
+    def test_an_epoch_is_the_same_again(self):
+        for a, b in zip(self.batch([4, 9, 9], seed=1), self.batch([4, 9, 9], seed=1), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(self.batch([4, 9, 9])[2], self.batch([4, 9, 9], number=1)[2])
+
+    @pytest.mark.parametrize("off", [{"mixup": 0.0}, {"training": False}])
+    def test_not_where_it_is_off(self, off):
+        _, _, targets = self.batch([4] * 6, **off)
+        assert set(targets.ravel()) == {0, 1}
 
 
 class TestAugmentation:

@@ -21,19 +21,22 @@ from activity.training.fitting import (
 MEMBER_PREDICTIONS = np.array(
     [[[0.9, 0.1], [0.4, 0.6]], [[0.2, 0.8], [0.3, 0.7]]], np.float32
 )  # (2 clips, 2 members, 2 labels)
-LABEL_IDS = np.array([0, 0], np.int32)
+TARGETS = np.array([[1, 0], [1, 0]], np.float32)
 
 
 def test_each_member_is_judged_on_its_own():
-    losses = keras.ops.convert_to_numpy(loss_of_members(LABEL_IDS, MEMBER_PREDICTIONS))
+    losses = keras.ops.convert_to_numpy(loss_of_members(TARGETS, MEMBER_PREDICTIONS))
     np.testing.assert_allclose(losses, [-np.log([0.9, 0.4]).mean(), -np.log([0.2, 0.3]).mean()], rtol=1e-5)
+    mixed = keras.ops.convert_to_numpy(loss_of_members(np.array([[0.75, 0.25]] * 2, np.float32), MEMBER_PREDICTIONS))
+    other = -np.log([[0.1, 0.6], [0.8, 0.7]]).mean(axis=1)
+    np.testing.assert_allclose(mixed, 0.75 * losses + 0.25 * other, rtol=1e-5)
 
 
 def test_the_accuracy_is_that_of_the_fused_opinions():
-    assert keras.ops.convert_to_numpy(accuracy(LABEL_IDS, MEMBER_PREDICTIONS)).tolist() == [1, 0]
+    assert keras.ops.convert_to_numpy(accuracy(TARGETS, MEMBER_PREDICTIONS)).tolist() == [1, 0]
     # 0.9 * 0.05 is less than 0.1 * 0.95: a sure member outweighs one that is nearly as sure
     close = np.array([[[0.9, 0.1], [0.05, 0.95]]], np.float32)
-    assert keras.ops.convert_to_numpy(accuracy(np.array([0]), close)).tolist() == [0]
+    assert keras.ops.convert_to_numpy(accuracy(np.array([[0.6, 0.4]]), close)).tolist() == [0]
 
 
 class SlowBatches(FeatureBatches):
@@ -46,18 +49,16 @@ class SlowBatches(FeatureBatches):
 
 
 def test_what_fills_up_the_last_batch_is_not_judged():
-    features, label_ids = np.random.default_rng(0).random((5, 1, 1, 4), np.float32), [0, 1, 1, 0, 1]
+    features, targets = np.random.default_rng(0).random((5, 1, 1, 4), np.float32), np.eye(2)[[0, 1, 1, 0, 1]]
     inputs = {"features": keras.Input((1, 1, 4), name="features"), "mask": keras.Input((1,), dtype="bool", name="mask")}
     model = keras.Model(inputs, keras.layers.Reshape((2, 2))(keras.layers.Softmax()(inputs["features"])))
     model.jit_compile = uses_jit()
-    scores, waited = _validate(model, SlowBatches(features, label_ids, num_frames=1, batch_size=4))
+    scores, waited = _validate(model, SlowBatches(features, targets, num_frames=1, batch_size=4))
     member_predictions = np.exp(features[:, 0, 0]) / np.exp(features[:, 0, 0]).sum(axis=-1, keepdims=True)
     member_predictions = member_predictions.reshape(5, 2, 2)
-    expected = float(keras.ops.mean(loss_of_members(np.array(label_ids), member_predictions)))
+    expected = float(keras.ops.mean(loss_of_members(targets, member_predictions)))
     assert scores["val_loss"] == pytest.approx(expected, rel=1e-5)
-    assert scores["val_accuracy"] == pytest.approx(
-        float(keras.ops.mean(accuracy(np.array(label_ids), member_predictions)))
-    )
+    assert scores["val_accuracy"] == pytest.approx(float(keras.ops.mean(accuracy(targets, member_predictions))))
     assert 0.5 * SlowBatches.seconds_per_batch < waited < 60  # for the first batch nothing else is done meanwhile
 
 
@@ -107,7 +108,7 @@ def plan_of(features, *, beside=0.0):
     return StagePlan(
         name="head",
         model=keras.Model(inputs, keras.layers.Reshape((1, 4))(x)),
-        train_batches=FeatureBatches(features, [0, 1], num_frames=1, batch_size=2, training=True),
+        train_batches=FeatureBatches(features, np.eye(4)[:2], num_frames=1, batch_size=2, training=True),
         val_batches=None,
         num_epochs=2,
         optimizer=keras.optimizers.AdamW,
