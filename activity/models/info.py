@@ -195,6 +195,12 @@ _RECORD: dict[str, Any] = {
 }
 
 
+def stack_as_text(fractions: Mapping[str, float]) -> str:
+    """What a stack rests on, the most first, without what rounds to 0 %; see `TrainingRecord.stack`."""
+    parts = sorted(fractions.items(), key=lambda part: -part[1])
+    return ", ".join(f"{name} {fraction:.0%}" for name, fraction in parts if fraction >= 0.005)
+
+
 def _checked(values: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
     """The values by name; raises `ModelFileError` for the first that does not have its shape."""
     for name, value in values.items():

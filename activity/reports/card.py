@@ -16,7 +16,7 @@ from typing import Any
 
 from activity.config import FEATURES, TrainConfig, as_dict, recipe_arguments
 from activity.models.backbones import BACKBONES, choose_weights
-from activity.models.info import ModelInfo, TrainingRecord, read_info, unknown_name
+from activity.models.info import ModelInfo, TrainingRecord, read_info, stack_as_text, unknown_name
 from activity.progress import format_table
 
 _SPLITS = ("train", "val", "test")
@@ -203,6 +203,8 @@ def _rows_of_scores(card: ModelCard) -> list[Row]:
             "accuracy {accuracy:.3f} +- {standard_error:.3f} on {num_videos} training videos of {num_groups} "
             "groups, each predicted without its group; head alone {head_accuracy:.3f}, baseline {baseline_accuracy:.3f}"
         )
+        if "shuffled_accuracy" in estimate:  # which earlier versions did not measure
+            numbers += ", frames shuffled {shuffled_accuracy:.3f}"
         rows.append(("out of fold", numbers.format(**estimate)))
     if calibration := card.record.calibration:
         error = calibration["expected_calibration_error"]
@@ -223,8 +225,7 @@ def _rows_of_training(card: ModelCard) -> list[Row]:
         backbone = "feature files" if record.training.features else f"backbone {record.training.backbone}"
         rows.append(("architecture", f"{backbone}, head {record.training.head}"))
         if record.stack:
-            parts = sorted(record.stack.items(), key=lambda part: -part[1])
-            rows.append(("rests on", ", ".join(f"{name} {weight:.0%}" for name, weight in parts)))
+            rows.append(("rests on", stack_as_text(record.stack)))
         changed = ", ".join(f"{name} {value}" for name, value in card.changed.items())
         rows.append(("not the default", changed or "nothing"))
     rows.append(("date", record.date or _NOT_RECORDED))

@@ -81,6 +81,7 @@ class OutOfFold:
     Attributes:
         labels: names of the C labels.
         logs: logarithms of the probabilities, `(W, C)` of the windows, by the name of each model that is fused.
+        shuffled: the same by the same models, for the videos with their frames in a random order.
         baseline: the same of the base model `BASELINE`.
         owners: `(W,)` index of the video of each window.
         label_ids: `(V,)` true labels of the videos.
@@ -91,6 +92,7 @@ class OutOfFold:
 
     labels: tuple[str, ...]
     logs: Mapping[str, np.ndarray]
+    shuffled: Mapping[str, np.ndarray]
     baseline: np.ndarray
     owners: np.ndarray
     label_ids: np.ndarray
@@ -98,16 +100,20 @@ class OutOfFold:
     folds: np.ndarray
     train_accuracy: float
 
-    def fused(self) -> np.ndarray:
+    def fused(self, logs: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
         """`(W, C)` logarithms of the probabilities of the stack, up to a constant for each window.
 
         The weights for a fold come from the other folds: from its own videos, the score would be too optimistic.
+
+        Args:
+            logs: to fuse, by default those of the videos as they are; the weights always come from these.
         """
+        logs = self.logs if logs is None else logs
         fused = np.zeros((len(self.owners), len(self.labels)))
         folds = self.folds[self.owners]  # (W,)
         for fold in np.unique(folds):
             held, weights = folds == fold, self.best_weights(folds != fold)
-            fused[held] = sum(weight * self.logs[name][held] for name, weight in weights.items())
+            fused[held] = sum(weight * logs[name][held] for name, weight in weights.items())
         return fused
 
     def best_weights(self, chosen: np.ndarray | None = None) -> dict[str, float]:
@@ -158,6 +164,7 @@ class OutOfFold:
             standard_error=error_by_group(correct, self.groups),
             head_accuracy=float(head.mean()),
             baseline_accuracy=float(baseline.mean()),
+            shuffled_accuracy=float(self._correct(self.fused(self.shuffled)).mean()),
             lead=float((correct - baseline).mean()),
             lead_standard_error=error_by_group(correct - baseline, self.groups),
             train_accuracy=self.train_accuracy,
@@ -178,6 +185,7 @@ class Estimate:
         accuracy, standard_error: of the model; groups count as one draw each.
         head_accuracy: of the head alone.
         baseline_accuracy: of logistic regression on the mean features.
+        shuffled_accuracy: of the model on the same videos with their frames in a random order: what is left without it.
         lead, lead_standard_error: of the model before the baseline, on the same videos.
         train_accuracy: of the head on the videos that it was trained on.
     """
@@ -188,6 +196,7 @@ class Estimate:
     standard_error: float
     head_accuracy: float
     baseline_accuracy: float
+    shuffled_accuracy: float
     lead: float
     lead_standard_error: float
     train_accuracy: float
@@ -197,7 +206,8 @@ class Estimate:
         return (
             f"{'out of fold':16} accuracy {self.accuracy:.3f} +- {self.standard_error:.3f} on {self.num_videos} videos "
             f"of {self.num_groups} groups, each predicted without its group; head alone {self.head_accuracy:.3f}, "
-            f"baseline {self.baseline_accuracy:.3f}\n{'':16} {self.advice()}"
+            f"baseline {self.baseline_accuracy:.3f}, frames shuffled {self.shuffled_accuracy:.3f}\n"
+            f"{'':16} {self.advice()}"
         )
 
     def advice(self) -> str:
@@ -232,20 +242,31 @@ def fit_base_models(
 
 def base_predictions(
     pooled: Mapping[str, np.ndarray],
+    predicted: Sequence[Mapping[str, np.ndarray]],
     label_ids: np.ndarray,
     folds: np.ndarray,
     num_labels: int,
     *,
     is_balanced: bool = False,
-) -> dict[str, np.ndarray]:
-    """Out-of-fold logarithms `(W, C)` of the base models by name; all arguments are of the windows."""
-    logs = {name: np.zeros((len(label_ids), num_labels)) for name in pooled}
+) -> list[dict[str, np.ndarray]]:
+    """Out-of-fold logarithms `(W, C)` of the base models by name, for each of `predicted`.
+
+    Args:
+        pooled: features `(W, F)` that the base models are trained on, by name.
+        predicted: such features of the same windows, as they are or changed.
+        label_ids: `(W,)`.
+        folds: `(W,)`; those of a fold are predicted by models that were trained without it.
+        num_labels: C.
+        is_balanced: see `fit_base_models`.
+    """
+    logs = [{name: np.zeros((len(label_ids), num_labels)) for name in pooled} for _ in predicted]
     for fold in np.unique(folds):
         held = folds == fold
         known = {name: x[~held] for name, x in pooled.items()}
         fitted = fit_base_models(known, label_ids[~held], num_labels, is_balanced=is_balanced)
-        for name, (kernel, bias) in fitted.items():
-            logs[name][held] = np.maximum(predict_linear(pooled[name][held], kernel, bias), np.log(_LEAST))
+        for found, given in zip(logs, predicted, strict=True):
+            for name, (kernel, bias) in fitted.items():
+                found[name][held] = np.maximum(predict_linear(given[name][held], kernel, bias), np.log(_LEAST))
     return logs
 
 

@@ -42,7 +42,7 @@ from activity.models.heads import (
     prepared,
     with_members,
 )
-from activity.models.info import ModelInfo
+from activity.models.info import ModelInfo, stack_as_text
 from activity.models.stack import HEAD, build_stack, stack_fractions, weights_of
 from activity.runtimes.features import cache_activations, extract_features
 from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
@@ -111,8 +111,7 @@ class TrainingRun:
         """A line a stage, and what the answers rest on, for a terminal."""
         lines = [stage.as_text() for stage in self.stages]
         if self.stack:
-            parts = sorted(self.stack.items(), key=lambda part: -part[1])
-            lines.append(f"{'stack':16} {', '.join(f'{name} {weight:.0%}' for name, weight in parts)}")
+            lines.append(f"{'stack':16} {stack_as_text(self.stack)}")
         return "\n".join([*lines, *(told.as_text() for told in (self.estimate, self.calibration) if told)])
 
 
@@ -256,11 +255,20 @@ def _out_of_folds(
     if folds is not None:
         of_fold, in_folds = _folds_of_members(classifier, config, _num_folds(folds)), folds[windows.owners]
         members = windows.through(member_predictions_of(head))  # (W, M, C)
+        rng = np.random.default_rng(config.seed)
+        shuffled = Windows.of([stack[rng.permutation(len(stack))] for stack in stacks], classifier.spec.num_frames)
         full = np.log(np.maximum(members[:, of_fold < 0], 1e-7)).mean(axis=1).argmax(axis=1)
-        base = base_predictions(pooled, of_windows, in_folds, len(labels), is_balanced=balanced)
+        base, base_shuffled = base_predictions(
+            pooled, [pooled, shuffled.through(pooling)], of_windows, in_folds, len(labels), is_balanced=balanced
+        )
+        members_shuffled = shuffled.through(member_predictions_of(head))
         out_of_fold = OutOfFold(
             labels=labels,
             logs={HEAD: head_predictions(members, in_folds, of_fold), **(base if config.stack else {})},
+            shuffled={
+                HEAD: head_predictions(members_shuffled, in_folds, of_fold),
+                **(base_shuffled if config.stack else {}),
+            },
             baseline=base[BASELINE],
             owners=windows.owners,
             label_ids=label_ids,

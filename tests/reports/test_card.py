@@ -49,15 +49,19 @@ def card_of(ramp_model, tmp_path):
 
 def test_a_stack_tells_what_it_rests_on_and_what_to_expect(card_of):
     numbers = {"accuracy": 0.8, "standard_error": 0.02, "head_accuracy": 0.75, "baseline_accuracy": 0.7}
+    assert "frames shuffled" not in card_of(estimate={"num_videos": 90, "num_groups": 9, **numbers}).as_text()
     card = card_of(
-        stack={"lstm": 0.3, "mean": 0.7},
-        estimate={"num_videos": 90, "num_groups": 9, **numbers},
+        stack={"lstm": 0.3, "cosines of rgb": 0.004, "mean": 0.696},
+        estimate={"num_videos": 90, "num_groups": 9, "shuffled_accuracy": 0.6, **numbers},
         calibration={**CALIBRATION, "out_of_fold": True},
     )
     text = " ".join(card.as_text().split())
     assert "rests on mean 70%, lstm 30%" in text
     assert "accuracy 0.800 +- 0.020 on 90 training videos of 9 groups, each predicted without its group" in text
-    assert "head alone 0.750, baseline 0.700" in text and "training videos out of fold; expected" in text
+    assert (
+        "head alone 0.750, baseline 0.700, frames shuffled 0.600" in text
+        and "training videos out of fold; expected" in text
+    )
     assert card.as_dict()["estimate"]["num_groups"] == 9
 
 

@@ -24,6 +24,7 @@ def out_of_fold(logs, label_ids, *, groups=None, owners=None):
     return OutOfFold(
         labels=("a", "b"),
         logs=logs,
+        shuffled=logs,
         baseline=logs[BASELINE],
         owners=owners,
         label_ids=label_ids,
@@ -69,11 +70,11 @@ def test_a_model_that_is_too_sure_does_not_drown_the_others():
 
 def test_the_estimate_counts_groups_not_videos():
     label_ids = np.arange(40) % 2
-    logs = {HEAD: answers(label_ids, 0.7, 0.999), BASELINE: answers(label_ids, 0.5, 0.51)}
+    logs = {HEAD: answers(label_ids, 0.8, 0.999), BASELINE: answers(label_ids, 0.5, 0.51)}
     alone = out_of_fold(logs, label_ids).estimate()
-    assert alone.accuracy == alone.head_accuracy == pytest.approx(0.7)
-    assert alone.baseline_accuracy == pytest.approx(0.5) and alone.lead == pytest.approx(0.2)
-    assert alone.standard_error == pytest.approx(np.sqrt(0.7 * 0.3 / 39))
+    assert alone.accuracy == alone.head_accuracy == pytest.approx(0.8)
+    assert alone.baseline_accuracy == pytest.approx(0.5) and alone.lead == pytest.approx(0.3)
+    assert alone.standard_error == pytest.approx(np.sqrt(0.8 * 0.2 / 39))
     order = np.argsort(logs[HEAD].argmax(axis=1) != label_ids, kind="stable")
     groups = np.empty(40, object)
     groups[order] = [str(i // 10) for i in range(40)]  # whole groups are correct, or none of it
@@ -110,8 +111,19 @@ def test_the_head_is_scored_by_the_members_that_did_not_see_the_fold():
 def test_base_models_do_not_see_the_fold_that_they_predict():
     features = RNG.normal(size=(30, 50))
     label_ids, folds = np.arange(30) % 2, np.arange(30) // 2 % 5
-    logs = base_predictions({"mean": features}, label_ids, folds, 2)["mean"]
-    assert (logs.argmax(axis=1) == label_ids).mean() < 0.8  # noise: those that see it know all of it
+    pooled, other = {"mean": features}, {"mean": features[::-1]}
+    logs, of_other = base_predictions(pooled, [pooled, other], label_ids, folds, 2)
+    assert (logs["mean"].argmax(axis=1) == label_ids).mean() < 0.8  # noise: those that see it know all of it
+    assert (of_other["mean"].argmax(axis=1) != logs["mean"].argmax(axis=1)).any()
+
+
+def test_what_shuffling_costs_is_measured_by_the_weights_of_the_videos_as_they_are():
+    label_ids = np.arange(40) % 2
+    good, bad = answers(label_ids, 1.0, 0.9), answers(label_ids, 0.5, 0.6)
+    shuffled = {HEAD: np.log(1 - good), BASELINE: np.log(bad)}
+    data = dataclasses.replace(out_of_fold({HEAD: good, BASELINE: bad}, label_ids), shuffled=shuffled)
+    assert data.estimate().accuracy == 1 and data.estimate().shuffled_accuracy < 0.2
+    assert ", frames shuffled 0." in data.estimate().as_text()
 
 
 @pytest.mark.parametrize("name", ["chunks_0", "cosines_0", "mean"])
