@@ -9,7 +9,7 @@ from pathlib import Path
 
 from activity.cli.checks import check_report, open_dataset, read_recipe
 from activity.cli.options import add_dataset, add_recipe, add_report
-from activity.cli.output import say_written
+from activity.cli.output import say_result, say_written
 from activity.config import as_dict
 from activity.files import lock_folder, noted_results, remove_stale_results
 from activity.models.backbones import choose_weights
@@ -42,6 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
         result = cross_validate(
             dataset, config, folds=arguments.folds, work_dir=Path(work_dir), runtime=arguments.runtime
         )
+    text = json.dumps(result.as_dict(), allow_nan=False) if arguments.json else result.as_text()
+    say_result(text, goes_on=bool(arguments.out))
     if arguments.out:
         weights = choose_weights(config.backbone, config.weights)
         about = {"folds": arguments.folds, **as_dict(config), "weights": weights}
@@ -49,4 +51,3 @@ def run(arguments: argparse.Namespace) -> None:
             written = save_report(result, dataset, arguments.out, about=about)
             remove_stale_results(arguments.out, written)
             say_written(written)
-    print(json.dumps(result.as_dict(), allow_nan=False) if arguments.json else result.as_text())

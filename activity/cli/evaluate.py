@@ -7,7 +7,7 @@ import json
 
 from activity.cli.checks import check_order, check_report, check_runtime, open_dataset
 from activity.cli.options import add_choice, add_dataset, add_features, add_model, add_report, add_runtime
-from activity.cli.output import say_written
+from activity.cli.output import say_result, say_written
 from activity.files import lock_folder, noted_results, remove_stale_results
 from activity.models.info import read_info
 
@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
         runtime=arguments.runtime,
         baseline=not arguments.no_baseline,
     )
+    text = json.dumps(evaluation.as_dict(), allow_nan=False) if arguments.json else evaluation.as_text()
+    say_result(text, goes_on=bool(arguments.out))
     if arguments.out:
         about = {"model": arguments.model, **classifier.info.record.as_dict()}
         figures = figures_of_model(classifier, evaluation, dataset)
@@ -56,4 +58,3 @@ def run(arguments: argparse.Namespace) -> None:
             written = save_report(evaluation, dataset, arguments.out, about=about, figures=figures)
             remove_stale_results(arguments.out, written)
             say_written(written)
-    print(json.dumps(evaluation.as_dict(), allow_nan=False) if arguments.json else evaluation.as_text())
