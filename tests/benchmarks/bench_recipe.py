@@ -45,7 +45,7 @@ PRECISION = 0.9  # asked for; it sets a threshold, and changes no probability
 TABLES = {
     "recipe": {
         "stack (default)": ({}, None),
-        "before: chunks": ({"head": "chunks", **ALONE}, None),
+        "before: chunks": ({"head": "chunks", "mixup": 0.0, **ALONE}, None),
     },
     "readers": {"stack (default)": ({}, None)},
     "lstm": {
@@ -54,6 +54,7 @@ TABLES = {
         "128 units": ({"units": 128, **ALONE}, None),
         "one member": ({"members": 1, **ALONE}, None),
         "no dropout": ({"dropout": 0.0, **ALONE}, None),
+        "no mixup": ({"mixup": 0.0, **ALONE}, None),
         "weight decay 0.1": ({"weight_decay": 0.1, **ALONE}, None),
         "batches of 32": ({"batch_size": 32, **ALONE}, None),
         "25 epochs": ({"epochs": 25, **ALONE}, None),
@@ -69,6 +70,7 @@ TABLES = {
         "stack (default)": ({}, None),
         "one member": ({"members": 1}, None),
         "no dropout": ({"dropout": 0.0}, None),
+        "no mixup": ({"mixup": 0.0}, None),
         "weight decay 0.01": ({"weight_decay": 0.01}, None),
         "balanced class weights": ({"class_weight": "balanced"}, None),
     },
