@@ -14,6 +14,7 @@ whose one stream is `rgb`. The images of `motion` and `motion_crop` are made out
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -112,12 +113,13 @@ def export_classifier(model_path: Path, format: str, out: Path, *, clips: Sequen
             raise ActivityError(f"the export to {format} is refused: {error}") from error
         note = (made / out.name / "network.json") if not FORMATS[format].suffix else made / f"{out.name}.json"
         note.write_text(json.dumps(_about(classifier, format), indent=2, allow_nan=False), encoding="utf-8")
-        # the graph last: as long as it is the old one or absent, nobody takes what is beside it for its own
-        files = sorted(made.iterdir(), key=lambda file: file.name == out.name)
-        for file in files:
-            with atomic_path(out.parent / file.name) as temporary:
-                shutil.move(file, temporary)
-    return Export(tuple(out.parent / file.name for file in reversed(files)), difference, kinds)
+        # All are on the disk before the first takes its name; the graph takes it last: as long as it is the old one or
+        # absent, nobody takes what is beside it for its own.
+        files = sorted(made.iterdir(), key=lambda file: file.name != out.name)
+        with contextlib.ExitStack() as stack:
+            for file in files:
+                shutil.move(file, stack.enter_context(atomic_path(out.parent / file.name)))
+    return Export(tuple(out.parent / file.name for file in files), difference, kinds)
 
 
 def _about(classifier: ActivityClassifier, format: str) -> dict[str, Any]:

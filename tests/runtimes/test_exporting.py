@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -69,8 +71,25 @@ def video(tmp_path_factory):
 NOISE_ALONE = {"clips": ()}  # clips of one frame, of half of the frames, of all
 
 
-# === Parity ===
+@pytest.mark.parametrize("format", ["savedmodel", "openvino"])
+def test_a_full_disk_leaves_what_was_there(format, model, rgb_model, tmp_path, monkeypatch):
+    needs(format)
+    export_classifier(model, format, tmp_path / NAMES[format], **NOISE_ALONE)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    move = shutil.move
 
+    def full(source, target):
+        if Path(source).name == NAMES[format]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return move(source, target)
+
+    monkeypatch.setattr("shutil.move", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        export_classifier(rgb_model, format, tmp_path / NAMES[format], **NOISE_ALONE)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+# === Parity ===
 
 # those that take long are `slow`; the examples below compute a recurrent head in every format
 SLOW = [pytest.param(head, marks=pytest.mark.slow) for head in HEADS if head != "chunks"]
