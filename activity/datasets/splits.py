@@ -153,6 +153,9 @@ def assign_folds(samples: Sequence[Sample], folds: str, *, seed: int = 0) -> lis
     elif folds.isdecimal():
         labels = [sample.label for sample in samples]
         most = _most_folds(labels, groups)
+        if most < 2:
+            received = f"{len(set(groups))} groups, and at most {max(Counter(labels).values())} videos of a label"
+            raise DatasetError(f"folds need two or more groups, and videos of some label; received {received}")
         if not 2 <= int(folds) <= most:
             limit = f"the number of {'groups' if most == len(set(groups)) else 'videos of the most frequent label'}"
             raise DatasetError(f"expected 2 to {most} folds ({limit}), received {folds}")

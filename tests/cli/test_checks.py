@@ -48,7 +48,11 @@ REFUSED = [
     ("evaluate other.keras d", 1, "other.keras: a Keras model, but not one of ours"),
     ("cross-validate d --out file/report", 1, "file: a file has this name; expected a folder"),
     ("cross-validate d --folds camera", 1, "the manifest has no column 'camera'; expected a number, groups, or one of"),
-    ("cross-validate d --folds 7", 1, "expected 2 to 3 folds (the number of groups), received 7"),
+    (
+        "cross-validate d --folds 7",
+        1,
+        "folds need two or more groups, and videos of some label; received 3 groups, and at",
+    ),
     ("tune d --folds camera", 1, "the manifest has no column 'camera'"),
     ("tune d --study file/tuning.log", 1, "file: a file has this name; expected a folder"),
     ("tune d --weights none.h5", 1, "none.h5: no such weights file"),

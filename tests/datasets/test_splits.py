@@ -257,6 +257,9 @@ def test_more_folds_than_videos_of_a_label():
     with pytest.raises(DatasetError, match=r"expected 2 to 3 folds \(the number of videos of the most "):
         assign_folds(samples, "5")
     assert len(set(assign_folds(samples, "3"))) == 3
+    alone = "received 2 groups, and at most 1 videos of a label"
+    with pytest.raises(DatasetError, match=f"folds need two or more groups, and videos of some label; {alone}"):
+        assign_folds(samples[::3], "2")
 
 
 def test_one_known_group_does_not_hide_that_the_others_are_unknown(caplog):
