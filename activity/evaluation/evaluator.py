@@ -16,7 +16,7 @@ from activity.datasets.samples import Sample, name_some
 from activity.datasets.splits import audit_leaks
 from activity.errors import DatasetError, check_type, printable
 from activity.evaluation.linear import baseline_probabilities
-from activity.evaluation.metrics import Mean, Scores, compared, how_drawn
+from activity.evaluation.metrics import Mean, Scores, compared, how_drawn, near_chance, share_of_largest
 from activity.models.classifier import ActivityClassifier, predict
 from activity.models.info import ModelInfo, unknown_name
 from activity.models.network import LONG_CLIPS, InferenceModel
@@ -113,6 +113,7 @@ class Evaluation:
             "95 % interval": f"accuracy {self.accuracy.limits()}{lead}; {self._method}",
             "baseline": self.baseline and f"{_brief(self.baseline)} ({_BASELINE})",
             "": self.verdict(),
+            "chance": self.chance(),
             "head alone": self.head_alone and f"{_brief(self.head_alone)} (without the linear models of the stack)",
             "calibration": f"expected calibration error {self.scores.calibration_error:.3f}",
             "answers": self.on_answers(),
@@ -124,6 +125,11 @@ class Evaluation:
         of_answers = [] if self.thresholds is None else [self.coverage, self.precision]
         any_exact = any(mean.is_exact for mean in (self.accuracy, self.lead, *of_answers) if mean)
         return how_drawn(self.groups) + ("; exact (binomial) where all videos are alike" if any_exact else "")
+
+    def chance(self) -> str:
+        """Whether the model is near to answering always the same; empty if it is clearly better."""
+        share = share_of_largest(self.scores.label_ids)
+        return near_chance(self.accuracy.value, self.accuracy.standard_error, share)
 
     def verdict(self) -> str:
         """Whether the model is better than the baseline, and what to do if it is worse; empty without a baseline."""
@@ -198,6 +204,8 @@ class Evaluation:
         lines = [f"Intervals are of 95 %, {self._method}."]
         if self.lead:
             lines.insert(0, f"{self.verdict()} The baseline is {_BASELINE}.")
+        if chance := self.chance():
+            lines.append(f"The model is {chance}.")
         return [*lines, *(f"{answers}." for answers in [self.on_answers()] if answers)]
 
     def figures(self, dataset: Dataset) -> dict[str, tuple[Any, ...]]:

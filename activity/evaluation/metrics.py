@@ -343,6 +343,18 @@ def _percentiles(values: np.ndarray, ids: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def share_of_largest(label_ids: np.ndarray) -> float:
+    """The accuracy of always answering with the most frequent of the true labels `(V,)`, 0 to 1."""
+    return float(np.bincount(label_ids).max() / len(label_ids))
+
+
+def near_chance(accuracy: float, error: float, share: float) -> str:
+    """Words on an accuracy, with its standard error, that is not clearly above `share_of_largest`; else empty."""
+    if accuracy - share > 2 * error:
+        return ""
+    return f"hardly better than always answering with the most frequent label ({share:.3f})"
+
+
 def compared(lead: float, error: float, other: str, interval: tuple[float, float] | None = None) -> str:
     """Words on a lead in accuracy, such as "significantly better than the baseline", where it is beyond its error.
 

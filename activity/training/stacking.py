@@ -17,7 +17,7 @@ import numpy as np
 
 from activity.evaluation.calibration import best_temperature, of_videos
 from activity.evaluation.linear import discriminant_analysis, logistic_regression, predict_linear
-from activity.evaluation.metrics import compared, error_by_group
+from activity.evaluation.metrics import compared, error_by_group, near_chance, share_of_largest
 from activity.models.backend import keras
 from activity.models.heads import adapt
 from activity.models.stack import HEAD, build_pooling
@@ -168,6 +168,7 @@ class OutOfFold:
             lead=float((correct - baseline).mean()),
             lead_standard_error=error_by_group(correct - baseline, self.groups),
             train_accuracy=self.train_accuracy,
+            share_of_largest=share_of_largest(self.label_ids),
         )
 
     def _correct(self, logs: np.ndarray) -> np.ndarray:
@@ -188,6 +189,7 @@ class Estimate:
         shuffled_accuracy: of the model on the same videos with their frames in a random order: what is left without it.
         lead, lead_standard_error: of the model before the baseline, on the same videos.
         train_accuracy: of the head on the videos that it was trained on.
+        share_of_largest: the accuracy of always answering with the most frequent label.
     """
 
     num_videos: int
@@ -200,6 +202,7 @@ class Estimate:
     lead: float
     lead_standard_error: float
     train_accuracy: float
+    share_of_largest: float
 
     def as_text(self) -> str:
         """Two lines for a terminal: the numbers, and what to make of them."""
@@ -214,6 +217,8 @@ class Estimate:
         """A sentence: better, level or worse than the baseline, and what would help."""
         verdict = compared(self.lead, self.lead_standard_error, "the baseline")
         text = f"The model is {verdict} ({self.lead:+.3f} +- {self.lead_standard_error:.3f})"
+        if chance := near_chance(self.accuracy, self.standard_error, self.share_of_largest):
+            return f"{text}; it is {chance}: what tells the labels apart may not be in view, or needs more videos."
         if self.train_accuracy - self.head_accuracy > _OVERFIT:
             return (
                 f"{text}; it overfits ({self.train_accuracy:.2f} on its training videos): more groups would help most."

@@ -129,6 +129,13 @@ def test_the_precision_has_an_interval_and_needs_answers():
     assert any("too few to judge" in line for line in few.sentences(dataset_of(few)))
 
 
+def test_a_model_near_chance_is_called_that():
+    line = "hardly better than always answering with the most frequent label (0.500)"
+    near, better = answers(20, 20), answers(38, 2)
+    assert f"chance           {line}" in near.as_text() and f"The model is {line}." in near.sentences(dataset_of(near))
+    assert "hardly" not in better.as_text() and not any("hardly" in x for x in better.sentences(dataset_of(better)))
+
+
 def test_each_fold_may_have_its_own_threshold():
     evaluation = answers(30, 10, thresholds=np.repeat([0.85, 0.65], 20))
     assert evaluation.answered.tolist() == [False, False, False, True] * 5 + [False, True, True, True] * 5

@@ -15,8 +15,10 @@ from activity.evaluation.metrics import (
     frame_accuracy,
     how_drawn,
     interval_by_group,
+    near_chance,
     reliability_bins,
     segment_f1,
+    share_of_largest,
 )
 
 # True 0 0 0 1 1 2, predicted 0 0 1 1 2 2
@@ -240,6 +242,13 @@ def test_thousands_of_groups_fit_into_the_memory():
     tracemalloc.stop()
     assert low == pytest.approx(0.9 - 1.96 * np.sqrt(0.09 / 30_000), abs=5e-4) and 0.9 < high < 0.91
     assert peak < 300e6
+
+
+@pytest.mark.parametrize(("accuracy", "error", "near"), [(0.59, 0.05, True), (0.61, 0.05, False), (0.4, 0.0, True)])
+def test_an_accuracy_near_that_of_the_most_frequent_label_is_spoken_of(accuracy, error, near):
+    assert share_of_largest(np.array([0, 1, 1, 2, 1])) == 0.6
+    words = near_chance(accuracy, error, 0.5)
+    assert words == ("hardly better than always answering with the most frequent label (0.500)" if near else "")
 
 
 @pytest.mark.parametrize(

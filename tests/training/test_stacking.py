@@ -83,6 +83,15 @@ def test_the_estimate_counts_groups_not_videos():
     assert "significantly better than the baseline" in alone.as_text() and "overfits" in alone.as_text()
 
 
+def test_an_estimate_near_chance_says_so():
+    label_ids = np.arange(40) % 4 // 3  # three in four are of label 0
+    noise = {HEAD: answers(label_ids, 0.7, 0.6), BASELINE: answers(label_ids, 0.7, 0.6)}
+    advice = out_of_fold(noise, label_ids).estimate().advice()
+    assert "it is hardly better than always answering with the most frequent label (0.750): what tells" in advice
+    right = {HEAD: answers(label_ids, 1.0, 0.9), BASELINE: answers(label_ids, 0.7, 0.6)}
+    assert "hardly" not in out_of_fold(right, label_ids).estimate().advice()
+
+
 def test_windows_of_a_video_are_averaged():
     logs = [[0.9, 0.1], [0.3, 0.7], [0.2, 0.8]]  # of two windows, the first is more confident
     data = out_of_fold({HEAD: logs, BASELINE: logs}, [0, 1], owners=np.array([0, 0, 1]))
