@@ -115,7 +115,7 @@ def export_classifier(model_path: Path, format: str, out: Path, *, clips: Sequen
         note.write_text(json.dumps(_about(classifier, format), indent=2, allow_nan=False), encoding="utf-8")
         # All are on the disk before the first takes its name; the graph takes it last: as long as it is the old one or
         # absent, nobody takes what is beside it for its own.
-        files = sorted(made.iterdir(), key=lambda file: file.name != out.name)
+        files = sorted(made.iterdir(), key=lambda file: (file.name != out.name, file == note))
         with contextlib.ExitStack() as stack:
             for file in files:
                 shutil.move(file, stack.enter_context(atomic_path(out.parent / file.name)))
