@@ -613,10 +613,11 @@ def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
             idle["mixup"] = "here: it needs a backbone with pretrained weights"
         needed = "here: it needs a frozen backbone with pretrained weights"
         idle |= {"stack": needed, "val_split": f"{needed}; without, the validation split is kept"}
-    if is_frozen(config) and not _num_val(dataset):
-        idle["val_split"] = "here: there are no validation videos"
-        if not config.stack:
-            idle["val_split"] += "; without it, training videos would calibrate out of fold"
+    if is_frozen(config) and config.val_split and not _num_val(dataset):
+        if config.stack:
+            idle["val_split"] = "here: there are no validation videos"
+        else:  # a way to train without folds, as in a cross-validation
+            warn_once("no validation videos: with --val-split nothing calibrates the model", logging.INFO)
     for name, why in idle.items():
         if getattr(config, name) != getattr(TrainConfig, name):
             warn_once(f"{recipe_flag(name)} does nothing {why}")
@@ -639,9 +640,9 @@ def _say_if_nothing_calibrates(dataset: Dataset, config: TrainConfig, folds: np.
 
 
 @functools.cache
-def warn_once(text: str) -> None:
-    """Log a warning, once a process: a search trains hundreds of times."""
-    _logger.warning(text)
+def warn_once(text: str, level: int = logging.WARNING) -> None:
+    """Log a line, once a process: a search trains hundreds of times."""
+    _logger.log(level, text)
 
 
 def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resume: bool) -> None:
