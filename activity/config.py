@@ -15,7 +15,15 @@ _logger = logging.getLogger(__name__)
 _RESIZED = {"stretch": "stretched", "crop": "cropped", "letterbox": "letterboxed"}
 RESIZE_MODES = tuple(_RESIZED)
 CLASS_WEIGHTS = ("none", "balanced")
+TASKS = ("classify", "describe")
+# settings of the head and of its estimate, which a model that writes sentences has not
+_OF_LABELS = ("head", "layers", "merge_mode", "stack", "val_split", "mixup", "class_weight", "precision")
+# settings of a model that writes sentences alone
+OF_SENTENCES = (
+    *("decoder_units", "vocabulary", "max_words", "label_smoothing", "scheduled_sampling", "withheld", "encoder"),
+)
 STREAMS = ("rgb", "motion", "motion_crop")  # what they are: activity.video.streams
+MAX_WORDS = 200  # of a sentence
 FEATURES = "features"  # the one stream, and the backbone, of models of feature files: activity.datasets.feature_files
 _OF_BACKBONE = ("backbone", "weights", "fine_tune", "fine_tune_epochs", "flip")  # settings that feature files replace
 _OLD_HEADS = {"segments": "chunks", "lstm": "lstm_plain"}  # old name -> name
@@ -89,11 +97,12 @@ class ClipSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a classifier is trained. It is stored in the model file; prediction never reads it.
+    """How a model is trained. It is stored in the model file; prediction never reads it.
 
     The command line has an option for each field, with this text as its help.
 
     Args:
+        task: `classify` learns labels, `describe` sentences.
         features: folder of feature files of another network, one for each video, in place of a backbone.
         backbone: image model that turns frames into features, a key of `activity.models.backbones.BACKBONES`.
         weights: `imagenet`, `none` (random), or the path of a file for the backbone; by default ImageNet if it exists.
@@ -117,8 +126,16 @@ class TrainConfig:
         precision: fraction of correct answers below which the model says "unknown"; by default it always answers.
         seed: random seed for weights, shuffling and dropout.
         mixed_precision: compute in float16 on a GPU.
+        decoder_units: hidden units of the LSTM that writes (with `--task describe`, as all that follows).
+        vocabulary: number of words it knows: the most frequent ones.
+        max_words: longest sentence.
+        label_smoothing: share of each word's target that is spread over all words, 0 to below 1.
+        scheduled_sampling: fraction of words that it reads as written by itself, at the end of training, 0 to 1.
+        withheld: fraction of clips that are not shown in training, so that it also learns the language alone.
+        encoder: model file of activities, whose backbone and head it begins with.
     """
 
+    task: str = "classify"
     features: str | None = None
     backbone: str = "mobilenet_v2"
     weights: str | None = None
@@ -142,10 +159,23 @@ class TrainConfig:
     precision: float | None = None
     seed: int = 0
     mixed_precision: bool = False
+    decoder_units: int = 256
+    vocabulary: int = 10_000
+    max_words: int = 20
+    label_smoothing: float = 0.1
+    scheduled_sampling: float = 0.25
+    withheld: float = 0.1
+    encoder: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("units", "layers", "members", "epochs", "fine_tune_epochs", "batch_size"):
+        for name in ("units", "layers", "members", "epochs", "fine_tune_epochs", "batch_size", "decoder_units"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
+        _check("task", self.task, self.task in TASKS, f"one of {', '.join(TASKS)}")
+        _check("vocabulary", self.vocabulary, 2 <= self.vocabulary <= 1_000_000, "2 to 1000000")
+        _check("max_words", self.max_words, 1 <= self.max_words <= MAX_WORDS, f"1 to {MAX_WORDS}")
+        _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "0 to below 1")
+        _check("scheduled_sampling", self.scheduled_sampling, 0 <= self.scheduled_sampling <= 1, "0 to 1")
+        _check("withheld", self.withheld, 0 <= self.withheld < 1, "0 to below 1")
         _check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
         _check("mixup", self.mixup, 0 <= self.mixup <= 100, "0 to 100")
         _check("precision", self.precision, self.precision is None or 0 < self.precision < 1, "above 0 and below 1")
@@ -158,6 +188,10 @@ class TrainConfig:
             _check("backbone", self.backbone, self.backbone != FEATURES, "an image model where no `features` are named")
         else:
             self._leave_out_backbone()
+        for name in _OF_LABELS if self.task == "describe" else OF_SENTENCES:
+            if getattr(self, name) != getattr(TrainConfig, name):
+                _logger.warning("%s does nothing with --task %s", recipe_flag(name), self.task)
+                object.__setattr__(self, name, getattr(TrainConfig, name))
 
     def _leave_out_backbone(self) -> None:
         """Set what a backbone would be to what it is with given features, and name what was asked for in vain."""

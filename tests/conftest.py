@@ -223,9 +223,9 @@ def ramp_run(ramp_dataset, frozen_config, tmp_path_factory):
 @pytest.fixture(scope="session")
 def ramp_model(ramp_run, tmp_path_factory):
     """Its model file."""
-    from activity.models.classifier import save_classifier
+    from activity.models.saving import save_model
 
-    return save_classifier(ramp_run.classifier, tmp_path_factory.mktemp("model") / "ramps.keras")
+    return save_model(ramp_run.classifier, tmp_path_factory.mktemp("model") / "ramps.keras")
 
 
 @pytest.fixture(scope="session")
@@ -257,6 +257,6 @@ def feature_run(ramp_dataset, feature_config, tmp_path_factory):
 @pytest.fixture(scope="session")
 def feature_model(feature_run, tmp_path_factory):
     """Its model file."""
-    from activity.models.classifier import save_classifier
+    from activity.models.saving import save_model
 
-    return save_classifier(feature_run.classifier, tmp_path_factory.mktemp("feature_model") / "features.keras")
+    return save_model(feature_run.classifier, tmp_path_factory.mktemp("feature_model") / "features.keras")

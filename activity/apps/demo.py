@@ -18,7 +18,7 @@ from activity.datasets.synthetic import ORDER_PAIRS, draw_frames, write_videos
 from activity.evaluation.evaluator import Evaluation, evaluate
 from activity.evaluation.metrics import Scores
 from activity.files import noted_results
-from activity.models.classifier import save_classifier
+from activity.models.saving import save_model
 from activity.predictor.predictor import Predictor
 from activity.reports.figures import samples_figure
 from activity.reports.report import save_report, save_training_report
@@ -55,7 +55,7 @@ def run_demo(out: Path, *, say: Callable[[str], object]) -> Evaluation:
     recipe = " ".join(recipe_arguments(CONFIG, SPEC.streams))
     say(f"\n3. activity train {out}/dataset --out {out}/model.keras {recipe}")
     run = train(dataset, CONFIG, work_dir=out / "model.training")
-    save_classifier(run.classifier, out / "model.keras")
+    save_model(run.classifier, out / "model.keras")
     save_training_report(run, out)
     say(run.as_text())
 

@@ -52,10 +52,10 @@ def state_dir(model_path: Path) -> Path:
 
 def save_run(run: TrainingRun, model_path: Path) -> str:
     """Write the model, and beside it how it was trained; returns lines that say where."""
-    from activity.models.classifier import save_classifier
+    from activity.models.saving import save_model
     from activity.reports.report import save_training_report
 
-    save_classifier(run.classifier, model_path)
+    save_model(run.classifier, model_path)
     lines = [f"{'model':16} {model_path}"]
     for path in save_training_report(run, state_dir(model_path)):
         lines.append(f"{path.stem.replace('_', ' '):16} {path}")

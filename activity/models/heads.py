@@ -135,16 +135,21 @@ def member_predictions_of(head: keras.Model) -> keras.Model:
 
 def member_predictions_of_prepared(head: keras.Model) -> keras.Model:
     """The same of features that `prepared` made: what does not learn is done once, not in each step."""
-    fixed = fixed_layers(head)
+    return of_prepared(member_predictions_of(head))
+
+
+def of_prepared(model: keras.Model) -> keras.Model:
+    """A model of features and mask without its first layers that do not learn; it shares all weights."""
+    fixed = fixed_layers(model)
     inputs = {
-        "features": keras.Input(head.get_layer(fixed[-1]).output.shape[1:], name="features"),
+        "features": keras.Input(model.get_layer(fixed[-1]).output.shape[1:], name="features"),
         "mask": keras.Input((None,), dtype="bool", name="mask"),
     }
 
     def same_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
         return keras.layers.Identity() if layer.name in fixed else layer
 
-    return keras.models.clone_model(member_predictions_of(head), inputs, clone_function=same_layer)
+    return keras.models.clone_model(model, inputs, clone_function=same_layer)
 
 
 def prepared(head: keras.Model, stacks: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -312,18 +317,11 @@ def _chunks(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tens
 
 
 def _lstm(x: Tensor, mask: Tensor, options: HeadOptions, num_labels: int, per_frame: bool) -> Tensor:
-    """LSTMs in both directions over few components, and these components beside them (skip), by chunks of the clip.
-
-    A component is dropped in all frames of a clip or in none (Gal & Ghahramani 2016): its other frames would tell it.
-    """
-    from activity.models.layers import ChunkMeans, HidePadding, MemberLSTMCell
+    """LSTMs in both directions over few components, and these components beside them (skip), by chunks of the clip."""
+    from activity.models.layers import ChunkMeans
 
     members, units, num_inputs = options.members, options.units, x.shape[-1]
-    x = ops.repeat(ops.expand_dims(x, 2), members, axis=2)  # (B, T, P) -> (B, T, M, P)
-    x = keras.layers.Dropout(options.dropout, noise_shape=(None, 1, members, num_inputs))(x)
-    x = keras.layers.Reshape((-1, members * num_inputs))(x)  # (B, T, M, P) -> (B, T, M*P)
-    lstm = keras.layers.RNN(MemberLSTMCell(units, members), return_sequences=True)
-    sequence = HidePadding()(keras.layers.Bidirectional(lstm)(x, mask=mask), mask=mask)  # (B, T, 2*M*U)
+    x, sequence = member_sequences(x, mask, options)  # (B, T, M*P), (B, T, 2*M*U)
     parts = []
     for values, directions, width in ((sequence, 2, units), (x, 1, num_inputs)):
         if not per_frame:
@@ -351,6 +349,25 @@ def _lstm(x: Tensor, mask: Tensor, options: HeadOptions, num_labels: int, per_fr
 
 
 # === Parts of heads ===
+
+
+def member_sequences(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
+    """What each member of the head `lstm` reads of `(B, T, P)` components, and its LSTMs in both directions over that.
+
+    A component is dropped in all frames of a clip or in none (Gal & Ghahramani 2016): its other frames would tell it.
+
+    Returns:
+        `(B, T, M*P)` and `(B, T, 2*M*U)`: forward of all members, then backward; zeros on padding.
+    """
+    from activity.models.layers import HidePadding, MemberLSTMCell
+
+    members, num_inputs = options.members, x.shape[-1]
+    x = ops.repeat(ops.expand_dims(x, 2), members, axis=2)  # (B, T, P) -> (B, T, M, P)
+    x = keras.layers.Dropout(options.dropout, noise_shape=(None, 1, members, num_inputs))(x)
+    x = keras.layers.Reshape((-1, members * num_inputs))(x)  # (B, T, M, P) -> (B, T, M*P)
+    lstm = keras.layers.RNN(MemberLSTMCell(options.units, members), return_sequences=True)
+    return x, HidePadding()(keras.layers.Bidirectional(lstm)(x, mask=mask), mask=mask)
+
 
 _BOTH = {"return_sequences": True, "return_state": True}
 

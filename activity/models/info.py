@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from activity.config import ClipSpec, TrainConfig, as_dict, current_settings, spec_from_dict
+from activity.config import MAX_WORDS, ClipSpec, TrainConfig, as_dict, current_settings, spec_from_dict
 from activity.errors import ActivityError, ModelFileError, SettingError, printable
 
 FORMAT_VERSION = 3  # of the model file; raised when its parts change; 1 had no streams, 2 no windows
@@ -19,7 +19,12 @@ WEIGHTS_NAME = "model.weights.h5"  # the part of the zip that holds the weights
 _PARTS = {"metadata.json", "config.json", WEIGHTS_NAME}
 _LARGEST_JSON = 32 << 20  # bytes; 100,000 training videos take 2 MB
 _LARGEST_GROWTH, _NO_BOMB = 10, 64 << 20  # a part may be so many times as large as the file, or so many bytes
-_REGISTERED_NAME = "activity>ActivityClassifier"
+# Task, which is also the command that uses its models -> their registered name, and what they do.
+_TASKS = {
+    "classify": ("activity>ActivityClassifier", "labels activities"),
+    "describe": ("activity>ActivityCaptioner", "writes sentences"),
+}
+_REGISTERED_NAMES = [name for name, _ in _TASKS.values()]
 UNKNOWN, NO_ANSWER = "unknown", "no answer"
 _OLD_NAMES = {"taught": "trained", "num_torn_groups": "num_split_groups"}  # in files written until 0.1 -> name
 
@@ -98,7 +103,9 @@ class ModelInfo:
 
     Args:
         spec: what a clip is.
-        labels: names of the C activities; the position is the label id.
+        labels: names of the C activities; the position is the label id. Empty for a model that writes sentences.
+        words: of such a model: its vocabulary, in the order of the numbers of words; see `activity.models.decoder`.
+        max_words: of such a model: no sentence is longer.
         clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
         window_seconds: how long these are: less than most clips of training, so that most lie within one activity.
         threshold: probability below which an answer is "unknown"; 0: there is always an answer; above 1: never.
@@ -107,7 +114,9 @@ class ModelInfo:
     """
 
     spec: ClipSpec
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    max_words: int = 0
     clip_seconds: float
     window_seconds: float
     threshold: float = 0.0
@@ -115,8 +124,14 @@ class ModelInfo:
     record: TrainingRecord = field(default_factory=TrainingRecord)
 
     def __post_init__(self) -> None:
-        if not all(self.labels) or not 0 < len(set(self.labels)) == len(self.labels):
-            raise SettingError("labels", "names, each once", ", ".join(self.labels))
+        for name in ("words",) if self.words else ("labels",):
+            found = getattr(self, name)
+            if not all(found) or not 0 < len(set(found)) == len(found):
+                raise SettingError(name, "names, each once", ", ".join(found))
+        if self.words and self.labels:
+            raise SettingError("labels", "none: the model writes sentences", ", ".join(self.labels))
+        if not (1 <= self.max_words <= MAX_WORDS if self.words else self.max_words == 0):
+            raise SettingError("max_words", f"1 to {MAX_WORDS}" if self.words else "none", self.max_words)
         for name in ("clip_seconds", "window_seconds"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise SettingError(name, "above 0", getattr(self, name))
@@ -126,6 +141,11 @@ class ModelInfo:
         if not (1e-6 <= (rate or 0) <= 1e6 if self.spec.num_features else rate is None):
             expected = "0.000001 to 1000000" if self.spec.num_features else "none: the model takes videos"
             raise SettingError("rows_per_second", expected, rate)
+
+    @property
+    def task(self) -> str:
+        """`classify` or `describe`."""
+        return "describe" if self.words else "classify"
 
     def with_record(self, **facts: Any) -> ModelInfo:
         """A copy with other facts in its record."""
@@ -137,6 +157,7 @@ class ModelInfo:
         record = self.record.as_dict()
         told = {"record": record} if record else {}
         values |= {"rows_per_second": self.rows_per_second} if self.rows_per_second else {}
+        values |= {"words": list(self.words), "max_words": self.max_words} if self.words else {}
         return {"spec": as_dict(self.spec), "labels": list(self.labels), **values, **told}
 
     @classmethod
@@ -150,6 +171,8 @@ class ModelInfo:
         return cls(
             spec=spec_from_dict(_checked(info["spec"], _SPEC)),
             labels=tuple(info["labels"]),
+            words=tuple(info.get("words", ())),
+            max_words=info.get("max_words", 0),
             **{name: float(info[name]) for name in ("clip_seconds", "window_seconds", "threshold")},
             rows_per_second=info.get("rows_per_second"),
             record=TrainingRecord.from_dict(info["record"]),
@@ -164,7 +187,7 @@ _PLAIN: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}
 _PLAIN |= {f"{name} | None": (shape, None) for name, shape in _PLAIN.items()}
 _SETTINGS = {item.name: _PLAIN[str(item.type)] for item in dataclasses.fields(TrainConfig)}
 _SPEC = {item.name: _PLAIN.get(str(item.type), [str]) for item in dataclasses.fields(ClipSpec)}
-_INFO: dict[str, Any] = {"spec": dict, "labels": [str], "record": dict}
+_INFO: dict[str, Any] = {"spec": dict, "labels": [str], "words": [str], "max_words": int, "record": dict}
 _INFO |= dict.fromkeys(("clip_seconds", "window_seconds", "threshold"), float)
 _INFO["rows_per_second"] = (float, None)
 _BY_SPLIT: tuple[Any, ...] = ({}, {"train": int, "val": int, "test": int})
@@ -226,18 +249,26 @@ def _fits(value: Any, shape: Any) -> bool:
     return value == shape if not isinstance(shape, type) else shape is object or type(value) is shape
 
 
-def read_info(path: Path) -> ModelInfo:
+def read_info(path: Path, *, task: str | None = "classify") -> ModelInfo:
     """What a model file tells about the model; neither Keras nor the weights are loaded.
 
+    Args:
+        path: a `.keras` file.
+        task: that the model must be for; `None`: any.
+
     Raises:
-        ModelFileError: there is no such file, it is cut off, not ours, or of another version.
+        ModelFileError: there is no such file, it is cut off, not ours, of another version, or for another task.
     """
     config = read_config(path)
     try:
-        return ModelInfo.from_dict(config)
+        info = ModelInfo.from_dict(config)
     except (KeyError, TypeError, ActivityError) as error:
         reason = f"its {error} is missing" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"damaged, or made by another version of activity: {reason}", path=path) from error
+    if task not in (None, info.task):
+        reason = f"expected a model that {_TASKS[str(task)][1]}, and this one {_TASKS[info.task][1]}"
+        raise ModelFileError(reason, path=path, hint=f"try: activity {info.task} {path.name} SOURCE...")
+    return info
 
 
 def check_takes_videos(info: ModelInfo, task: str) -> None:
@@ -257,17 +288,17 @@ def check_model_path(path: Path) -> None:
 def is_model(path: Path) -> bool:
     """Whether a file is a model of ours, of whatever version."""
     try:
-        return _read(path)["registered_name"] == _REGISTERED_NAME
+        return _read(path)["registered_name"] in _REGISTERED_NAMES
     except (ModelFileError, KeyError):
         return False
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The dictionary that `ActivityClassifier.get_config` gave when the file was written; raises as `read_info`."""
+    """The dictionary that `get_config` of the model gave when the file was written; raises as `read_info`."""
     config = _read(path)
-    if config.get("registered_name") != _REGISTERED_NAME:
+    if config.get("registered_name") not in _REGISTERED_NAMES:
         raise ModelFileError(
-            f"a Keras model, but not one of ours; expected {_REGISTERED_NAME}, received "
+            f"a Keras model, but not one of ours; expected {' or '.join(_REGISTERED_NAMES)}, received "
             f"{config.get('registered_name') or config.get('class_name')}",
             path=path,
         )

@@ -22,9 +22,11 @@ class InferenceModel:
 
     Attributes:
         info: what the model file tells; to change something in it, assign a copy with `dataclasses.replace`.
+        num_more_outputs: of the model in Keras, beside one for each label or word.
     """
 
     info: ModelInfo
+    num_more_outputs = 0
 
     @property
     def spec(self) -> ClipSpec:

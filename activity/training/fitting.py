@@ -16,8 +16,8 @@ import numpy as np
 
 from activity.errors import ActivityError, ModelFileError
 from activity.models.backend import keras, ops
-from activity.models.classifier import check_finite
 from activity.models.layers import uses_jit
+from activity.models.saving import check_finite
 from activity.progress import progress_bar
 from activity.training.batches import ClipBatches
 from activity.training.checkpoint import Checkpoint
@@ -66,6 +66,36 @@ class Stage:
 Optimizer: TypeAlias = Callable[..., keras.optimizers.Optimizer]  # a class, or a function that makes one
 
 
+def loss_of_members(targets: Any, member_predictions: Any) -> Any:
+    """Mean cross-entropy of the members, each on its own: shares `(B, C)` and `(B, M, C)` probabilities to `(B,)`.
+
+    Members trained apart make different mistakes, and their mean is better than that of members trained as one
+    (Lakshminarayanan et al. 2017, deep ensembles).
+    """
+    return ops.mean(_losses(targets, member_predictions), axis=1)
+
+
+def _loss_beside_folds(targets: Any, member_predictions: Any, *, of_fold: np.ndarray) -> Any:
+    """The same where members are trained without a fold: shares and folds `(B, C+1)`, `(B, M, C)` to `(B,)`."""
+    losses = _losses(targets[:, :-1], member_predictions)  # (B, M)
+    folds = ops.cast(ops.round(targets[:, -1:]), "int32")  # (B, 1): a mixture of two of one fold may be rounded off
+    trained = ops.not_equal(folds, ops.convert_to_tensor(of_fold.astype(np.int32)[None]))  # (B, M)
+    return ops.mean(losses * ops.cast(trained, losses.dtype), axis=1)
+
+
+def _losses(targets: Any, member_predictions: Any) -> Any:
+    """Cross-entropy of each member: `(B, C)`, `(B, M, C)` -> `(B, M)`."""
+    targets = ops.broadcast_to(ops.expand_dims(targets, 1), ops.shape(member_predictions))
+    return keras.losses.categorical_crossentropy(ops.cast(targets, member_predictions.dtype), member_predictions)
+
+
+def accuracy_of_members(targets: Any, member_predictions: Any) -> Any:
+    """Whether the fused member predictions `(B, M, C)` have the label of the largest share: `(B,)` 0 or 1."""
+    ids = ops.argmax(targets[:, : member_predictions.shape[-1]], axis=-1)  # (B,)
+    best = ops.argmax(ops.mean(ops.log(ops.maximum(member_predictions, 1e-7)), axis=1), axis=-1)
+    return ops.cast(ops.equal(ids, best), "float32")
+
+
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
     """All that a stage of training is made of.
@@ -82,6 +112,7 @@ class StagePlan:
         is_balanced: classes weigh by the inverse of their number of clips.
         of_fold: `(M,)` the fold of clips that each member is trained without, below 0 for none; the last column of the
             targets of the batches is then the fold. By default all members are trained on all clips.
+        loss, accuracy: of targets and the output of the model to `(B,)`; by default those of members.
     """
 
     name: str
@@ -94,6 +125,8 @@ class StagePlan:
     weight_decay: float
     is_balanced: bool
     of_fold: np.ndarray | None = None
+    loss: Callable[[Any, Any], Any] = loss_of_members
+    accuracy: Callable[[Any, Any], Any] = accuracy_of_members
 
 
 def fit(plan: StagePlan, stage_dir: Path, seconds_between_saves: float = 10.0) -> Stage:
@@ -107,8 +140,8 @@ def fit(plan: StagePlan, stage_dir: Path, seconds_between_saves: float = 10.0) -
     adamw = plan.optimizer(schedule, weight_decay=plan.weight_decay, clipnorm=1.0)
     adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     # a metric, not a function: one that makes its variables in the first step has TensorFlow trace the step twice
-    metric = keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")
-    loss = loss_of_members if plan.of_fold is None else partial(_loss_beside_folds, of_fold=plan.of_fold)
+    metric = keras.metrics.MeanMetricWrapper(plan.accuracy, name="accuracy")
+    loss = plan.loss if plan.of_fold is None else partial(_loss_beside_folds, of_fold=plan.of_fold)
     model.compile(adamw, loss=loss, metrics=[metric], jit_compile=uses_jit())
     first_epoch = checkpoint.begin(model)
     if checkpoint.finished:
@@ -155,52 +188,20 @@ def _train_epochs(plan: StagePlan, epochs: range) -> Iterator[dict[str, float]]:
             row = {"epoch": epoch, "loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])}
             waited = batches.waiting_seconds - waited
             if val_batches:
-                scores, waited_for_val = _validate(model, val_batches)
+                scores, waited_for_val = _validate(plan, val_batches)
                 row, waited = {**row, **scores}, waited + waited_for_val
             yield {**row, "seconds": time.perf_counter() - start, "waiting_seconds": waited}
 
 
-def _validate(model: keras.Model, val_batches: ClipBatches) -> tuple[dict[str, float], float]:
+def _validate(plan: StagePlan, val_batches: ClipBatches) -> tuple[dict[str, float], float]:
     """Loss and accuracy on other clips, and seconds of waiting for them."""
     with Prefetch(val_batches.epoch(0)) as batches:
-        predicted = [(model.predict_on_batch(inputs), targets) for inputs, targets in batches]
+        predicted = [(plan.model.predict_on_batch(inputs), targets) for inputs, targets in batches]
     # what fills up the last batch is not evaluated
-    member_predictions, targets = (
-        np.concatenate(parts)[: val_batches.num_windows] for parts in zip(*predicted, strict=True)
-    )
-    losses, correct = loss_of_members(targets, member_predictions), accuracy(targets, member_predictions)
+    outputs, targets = (np.concatenate(parts)[: val_batches.num_windows] for parts in zip(*predicted, strict=True))
+    losses, correct = plan.loss(targets, outputs), plan.accuracy(targets, outputs)
     scores = {"val_loss": float(ops.mean(losses)), "val_accuracy": float(ops.mean(correct))}
     return scores, batches.waiting_seconds
-
-
-def loss_of_members(targets: Any, member_predictions: Any) -> Any:
-    """Mean cross-entropy of the members, each on its own: shares `(B, C)` and `(B, M, C)` probabilities to `(B,)`.
-
-    Members trained apart make different mistakes, and their mean is better than that of members trained as one
-    (Lakshminarayanan et al. 2017, deep ensembles).
-    """
-    return ops.mean(_losses(targets, member_predictions), axis=1)
-
-
-def _loss_beside_folds(targets: Any, member_predictions: Any, *, of_fold: np.ndarray) -> Any:
-    """The same where members are trained without a fold: shares and folds `(B, C+1)`, `(B, M, C)` to `(B,)`."""
-    losses = _losses(targets[:, :-1], member_predictions)  # (B, M)
-    folds = ops.cast(ops.round(targets[:, -1:]), "int32")  # (B, 1): a mixture of two of one fold may be rounded off
-    trained = ops.not_equal(folds, ops.convert_to_tensor(of_fold.astype(np.int32)[None]))  # (B, M)
-    return ops.mean(losses * ops.cast(trained, losses.dtype), axis=1)
-
-
-def _losses(targets: Any, member_predictions: Any) -> Any:
-    """Cross-entropy of each member: `(B, C)`, `(B, M, C)` -> `(B, M)`."""
-    targets = ops.broadcast_to(ops.expand_dims(targets, 1), ops.shape(member_predictions))
-    return keras.losses.categorical_crossentropy(ops.cast(targets, member_predictions.dtype), member_predictions)
-
-
-def accuracy(targets: Any, member_predictions: Any) -> Any:
-    """Whether the fused member predictions `(B, M, C)` have the label of the largest share: `(B,)` 0 or 1."""
-    ids = ops.argmax(targets[:, : member_predictions.shape[-1]], axis=-1)  # (B,)
-    best = ops.argmax(ops.mean(ops.log(ops.maximum(member_predictions, 1e-7)), axis=1), axis=-1)
-    return ops.cast(ops.equal(ids, best), "float32")
 
 
 class LayerwiseAdamW(keras.optimizers.AdamW):

@@ -9,7 +9,8 @@ from activity.datasets.dataset import load_dataset
 from activity.datasets.preprocessing import preprocess
 from activity.evaluation.evaluator import evaluate
 from activity.files import lock_folder
-from activity.models.classifier import load_classifier, save_classifier
+from activity.models.classifier import load_classifier
+from activity.models.saving import save_model
 
 
 def test_evaluate_for_people_and_for_programs(run, folder):
@@ -58,7 +59,7 @@ def test_a_model_that_may_not_know_says_how_often_it_answers(run, folder, cnn_we
     scores = evaluate(classifier, load_dataset(folder / "dataset"), runtime="keras").scores
     for threshold in (float(np.median(scores.confidences)), 1.1):  # some are answered, and none
         classifier.info = dataclasses.replace(classifier.info, threshold=threshold)
-        save_classifier(classifier, model)
+        save_model(classifier, model)
         _, out, _ = run("evaluate", model, folder / "dataset", "--json", "--runtime", "keras")
         told, answered = json.loads(out), scores.confidences >= threshold
         assert told["coverage"] == pytest.approx(answered.mean())
@@ -73,6 +74,6 @@ def test_a_class_called_unknown_is_not_taken_for_no_answer(run, ramp_videos, ram
     classifier = load_classifier(ramp_model)
     classifier.info = dataclasses.replace(classifier.info, labels=("brightens", "unknown"), threshold=0.8)
     preprocess(videos, tmp_path / "dataset", classifier.spec, num_workers=1)
-    model = save_classifier(classifier, tmp_path / "model.keras")
+    model = save_model(classifier, tmp_path / "model.keras")
     status, out, _ = run("evaluate", model, tmp_path / "dataset", "--runtime", "keras")
     assert status == 0 and '"no answer" below 0.800: ' in out and '"unknown" below' not in out

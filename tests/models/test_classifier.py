@@ -13,7 +13,8 @@ import pytest
 
 from activity.datasets.dataset import Stacks
 from activity.errors import ModelFileError
-from activity.models.classifier import FORMAT_VERSION, load_classifier, predict, save_classifier
+from activity.models.classifier import FORMAT_VERSION, load_classifier, predict
+from activity.models.saving import save_model
 from activity.training.trainer import build_classifier
 from activity.video.clips import pad_right
 
@@ -91,7 +92,7 @@ def test_a_model_file_holds_no_optimizer(ramp_model):
 
 def test_saving_replaces_the_old_file_only_when_the_new_one_is_whole(ramp_run, tmp_path, monkeypatch):
     path = tmp_path / "m.keras"
-    save_classifier(ramp_run.classifier, path)
+    save_model(ramp_run.classifier, path)
     old = path.read_bytes()
 
     def fail(self, target):
@@ -100,20 +101,20 @@ def test_saving_replaces_the_old_file_only_when_the_new_one_is_whole(ramp_run, t
 
     monkeypatch.setattr(type(ramp_run.classifier), "save", fail)
     with pytest.raises(OSError, match="No space left"):
-        save_classifier(ramp_run.classifier, path)
+        save_model(ramp_run.classifier, path)
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_name_without_keras_is_refused(ramp_run, tmp_path):
     with pytest.raises(ModelFileError, match=r"m.h5: the name of a model file must end in .keras"):
-        save_classifier(ramp_run.classifier, tmp_path / "m.h5")
+        save_model(ramp_run.classifier, tmp_path / "m.h5")
 
 
 def test_a_folder_is_not_replaced_by_a_model(ramp_run, tmp_path):
     (tmp_path / "m.keras").mkdir()
     with pytest.raises(ModelFileError, match="m.keras: a folder has this name"):
-        save_classifier(ramp_run.classifier, tmp_path / "m.keras")
+        save_model(ramp_run.classifier, tmp_path / "m.keras")
 
 
 def test_missing_file(tmp_path):
@@ -305,7 +306,7 @@ def test_a_file_that_would_do_harm_is_refused(ramp_model, tmp_path, change, reas
 )
 def test_a_file_that_names_a_billion_units_is_refused(ramp_dataset, frozen_config, tmp_path, head, reason):
     classifier = build_classifier(ramp_dataset, dataclasses.replace(frozen_config, head=head))
-    save_classifier(classifier, tmp_path / "m.keras")
+    save_model(classifier, tmp_path / "m.keras")
     with pytest.raises(ModelFileError, match=reason):
         load_classifier(rewritten(tmp_path / "m.keras", tmp_path / "large.keras", config=too_large))
 
@@ -330,7 +331,7 @@ def test_a_model_that_can_only_answer_nan_is_not_saved(ramp_model, tmp_path):
     classifier = load_classifier(ramp_model)
     classifier.head.weights[-2].assign(np.full(classifier.head.weights[-2].shape, np.inf))
     with pytest.raises(ModelFileError, match="its weights .* are not finite numbers; train it again"):
-        save_classifier(classifier, tmp_path / "m.keras")
+        save_model(classifier, tmp_path / "m.keras")
     assert not list(tmp_path.iterdir())
 
 
@@ -338,7 +339,7 @@ def test_a_file_that_is_no_model_of_ours_is_not_replaced(ramp_run, tmp_path):
     path = tmp_path / "foreign.keras"
     path.write_text("of the user")
     with pytest.raises(ModelFileError, match="foreign.keras: exists and is not a model file of ours"):
-        save_classifier(ramp_run.classifier, path)
+        save_model(ramp_run.classifier, path)
     assert path.read_text() == "of the user"
     path.unlink()
-    assert save_classifier(ramp_run.classifier, save_classifier(ramp_run.classifier, path)) == path
+    assert save_model(ramp_run.classifier, save_model(ramp_run.classifier, path)) == path

@@ -12,8 +12,9 @@ import pytest
 
 from activity.cli.main import parser
 from activity.errors import ModelFileError
-from activity.models.classifier import load_classifier, save_classifier
+from activity.models.classifier import load_classifier
 from activity.models.info import TrainingRecord
+from activity.models.saving import save_model
 from activity.reports.card import model_card
 from activity.training.trainer import train
 
@@ -42,7 +43,7 @@ def card_of(ramp_model, tmp_path):
         facts = {"num_parameters": None, **info.record.as_dict(), "training": info.record.training, **changes}
         record = TrainingRecord(**{name: fact for name, fact in facts.items() if fact is not None})
         model.info = dataclasses.replace(info, record=record)
-        return model_card(save_classifier(model, tmp_path / "changed.keras"))
+        return model_card(save_model(model, tmp_path / "changed.keras"))
 
     return card
 
@@ -170,7 +171,7 @@ def test_numbers_that_a_new_training_counted_again_are_not_called_old(card_of):
 def test_a_model_without_a_record_has_a_card(ramp_model, tmp_path):
     model = load_classifier(ramp_model)
     model.info = dataclasses.replace(model.info, record=TrainingRecord())
-    card = model_card(save_classifier(model, tmp_path / "m.keras"))
+    card = model_card(save_model(model, tmp_path / "m.keras"))
     assert (card.scores, card.changed, card.command) == ({}, {}, "")
     assert "  date  not recorded" in squeezed(card.as_text()) and "## Training" in card.as_markdown()
 
@@ -185,7 +186,7 @@ def test_without_a_val_split_there_is_no_such_score(ramp_dataset, frozen_config,
     samples = [dataclasses.replace(s, split="test") if s.split == "val" else s for s in ramp_dataset.samples]
     dataset = dataclasses.replace(ramp_dataset, samples=samples)
     run = train(dataset, dataclasses.replace(frozen_config, epochs=1), work_dir=tmp_path / "run")
-    card = model_card(save_classifier(run.classifier, tmp_path / "m.keras"))
+    card = model_card(save_model(run.classifier, tmp_path / "m.keras"))
     assert set(card.scores) == {"loss", "accuracy"} and "validation  " not in card.as_text()
     assert "It has no score on videos it was not trained on: see `activity evaluate`." in card.limits
 

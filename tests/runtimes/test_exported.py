@@ -12,7 +12,8 @@ import pytest
 
 from activity.errors import ActivityError, ModelFileError
 from activity.models.backbones import build_backbone
-from activity.models.classifier import ActivityClassifier, load_classifier, save_classifier
+from activity.models.classifier import ActivityClassifier, load_classifier
+from activity.models.saving import save_model
 from activity.predictor.predictor import Predictor
 from activity.runtimes import choice, exported
 from activity.runtimes.choice import choose
@@ -89,7 +90,7 @@ class TestExportedFolder:
         source = about(openvino_model)["source"]
         other = load_classifier(openvino_model)
         other.info = dataclasses.replace(other.info, threshold=0.75)
-        save_classifier(other, openvino_model)
+        save_model(other, openvino_model)
         assert load_inference_model(openvino_model, runtime="openvino").threshold == 0.75
         assert about(openvino_model)["source"] != source
         assert log.text.count("exporting for openvino, once") == 2
@@ -123,7 +124,7 @@ class TestExportedFolder:
         other = load_classifier(tmp_path / "other.keras")
         for weight in other.head.trainable_weights:
             weight.assign(-weight)
-        save_classifier(other, tmp_path / "other.keras")
+        save_model(other, tmp_path / "other.keras")
         expected = Predictor.load(openvino_model, runtime="openvino").predict(next(ramp_videos.glob("darkens/*.avi")))
         load_inference_model(tmp_path / "other.keras", runtime="openvino")
         for part in ("head.xml", "head.bin"):

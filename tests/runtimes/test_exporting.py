@@ -16,9 +16,10 @@ from activity.config import ClipSpec
 from activity.datasets.synthetic import draw_frames
 from activity.errors import ActivityError, ModelFileError, VideoError
 from activity.models.backbones import build_backbone
-from activity.models.classifier import ActivityClassifier, load_classifier, save_classifier
+from activity.models.classifier import ActivityClassifier, load_classifier
 from activity.models.heads import HEADS, HeadOptions, build_head
 from activity.models.info import ModelInfo
+from activity.models.saving import save_model
 from activity.predictor.predictor import Predictor
 from activity.runtimes import exporting
 from activity.runtimes.exporting import export_classifier
@@ -46,7 +47,7 @@ def write_model(path, *, head="chunks", streams=("rgb", "motion"), size=32, back
     shape = {"num_features": encoder.output_shape[-1], "num_streams": len(streams), "num_labels": len(LABELS)}
     predict_features = build_head(head, options, **shape)
     info = ModelInfo(spec=spec, labels=LABELS, clip_seconds=2.0, window_seconds=1.5, threshold=0.25)
-    return save_classifier(ActivityClassifier(encoder, predict_features, info), path)
+    return save_model(ActivityClassifier(encoder, predict_features, info), path)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,8 @@ from activity.datasets.dataset import load_dataset
 from activity.datasets.synthetic import write_videos
 from activity.errors import ActivityError
 from activity.models.backbones import build_backbone
-from activity.models.classifier import load_classifier, save_classifier
+from activity.models.classifier import load_classifier
+from activity.models.saving import save_model
 from activity.runtimes.features import extract_features
 from activity.training.trainer import build_classifier
 
@@ -127,7 +128,7 @@ def prepare(folder: Path) -> dict[str, Kind]:
 
     features(folder)
     config = TrainConfig(backbone="small_cnn", weights="none", units=8, head="pooled", members=1)
-    save_classifier(build_classifier(load_dataset(folder / "dataset"), config), folder / "model.keras")
+    save_model(build_classifier(load_dataset(folder / "dataset"), config), folder / "model.keras")
     return {
         "stack, read": Kind(("dataset/frames/*.npy", "dataset/motion/*.npy"), frames),
         "stack, preprocess again": Kind(("dataset/frames/*.npy", "dataset/motion/*.npy"), preprocess),

@@ -35,9 +35,10 @@ import numpy as np
 from activity.config import ClipSpec, TrainConfig
 from activity.datasets.synthetic import write_videos
 from activity.models.backbones import build_backbone
-from activity.models.classifier import ActivityClassifier, save_classifier
+from activity.models.classifier import ActivityClassifier
 from activity.models.heads import HeadOptions, build_head
 from activity.models.info import ModelInfo, TrainingRecord
+from activity.models.saving import save_model
 
 MOST_MEGABYTES = 400  # more memory than before the file was read
 MOST_SECONDS = 60
@@ -69,7 +70,7 @@ def good_model(path: Path) -> Parts:
     )
     spec = ClipSpec(num_frames=4, height=32, width=32, streams=("rgb",))
     info = ModelInfo(spec=spec, labels=("jump", "sit"), clip_seconds=2.0, window_seconds=1.0, record=record)
-    save_classifier(ActivityClassifier(backbone, head, info), path)
+    save_model(ActivityClassifier(backbone, head, info), path)
     with zipfile.ZipFile(path) as file:
         return {name: file.read(name) for name in file.namelist()}
 

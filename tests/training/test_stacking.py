@@ -7,8 +7,9 @@ import pytest
 
 from activity.evaluation.evaluator import evaluate
 from activity.evaluation.linear import predict_linear
-from activity.models.classifier import ActivityClassifier, load_classifier, save_classifier
+from activity.models.classifier import ActivityClassifier, load_classifier
 from activity.models.heads import member_predictions_of
+from activity.models.saving import save_model
 from activity.models.stack import HEAD, is_stack, stacked_head
 from activity.runtimes.features import extract_features
 from activity.training.stacking import BASELINE, OutOfFold, base_predictions, fit_base_models, head_predictions
@@ -194,7 +195,7 @@ def test_it_trains_on_the_val_split_and_calibrates_out_of_fold(run, ramp_dataset
 
 
 def test_it_travels_in_the_model_file(run, ramp_dataset, tmp_path):
-    loaded = load_classifier(save_classifier(run.classifier, tmp_path / "m.keras"))
+    loaded = load_classifier(save_model(run.classifier, tmp_path / "m.keras"))
     assert loaded.info.record.stack == pytest.approx(run.stack)
     assert loaded.info.record.estimate["accuracy"] == run.estimate.accuracy
     a, b = (evaluate(x, ramp_dataset).scores.probabilities for x in (run.classifier, loaded))

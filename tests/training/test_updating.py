@@ -14,8 +14,9 @@ from activity.config import TrainConfig
 from activity.datasets.preprocessing import preprocess
 from activity.datasets.samples import content_of
 from activity.errors import ActivityError, DatasetError, ModelFileError
-from activity.models.classifier import load_classifier, save_classifier
+from activity.models.classifier import load_classifier
 from activity.models.info import TrainingRecord
+from activity.models.saving import save_model
 from activity.models.stack import is_stack, stack_fractions
 from activity.predictor.predictor import Predictor
 from activity.training.trainer import build_classifier, train
@@ -258,7 +259,7 @@ class TestRecord:
         json.dumps(new.as_dict())
 
     def test_a_model_file_can_be_updated_again(self, replayed, grown, tmp_path):
-        path = save_classifier(replayed.classifier, tmp_path / "new.keras")
+        path = save_model(replayed.classifier, tmp_path / "new.keras")
         model = load_classifier(path)
         video = grown.videos_dir / "glows" / "p3_1.avi"
         assert Predictor(model).predict(video).label == "glows"
