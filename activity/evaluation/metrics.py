@@ -270,10 +270,10 @@ class Mean:
     is_exact: bool = False
 
     @classmethod
-    def of(cls, values: np.ndarray, groups: Sequence[str], *, lowest: float = 0.0) -> Mean:
+    def of(cls, values: np.ndarray, groups: Sequence[str], *, lowest: float = 0.0, highest: float = 1.0) -> Mean:
         """That of `(N,)` values, by `error_by_group` and `interval_by_group`, which see for the arguments."""
         values = np.asarray(values, float)
-        low, high = interval_by_group(values, groups, lowest=lowest)
+        low, high = interval_by_group(values, groups, lowest=lowest, highest=highest)
         return cls(float(values.mean()), error_by_group(values, groups), low, high, bool((values == values[0]).all()))
 
     def limits(self, form: str = ".3f") -> str:
@@ -294,7 +294,9 @@ def error_by_group(values: np.ndarray, groups: Sequence[str]) -> float:
     return max(errors) if len(set(groups)) < _FEW_GROUPS else errors[0]
 
 
-def interval_by_group(values: np.ndarray, groups: Sequence[str], *, lowest: float = 0.0) -> tuple[float, float]:
+def interval_by_group(
+    values: np.ndarray, groups: Sequence[str], *, lowest: float = 0.0, highest: float = 1.0
+) -> tuple[float, float]:
     """Interval that holds the true mean in about 95 % of the cases, by bootstrap over whole groups.
 
     Groups are drawn with replacement (Field & Welsh 2007, cluster bootstrap), 2,000 times with a fixed seed. The
@@ -305,12 +307,13 @@ def interval_by_group(values: np.ndarray, groups: Sequence[str], *, lowest: floa
     Args:
         values: `(N,)`, such as 1 for each correct answer; N >= 1.
         groups: of the N values; where all are of one group, each counts for itself.
-        lowest: what a value may be at least; at most 1. -1 for a difference of answers.
+        lowest: what a value may be at least. -1 for a difference of answers.
+        highest: what it may be at most.
     """
     values = np.asarray(values, float)
     if (values == values[0]).all():
         others = 1 - _TAIL ** (1 / len(values))  # as many may be otherwise
-        return float(values[0] - others * (values[0] - lowest)), float(values[0] + others * (1 - values[0]))
+        return float(values[0] - others * (values[0] - lowest)), float(values[0] + others * (highest - values[0]))
     lows, highs = zip(*(_percentiles(values, ids) for ids in (_group_ids(groups), np.arange(len(values)))), strict=True)
     return min(lows), max(highs)
 

@@ -212,6 +212,7 @@ def test_a_bootstrap_of_all_the_same_is_not_certain_of_it():
     assert interval_by_group(np.ones(20), groups) == pytest.approx(tuple(limits))
     assert interval_by_group(np.zeros(20), groups) == pytest.approx((0, 1 - limits.low))
     assert interval_by_group(np.zeros(20), groups, lowest=-1) == pytest.approx((limits.low - 1, 1 - limits.low))
+    assert interval_by_group(np.ones(20), groups, highest=10)[1] == pytest.approx(1 + 9 * (1 - limits.low))
 
 
 def test_a_single_group_counts_by_its_videos():
