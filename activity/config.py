@@ -17,7 +17,7 @@ RESIZE_MODES = tuple(_RESIZED)
 CLASS_WEIGHTS = ("none", "balanced")
 TASKS = ("classify", "describe")
 # settings of the head and of its estimate, which a model that writes sentences has not
-_OF_LABELS = ("head", "layers", "merge_mode", "stack", "val_split", "mixup", "class_weight", "precision")
+_OF_LABELS = ("head", "layers", "merge_mode", "stack", "mixup", "class_weight", "precision")
 # settings of a model that writes sentences alone
 OF_SENTENCES = (
     *("decoder_units", "vocabulary", "max_words", "label_smoothing", "scheduled_sampling", "withheld", "encoder"),

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from activity.models.backend import ops
+from activity.models.decoder import END, PADDING
 from activity.video.clips import window_starts
 
 _MAX_SHIFT = 0.06  # of the frame's size
@@ -144,6 +145,61 @@ class FeatureBatches(ClipBatches):
         real = frames < self.lengths[samples, None]
         rows = np.where(real, self._rows[samples, None] + frames, self._padding)
         return ops.convert_to_tensor(self._take(rows.astype(np.int32), axis=0))
+
+
+class CaptionBatches:
+    """Batches of clips with their sentences, for models that write; each epoch draws one of the references of a clip.
+
+    Inputs are those of the clips, `words` `(B, L)` int32 and, with `scheduled_sampling`, `own` `(B, L)` bool, see
+    `activity.models.captioner`; targets are the numbers of the next words, `(B, L)` int32, `PADDING` after the end.
+
+    Args:
+        clips: whose targets are the numbers of their samples, `(V, 1)`.
+        sentences: of each sample, one or more; the numbers of their words, without the end.
+        max_words: longer sentences are cut off, without an end.
+        num_epochs: of the training.
+        scheduled_sampling: share of words that are read as the model would write them: none at the beginning, so many
+            at the end (Bengio et al. 2015).
+        withheld: share of clips of which no frame is shown.
+    """
+
+    def __init__(
+        self,
+        clips: ClipBatches,
+        sentences: Sequence[Sequence[np.ndarray]],
+        *,
+        max_words: int,
+        num_epochs: int,
+        scheduled_sampling: float = 0.0,
+        withheld: float = 0.0,
+    ) -> None:
+        self.clips, self.sentences, self._length = clips, sentences, max_words + 1
+        self.num_windows, self._num_epochs = clips.num_windows, num_epochs
+        self._scheduled_sampling, self._withheld = scheduled_sampling, withheld
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch, the same for the same seed and number. Validation takes first references."""
+        rng, training = np.random.default_rng([self.clips.seed, number, 1]), self.clips.training
+        share = self._scheduled_sampling * (number + 1) / self._num_epochs
+        for inputs, numbers in self.clips.epoch(number):
+            targets = np.full((len(numbers), self._length), PADDING, np.int32)
+            for row, sample in zip(targets, numbers[:, 0].astype(int).tolist(), strict=True):
+                references = self.sentences[sample]
+                chosen = references[rng.integers(len(references)) if training else 0]
+                ended = [*chosen, END][: self._length]
+                row[: len(ended)] = ended
+            words = np.concatenate([np.full_like(targets[:, :1], END), targets[:, :-1]], axis=1)  # (B, L)
+            more = {"words": ops.convert_to_tensor(words)}
+            if training and self._withheld:
+                shown = rng.random((len(numbers), 1)) >= self._withheld
+                more["mask"] = ops.logical_and(inputs["mask"], ops.convert_to_tensor(shown))
+            if self._scheduled_sampling:
+                own = rng.random(words.shape) < (share if training else 0.0)
+                more["own"] = ops.convert_to_tensor(own)
+            yield {**inputs, **more}, targets
 
 
 class FrameBatches(ClipBatches):

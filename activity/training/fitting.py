@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -19,7 +19,7 @@ from activity.models.backend import keras, ops
 from activity.models.layers import uses_jit
 from activity.models.saving import check_finite
 from activity.progress import progress_bar
-from activity.training.batches import ClipBatches
+from activity.training.batches import CaptionBatches, ClipBatches
 from activity.training.checkpoint import Checkpoint
 from activity.video.prefetch import Prefetch
 
@@ -63,6 +63,14 @@ class Stage:
         return f"{self.name:16} {len(self.rows)} epochs; {scores}; {time_text}"
 
 
+AnyBatches: TypeAlias = ClipBatches | CaptionBatches
+
+
+def without_times(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a stage without how long they took: the same again for a seed."""
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+
 Optimizer: TypeAlias = Callable[..., keras.optimizers.Optimizer]  # a class, or a function that makes one
 
 
@@ -103,7 +111,7 @@ class StagePlan:
     Args:
         name: `head`, `fine_tune` or `scratch`.
         model: its output is the predictions `(B, M, C)` of the members.
-        train_batches: what it learns from.
+        train_batches: what it learns from, batches of clips or of sentences of them.
         val_batches: what it is evaluated on after each epoch; `None` without a val split.
         num_epochs: passes over the training clips.
         optimizer: AdamW, or made like it.
@@ -117,8 +125,8 @@ class StagePlan:
 
     name: str
     model: keras.Model
-    train_batches: ClipBatches
-    val_batches: ClipBatches | None
+    train_batches: AnyBatches
+    val_batches: AnyBatches | None
     num_epochs: int
     optimizer: Optimizer
     learning_rate: float
@@ -177,7 +185,10 @@ def _train_epochs(plan: StagePlan, epochs: range) -> Iterator[dict[str, float]]:
     """
     model, train_batches, val_batches = plan.model, plan.train_batches, plan.val_batches
     num_labels = model.output_shape[-1]
-    class_weights = _class_weights(train_batches.targets[:, :num_labels]) if plan.is_balanced else None
+    class_weights = None
+    if plan.is_balanced:
+        assert isinstance(train_batches, ClipBatches)
+        class_weights = _class_weights(train_batches.targets[:, :num_labels])
     with Prefetch(batch for epoch in epochs for batch in train_batches.epoch(epoch)) as batches:
         for epoch in epochs:
             start, waited = time.perf_counter(), batches.waiting_seconds
@@ -193,7 +204,7 @@ def _train_epochs(plan: StagePlan, epochs: range) -> Iterator[dict[str, float]]:
             yield {**row, "seconds": time.perf_counter() - start, "waiting_seconds": waited}
 
 
-def _validate(plan: StagePlan, val_batches: ClipBatches) -> tuple[dict[str, float], float]:
+def _validate(plan: StagePlan, val_batches: AnyBatches) -> tuple[dict[str, float], float]:
     """Loss and accuracy on other clips, and seconds of waiting for them."""
     with Prefetch(val_batches.epoch(0)) as batches:
         predicted = [(plan.model.predict_on_batch(inputs), targets) for inputs, targets in batches]

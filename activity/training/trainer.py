@@ -46,7 +46,7 @@ from activity.models.info import ModelInfo, stack_as_text
 from activity.models.stack import HEAD, build_stack, stack_fractions, weights_of
 from activity.runtimes.features import cache_activations, extract_features
 from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
-from activity.training.fitting import TIMES, LayerwiseAdamW, Optimizer, Stage, StagePlan, fit
+from activity.training.fitting import LayerwiseAdamW, Optimizer, Stage, StagePlan, fit, without_times
 from activity.training.record import record_of
 from activity.training.stacking import (
     BASELINE,
@@ -89,8 +89,7 @@ class TrainingRun:
     @property
     def history(self) -> list[dict[str, Any]]:
         """The rows of all stages, each with the name of its `stage`; without times, so the same again for a seed."""
-        rows = [{"stage": stage.name, **row} for stage in self.stages for row in stage.rows]
-        return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+        return [{"stage": stage.name, **row} for stage in self.stages for row in without_times(stage.rows)]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -167,9 +166,9 @@ def train(
     folds = inner_folds(dataset.split("train"), seed=config.seed) if has_folds(config) else None
     if config.precision is not None:
         _say_if_nothing_calibrates(dataset, config, folds)
-    with lock_folder(work_dir, "train"), _precision(config.mixed_precision):
+    with lock_folder(work_dir, "train"), compute_precision(config.mixed_precision):
         names, classifier = stage_names(config), build_classifier(dataset, config, backbone, num_more=_num_folds(folds))
-        _claim_work_dir(work_dir, as_given, config, resume)  # last: what cannot run must not replace what did
+        claim_work_dir(work_dir, as_given, config, resume)  # last: what cannot run must not replace what did
         stages = [
             fit(PLANS[name](classifier, dataset, config, runtime, folds), work_dir / name, seconds_between_saves)
             for name in names
@@ -357,7 +356,7 @@ def train_on(
     _say_what_is_idle(dataset, config)
     keras.utils.set_random_seed(config.seed)
     with lock_folder(work_dir, "update"):
-        _claim_work_dir(work_dir, dataset, config, resume=False)
+        claim_work_dir(work_dir, dataset, config, resume=False)
         stage = fit(plan_head(classifier, dataset, config, runtime, fresh=False), work_dir / "head")
     if stack is not None:
         lost = sorted(set(classifier.labels) - {sample.label for sample in dataset.split("train")})
@@ -394,15 +393,7 @@ def build_classifier(
     It knows the labels of the data set, if no others are given, and has `num_more` members than the recipe asks for.
     """
     spec, labels = dataset.spec, labels or dataset.labels
-    if backbone is None and spec.num_features:
-        backbone = build_identity(spec.num_features)
-    if backbone is None:
-        backbone = build_backbone(config.backbone, height=spec.height, width=spec.width, weights=config.weights)
-    if spec.frames_per_second:
-        clip_seconds = window_seconds = spec.num_frames / spec.frames_per_second
-    else:
-        durations = [sample.duration_seconds for sample in dataset.samples]
-        clip_seconds, window_seconds = max(durations), np.quantile(durations, _WINDOW_QUANTILE)
+    backbone = backbone or backbone_of(dataset, config)
     head = build_head(
         config.head,
         dataclasses.replace(_options(config), members=config.members + num_more),
@@ -411,13 +402,34 @@ def build_classifier(
         num_labels=len(labels),
     )
     info = ModelInfo(
-        spec=spec,
         labels=tuple(labels),
-        clip_seconds=float(clip_seconds),
-        window_seconds=float(window_seconds),
-        rows_per_second=dataset.features.rows_per_second if dataset.features else None,
+        **clips_of(dataset),
     )
     return ActivityClassifier(backbone, head, info)
+
+
+def backbone_of(dataset: Dataset, config: TrainConfig) -> keras.Model:
+    """The backbone of a recipe, with its weights, for the frames of a data set or for its feature files."""
+    spec = dataset.spec
+    if spec.num_features:
+        return build_identity(spec.num_features)
+    return build_backbone(config.backbone, height=spec.height, width=spec.width, weights=config.weights)
+
+
+def clips_of(dataset: Dataset) -> dict[str, Any]:
+    """What a model of a data set knows of the clips it was trained on, as `ModelInfo` holds it."""
+    spec = dataset.spec
+    if spec.frames_per_second:
+        clip_seconds = window_seconds = spec.num_frames / spec.frames_per_second
+    else:
+        durations = [sample.duration_seconds for sample in dataset.samples]
+        clip_seconds, window_seconds = max(durations), float(np.quantile(durations, _WINDOW_QUANTILE))
+    return {
+        "spec": spec,
+        "clip_seconds": clip_seconds or 1.0,  # of images, which last no time
+        "window_seconds": window_seconds or 1.0,
+        "rows_per_second": dataset.features.rows_per_second if dataset.features else None,
+    }
 
 
 def _options(config: TrainConfig) -> HeadOptions:
@@ -494,14 +506,7 @@ def plan_fine_tuning(
     folds: np.ndarray | None = None,
 ) -> StagePlan:
     """The last layers of the backbone, and the head, on frames or on what the layers below give."""
-    backbone = classifier.backbone
-    unfreeze(backbone, config.fine_tune)
-    trained = [layer for layer in backbone.layers if layer.trainable_variables]
-    rates = {v.path: _LAYER_DECAY**depth for depth, layer in enumerate(trained[::-1], 1) for v in layer.variables}
-    below, above = split_backbone(backbone)
-    rate = config.learning_rate * _FINE_TUNE_LEARNING_RATE
-    config = dataclasses.replace(config, epochs=config.fine_tune_epochs, learning_rate=rate)
-    optimizer = partial(LayerwiseAdamW, rates=rates)
+    below, above, config, optimizer = fine_tuned(classifier.backbone, config)
     if below is None:
         return plan_on_frames(classifier, dataset, config, runtime, name="fine_tune", optimizer=optimizer)
 
@@ -510,6 +515,21 @@ def plan_fine_tuning(
 
     model = classifier.member_predictions(above)
     return _plan("fine_tune", model, activations, FrameBatches, classifier, dataset, config, optimizer)
+
+
+def fine_tuned(
+    backbone: keras.Model, config: TrainConfig
+) -> tuple[keras.Model | None, keras.Model, TrainConfig, Optimizer]:
+    """A backbone made ready to be fine-tuned: what is below and above its first trained layer, and how that is trained.
+
+    What is below is computed once; `None`: all of it is trained.
+    """
+    unfreeze(backbone, config.fine_tune)
+    trained = [layer for layer in backbone.layers if layer.trainable_variables]
+    rates = {v.path: _LAYER_DECAY**depth for depth, layer in enumerate(trained[::-1], 1) for v in layer.variables}
+    rate = config.learning_rate * _FINE_TUNE_LEARNING_RATE
+    config = dataclasses.replace(config, epochs=config.fine_tune_epochs, learning_rate=rate)
+    return *split_backbone(backbone), config, partial(LayerwiseAdamW, rates=rates)
 
 
 def plan_on_frames(
@@ -535,6 +555,16 @@ def plan_on_frames(
 PLANS = {"head": plan_head, "fine_tune": plan_fine_tuning, "scratch": plan_on_frames}
 
 
+def parts_of_step(model: keras.Model, config: TrainConfig) -> int:
+    """How many batches a step of training takes, whose gradients it adds up: several where frames are its input.
+
+    They then go through the backbone a few clips at a time. BatchNormalization is frozen or absent, so this gives the
+    same step in less memory.
+    """
+    num_numbers = int(np.prod(model.input["frames"].shape[1:])) if "frames" in model.input else 0
+    return max(1, min(-(-config.batch_size * num_numbers // _NUMBERS_AT_ONCE), config.batch_size))
+
+
 def _plan(
     name: str,
     model: keras.Model,
@@ -547,10 +577,7 @@ def _plan(
     folds: np.ndarray | None = None,
 ) -> StagePlan:
     """A stage whose clips are windows of `stacks` of samples, batched by `make`."""
-    # Where frames go through the backbone, a step takes a few clips at a time and adds up their gradients:
-    # BatchNormalization is frozen or absent, so this gives the same step in less memory.
-    num_numbers = int(np.prod(model.input["frames"].shape[1:])) if "frames" in model.input else 0
-    parts = max(1, min(-(-config.batch_size * num_numbers // _NUMBERS_AT_ONCE), config.batch_size))
+    parts = parts_of_step(model, config)
 
     def batches(split: str) -> ClipBatches | None:
         samples = [sample for sample in dataset.samples if sample.split == split]
@@ -645,7 +672,7 @@ def warn_once(text: str, level: int = logging.WARNING) -> None:
     _logger.log(level, text)
 
 
-def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resume: bool) -> None:
+def claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resume: bool) -> None:
     """Make the folder that of this run, or check that it is."""
     check_state(work_dir)
     for folder in (work_dir, *(work_dir / stage for stage in STAGES)):
@@ -654,9 +681,12 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
     rows = [(sample.sample_id, sample.label, sample.split) for sample in dataset.samples]
     spec = {**as_dict(dataset.spec), "streams": stored_streams(dataset.spec.streams)}
     settings = {**as_dict(config), "dataset": digest_of([spec, rows], size=8)}
-    if config.weights and Path(config.weights).is_file():  # another file may have taken the name
-        settings["weights_digest"] = digest_of_file(Path(config.weights))
+    for name in ("weights", "encoder"):  # another file may have taken the name
+        if (path := getattr(config, name)) and Path(path).is_file():
+            settings[f"{name}_digest"] = digest_of_file(Path(path))
     settings["groups_digest"] = digest_of([sample.group for sample in dataset.samples], size=8)  # they make the folds
+    if config.task == "describe":
+        settings["captions_digest"] = digest_of([sample.captions for sample in dataset.samples], size=8)
     if dataset.features:
         settings["features_digest"] = dataset.features.digest()
     try:
@@ -681,7 +711,8 @@ def _claim_work_dir(work_dir: Path, dataset: Dataset, config: TrainConfig, resum
 
 
 @contextlib.contextmanager
-def _precision(mixed: bool) -> Iterator[None]:
+def compute_precision(mixed: bool) -> Iterator[None]:
+    """Build and train models in float16, where a GPU gains by it."""
     if mixed and not gpu_names():
         _logger.warning("mixed precision gains nothing on a CPU, training in float32")
         mixed = False
