@@ -320,7 +320,7 @@ def test_files_that_a_manifest_names_but_are_not_there(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"expected columns path,label\[,group\]\[,split\], missing label, path; received: $"),
+        ("", r"path,label\[,group\]\[,split\] \(or caption for label\), missing label, path; received: $"),
         ("file,label\na.avi,run\n", "missing path; received: file,label"),
         ("path;label\na.avi;run\n", "missing label, path; received: path;label"),
         ("path;label\na.avi;run\n", r"path;label \(columns must be separated by commas\)"),
