@@ -87,11 +87,12 @@ class Dataset:
             DatasetError: none has a label.
         """
         samples = [sample for sample in self.samples if sample.label]
-        if not samples:
+        if self.samples and not samples:
+            captions = any(sample.captions for sample in self.samples)
             raise DatasetError(
-                "it has captions and no labels; expected labels of activities",
+                f"it has {'captions' if captions else 'samples'} and no labels; expected labels of activities",
                 path=self.dataset_dir,
-                hint=f"a model that describes is trained by: activity train {self.dataset_dir} --task describe",
+                hint=f"captions are for: activity train {self.dataset_dir} --task describe" if captions else _AGAIN,
             )
         if num_others := len(self.samples) - len(samples):
             what = "%s: %d of its %d samples have no label, left out"

@@ -215,9 +215,11 @@ def test_what_needs_labels_takes_the_labelled_samples(dataset, caplog):
     assert f"{dataset.dataset_dir}: 1 of its 3 samples have no label, left out" in caplog.text
     caplog.clear()
     assert dataset.labelled() == dataset and not caplog.text
-    message = "it has captions and no labels; .* activity train .* --task describe"
+    message = "it has captions and no labels; expected labels of activities; captions are for: activity train .* --task"
     with pytest.raises(DatasetError, match=message):
         dataclasses.replace(dataset, samples=samples[1:2]).labelled()
+    with pytest.raises(DatasetError, match="it has samples and no labels; .*; run the same preprocess command again"):
+        dataclasses.replace(dataset, samples=[dataclasses.replace(samples[1], captions=())]).labelled()
 
 
 def test_a_manifest_that_went_through_excel(tmp_path):
