@@ -57,14 +57,14 @@ def read_recipe(arguments: argparse.Namespace) -> TrainConfig:
 
 
 def open_dataset(arguments: argparse.Namespace) -> Dataset:
-    """The data set, seen through the streams that were asked for, or with the feature files.
+    """The labelled samples of a data set, seen through the streams that were asked for, or with the feature files.
 
     Raises:
-        DatasetError: it is not a data set folder, lacks a stream, or the feature files do not fit it.
+        DatasetError: it is not a data set folder, has no labels, lacks a stream, or the feature files do not fit it.
     """
     from activity.datasets.dataset import load_dataset
 
-    dataset = load_dataset(arguments.dataset)
+    dataset = load_dataset(arguments.dataset).labelled()
     if getattr(arguments, "features", None):
         for name, default in (("streams", None), ("runtime", "auto")):
             if getattr(arguments, name, default) != default:

@@ -2,7 +2,9 @@
 
     DATASET/dataset.json    format version, ClipSpec, labels, counts, versions
     DATASET/manifest.csv    sample_id,path,label,group,split,num_frames,duration_seconds, where there are segments also
-                            start_seconds,end_seconds (empty: the beginning, the end), and the user's own columns
+                            start_seconds,end_seconds (empty: the beginning, the end), and the user's own columns;
+                            label is empty where there is none
+    DATASET/captions.csv    sample_id,caption, where there are captions: one a row, those of a sample in their order
     DATASET/problems.csv    path,reason,frames_read,frames_claimed
     DATASET/decoded.csv     result of decoding each content, so that it is done once
     DATASET/frames/<sample_id>.npy                       (N, H, W, 3) uint8 RGB, real frames only
@@ -21,7 +23,7 @@ import dataclasses
 import json
 import logging
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,7 @@ import numpy as np
 from activity.config import FEATURES, STREAMS, ClipSpec, current_streams, spec_from_dict, stored_streams
 from activity.datasets.arrays import map_array, write_npy_header
 from activity.datasets.feature_files import FeatureFiles, find_feature_files
-from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, labels_of, name_some
+from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, caption_counts, labels_of, name_some
 from activity.errors import ActivityError, DatasetError
 from activity.files import DAMAGED, atomic_file, is_intact, read_csv
 from activity.progress import format_table
@@ -49,6 +51,7 @@ _AGAIN = "run the same preprocess command again"
 MANIFEST_COLUMNS = ("sample_id", "path", "label", "group", "split", "num_frames", "duration_seconds")
 _MOST_REPEATS = 1.5  # of a row of features, before it is said
 PROBLEM_COLUMNS = ("path", "reason", "frames_read", "frames_claimed")
+CAPTION_COLUMNS = ("sample_id", "caption")
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,40 @@ class Dataset:
         """All labels, in alphabetical order."""
         return labels_of(self.samples)
 
+    def labelled(self) -> Dataset:
+        """This data set without the samples that have no label; a line says how many there are.
+
+        Raises:
+            DatasetError: none has a label.
+        """
+        samples = [sample for sample in self.samples if sample.label]
+        if self.samples and not samples:
+            captions = any(sample.captions for sample in self.samples)
+            raise DatasetError(
+                f"it has {'captions' if captions else 'samples'} and no labels; expected labels of activities",
+                path=self.dataset_dir,
+                hint=f"captions are for: activity train {self.dataset_dir} --task describe" if captions else _AGAIN,
+            )
+        if num_others := len(self.samples) - len(samples):
+            what = "%s: %d of its %d samples have no label, left out"
+            _logger.warning(what, self.dataset_dir, num_others, len(self.samples))
+        return dataclasses.replace(self, samples=samples)
+
     def as_text(self) -> str:
-        """Counts of the data set by label and split, for a terminal."""
+        """Counts of the data set by label and split, and of captions, for a terminal."""
         counts = Counter((label, sample.split) for sample in self.samples for label in (sample.label, "all"))
-        rows = [(label, *(counts[label, split] for split in SPLITS)) for label in (*self.labels, "all")]
+        names = {label: label for label in self.labels}
+        if self.labels and any(not sample.label for sample in self.samples):
+            names[""] = "(no label)"
+        rows = [(name, *(counts[label, split] for split in SPLITS)) for label, name in (*names.items(), ("all", "all"))]
         num_files = len({sample.path for sample in self.samples})
         videos = f"{len(self.samples)} segments of " if num_files < len(self.samples) else ""
         lines = [
-            *format_table([("label", *SPLITS), *rows], align="lr"),
+            *format_table([("label" * bool(names), *SPLITS), *rows], align="lr"),
             f"{videos}{num_files} videos, {len({sample.group for sample in self.samples})} groups, {self.spec}",
         ]
+        if counted := caption_counts(self.samples):
+            lines.append(counted)
         if self.problems:
             some = name_some((row["path"] for row in self.problems), 3)
             lines.append(
@@ -218,7 +245,28 @@ def load_dataset(dataset_dir: Path) -> Dataset:
             raise DatasetError(f"preprocess could not complete it: {failure}", path=dataset_dir)
         raise DatasetError("unfinished", path=dataset_dir, hint=f"{_AGAIN} to complete it")
     samples, problems = _read_table(manifest, _sample_from_row), _read_table(dataset_dir / "problems.csv", dict)
+    samples = _with_captions(samples, dataset_dir / "captions.csv", expected=bool(about.get("captions")))
     return Dataset(dataset_dir, about["videos_dir"], about["spec"], samples, problems)
+
+
+def _with_captions(samples: list[Sample], path: Path, *, expected: bool) -> list[Sample]:
+    """Samples with the captions of their table; what does not fit together is said."""
+    if expected and not path.is_file():
+        _logger.warning("%s: gone, though preprocess wrote it; %s to have it again", path, _AGAIN)
+    captions: defaultdict[str, list[str]] = defaultdict(list)
+    for sample_id, caption in _read_table(path, _caption_from_row):
+        captions[sample_id].append(caption)
+    samples = [dataclasses.replace(sample, captions=tuple(captions.pop(sample.sample_id, ()))) for sample in samples]
+    if captions:
+        what = "%s: has captions of %d samples that are not in manifest.csv: %s"
+        _logger.warning(what, path, len(captions), name_some(captions))
+    return samples
+
+
+def _caption_from_row(row: dict[str, str]) -> tuple[str, str]:
+    if not row["caption"].strip():
+        raise ValueError(f"sample_id {row['sample_id']} has an empty caption")
+    return row["sample_id"], row["caption"]
 
 
 def _read_table(path: Path, of_row: Callable[[dict[str, str]], _Row]) -> list[_Row]:

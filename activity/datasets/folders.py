@@ -194,7 +194,7 @@ def why_no_video(path: Path) -> str:
 
 def warn_of_labels_without_videos(labels: Iterable[str], samples: Iterable[Sample]) -> None:
     """Name the labels that are expected, but that no sample has."""
-    absent = set(labels) - set(labels_of(samples))
+    absent = set(labels) - set(labels_of(samples)) - {""}
     if absent:
         _logger.warning("no videos of: %s", name_some(absent))
 

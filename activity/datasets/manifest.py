@@ -1,4 +1,4 @@
-"""Find the labelled videos: in a folder per class, by a manifest, by the official lists of a data set."""
+"""Find the videos and their labels and captions: in a folder per class, by a manifest, by official split lists."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from activity.datasets.folders import (
     warn_of_labels_without_videos,
     why_no_video,
 )
-from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, VideoList, in_order, name_some
+from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, VideoList, in_order, labels_of, name_some
 from activity.errors import DatasetError
 
 _HMDB_LIST = re.compile(r"^(?P<label>.+)_test_split\d+\.txt$")
 _MOST_UNNAMED = 100_000  # files that are looked at beside those of a manifest
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")  # unseen in text
 _HMDB_SPLITS = {"0": "", "1": "train", "2": "test"}  # HMDB51's README; 0 is not used in this split
 
 
@@ -36,17 +37,17 @@ _logger = logging.getLogger(__name__)
 
 
 def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
-    """The labelled videos of a folder per class, of a folder with a `manifest.csv`, or of such a CSV.
+    """The videos of a folder per class, of a folder with a `manifest.csv`, or of such a CSV.
 
     Args:
         videos: the folder, or the CSV with columns `path,label[,group][,split][,start_seconds][,end_seconds]` and any
-            others.
+            others; `caption` may stand in the place of `label`, or beside it.
         split_files: official lists of UCF101 (`trainlist01.txt`, `testlist01.txt`) or HMDB51
             (`<label>_test_split1.txt`); videos they do not name are left out.
 
     Raises:
-        DatasetError: no such path, no class folders, fewer than two labels, two labels or groups that look alike, or a
-            manifest or list that does not fit.
+        DatasetError: no such path, no class folders, fewer than two labels and no captions, two labels or groups that
+            look alike, or a manifest or list that does not fit.
     """
     videos = Path(videos)
     if not videos.exists():
@@ -55,8 +56,8 @@ def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
     listed = read_manifest(manifest) if manifest.is_file() else scan_folder(videos)
     if split_files:
         listed = _apply_split_files(listed, [Path(file) for file in split_files])
-    labels = {sample.label for sample in listed.samples}
-    if len(labels) < 2:
+    labels = labels_of(listed.samples)
+    if len(labels) < 2 and not any(sample.captions for sample in listed.samples):
         raise DatasetError(
             f"expected videos of two or more activities, found {name_some(labels) or 'none'}", path=videos
         )
@@ -109,7 +110,11 @@ def read_manifest(manifest_path: Path) -> VideoList:
     With the columns `start_seconds,end_seconds`, several rows may be segments of one file, all of one group and split;
     where a row leaves them empty, they are the beginning and the end of the video.
 
-    Files that are not there are reported in `VideoList.missing`; all other faults raise, naming the line.
+    With the column `caption`, in the place of `label` or beside it, each row of a video or segment is one of its
+    captions; all else in these rows must agree. White space in a caption counts as one space each.
+
+    Files that are not there, and captions that are empty, are reported in `VideoList.missing`; all other faults raise,
+    naming the line.
     """
     videos_dir = manifest_path.parent
     try:
@@ -137,19 +142,25 @@ def read_manifest(manifest_path: Path) -> VideoList:
         except DatasetError as error:
             raise DatasetError(f"line {line}: {error.reason}", path=manifest_path) from error
     samples = [dataclasses.replace(sample, path=_on_disk(videos_dir, sample.path)) for sample in samples]
-    _check_segments(samples, lines, manifest_path)
     missing: dict[str, str] = {}
+    if "caption" in columns:
+        _say_what_captions_lose(rows, manifest_path)
+        samples, lines, missing = _join_captions(samples, lines, manifest_path)
+    _check_segments(samples, lines, manifest_path)
+    gone: dict[str, str] = {}
     for sample, line in zip(samples, lines, strict=True):
         reason = why_no_video(videos_dir / sample.path)
         if reason:
-            missing.setdefault(sample.path, f"named in {manifest_path.name} line {line}, but {reason}")
-    there = in_order(sample for sample in samples if sample.path not in missing)
+            gone.setdefault(sample.path, f"named in {manifest_path.name} line {line}, but {reason}")
+    there = in_order(sample for sample in samples if sample.path not in gone and (sample.label or sample.captions))
     if not there:
-        raise DatasetError(f"none of its {len(rows)} rows names a file that exists in {videos_dir}", path=manifest_path)
+        says = " and says something of it" * bool(missing)
+        reason = f"none of its {len(rows)} rows names a file that exists in {videos_dir}{says}"
+        raise DatasetError(reason, path=manifest_path)
     warn_of_labels_without_videos({sample.label for sample in samples}, there)
     _warn_of_overlaps(there)
     _warn_of_unnamed(videos_dir, {sample.path for sample in samples}, manifest_path)
-    return VideoList(videos_dir, there, missing=missing)
+    return VideoList(videos_dir, there, missing={**missing, **gone})
 
 
 def _warn_of_unnamed(videos_dir: Path, named: set[str], manifest_path: Path) -> None:
@@ -167,17 +178,17 @@ def _warn_of_unnamed(videos_dir: Path, named: set[str], manifest_path: Path) -> 
 
 
 def _check_columns(columns: Sequence[str], manifest_path: Path) -> None:
-    absent = {"path", "label"} - set(columns)
+    absent = {"path", "label"} - {*columns, *({"label"} if "caption" in columns else ())}
     if absent:
         raise DatasetError(
-            f"expected columns path,label[,group][,split], missing {name_some(absent)}; "
+            f"expected columns path,label[,group][,split] (or caption for label), missing {name_some(absent)}; "
             f"received: {','.join(columns)}{_note_on_columns(columns)}",
             path=manifest_path,
         )
     names = Counter(_composed(column).strip().casefold() for column in columns if column)
     if twice := [name for name, count in names.items() if count > 1]:
         raise DatasetError(f"columns that occur more than once: {name_some(twice)}", path=manifest_path)
-    known = ("path", "label", "group", "split", *TIME_COLUMNS)
+    known = ("path", "label", "caption", "group", "split", *TIME_COLUMNS)
     if odd := [name for name in columns if name and name not in known and _composed(name).strip().casefold() in known]:
         raise DatasetError(
             f"columns that would be ignored: {name_some(odd)}; expected small letters, without spaces",
@@ -199,6 +210,71 @@ def _on_disk(videos_dir: Path, path: str) -> str:
                 part = next((x for x in os.listdir(videos_dir / found) if _composed(x) == _composed(part)), part)
         found /= part
     return str(found)
+
+
+def _join_captions(
+    samples: Sequence[Sample], lines: Sequence[int], manifest_path: Path
+) -> tuple[list[Sample], list[int], dict[str, str]]:
+    """One sample for all rows of a video or segment, with their captions; its first line; and what has empty ones.
+
+    Raises:
+        DatasetError: these rows differ in more than their captions.
+    """
+    first: dict[str, tuple[Sample, int]] = {}
+    captions: dict[str, dict[str, None]] = {}
+    empty, repeated = defaultdict(list), []
+    for sample, line in zip(samples, lines, strict=True):
+        other, other_line = first.setdefault(sample.name, (sample, line))
+        _check_agreement(other, other_line, sample, line, manifest_path)
+        found = captions.setdefault(sample.name, {})
+        if not sample.captions:
+            empty[sample.name].append(line)
+        elif sample.captions[0] in found:
+            repeated.append(line)
+        found.update(dict.fromkeys(sample.captions))
+    if repeated:
+        some = _name_lines(repeated)
+        _logger.warning("%s: %d captions are there more than once, kept once: %s", manifest_path, len(repeated), some)
+    joined = [dataclasses.replace(sample, captions=tuple(captions[name])) for name, (sample, _) in first.items()]
+    # a label says enough, so that a row with one needs no caption
+    missing = {
+        sample.name: f"named in {manifest_path.name} {_name_lines(empty[sample.name])}, but its caption is empty"
+        for sample in joined
+        if sample.name in empty and (sample.captions or not sample.label)
+    }
+    return joined, [line for _, line in first.values()], missing
+
+
+def _check_agreement(one: Sample, one_line: int, other: Sample, other_line: int, manifest_path: Path) -> None:
+    """Raise `DatasetError` if two rows of one video or segment differ in more than their captions."""
+    for column in ("label", "group", "split", *one.extra):
+        values = [x.extra[column] if column in x.extra else getattr(x, column) for x in (one, other)]
+        if values[0] != values[1]:
+            raise DatasetError(
+                f"lines {one_line} and {other_line} both name {one.name}; expected the same {column}, "
+                f"received {' and '.join(value or 'none' for value in values)}",
+                path=manifest_path,
+                hint="rows of one video may differ in their captions only",
+            )
+
+
+def _name_lines(lines: Sequence[int], most: int = 5) -> str:
+    more = f" and {len(lines) - most} more" if len(lines) > most else ""
+    return f"line{'s' * (len(lines) > 1)} {', '.join(map(str, lines[:most]))}{more}"
+
+
+def _say_what_captions_lose(rows: Iterable[tuple[int, dict[str, str]]], manifest_path: Path) -> None:
+    """Warn of captions with characters that nobody sees, which are removed."""
+    lines = [line for line, row in rows if _CONTROLS.search(" ".join(row["caption"].split()))]
+    if lines:
+        what = "control characters are removed from %d captions"
+        _logger.warning(f"%s: {what}: %s", manifest_path, len(lines), _name_lines(lines))
+
+
+def _clean_caption(text: str) -> str:
+    """A caption in one line, its letters composed (NFC), without control characters; empty if nothing of it is seen."""
+    text = " ".join(_CONTROLS.sub("", " ".join(_composed(text).split())).split())
+    return text if _looks(text) else ""
 
 
 def _check_segments(samples: Sequence[Sample], lines: Sequence[int], manifest_path: Path) -> None:
@@ -228,7 +304,7 @@ def _warn_of_overlaps(samples: Sequence[Sample]) -> None:
             other = samples[j]
             if other.path != sample.path or other.span[0] >= sample.span[1]:
                 break
-            if other.label != sample.label:
+            if other.label and sample.label and other.label != sample.label:
                 clashes.append(f"{sample.name} ({sample.label}) and {other.name} ({other.label})")
     if clashes:
         _logger.warning("%d pairs of segments overlap under different labels: %s", len(clashes), name_some(clashes, 3))
@@ -246,9 +322,10 @@ def _sample_from_row(row: dict[str, str]) -> Sample:
     if None in row or None in row.values():
         raise DatasetError(f"expected {len([k for k in row if k])} fields, received another number")
     values = {name: value.strip() if name == "path" else _composed(value.strip()) for name, value in row.items()}
-    path, label, split = values.pop("path"), values.pop("label"), values.pop("split", "")
+    path, label, split = values.pop("path"), values.pop("label", ""), values.pop("split", "")
+    captions = {_clean_caption(values.pop("caption"))} - {""} if "caption" in values else None
     parts = PurePosixPath(path.replace("\\", "/"))
-    if not path or not label:
+    if not path or (not label and captions is None):
         raise DatasetError(f"path and label must not be empty, received path={path!r} label={label!r}")
     if parts.is_absolute() or ".." in parts.parts or re.match(r"^[A-Za-z]:", path):
         raise DatasetError(f"a path must stay inside the folder of the manifest, received {path}")
@@ -268,6 +345,7 @@ def _sample_from_row(row: dict[str, str]) -> Sample:
         start_seconds=start or None,  # 0 is the beginning too
         end_seconds=end,
         extra=values,
+        captions=tuple(captions or ()),
     )
 
 

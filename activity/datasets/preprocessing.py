@@ -1,4 +1,4 @@
-"""From labelled videos to a data set folder, in parallel; safe to stop at any point and to run again."""
+"""From videos to a data set folder, in parallel; safe to stop at any point and to run again."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from activity._version import __version__
 from activity.config import STREAMS, ClipSpec, as_dict
 from activity.datasets.arrays import map_array
 from activity.datasets.dataset import (
+    CAPTION_COLUMNS,
     FORMAT_VERSION,
     MANIFEST_COLUMNS,
     PROBLEM_COLUMNS,
@@ -101,7 +102,7 @@ def preprocess(
     images_per_second: float = IMAGES_PER_SECOND,
     seed: int = 0,
 ) -> Dataset:
-    """Decode labelled videos into a data set folder.
+    """Decode labelled or captioned videos and images into a data set folder.
 
     A second run decodes only videos that are new or changed, drops those that are gone, and keeps the splits of the
     groups it knows. A video that cannot be read is listed in `problems.csv` with its reason, and the run continues.
@@ -476,11 +477,12 @@ def _problems(listed: VideoList, decoded: dict[str, _Decoded]) -> list[dict[str,
 def _check_labels(
     labels: list[str], samples: list[Sample], problems: list[dict[str, object]], videos_dir: Path
 ) -> None:
-    """Name the labels that have lost all their videos; fewer than two labels are not worth a data set."""
+    """Name the labels that have lost all their videos; a data set has two labels, or captions."""
     left = labels_of(samples)
     lost = name_some(set(labels) - set(left))
-    if len(left) < 2:
-        count = f"none of {len(problems)} videos can be read" if not left else f"no readable video of: {lost}"
+    if len(left) < 2 and not any(sample.captions for sample in samples):
+        count = f"no readable video of: {lost}" if lost else "no readable video with a caption"
+        count = count if samples else f"none of {len(problems)} videos can be read"
         first = next(row for row in problems if not row.get("frames_read"))
         raise DatasetError(f"{count}; first problem: {first['path']}: {first['reason']}", path=videos_dir)
     if lost:
@@ -508,16 +510,20 @@ def _write_folder(
         _logger.warning("columns of the manifest that preprocess sets itself, replaced: %s", ", ".join(replaced))
     columns = [*MANIFEST_COLUMNS, *time_columns(samples)]
     rows = [{**sample.extra, **{name: getattr(sample, name) for name in columns}} for sample in samples]
+    _write_captions(dataset_dir / "captions.csv", samples)
     _keep_if_changed(dataset_dir / "manifest.csv")
     write_csv(dataset_dir / "manifest.csv", [*columns, *extra], rows, digest=True)
     write_csv(dataset_dir / "problems.csv", PROBLEM_COLUMNS, problems, digest=True)
     counts: dict[str, dict[str, int]] = defaultdict(dict)
-    for (label, split), count in sorted(Counter((sample.label, sample.split) for sample in samples).items()):
+    for (label, split), count in sorted(Counter((x.label, x.split) for x in samples if x.label).items()):
         counts[label][split] = count
+    num_captions = {split: sum(len(x.captions) for x in samples if x.split == split) for split in SPLITS}
     for split in SPLITS:
         absent = labels_without(samples, split)
         if absent:
             _logger.warning("no %s videos of: %s", split, ", ".join(absent))
+        if any(num_captions.values()) and not num_captions[split]:
+            _logger.warning("no %s videos with captions", split)
     _write_about(
         dataset_dir,
         spec,
@@ -527,7 +533,18 @@ def _write_folder(
         counts=counts,
         num_skipped=sum(listed.skipped.values()),
         **({"waiting": waiting} if waiting else {}),
+        **({"captions": num_captions} if any(num_captions.values()) else {}),
     )
+
+
+def _write_captions(path: Path, samples: Iterable[Sample]) -> None:
+    """Write the table of captions; without any, one of an earlier run is removed."""
+    rows = [{"sample_id": sample.sample_id, "caption": text} for sample in samples for text in sample.captions]
+    _keep_if_changed(path)
+    if rows:
+        write_csv(path, CAPTION_COLUMNS, rows, digest=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 _OUR_ID = re.compile(r".*-[0-9a-f]{16}(_.*)?", re.DOTALL)  # of a sample, see `with_ids`: others keep files of theirs
@@ -545,7 +562,8 @@ def _keep_if_changed(path: Path) -> None:
 def _tidy(dataset_dir: Path, samples: list[Sample], notes: Iterable[_Decoded]) -> None:
     """Drop what belongs to no sample, after the tables are written: equal videos give equal folders."""
     _write_notes(dataset_dir / "decoded.csv", notes)
-    forget_digests(dataset_dir, ["dataset.json", "manifest.csv", "problems.csv"])
+    tables = ("captions.csv", "dataset.json", "manifest.csv", "problems.csv")
+    forget_digests(dataset_dir, [name for name in tables if (dataset_dir / name).is_file()])
     ids = {sample.sample_id for sample in samples}
     for folder in (*(stream_dir(dataset_dir, stream) for stream in STREAMS), *dataset_dir.glob("features/*")):
         for path in folder.glob("*.npy"):

@@ -1,4 +1,4 @@
-"""Samples: labelled videos or segments of them, each of a group and in a split.
+"""Samples: videos, images or segments with a label, captions or both, each of a group and in a split.
 
 A group is what clips have in common beside their label: the person, the recording, the place. Clips of one group are
 never in two splits, else the score measures how well the model knows the group, not the activity.
@@ -26,11 +26,11 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9.]{1,20}/[A-Za-z0-9_.]{1,59}")  # can be to
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One labelled video, or a segment of one: a row of a manifest.
+    """One video, image, or segment of a video, with its label, its captions or both.
 
     Attributes:
         path: relative to the videos folder, with forward slashes.
-        label: name of its activity.
+        label: name of its activity; empty without one.
         group: clips of one group stay in one split.
         split: `train`, `val`, `test`, or empty until it is assigned.
         sample_id: names its files in the data set folder; empty until it is preprocessed.
@@ -39,6 +39,7 @@ class Sample:
         start_seconds: of a segment, from the first frame of the video; `None`: from the beginning.
         end_seconds: what a segment no longer holds begins there; `None`: to the end.
         extra: further columns of the user's manifest, carried through.
+        captions: its reference sentences, in the order of the manifest.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Sample:
     start_seconds: float | None = None
     end_seconds: float | None = None
     extra: dict[str, str] = field(default_factory=dict)
+    captions: tuple[str, ...] = ()
 
     @property
     def span(self) -> tuple[float, float]:
@@ -78,8 +80,8 @@ class VideoList:
         videos_dir: what `Sample.path` is relative to.
         samples: in order of their paths and times.
         skipped: reason -> number of files that are no videos by their names: `hidden`, `image`, `sidecar` ...
-        missing: path -> reason, of what is named in a manifest or split list but is not there, and of what might be a
-            video but cannot be read.
+        missing: path -> reason, of what is named in a manifest or split list but is not there or says nothing, and of
+            what might be a video but cannot be read.
     """
 
     videos_dir: Path
@@ -151,13 +153,22 @@ def in_order(samples: Iterable[Sample]) -> list[Sample]:
 
 def labels_of(samples: Iterable[Sample]) -> list[str]:
     """The distinct labels in alphabetical order: position is the label id."""
-    return sorted({sample.label for sample in samples})
+    return sorted({sample.label for sample in samples} - {""})
 
 
 def labels_without(samples: Iterable[Sample], split: str) -> list[str]:
     """Labels of which no sample is in `split`."""
     samples = list(samples)
-    return sorted({sample.label for sample in samples} - {s.label for s in samples if s.split == split})
+    return sorted({*labels_of(samples)} - {s.label for s in samples if s.split == split})
+
+
+def caption_counts(samples: Iterable[Sample]) -> str:
+    """How many captions there are, of how many samples, and of how many words, in one line; empty if there are none."""
+    captions = [sample.captions for sample in samples if sample.captions]
+    words = [word for several in captions for caption in several for word in re.findall(r"\w+", caption.casefold())]
+    num = sum(map(len, captions))
+    of = f"{num} captions of {len(captions)} samples ({num / max(len(captions), 1):.3g} each)"
+    return f"{of}, {len(words)} words, {len({*words})} of them distinct" if captions else ""
 
 
 def name_some(names: Iterable[str], most: int = 5) -> str:

@@ -23,8 +23,9 @@ _logger = logging.getLogger(__name__)
 def assign_splits(samples: Sequence[Sample], *, seed: int = 0) -> list[Sample]:
     """Give every sample a split: its own where it has one, else about 64 % train, 16 % val, 20 % test by groups.
 
-    Labels are kept as balanced as whole groups allow (scikit-learn's `StratifiedGroupKFold`). Splits that came with
-    the data stay; if they hold no `val`, it is taken from `train`, if that has groups enough: most recipes need none.
+    Labels are kept as balanced as whole groups allow (scikit-learn's `StratifiedGroupKFold`), and samples without a
+    label as if that were one more. Splits that came with the data stay; if they hold no `val`, it is taken from
+    `train`, if that has groups enough: most recipes need none.
 
     Raises:
         DatasetError: only some samples have a split, none is in train, too few groups, or a group in two splits.
@@ -89,7 +90,8 @@ def join_copies(samples: Iterable[Sample]) -> list[Sample]:
         twin = first.setdefault(content_of(sample), sample)
         original = first.setdefault(file_of(content_of(sample)), sample)
         if original.path != sample.path:
-            other = f" under another label ({twin.label}, {sample.label})" if twin.label != sample.label else ""
+            differ = twin.label and sample.label and twin.label != sample.label
+            other = f" under another label ({twin.label}, {sample.label})" if differ else ""
             _logger.warning("%s has the same content as %s%s", sample.name, original.path, other)
             sample = dataclasses.replace(sample, group=original.group)
         joined.append(sample)

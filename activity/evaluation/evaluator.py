@@ -271,6 +271,7 @@ def evaluate(
     """
     check_type("classifier", classifier, ActivityClassifier, "a classifier, as train and load_classifier give it")
     check_type("dataset", dataset, Dataset, "a Dataset, as preprocess and load_dataset give it")
+    dataset = dataset.labelled()
     check_fits(classifier, dataset)
     dataset = dataset.with_streams(classifier.spec.streams)
     samples = dataset.split(split)

@@ -160,7 +160,7 @@ def cross_validate(
     Raises:
         DatasetError: the folds cannot be made.
     """
-    dataset = with_given_features(dataset, config)
+    dataset = with_given_features(dataset.labelled(), config)
     labels, samples = dataset.labels, dataset.samples
     parts = divide_folds(dataset, folds, seed=config.seed)
     probabilities, baseline, of_head = np.zeros((3, len(samples), len(labels)))

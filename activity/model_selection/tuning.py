@@ -205,7 +205,7 @@ def tune(
     import_optuna()
     _check_recipe(config)
     study_path = study_path or dataset.dataset_dir / "tuning.log"
-    dataset = with_given_features(dataset, config)
+    dataset = with_given_features(dataset.labelled(), config)
     samples = [sample for sample in dataset.samples if sample.split in ("train", "val")]
     dataset = dataclasses.replace(dataset, samples=samples)
     parts = divide_folds(dataset, folds, seed=config.seed)

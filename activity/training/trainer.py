@@ -157,7 +157,7 @@ def train(
     check_type("dataset", dataset, Dataset, "a Dataset, as preprocess and load_dataset give it")
     check_type("config", config, TrainConfig, "a TrainConfig")
     work_dir = Path(work_dir)
-    dataset = with_given_features(dataset, config)
+    dataset = with_given_features(dataset.labelled(), config)
     check_labels(dataset)
     config = dataclasses.replace(config, weights=choose_weights(config.backbone, config.weights))
     _say_what_is_idle(dataset, config)

@@ -205,6 +205,7 @@ def update(
         learning_rate=recipe.learning_rate * fraction if learning_rate is None else learning_rate,
         seed=recipe.seed if seed is None else seed,
     )
+    dataset = dataset.labelled()
     check_spec(classifier, dataset)
     videos = _Videos(classifier, dataset.with_streams(classifier.spec.streams), runtime)
     added = sorted(set(dataset.labels) - set(classifier.labels))

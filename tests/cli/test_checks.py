@@ -24,6 +24,15 @@ REFUSED = [
     ("train d --out other.keras", 1, "other.keras: exists and is not a model file of ours"),
     ("train d --out file/m.keras", 1, "file: a file has this name; expected a folder"),
     ("train nowhere --out new.keras", 1, "nowhere: not a data set folder"),
+    (
+        "train c --out new.keras",
+        1,
+        "c: it has captions and no labels; expected labels of activities; captions are for: ",
+    ),
+    ("evaluate m.keras c", 1, "c: it has captions and no labels"),
+    ("update m.keras c --out new.keras", 1, "c: it has captions and no labels"),
+    ("cross-validate c", 1, "c: it has captions and no labels"),
+    ("tune c", 1, "c: it has captions and no labels"),
     ("train d --out new.keras --streams rgb,motion", 1, "d: has no stream motion; it was made with rgb"),
     (
         "train d --out new.keras --weights none.h5",
@@ -231,6 +240,10 @@ def answers(tmp_path_factory):
     rows = [f"{name},{name}.avi,{name},{name},{split},16,1.0" for name, split in splits.items()]
     header = "sample_id,path,label,group,split,num_frames,duration_seconds"
     (folder / "d" / "manifest.csv").write_text("\n".join([header, *rows, ""]))
+    (folder / "c").mkdir()
+    (folder / "c" / "dataset.json").write_text(json.dumps(about))
+    (folder / "c" / "manifest.csv").write_text(f"{header}\na,a.avi,,a,train,16,1.0\n")
+    (folder / "c" / "captions.csv").write_text("sample_id,caption\na,a dog\n")
     lines = [line for line, *_ in REFUSED]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],

@@ -146,6 +146,82 @@ def test_load_dataset(tmp_path):
         dataset.split("test")
 
 
+def write_captions(folder, *rows):
+    write_csv(
+        folder / "captions.csv",
+        ["sample_id", "caption"],
+        [dict(zip(["sample_id", "caption"], x, strict=True)) for x in rows],
+    )
+
+
+def test_captions_of_a_data_set_are_in_their_order(tmp_path, caplog):
+    write_folder(tmp_path)
+    write_captions(tmp_path, ("a-1", "-> a dog"), ("a-1", "=1+2"), ("a-1", "\"a\", 'b'"))
+    (sample,) = load_dataset(tmp_path).samples
+    assert sample.captions == ("-> a dog", "=1+2", "\"a\", 'b'") and sample.extra == {"fold": "2"}
+    assert not caplog.text
+
+
+def test_captions_of_unknown_samples_are_said(tmp_path, caplog):
+    write_folder(tmp_path)
+    write_captions(tmp_path, ("a-1", "a dog"), ("b-1", "a cat"), ("b-1", "a bee"), ("c-1", "a cow"))
+    assert load_dataset(tmp_path).samples[0].captions == ("a dog",)
+    assert "captions.csv: has captions of 2 samples that are not in manifest.csv: b-1, c-1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content", ["sample_id,text\na-1,a dog\n", "sample_id,caption\na-1, \n", "sample_id,caption\na-1\n", "\xe5"]
+)
+def test_captions_that_are_damaged(tmp_path, content):
+    write_folder(tmp_path)
+    (tmp_path / "captions.csv").write_bytes(content.encode("latin-1"))
+    with pytest.raises(DatasetError, match="captions.csv: damaged .*; delete it and run the same preprocess command"):
+        load_dataset(tmp_path)
+
+
+def described(**captions):
+    """Samples by their path: label, split and captions."""
+    return [
+        Sample(path=path, label=label, group=path, split=split, sample_id=path, captions=tuple(several))
+        for path, (label, split, *several) in captions.items()
+    ]
+
+
+def test_counts_of_captions(dataset):
+    samples = described(a=("", "train", "a dog", "ein Hund"), b=("", "test", "a cat"))
+    lines = dataclasses.replace(dataset, samples=samples).as_text().splitlines()
+    assert [line.split() for line in lines[:2]] == [["train", "val", "test"], ["all", "1", "0", "1"]]
+    assert lines[2].startswith("2 videos, 2 groups, ")
+    assert lines[3] == "3 captions of 2 samples (1.5 each), 6 words, 5 of them distinct"
+
+
+def test_counts_of_labels_and_captions(dataset):
+    samples = described(a=("run", "train", "a dog"), b=("", "test", "a cat"), c=("walk", "test"))
+    lines = dataclasses.replace(dataset, samples=samples).as_text().splitlines()
+    rows = [line.split("  ") for line in lines[:5]]
+    assert [[cell.strip() for cell in row if cell] for row in rows] == [
+        ["label", "train", "val", "test"],
+        ["run", "1", "0", "0"],
+        ["walk", "0", "0", "1"],
+        ["(no label)", "0", "0", "1"],
+        ["all", "1", "0", "2"],
+    ]
+
+
+def test_what_needs_labels_takes_the_labelled_samples(dataset, caplog):
+    samples = described(a=("run", "train", "a dog"), b=("", "test", "a cat"), c=("walk", "test"))
+    both = dataclasses.replace(dataset, samples=samples)
+    assert [sample.path for sample in both.labelled().samples] == ["a", "c"]
+    assert f"{dataset.dataset_dir}: 1 of its 3 samples have no label, left out" in caplog.text
+    caplog.clear()
+    assert dataset.labelled() == dataset and not caplog.text
+    message = "it has captions and no labels; expected labels of activities; captions are for: activity train .* --task"
+    with pytest.raises(DatasetError, match=message):
+        dataclasses.replace(dataset, samples=samples[1:2]).labelled()
+    with pytest.raises(DatasetError, match="it has samples and no labels; .*; run the same preprocess command again"):
+        dataclasses.replace(dataset, samples=[dataclasses.replace(samples[1], captions=())]).labelled()
+
+
 def test_a_manifest_that_went_through_excel(tmp_path):
     write_folder(tmp_path)
     path = tmp_path / "manifest.csv"

@@ -320,7 +320,7 @@ def test_files_that_a_manifest_names_but_are_not_there(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"expected columns path,label\[,group\]\[,split\], missing label, path; received: $"),
+        ("", r"path,label\[,group\]\[,split\] \(or caption for label\), missing label, path; received: $"),
         ("file,label\na.avi,run\n", "missing path; received: file,label"),
         ("path;label\na.avi;run\n", "missing label, path; received: path;label"),
         ("path;label\na.avi;run\n", r"path;label \(columns must be separated by commas\)"),
@@ -426,6 +426,145 @@ def test_segments_that_overlap_under_different_labels_are_named(tmp_path, caplog
 def test_a_video_is_not_a_manifest(write_counting_video):
     with pytest.raises(DatasetError, match="a.avi: expected a folder of labelled videos, or a manifest .csv; this"):
         list_videos(write_counting_video("a.avi", 2))
+
+
+# === Captions ===
+
+
+def test_rows_of_one_video_are_its_captions(tmp_path, caplog):
+    rows = 'b.avi,"a dog, running",x\na.avi,a cat,y\nb.avi,ein Hund,x\n./b.avi,=1+2,x\n'
+    listed = list_videos(manifest(tmp_path, "path,caption,camera\n" + rows))
+    assert listed.samples == [
+        Sample(path="a.avi", label="", group="a.avi", extra={"camera": "y"}, captions=("a cat",)),
+        Sample(
+            path="b.avi",
+            label="",
+            group="b.avi",
+            extra={"camera": "x"},
+            captions=("a dog, running", "ein Hund", "=1+2"),
+        ),
+    ]
+    assert not listed.missing and "no videos of" not in caplog.text
+
+
+def test_captions_beside_labels(tmp_path):
+    text = "path,label,caption\na.avi,run,somebody runs\nb.avi,,a bee\na.avi,run,a run\nsub/c.avi,run,\n"
+    listed = list_videos(manifest(tmp_path, text))
+    found = {sample.path: (sample.label, sample.captions) for sample in listed.samples}
+    assert found == {"a.avi": ("run", ("somebody runs", "a run")), "b.avi": ("", ("a bee",)), "sub/c.avi": ("run", ())}
+    assert not listed.missing
+
+
+def test_segments_have_captions_of_their_own(tmp_path):
+    rows = "a.avi,one,0,5\na.avi,two,5,\na.avi,eins,,5.0\nb.avi,three,,\n"
+    listed = list_videos(manifest(tmp_path, "path,caption,start_seconds,end_seconds\n" + rows))
+    found = [(sample.name, sample.captions) for sample in listed.samples]
+    assert found == [
+        ("a.avi [0.0-5.0 s]", ("one", "eins")),
+        ("a.avi [5.0 s to the end]", ("two",)),
+        ("b.avi", ("three",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "caption"),
+    [
+        ("  a \t dog\r\n\nruns  ", "a dog runs"),
+        ("caf" + "e\u0301", "caf\xe9"),
+        ("a\u3000b\u2028c\xa0d", "a b c d"),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"),
+    ],
+)
+def test_a_caption_is_one_line_of_composed_letters(tmp_path, text, caption, caplog):
+    listed = list_videos(manifest(tmp_path, f'path,caption\na.avi,"{text}"\n'))
+    assert listed.samples[0].captions == (caption,)
+    assert "control" not in caplog.text
+
+
+def test_control_characters_of_captions_are_removed_with_a_word(tmp_path, caplog):
+    rows = ["a.avi,a\x07dog", "a.avi,\u202egod a\u202c", "b.avi,a\x1b [31mdog", "b.avi,well"]
+    listed = list_videos(manifest(tmp_path, "path,caption\n" + "\n".join(rows)))
+    assert [sample.captions for sample in listed.samples] == [("adog", "god a"), ("a [31mdog", "well")]
+    assert "manifest.csv: control characters are removed from 3 captions: lines 2, 3, 4" in caplog.text
+
+
+@pytest.mark.parametrize("empty", ["", "   ", '" \n "', "\u200b\u200d", "\x07"])
+def test_an_empty_caption_is_listed_and_the_run_goes_on(tmp_path, empty, caplog):
+    rows = f"a.avi,a cat\nb.avi,{empty}\na.avi,{empty}\nb.avi,{empty}\n"
+    path = manifest(tmp_path, "path,caption\n" + rows)
+    listed = list_videos(path)
+    assert [(sample.path, sample.captions) for sample in listed.samples] == [("a.avi", ("a cat",))]
+    assert set(listed.missing) == {"a.avi", "b.avi"}
+    last = path.read_text().rstrip("\n").count("\n") + 1
+    assert listed.missing["b.avi"] == (
+        f"named in manifest.csv lines {3 if last == 5 else 4}, {last}, but its caption is empty"
+    )
+    assert "left out: its caption is empty (2)" in caplog.text
+
+
+def test_of_a_file_that_is_not_there_that_is_said(tmp_path):
+    listed = list_videos(manifest(tmp_path, "path,caption\na.avi,a cat\ngone.avi,\ngone.avi,a dog\n"))
+    assert listed.missing == {"gone.avi": "named in manifest.csv line 3, but there is no such file"}
+
+
+def test_an_empty_caption_beside_others_of_a_labelled_video_is_listed(tmp_path):
+    text = "path,label,caption\na.avi,run,\na.avi,run,a run\nb.avi,walk,\n"
+    listed = list_videos(manifest(tmp_path, text))
+    assert [(sample.label, sample.captions) for sample in listed.samples] == [("run", ("a run",)), ("walk", ())]
+    assert listed.missing == {"a.avi": "named in manifest.csv line 2, but its caption is empty"}
+
+
+def test_captions_that_repeat_are_kept_once_and_it_is_said(tmp_path, caplog):
+    rows = "a.avi,a cat\na.avi,a dog\na.avi, a  cat \nb.avi,a cat\na.avi,a cat\n"
+    listed = list_videos(manifest(tmp_path, "path,caption\n" + rows))
+    assert [sample.captions for sample in listed.samples] == [("a cat", "a dog"), ("a cat",)]
+    assert "manifest.csv: 2 captions are there more than once, kept once: lines 4, 6" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "path,caption,split\na.avi,x,train\nb.avi,y,test\na.avi,z,val\n",
+            "lines 2 and 4 both name a.avi; expected the same split, received train and val; rows of one video may",
+        ),
+        ("path,caption,group\na.avi,x,anna\na.avi,z,ben\n", "expected the same group, received anna and ben"),
+        (
+            "path,caption,label\na.avi,x,run\na.avi,z,\n",
+            "lines 2 and 3 .* expected the same label, received run and none",
+        ),
+        ("path,caption,fold\na.avi,x,1\na.avi,x,2\n", "expected the same fold, received 1 and 2"),
+        ("path,label,Caption\na.avi,run,x\n", "columns that would be ignored: Caption; expected small letters"),
+        ("path,caption\n,x\n", "line 2: path and label must not be empty, received path=''"),
+        (
+            "path,caption\na.avi,\nb.avi,\n",
+            "none of its 2 rows names a file that exists in .* and says something of it",
+        ),
+        (
+            "path,caption,split,start_seconds\na.avi,x,train,1\na.avi,z,val,5\n",
+            "lines 2 and 3 give segments of a.avi different splits, train and val",
+        ),
+        (
+            "path,caption,group,start_seconds\na.avi,x,anna,1\na.avi,z,ben,5\n",
+            "lines 2 and 3 give segments of a.avi different groups, anna and ben",
+        ),
+    ],
+)
+def test_faults_of_captions(tmp_path, text, message):
+    with pytest.raises(DatasetError, match=message):
+        list_videos(manifest(tmp_path, text))
+
+
+def test_one_label_is_not_enough_without_captions(tmp_path):
+    with pytest.raises(DatasetError, match="expected videos of two or more activities, found run"):
+        list_videos(manifest(tmp_path, "path,label,caption\na.avi,run,\nb.avi,run,\n"))
+    assert len(list_videos(manifest(tmp_path, "path,label,caption\na.avi,run,\nb.avi,run,x\n")).samples) == 2
+
+
+def test_segments_overlap_under_different_labels_only_where_they_have_some(tmp_path, caplog):
+    rows = "a.avi,run,x,0,10\na.avi,,y,5,12\n"
+    list_videos(manifest(tmp_path, "path,label,caption,start_seconds,end_seconds\n" + rows))
+    assert "segments overlap" not in caplog.text
 
 
 # === Official split lists ===

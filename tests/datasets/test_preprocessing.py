@@ -668,6 +668,110 @@ def test_a_damaged_manifest_is_not_ignored(videos, tmp_path, decode_here):
     assert content_of(tmp_path / "out") == before
 
 
+# === Captions ===
+
+
+@pytest.fixture
+def captions(videos):
+    """A manifest of captions, two for each of the twelve videos but the last, which has one."""
+    paths = sorted(path.relative_to(videos).as_posix() for path in videos.rglob("*.avi"))
+    rows = [(path, f"{'one' if take else '=two'}, {path}") for take in range(2) for path in paths][:-1]
+    write_manifest(videos, [("path", "caption"), *rows])
+    return videos
+
+
+def test_a_data_set_of_captions(captions, tmp_path, decode_here, caplog):
+    dataset = preprocess(captions, tmp_path / "out", SPEC)
+    assert dataset == load_dataset(tmp_path / "out") and dataset.labels == [] and len(dataset.samples) == 12
+    for sample in dataset.samples[:-1]:
+        assert sample.captions == (f"=two, {sample.path}", f"one, {sample.path}") and sample.label == ""
+    assert len(dataset.samples[-1].captions) == 1
+    assert {sample.split for sample in dataset.samples} == {"train", "val", "test"}
+    assert dataset.problems == [] and "no videos of" not in caplog.text
+    header, first, *_ = (tmp_path / "out" / "captions.csv").read_text().splitlines()
+    assert header == "sample_id,caption" and first == f'{dataset.samples[0].sample_id},"\'=two, run/03.avi"'
+    about = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    of = {
+        split: sum(len(s.captions) for s in dataset.samples if s.split == split) for split in ("train", "val", "test")
+    }
+    assert about["captions"] == of and about["labels"] == [] and about["counts"] == {}
+    assert "23 captions of 12 samples" in dataset.as_text()
+
+
+def test_other_captions_decode_nothing_again(captions, tmp_path, decode_here):
+    first = preprocess(captions, tmp_path / "out", SPEC)
+    decode_here.clear()
+    write_manifest(captions, [("path", "caption"), *((s.path, f"three of {s.path}") for s in first.samples)])
+    second = preprocess(captions, tmp_path / "out", SPEC)
+    assert decode_here == [] and splits_of(second) == splits_of(first)
+    assert [sample.captions for sample in second.samples] == [(f"three of {s.path}",) for s in first.samples]
+
+
+def test_captions_that_are_gone_leave_no_table(captions, tmp_path, decode_here, caplog):
+    dataset = preprocess(captions, tmp_path / "out", SPEC)
+    write_manifest(captions, [("path", "label"), *((s.path, s.path.partition("/")[0]) for s in dataset.samples)])
+    assert preprocess(captions, tmp_path / "out", SPEC).labels == ["run", "wave"]
+    assert not (tmp_path / "out" / "captions.csv").exists()
+    assert "captions" not in json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert "captions" not in (tmp_path / "out" / "digests.txt").read_text()
+    assert "captions.csv" not in caplog.text
+
+
+@pytest.mark.parametrize("change", ["delete", "edit"])
+def test_captions_that_were_lost_or_edited_are_written_again(captions, tmp_path, decode_here, change, caplog):
+    dataset = preprocess(captions, tmp_path / "out", SPEC)
+    before, path = content_of(tmp_path / "out"), tmp_path / "out" / "captions.csv"
+    if change == "delete":
+        path.unlink()
+        assert not load_dataset(tmp_path / "out").samples[0].captions
+        assert f"{path}: gone, though preprocess wrote it; run the same preprocess command again" in caplog.text
+    else:
+        path.write_text(path.read_text().replace("one, run/03", "mine, run/03"))
+        assert load_dataset(tmp_path / "out").samples[0].captions[1] == "mine, run/03.avi"
+        assert f"{path}: damaged, or changed by hand since preprocess wrote it; it is used as it is" in caplog.text
+    assert preprocess(captions, tmp_path / "out", SPEC) == dataset
+    kept = tmp_path / "out" / "captions.changed-1.csv"
+    assert kept.exists() == (change == "edit")
+    kept.unlink(missing_ok=True)
+    assert content_of(tmp_path / "out") == before
+
+
+def test_an_empty_caption_is_a_problem(captions, tmp_path, decode_here):
+    with (captions / "manifest.csv").open("a") as file:
+        file.write("run/03.avi,\n")
+    dataset = preprocess(captions, tmp_path / "out", SPEC)
+    assert reasons_of(dataset) == {"run/03.avi": "named in manifest.csv line 25, but its caption is empty"}
+    assert len(dataset.samples[0].captions) == 2
+
+
+def test_no_captioned_video_can_be_read(captions, tmp_path, decode_here):
+    for name in ("a", "b"):
+        (captions / f"{name}.avi").write_bytes(b"")
+    write_manifest(captions, [("path", "caption"), ("a.avi", "a"), ("b.avi", "b")])
+    with pytest.raises(DatasetError, match="none of 2 videos can be read; first problem: a.avi: the file is empty"):
+        preprocess(captions, tmp_path / "out", SPEC)
+    write_manifest(captions, [("path", "caption", "label"), ("a.avi", "a", ""), ("run/03.avi", "", "run")])
+    with pytest.raises(DatasetError, match="no readable video with a caption; first problem: a.avi: the file is empty"):
+        preprocess(captions, tmp_path / "out", SPEC)
+
+
+def test_a_split_without_captions_is_named(captions, tmp_path, decode_here, caplog):
+    rows = [("run/03.avi", "a", "train"), ("run/05.avi", "b", "train"), ("run/07.avi", "c", "val")]
+    write_manifest(captions, [("path", "caption", "split"), *rows])
+    preprocess(captions, tmp_path / "out", SPEC)
+    assert "no test videos with captions" in caplog.text and "no val videos" not in caplog.text
+
+
+def test_segments_and_copies_with_captions_keep_to_one_split(captions, tmp_path, decode_here):
+    shutil.copy(captions / "run/13.avi", captions / "copy.avi")
+    rows = [(f"{label}/{n:02d}.avi", f"{n}", "", "") for n in range(3, 13) for label in [("wave", "run")[n % 2]]]
+    rows += [("run/13.avi", f"{i}", i / 10, (i + 1) / 10) for i in range(10)] + [("copy.avi", "copy", "", "")]
+    write_manifest(captions, [("path", "caption", "start_seconds", "end_seconds"), *rows])
+    dataset = preprocess(captions, tmp_path / "out", SPEC)
+    assert len({sample.split for sample in dataset.samples if sample.path in ("run/13.avi", "copy.avi")}) == 1
+    assert len({sample.split for sample in dataset.samples}) == 3
+
+
 # === A folder of an earlier version ===
 
 OLD = Path(__file__).parent / "data"  # dataset_v2 and its videos: format 2, when the stream motion_crop was "closeup"

@@ -5,7 +5,17 @@ import random
 import pytest
 
 from activity.datasets import samples as dataset
-from activity.datasets.samples import Sample, VideoList, content_of, file_of, in_order, labels_of, with_ids
+from activity.datasets.samples import (
+    Sample,
+    VideoList,
+    caption_counts,
+    content_of,
+    file_of,
+    in_order,
+    labels_of,
+    labels_without,
+    with_ids,
+)
 
 
 def listed(folder, *paths, spans=((None, None),)):
@@ -26,6 +36,19 @@ def listed(folder, *paths, spans=((None, None),)):
 def test_labels_are_sorted():
     samples = [Sample(path=label, label=label, group=label) for label in ("wave", "Jump", "run", "wave")]
     assert labels_of(samples) == ["Jump", "run", "wave"]
+
+
+def test_samples_without_a_label_have_none():
+    samples = [Sample(path=str(i), label=label, group=str(i), split="train") for i, label in enumerate(["run", "", ""])]
+    assert labels_of(samples) == ["run"] and labels_without(samples, "test") == ["run"]
+    assert labels_without(samples, "train") == [] and labels_of(samples[1:]) == []
+
+
+def test_captions_are_counted_in_a_line():
+    captions = [("A dog runs.", "a dog"), (), ("Ein Hund",)]
+    samples = [Sample(path=str(i), label="", group=str(i), captions=of) for i, of in enumerate(captions)]
+    assert caption_counts(samples) == "3 captions of 2 samples (1.5 each), 7 words, 5 of them distinct"
+    assert caption_counts(samples[1:2]) == ""
 
 
 # === Segments ===

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from activity.datasets.samples import Sample, labels_without
-from activity.datasets.splits import assign_folds, assign_splits, audit_leaks, check_leaks, inner_folds
+from activity.datasets.splits import assign_folds, assign_splits, audit_leaks, check_leaks, inner_folds, join_copies
 from activity.errors import DatasetError
 
 
@@ -65,6 +65,20 @@ def test_a_label_of_one_group_has_no_inner_folds_and_it_is_said(caplog):
     samples = [*make_samples(4, labels=("run",)), *make_samples(1, labels=("walk",))]
     assert inner_folds(samples) is None
     assert "no out-of-fold predictions: all training videos of walk are of one group" in caplog.text
+
+
+def test_samples_without_labels_are_divided_by_groups():
+    samples = assign_splits(make_samples(25, labels=("",)), seed=1)
+    assert all(len(splits) == 1 for splits in splits_by_group(samples).values())
+    assert Counter(sample.split for sample in samples) == {"train": 32, "val": 8, "test": 10}
+    assert Counter(assign_folds(samples, "5")) == {str(number): 10 for number in range(5)}
+
+
+def test_samples_without_labels_beside_labelled_ones_are_in_each_split():
+    for seed in range(5):
+        samples = assign_splits(make_samples(10, labels=("run", "", "walk")), seed=seed)
+        for split in ("train", "val", "test"):
+            assert {sample.label for sample in samples if sample.split == split} == {"run", "", "walk"}
 
 
 def test_fractions_of_the_splits():
@@ -161,6 +175,16 @@ def test_unknown_groups_are_reported(caplog):
     assert not caplog.text
     assign_splits([Sample(path=f"{i}.avi", label="ab"[i % 2], group=f"{i}.avi") for i in range(10)])
     assert "no groups known, each video counts as its own" in caplog.text
+
+
+def test_copies_differ_in_their_label_only_where_both_have_one(caplog):
+    samples = [
+        Sample(path=f"{i}.avi", label=label, group=f"{i}", sample_id=f"{i}-0123456789abcdef")
+        for i, label in enumerate(["run", "", "walk"])
+    ]
+    assert {sample.group for sample in join_copies(samples)} == {"0"}
+    assert "1.avi has the same content as 0.avi\n" in caplog.text
+    assert "2.avi has the same content as 0.avi under another label (run, walk)" in caplog.text
 
 
 def test_leaks_are_named():

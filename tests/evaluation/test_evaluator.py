@@ -66,6 +66,16 @@ def test_unknown_labels_are_named(ramp_run, ramp_dataset):
         evaluate(ramp_run.classifier, dataclasses.replace(ramp_dataset, samples=rows))
 
 
+def test_samples_without_a_label_are_left_out(ramp_run, ramp_dataset, caplog):
+    described, *rows = ramp_dataset.split("test")
+    described = dataclasses.replace(described, label="", captions=("it changes",))
+    both = dataclasses.replace(ramp_dataset, samples=[described, *rows, *ramp_dataset.split("train")])
+    assert evaluate(ramp_run.classifier, both, split="test").samples == rows
+    assert f"1 of its {len(both.samples)} samples have no label, left out" in caplog.text
+    with pytest.raises(DatasetError, match="it has captions and no labels"):
+        evaluate(ramp_run.classifier, dataclasses.replace(ramp_dataset, samples=[described]))
+
+
 def test_videos_that_were_taught_are_not_passed_off_as_a_test(ramp_run, ramp_dataset, caplog):
     evaluate(ramp_run.classifier, ramp_dataset, split="test")
     assert not caplog.text
