@@ -56,15 +56,21 @@ def read_recipe(arguments: argparse.Namespace) -> TrainConfig:
     return config
 
 
-def open_dataset(arguments: argparse.Namespace) -> Dataset:
+def open_dataset(arguments: argparse.Namespace, *, task: str = "classify") -> Dataset:
     """The labelled samples of a data set, seen through the streams that were asked for, or with the feature files.
 
+    Args:
+        arguments: of the command.
+        task: `describe`: the samples with captions.
+
     Raises:
-        DatasetError: it is not a data set folder, has no labels, lacks a stream, or the feature files do not fit it.
+        DatasetError: it is not a data set folder, has no labels or captions, lacks a stream, or the feature files do
+            not fit it.
     """
     from activity.datasets.dataset import load_dataset
 
-    dataset = load_dataset(arguments.dataset).labelled()
+    dataset = load_dataset(arguments.dataset)
+    dataset = dataset.captioned() if task == "describe" else dataset.labelled()
     if getattr(arguments, "features", None):
         for name, default in (("streams", None), ("runtime", "auto")):
             if getattr(arguments, name, default) != default:

@@ -36,6 +36,7 @@ COMMANDS = {  # what each does, in order of the help
     "cross-validate": "train and evaluate once per fold of groups",
     "tune": "search for a better recipe, without the test split",
     "classify": "label videos with a model",
+    "describe": "write a sentence for each video or image",
     "export": "write a model as one graph for programs of your own",
     "info": "tell what a model recognises and how it was trained",
     "serve": "show a web page that labels videos",

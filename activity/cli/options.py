@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from activity.config import CLASS_WEIGHTS, STREAMS, TrainConfig, current_streams, recipe_flag
+from activity.config import CLASS_WEIGHTS, OF_SENTENCES, STREAMS, TASKS, TrainConfig, current_streams, recipe_flag
 from activity.errors import did_you_mean
 from activity.models.backbones import BACKBONES
 from activity.models.heads import HEADS, MERGE_MODES
@@ -118,31 +118,42 @@ def add_overwrite(parser: Group) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace results of an earlier run")
 
 
-def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """An option for each field of `TrainConfig`, with what its docstring says of the field; and the streams."""
+def add_recipe(parser: argparse.ArgumentParser, *, tasks: Collection[str] = ("classify",)) -> None:
+    """An option for each field of `TrainConfig`, with what its docstring says of the field; and the streams.
+
+    Args:
+        parser: of the command.
+        tasks: that the command trains for; fields of others get no option, and keep their defaults.
+    """
     group = parser.add_argument_group("recipe")
+    of_sentences = parser.add_argument_group("recipe of sentences (--task describe)") if "describe" in tasks else None
     some = f"some of {','.join(STREAMS)}; default: all of the data set"
     group.add_argument("--streams", type=stream_names, metavar="NAMES", help=some)
     about = dict(re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", TrainConfig.__doc__ or "", re.MULTILINE))
     for field in dataclasses.fields(TrainConfig):
         flag = recipe_flag(field.name)
         help = " ".join(about.get(field.name, "").rstrip(".").split()).partition(", a key of")[0]
+        into = of_sentences if field.name in OF_SENTENCES else group
+        if into is None or (field.name == "task" and len(tasks) == 1):
+            parser.set_defaults(**{field.name: field.default})
+            continue
         if field.type == "bool":
             action = "store_false" if field.default else "store_true"
-            group.add_argument(flag, dest=field.name, action=action, help="do not " * bool(field.default) + help)
+            into.add_argument(flag, dest=field.name, action=action, help="do not " * bool(field.default) + help)
         elif field.name in _TABLES:
-            add_choice(group, flag, _TABLES[field.name], default=field.default, help=help)
+            add_choice(into, flag, _TABLES[field.name], default=field.default, help=help)
         else:
             type_, metavar = _TYPES[field.type.removesuffix(" | None")]
-            metavar = "DIR" if field.name == "features" else metavar
+            metavar = {"features": "DIR", "encoder": "MODEL.keras"}.get(field.name, metavar)
             help += "" if field.default is None else "; default: %(default)s"
-            group.add_argument(flag, type=type_, default=field.default, metavar=metavar, help=help)
+            into.add_argument(flag, type=type_, default=field.default, metavar=metavar, help=help)
     add_runtime(group, "the features of a frozen backbone")
 
 
 _TYPES = {"int": (int, "N"), "float": (float, "X"), "str": (str, None)}
 
 _TABLES: dict[str, Collection[str]] = {
+    "task": TASKS,
     "backbone": BACKBONES,
     "head": HEADS,
     "merge_mode": MERGE_MODES,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from activity.errors import printable
 
 if TYPE_CHECKING:
+    from activity.training.captioning import CaptioningRun
     from activity.training.trainer import TrainingRun
 
 _logger = logging.getLogger(__name__)
@@ -50,12 +51,12 @@ def state_dir(model_path: Path) -> Path:
     return model_path.with_suffix(".training")
 
 
-def save_run(run: TrainingRun, model_path: Path) -> str:
+def save_run(run: TrainingRun | CaptioningRun, model_path: Path) -> str:
     """Write the model, and beside it how it was trained; returns lines that say where."""
     from activity.models.saving import save_model
     from activity.reports.report import save_training_report
 
-    save_model(run.classifier, model_path)
+    save_model(run.model, model_path)
     lines = [f"{'model':16} {model_path}"]
     for path in save_training_report(run, state_dir(model_path)):
         lines.append(f"{path.stem.replace('_', ' '):16} {path}")

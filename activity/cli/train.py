@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from activity.cli.checks import check_new_model, open_dataset, read_recipe
 from activity.cli.options import add_dataset, add_overwrite, add_recipe
 from activity.cli.output import save_run, state_dir
+from activity.config import TASKS, TrainConfig
+
+if TYPE_CHECKING:
+    from activity.datasets.dataset import Dataset
+    from activity.training.captioning import CaptioningRun
+    from activity.training.trainer import TrainingRun
 
 EXAMPLES = [
     "dataset --out model.keras",
     "dataset --out model.keras --streams motion,motion_crop --precision 0.9",
     "dataset --out model.keras --backbone vgg16 --head bidirectional --fine-tune 4",
+    "dataset --out captioner.keras --task describe          (sentences, of a manifest with captions)",
 ]
 
 CONTINUE = ["the same command with --resume continues from here"]
@@ -24,17 +32,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="MODEL.keras", help="model file to write")
     parser.add_argument("--resume", action="store_true", help="continue a stopped run that had the same settings")
     add_overwrite(parser)
-    add_recipe(parser)
+    add_recipe(parser, tasks=TASKS)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, write the model file, and print the scores."""
     config = read_recipe(arguments)
     check_new_model(arguments.out, overwrite=arguments.overwrite, resume=arguments.resume)
-    dataset = open_dataset(arguments)
+    dataset = open_dataset(arguments, task=config.task)
+    options = {"work_dir": state_dir(arguments.out), "resume": arguments.resume, "runtime": arguments.runtime}
+    run = _captioner(dataset, config, options) if config.task == "describe" else _classifier(dataset, config, options)
+    run.model.info = run.model.info.with_record(command=arguments.command_line)
+    print(f"{run.as_text()}\n{save_run(run, arguments.out)}")
+
+
+def _classifier(dataset: Dataset, config: TrainConfig, options: dict[str, Any]) -> TrainingRun:
     from activity.training.trainer import train
 
-    work_dir = state_dir(arguments.out)
-    result = train(dataset, config, work_dir=work_dir, resume=arguments.resume, runtime=arguments.runtime)
-    result.classifier.info = result.classifier.info.with_record(command=arguments.command_line)
-    print(f"{result.as_text()}\n{save_run(result, arguments.out)}")
+    return train(dataset, config, **options)
+
+
+def _captioner(dataset: Dataset, config: TrainConfig, options: dict[str, Any]) -> CaptioningRun:
+    from activity.training.captioning import train_captioner
+
+    return train_captioner(dataset, config, **options)

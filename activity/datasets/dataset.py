@@ -99,6 +99,21 @@ class Dataset:
             _logger.warning(what, self.dataset_dir, num_others, len(self.samples))
         return dataclasses.replace(self, samples=samples)
 
+    def captioned(self) -> Dataset:
+        """This data set without the samples that have no caption; a line says how many there are.
+
+        Raises:
+            DatasetError: none has a caption.
+        """
+        samples = [sample for sample in self.samples if sample.captions]
+        if not samples:
+            hint = "write them into a column `caption` of the manifest that preprocess reads"
+            raise DatasetError("it has no captions; expected sentences", path=self.dataset_dir, hint=hint)
+        if num_others := len(self.samples) - len(samples):
+            what = "%s: %d of its %d samples have no caption, left out"
+            _logger.warning(what, self.dataset_dir, num_others, len(self.samples))
+        return dataclasses.replace(self, samples=samples)
+
     def as_text(self) -> str:
         """Counts of the data set by label and split, and of captions, for a terminal."""
         counts = Counter((label, sample.split) for sample in self.samples for label in (sample.label, "all"))

@@ -318,7 +318,7 @@ def _baseline_scores(
 ) -> Scores | None:
     """Scores on samples by logistic regression on the mean features of the training videos; `None`, with a line why."""
     try:
-        training = _training_samples(classifier, dataset, samples)
+        training = training_samples(classifier, dataset, samples)
         rest = extract_features(dataset, training, classifier.backbone, keep=False, runtime=runtime)
     except DatasetError as error:  # the model itself does not need these videos
         _logger.warning("no baseline: %s", error)
@@ -329,20 +329,21 @@ def _baseline_scores(
     return Scores(probabilities, label_ids[is_scored], classifier.labels)
 
 
-def _training_samples(classifier: ActivityClassifier, dataset: Dataset, samples: Sequence[Sample]) -> list[Sample]:
-    """What the baseline is trained on: the splits `train` and `val` without the one that is scored.
+def training_samples(model: InferenceModel, dataset: Dataset, samples: Sequence[Sample]) -> list[Sample]:
+    """What a baseline learns from: the splits `train` and `val` without the one that is scored.
 
     Raises:
         DatasetError: the model was trained on the scored samples, or these videos do not show all of their labels.
     """
-    record, split = classifier.info.record, samples[0].split
+    record, split = model.info.record, samples[0].split
     num_known = audit_leaks(dataset.samples, scored=samples, trained=record.trained).num_trained
     if split == "train" or (split == "val" and num_known and not record.num_videos.get("val")):
         raise DatasetError(f"the model was trained on the split {split}")
     training = [sample for sample in dataset.samples if sample.split in ("train", "val") and sample.split != split]
-    if absent := {sample.label for sample in samples} - {sample.label for sample in training}:
-        raise DatasetError(f"the data set has no training videos of {name_some(absent)}")
-    if len({sample.label for sample in training}) < 2:
+    absent = {sample.label for sample in samples} - {sample.label for sample in training}
+    if not training or (model.labels and absent):
+        raise DatasetError(f"the data set has no training videos of {name_some(absent) or 'anything'}")
+    if model.labels and len({sample.label for sample in training}) < 2:
         raise DatasetError(f"all training videos of the data set are of {training[0].label}")
     num_new = len(training) - audit_leaks(training, trained=record.trained).num_trained
     if num_new and record.trained:
@@ -389,9 +390,9 @@ def check_fits(classifier: ActivityClassifier, dataset: Dataset) -> None:
         )
 
 
-def check_spec(classifier: ActivityClassifier, dataset: Dataset) -> None:
+def check_spec(model: InferenceModel, dataset: Dataset) -> None:
     """Raise `DatasetError` unless the data set holds the input that the model expects."""
-    expected, held, same = classifier.spec, dataset.spec, ["streams"]
+    expected, held, same = model.spec, dataset.spec, ["streams"]
     hint = "run preprocess with the model's settings"
     if bool(expected.num_features) != bool(held.num_features):
         hint = "name their folder with --features" if expected.num_features else "leave out --features"

@@ -33,6 +33,7 @@ from activity.models.layers import HidePadding, Project, Standardize, make_model
 from activity.models.network import InferenceModel
 from activity.models.saving import load_model
 from activity.models.stack import stacked_head
+from activity.video.clips import pad_right, window_starts
 
 _MOST_AT_ONCE = 64  # clips
 
@@ -199,6 +200,11 @@ class Sentence:
         """The words with spaces between them."""
         return " ".join(self.words)
 
+    @property
+    def certainty(self) -> float:
+        """Mean log-probability of its words and its end, to compare sentences of different clips."""
+        return self.log_probability / (len(self.words) + 1)
+
 
 class SentenceWriter:
     """Writes sentences of clips: the most probable ones, or random ones. It is the graph of one way of search.
@@ -256,6 +262,22 @@ class SentenceWriter:
                 beams = zip(words, logs, seen, strict=True)
                 found.append([self._sentence(*beam, num_real=int(real.sum())) for beam in beams])
         return found
+
+    def write_windows(self, windows: Sequence[tuple[np.ndarray, int]], **drawn: Any) -> list[list[Sentence]]:
+        """K sentences of each window: a feature stack `(N, S, D)` and its first frame; the options of `write`."""
+        length = self.captioner.spec.num_frames
+        clips = [pad_right(stack[start : start + length], length) for stack, start in windows]
+        return self.write(np.stack([clip for clip, _ in clips]), np.stack([mask for _, mask in clips]), **drawn)
+
+    def write_stacks(self, stacks: Sequence[np.ndarray]) -> list[list[Sentence]]:
+        """K sentences of each feature stack `(N, S, D)`; of one longer than a clip, of its most certain window."""
+        length = self.captioner.spec.num_frames
+        windows = [(i, start) for i, stack in enumerate(stacks) for start in window_starts(len(stack), length)]
+        found: list[list[list[Sentence]]] = [[] for _ in stacks]
+        written = self.write_windows([(stacks[i], start) for i, start in windows])
+        for (i, _), sentences in zip(windows, written, strict=True):
+            found[i].append(sentences)
+        return [max(of_windows, key=lambda sentences: sentences[0].certainty) for of_windows in found]
 
     def _sentence(self, words: np.ndarray, log_probability: float, attention: np.ndarray, *, num_real: int) -> Sentence:
         vocabulary, num_words = self.captioner.info.words, int((words != PADDING).sum())

@@ -6,15 +6,13 @@ memory does not grow with the length of a video; windows then slide over the fea
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import logging
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +23,13 @@ from activity.errors import ActivityError, SettingError, VideoError, check_type
 from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 from activity.predictor.prediction import Failure, Prediction, WindowFrames
-from activity.predictor.sources import FrameStream, expand_sources
-from activity.predictor.timeline import make_timeline
-from activity.predictor.windows import WindowPredictor
+from activity.predictor.sources import FrameStream, expand_sources, most_threads, read_ahead
+from activity.predictor.timeline import Window, make_timeline
+from activity.predictor.windows import WindowReader
 from activity.runtimes.exported import FORKED, SPAWN, load_inference_model
-from activity.video.prefetch import close_all
 
 _logger = logging.getLogger(__name__)
 
-_MOST_THREADS = 16
 _of_other_processes: list[Any] = []  # models that a fork left without threads: to free one would wait for them
 
 
@@ -59,7 +55,7 @@ class Predictor:
     def __init__(self, model: InferenceModel, *, num_threads: int | None = None) -> None:
         check_type("model", model, InferenceModel, "a model in memory (a file is read by Predictor.load)")
         self._model, self._process = model, os.getpid()
-        self.num_threads = num_threads or min(os.cpu_count() or 1, _MOST_THREADS)
+        self.num_threads = num_threads or most_threads()
         self._loaded: tuple[Path, str] | None = None  # file and runtime
         self._info: ModelInfo | None = None  # of one that was pickled
 
@@ -130,41 +126,33 @@ class Predictor:
         """
         model = self.model
         if isinstance(sources, (str, os.PathLike)):
-            sources = expand_sources([_name_of(sources)], features=bool(model.spec.num_features))
-        names = [_name_of(source) for source in sources]
-        options: dict[str, Any] = {
-            "timeline": timeline,
-            # Many videos keep the processors busy one each; a single one needs them all.
-            "num_threads": 1 if len(names) >= self.num_threads > 1 else 0,
-            "timeout_seconds": timeout_seconds,
-        }
-        coming = (  # each begins when it is asked for
-            FrameStream(name, model, watch=watch and partial(watch, name), **options) for name in names
+            sources = expand_sources([name_of(sources)], features=bool(model.spec.num_features))
+        streams = read_ahead(
+            [name_of(source) for source in sources],
+            model,
+            self.num_threads,
+            timeline=timeline,
+            watch=watch,
+            timeout_seconds=timeout_seconds,
         )
-        ahead = deque(islice(coming, self.num_threads))
-        try:
-            while ahead:
-                result = self._predict_one(ahead[0], timeline, keep_frames)
-                ahead.popleft().stop()
-                ahead.extend(islice(coming, 1))
-                yield result
-        finally:
-            close_all(ahead)
+        with contextlib.closing(streams):
+            for stream in streams:
+                yield self._predict_one(stream, timeline, keep_frames)
 
     def _predict_one(self, stream: FrameStream, timeline: bool, keep_frames: bool) -> Prediction | Failure:
         model, length = self.model, self.model.spec.num_frames
         half = max(1, length // 2)  # as where features come from a data set
         strides = [half, model.stride] if timeline else [half]
-        window_predictors: dict[ClipSpec, list[WindowPredictor]] = {}
+        readers: dict[ClipSpec, list[WindowReader[np.ndarray]]] = {}
         kept: dict[ClipSpec, np.ndarray] = {}
         try:
             for spec, chunk in stream:
                 stream.tell()  # the frames ahead have passed long ago: who watches may want no more
-                features = _features_of(model, chunk)  # (n, S, D)
-                if spec not in window_predictors:
-                    window_predictors[spec] = [WindowPredictor(model, stride) for stride in strides]
-                for window_predictor in window_predictors[spec]:
-                    window_predictor.see(features)
+                features = features_of(model, chunk)  # (n, S, D)
+                if spec not in readers:
+                    readers[spec] = [WindowReader(model.predict_windows, length, stride) for stride in strides]
+                for reader in readers[spec]:
+                    reader.see(features)
                 if keep_frames:
                     kept[spec] = np.concatenate([kept.get(spec, chunk[:0]), chunk])[:length].copy()
         except VideoError as error:
@@ -173,7 +161,7 @@ class Predictor:
         sampled = stream.sampled[whole]
         if sampled.problem:
             _logger.warning("%s: %s", stream.source, sampled.problem)
-        windows = window_predictors[whole][0].finish(sampled.edges_seconds)
+        windows = tuple(Window(*window) for window in readers[whole][0].finish(sampled.edges_seconds))
         only = kept.get(whole) if len(windows) == 1 else None
         prediction = Prediction(
             stream.source,
@@ -189,12 +177,13 @@ class Predictor:
             return prediction
         moving = next((spec for spec in stream.sampled if spec.frames_per_second), whole)
         edges = stream.sampled[moving].edges_seconds
-        steps = window_predictors[moving][1].finish(edges)
+        steps = [Window(*window) for window in readers[moving][1].finish(edges)]
         found = make_timeline(steps, edges, model.labels, threshold=model.threshold)
         return dataclasses.replace(prediction, timeline=found)
 
 
-def _name_of(source: Path | str) -> str:
+def name_of(source: Path | str) -> str:
+    """A path or URL as text; raises `SettingError` for anything else."""
     expected = "the path or URL of one video"
     check_type("source", source, (str, os.PathLike), expected)
     if not str(source):
@@ -202,7 +191,7 @@ def _name_of(source: Path | str) -> str:
     return str(source)
 
 
-def _features_of(model: InferenceModel, chunk: np.ndarray) -> np.ndarray:
+def features_of(model: InferenceModel, chunk: np.ndarray) -> np.ndarray:
     """Features `(n, S, D)` of frames `(n, S, H, W, 3)`; one that lasts comes again and again, and is computed once."""
     differs = [True, *(not np.array_equal(frame, before) for before, frame in itertools.pairwise(chunk))]
     features = model.extract_stack_features(chunk if all(differs) else chunk[differs])

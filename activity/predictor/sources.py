@@ -6,9 +6,13 @@ import dataclasses
 import glob
 import logging
 import math
+import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -28,12 +32,13 @@ from activity.files import short_name
 from activity.models.network import LONG_CLIPS, InferenceModel
 from activity.video.decoder import is_url, probe
 from activity.video.download import local_path, without_password
-from activity.video.prefetch import Prefetch
+from activity.video.prefetch import Prefetch, close_all
 from activity.video.sampling import SampledVideo, iter_frames
 
 _logger = logging.getLogger(__name__)
 
 _FRAMES_PER_CHUNK = 32
+_MOST_THREADS = 16
 _CHUNKS_AHEAD = 4  # of each video: 4 x 32 frames of 224x224 are 20 MB a stream
 
 
@@ -228,3 +233,46 @@ class FrameStream(Prefetch[tuple[ClipSpec, np.ndarray]]):
             raise VideoError("stopped", path=self.source)
         self._seconds = seconds
         self.tell()
+
+
+def most_threads() -> int:
+    """How many videos are decoded at a time: one per processor, and not more than help."""
+    return min(os.cpu_count() or 1, _MOST_THREADS)
+
+
+def read_ahead(
+    names: Sequence[str],
+    model: InferenceModel,
+    num_threads: int,
+    *,
+    timeline: bool = False,
+    watch: Callable[[str, float], object] | None = None,
+    timeout_seconds: float = math.inf,
+) -> Generator[FrameStream, None, None]:
+    """The streams of some videos in their order, of which a few are decoded ahead; close it to stop them all.
+
+    Args:
+        names: of the videos.
+        model: that the frames are for.
+        num_threads: videos decoded at a time.
+        timeline: see `FrameStream`.
+        watch: called with a name and the time in seconds of each decoded frame; see `FrameStream`.
+        timeout_seconds: see `FrameStream`.
+    """
+    options: dict[str, Any] = {
+        "timeline": timeline,
+        # Many videos keep the processors busy one each; a single one needs them all.
+        "num_threads": 1 if len(names) >= num_threads > 1 else 0,
+        "timeout_seconds": timeout_seconds,
+    }
+    coming = (  # each begins when it is asked for
+        FrameStream(name, model, watch=watch and partial(watch, name), **options) for name in names
+    )
+    ahead = deque(islice(coming, num_threads))
+    try:
+        while ahead:
+            yield ahead[0]
+            ahead.popleft().stop()
+            ahead.extend(islice(coming, 1))
+    finally:
+        close_all(ahead)

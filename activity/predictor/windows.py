@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from activity.config import ClipSpec
 from activity.errors import VideoError
-from activity.models.network import InferenceModel
 from activity.predictor.prediction import Prediction, WindowFrames
 from activity.predictor.timeline import Window
 from activity.video.clips import window_starts
@@ -18,46 +18,52 @@ from activity.video.download import local_path
 from activity.video.prefetch import Prefetch
 from activity.video.sampling import iter_frames
 
+_Result = TypeVar("_Result")
 
-class WindowPredictor:
-    """Predictions of the windows of a stack of features while it grows; what no window needs any more is dropped.
+
+class WindowReader(Generic[_Result]):
+    """What a model tells of the windows of a stack of features while it grows; what no window needs is dropped.
 
     Args:
-        model: predicts.
+        read: gives a result for each of some windows, each a feature stack `(N, S, D)` and its first frame; such as
+            `InferenceModel.predict_windows`.
+        num_frames: in a window.
         stride: see `window_starts`.
     """
 
-    def __init__(self, model: InferenceModel, stride: int) -> None:
-        self._model, self._length, self._stride = model, model.spec.num_frames, stride
+    def __init__(
+        self, read: Callable[[Sequence[tuple[np.ndarray, int]]], Iterable[_Result]], num_frames: int, stride: int
+    ) -> None:
+        self._read, self._length, self._stride = read, num_frames, stride
         self._features: np.ndarray | None = None  # (n, S, D), the last of those seen
         self._num_seen = 0
-        self._predicted: dict[int, np.ndarray] = {}  # by the first frame of the window: (C,)
+        self._results: dict[int, _Result] = {}  # by the first frame of the window
         self._next = 0  # first frame of the next window
 
     def see(self, features: np.ndarray) -> None:
         """The next features `(n, S, D)`."""
         kept = features if self._features is None else np.concatenate([self._features, features])
         self._num_seen += len(features)
-        self._predict(kept, range(self._next, self._num_seen - self._length + 1, self._stride))
+        self._read_windows(kept, range(self._next, self._num_seen - self._length + 1, self._stride))
         self._features = kept[-self._length :]
 
-    def finish(self, edges_seconds: tuple[float, ...]) -> tuple[Window, ...]:
-        """All windows, given the times of the N frames and of the end."""
+    def finish(self, edges_seconds: tuple[float, ...]) -> list[tuple[float, float, _Result, int]]:
+        """Start and end in seconds, result and first frame of all windows, given the times of N frames and the end."""
         assert self._features is not None
         starts = window_starts(self._num_seen, self._length, self._stride)
-        if starts[-1] not in self._predicted:  # it ends with the video, off the stride, or is all there is
-            self._predict(self._features, starts[-1:])
+        if starts[-1] not in self._results:  # it ends with the video, off the stride, or is all there is
+            self._read_windows(self._features, starts[-1:])
         ends = [min(start + self._length, self._num_seen) for start in starts]
-        return tuple(
-            Window(edges_seconds[start], edges_seconds[end], self._predicted[start], start)
+        return [
+            (edges_seconds[start], edges_seconds[end], self._results[start], start)
             for start, end in zip(starts, ends, strict=True)
-        )
+        ]
 
-    def _predict(self, features: np.ndarray, starts: Sequence[int]) -> None:
+    def _read_windows(self, features: np.ndarray, starts: Sequence[int]) -> None:
         first = self._num_seen - len(features)
         if starts:
-            predicted = self._model.predict_windows([(features, start - first) for start in starts])  # (len(starts), C)
-            self._predicted.update(zip(starts, predicted, strict=True))
+            results = self._read([(features, start - first) for start in starts])
+            self._results.update(zip(starts, results, strict=True))
             self._next = starts[-1] + self._stride
 
 

@@ -24,6 +24,7 @@ from activity.predictor.explainer import Explainer, Explanation
 from activity.reports import figures as draw
 from activity.reports.explanation import explanation_figure
 from activity.reports.style import save_figure
+from activity.training.captioning import CaptioningRun
 from activity.training.trainer import TrainingRun
 
 _LARGE = 1000  # pixels; a wider image scrolls on a narrow screen, else its text would be too small
@@ -159,10 +160,10 @@ def _explain_sample(explainer: Explainer, dataset: Dataset, sample: Sample, labe
     return explainer.explain_frames(frames, label=label, source=sample.name, timestamps_seconds=seconds)
 
 
-def save_training_report(run: TrainingRun, out: Path) -> list[Path]:
+def save_training_report(run: TrainingRun | CaptioningRun, out: Path) -> list[Path]:
     """Write the learning curves and, of a calibrated model, the reliability before and after, as PNG into a folder."""
     paths = [save_figure(draw.curves_figure(run.history), out / "learning_curves.png")]
-    if run.calibration:
+    if isinstance(run, TrainingRun) and run.calibration:
         before, after = ((s.confidences, s.correct) for s in (run.calibration.before, run.calibration.after))
         figure = draw.reliability_figure(*after, before=before, title="validation videos")
         paths.append(save_figure(figure, out / "reliability.png"))

@@ -188,7 +188,7 @@ class CaptionBatches:
             targets = np.full((len(numbers), self._length), PADDING, np.int32)
             for row, sample in zip(targets, numbers[:, 0].astype(int).tolist(), strict=True):
                 references = self.sentences[sample]
-                chosen = references[rng.integers(len(references)) if training else 0]
+                chosen = references[int(rng.integers(len(references))) if training else 0]
                 ended = [*chosen, END][: self._length]
                 row[: len(ended)] = ended
             words = np.concatenate([np.full_like(targets[:, :1], END), targets[:, :-1]], axis=1)  # (B, L)

@@ -15,7 +15,7 @@ import numpy as np
 from activity.config import TrainConfig
 from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample
-from activity.errors import ActivityError, DatasetError, SettingError, check_type
+from activity.errors import ActivityError, SettingError, check_type
 from activity.evaluation.captions import tokens_of
 from activity.files import lock_folder
 from activity.models.backbones import choose_weights
@@ -55,6 +55,17 @@ class CaptioningRun:
 
     model: ActivityCaptioner
     stages: list[Stage]
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of all stages, each with the name of its `stage`; without times, so the same again for a seed."""
+        return [{"stage": stage.name, **row} for stage in self.stages for row in without_times(stage.rows)]
+
+    def as_text(self) -> str:
+        """A line a stage, and what it can write, for a terminal."""
+        info = self.model.info
+        words = f"{len(info.words)} words; sentences of up to {info.max_words}"
+        return "\n".join([*(stage.as_text() for stage in self.stages), f"{'vocabulary':16} {words}"])
 
 
 class Vocabulary:
@@ -121,7 +132,7 @@ def train_captioner(
     check_type("config", config, TrainConfig, "a TrainConfig")
     if config.task != "describe":
         raise SettingError("task", "describe", config.task)
-    work_dir, dataset = Path(work_dir), captioned(with_given_features(dataset, config))
+    work_dir, dataset = Path(work_dir), with_given_features(dataset.captioned(), config)
     dataset.split("train")
     begun = load_classifier(Path(config.encoder)) if config.encoder else None
     if begun:
@@ -150,21 +161,9 @@ def train_captioner(
         trained, of_same = model, dataclasses.replace(config, weights="none")
         model = build_captioner(dataset, of_same, vocabulary.words, backbone)
         model.set_weights(trained.get_weights())  # a float32 model: nothing of the precision of training
-    history = tuple({"stage": stage.name, **row} for stage in stages for row in without_times(stage.rows))
-    model.info = dataclasses.replace(model.info, record=record_of(dataset, config, stages)).with_record(history=history)
-    return CaptioningRun(model, stages)
-
-
-def captioned(dataset: Dataset) -> Dataset:
-    """The data set without samples that have no caption, which are counted; raises `DatasetError` if none has one."""
-    samples = [sample for sample in dataset.samples if sample.captions]
-    if not samples:
-        reason = "it has no captions; expected a column `caption` in the manifest that preprocess reads"
-        raise DatasetError(reason, path=dataset.dataset_dir)
-    if left_out := len(dataset.samples) - len(samples):
-        text = "%s: %d of %d samples have no caption, left out"
-        _logger.warning(text, dataset.dataset_dir, left_out, len(dataset.samples))
-    return dataclasses.replace(dataset, samples=samples)
+    run, record = CaptioningRun(model, stages), record_of(dataset, config, stages)
+    model.info = dataclasses.replace(model.info, record=record).with_record(history=tuple(run.history))
+    return run
 
 
 def _backbone_of_model(begun: ActivityClassifier, dataset: Dataset, config: TrainConfig) -> keras.Model:

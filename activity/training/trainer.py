@@ -87,6 +87,11 @@ class TrainingRun:
     estimate: Estimate | None = None
 
     @property
+    def model(self) -> ActivityClassifier:
+        """The classifier, by the name that all runs have for what they trained."""
+        return self.classifier
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """The rows of all stages, each with the name of its `stage`; without times, so the same again for a seed."""
         return [{"stage": stage.name, **row} for stage in self.stages for row in without_times(stage.rows)]

@@ -1,0 +1,82 @@
+"""activity describe: a sentence for each video or image."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from activity.cli.checks import check_results
+from activity.cli.options import add_model, add_overwrite, in_range, positive_int, seed
+from activity.cli.output import say_error, say_result
+from activity.errors import ActivityError
+from activity.files import csv_rows
+from activity.models.info import read_info
+
+EXAMPLES = [
+    "captioner.keras clip.mp4 picture.jpg folder",
+    "captioner.keras match.mp4 --timeline --json",
+    "captioner.keras clip.mp4 --temperature 0.8 --top-p 0.9 --seed 1",
+]
+
+_COLUMNS = "source,caption,log_probability,duration_seconds,error"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, the sources, the search, and what is written."""
+    add_model(parser)
+    add = parser.add_argument
+    add("sources", nargs="+", metavar="SOURCE", help="videos, images, folders, 'glob*' patterns, or URLs of files")
+    add("--beams", type=in_range(int, 1, 100), default=5, metavar="K", help="of the search; default: %(default)s")
+    add("--top-k", type=positive_int, default=1, metavar="K", help="sentences shown, --beams at most; default: 1")
+    help = "draw words at random: below 1 nearer to the most probable ones, above 1 wilder"
+    add("--temperature", type=in_range(float, 1e-3, 100), metavar="X", help=help)
+    help = "of random words: only the most probable ones that together have this probability; default: %(default)s"
+    add("--top-p", type=in_range(float, 1e-6, 1), default=1.0, metavar="X", help=help)
+    add("--seed", type=seed, default=0, metavar="N", help="of random words; default: %(default)s")
+    add("--timeline", action="store_true", help="also write a sentence for each part of a video")
+    add("--json", action="store_true", help="print one JSON object a line")
+    add("--csv", type=Path, metavar="FILE", help="also write a table")
+    add_overwrite(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Describe the sources, in their order; one that cannot be read does not stop the others."""
+    if "" in arguments.sources:
+        arguments.parser.error("a SOURCE must not be empty")
+    if arguments.temperature is None:
+        for name in ("top_p", "seed"):
+            if getattr(arguments, name) != arguments.parser.get_default(name):
+                arguments.parser.error(f"--{name.replace('_', '-')} is of random words; expected --temperature too")
+    most = 1 if arguments.temperature else arguments.beams
+    if arguments.top_k > most:
+        arguments.parser.error(f"--top-k must be 1 to {most}, the number of sentences searched for")
+    if arguments.csv and not arguments.csv.parent.is_dir():
+        raise ActivityError(f"there is no folder {arguments.csv.parent}", path=arguments.csv)
+    check_results(arguments, "a table of captions", arguments.csv)
+    info = read_info(arguments.model, task="describe")
+    from activity.predictor.captioner import Captioner
+    from activity.predictor.prediction import Failure
+    from activity.predictor.sources import expand_sources
+
+    sources = expand_sources(arguments.sources, features=bool(info.spec.num_features))
+    captioner = Captioner.load(
+        arguments.model,
+        num_beams=arguments.beams,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+    )
+    failed = False
+    with csv_rows(arguments.csv, _COLUMNS) as write_row:
+        for result in captioner.describe_many(sources, timeline=arguments.timeline):
+            failed |= isinstance(result, Failure)
+            values = result.as_dict(top_k=arguments.top_k)
+            write_row(values)
+            if arguments.json:
+                say_result(json.dumps(values, allow_nan=False), goes_on=bool(arguments.csv))
+            elif isinstance(result, Failure):
+                say_error(f"{result.source}: {result.error}")
+            else:
+                say_result(result.as_text(top_k=arguments.top_k), goes_on=bool(arguments.csv))
+    return int(failed)
