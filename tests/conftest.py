@@ -260,3 +260,55 @@ def feature_model(feature_run, tmp_path_factory):
     from activity.models.saving import save_model
 
     return save_model(feature_run.classifier, tmp_path_factory.mktemp("feature_model") / "features.keras")
+
+
+CAPTIONS = {  # of the ramps: two references each
+    "brightens": ("the room gets brighter", "it gets brighter"),
+    "darkens": ("the room gets darker", "it gets darker"),
+}
+
+
+@pytest.fixture(scope="session")
+def captioned_dataset(ramp_videos, tmp_path_factory):
+    """The data set of the ramps with captions in place of labels."""
+    from activity.datasets.preprocessing import preprocess
+
+    rows = (ramp_videos / "manifest.csv").read_text().splitlines()[1:]
+    fields = [row.split(",") for row in rows]
+    lines = [f"{path},{group},{caption}" for path, label, group, _ in fields for caption in CAPTIONS[label]]
+    manifest = ramp_videos / "captions.csv"
+    manifest.write_text("\n".join(["path,group,caption", *lines, ""]))
+    return preprocess(manifest, tmp_path_factory.mktemp("captioned_dataset"), SPEC, num_workers=1)
+
+
+@pytest.fixture(scope="session")
+def caption_config(cnn_weights):
+    """A recipe that learns these captions in seconds, on a frozen backbone."""
+    return TrainConfig(
+        task="describe",
+        backbone="small_cnn",
+        weights=str(cnn_weights),
+        units=16,
+        members=1,
+        dropout=0.1,
+        decoder_units=24,
+        max_words=6,
+        epochs=40,
+        learning_rate=1e-2,
+    )
+
+
+@pytest.fixture(scope="session")
+def caption_run(captioned_dataset, caption_config, tmp_path_factory):
+    """A finished training run on them."""
+    from activity.training.captioning import train_captioner
+
+    return train_captioner(captioned_dataset, caption_config, work_dir=tmp_path_factory.mktemp("caption_run"))
+
+
+@pytest.fixture(scope="session")
+def caption_model(caption_run, tmp_path_factory):
+    """Its model file."""
+    from activity.models.saving import save_model
+
+    return save_model(caption_run.model, tmp_path_factory.mktemp("caption_model") / "captioner.keras")

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+from typing import TYPE_CHECKING
 
 from activity.cli.checks import check_order, check_report, check_runtime, open_dataset
 from activity.cli.options import add_choice, add_dataset, add_features, add_model, add_report, add_runtime
 from activity.cli.output import say_result, say_written
 from activity.files import lock_folder, noted_results, remove_stale_results
 from activity.models.info import read_info
+
+if TYPE_CHECKING:
+    from activity.datasets.dataset import Dataset
+    from activity.evaluation.captioning import CaptionEvaluation
+    from activity.evaluation.evaluator import Evaluation
+
+_logger = logging.getLogger(__name__)
 
 EXAMPLES = ["model.keras dataset --out report", "model.keras dataset --json"]
 
@@ -33,10 +42,38 @@ def run(arguments: argparse.Namespace) -> None:
     """Evaluate, print the scores, and write the report."""
     check_order(arguments)
     check_report(arguments)
-    dataset = open_dataset(arguments)
+    task = read_info(arguments.model, task=None).task if arguments.model.is_file() else "classify"
+    dataset = open_dataset(arguments, task=task)
     dataset.split(arguments.split)  # raises if it is empty
-    read_info(arguments.model)
+    read_info(arguments.model, task=task)
     check_runtime(arguments.runtime)
+    (_evaluate_captioner if task == "describe" else _evaluate_classifier)(arguments, dataset)
+
+
+def _evaluate_captioner(arguments: argparse.Namespace, dataset: Dataset) -> None:
+    from activity.evaluation.captioning import evaluate_captions
+    from activity.models.captioner import load_captioner
+    from activity.reports.report import save_caption_report
+
+    if arguments.no_baseline:
+        _logger.warning("--no-baseline does nothing for a model that writes sentences")
+    captioner = load_captioner(arguments.model)
+    evaluation = evaluate_captions(captioner, dataset, split=arguments.split, runtime=arguments.runtime)
+    _say(arguments, evaluation)
+    if arguments.out:
+        about = {"model": arguments.model, **captioner.info.record.as_dict()}
+        with lock_folder(arguments.out, "evaluate"), noted_results():
+            written = save_caption_report(evaluation, dataset, arguments.out, about=about)
+            remove_stale_results(arguments.out, written)
+            say_written(written)
+
+
+def _say(arguments: argparse.Namespace, evaluation: Evaluation | CaptionEvaluation) -> None:
+    text = json.dumps(evaluation.as_dict(), allow_nan=False) if arguments.json else evaluation.as_text()
+    say_result(text, goes_on=bool(arguments.out))
+
+
+def _evaluate_classifier(arguments: argparse.Namespace, dataset: Dataset) -> None:
     from activity.evaluation.evaluator import evaluate
     from activity.models.classifier import load_classifier
     from activity.reports.report import figures_of_model, save_report
@@ -49,8 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
         runtime=arguments.runtime,
         baseline=not arguments.no_baseline,
     )
-    text = json.dumps(evaluation.as_dict(), allow_nan=False) if arguments.json else evaluation.as_text()
-    say_result(text, goes_on=bool(arguments.out))
+    _say(arguments, evaluation)
     if arguments.out:
         about = {"model": arguments.model, **classifier.info.record.as_dict()}
         figures = figures_of_model(classifier, evaluation, dataset)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class CaptionEvaluation:
         sentences: of the model.
         baseline_captions: of the nearest training videos; `None` where there are none.
     """
+
+    title: ClassVar[str] = "Sentences"
 
     samples: list[Sample]
     sentences: list[Sentence]
@@ -106,6 +108,34 @@ class CaptionEvaluation:
         words = compared(lead.value, lead.standard_error, "the baseline", (lead.low, lead.high))
         over = f"paired over {len(self.samples)} videos"
         return f"The model is {words} by CIDEr-D ({lead.value:+.3f} +- {lead.standard_error:.3f}, {over})."
+
+    def headline(self) -> list[tuple[str, str, str]]:
+        """The numbers that count most: the name, value and detail of each."""
+        means, of = self.scores.by_group(self.groups), self.baseline
+        cards = []
+        for name, shown in (("cider_d", "CIDEr-D"), ("exact", "exactly right"), ("rouge_l", "ROUGE-L")):
+            beside = f"; baseline {getattr(of, name):.3f}" if of else ""
+            cards.append((shown, f"{means[name].value:.3f}", f"95 %: {means[name].limits()}{beside}"))
+        beside = f"baseline {of.bleu_4:.3f}" if of else ""
+        return [*cards, ("BLEU-4", f"{self.scores.bleu_4:.3f}", beside)]
+
+    def about(self, dataset: Dataset, trained: Iterable[str] = ()) -> list[str]:
+        """Sentences on what was evaluated, and on whether the scores can be believed.
+
+        Args:
+            dataset: that the samples are of.
+            trained: contents of the training videos, as for `activity.datasets.splits.audit_leaks`.
+        """
+        audit = audit_leaks(dataset.samples, scored=self.samples, trained=trained)
+        splits = " + ".join(sorted({sample.split for sample in self.samples}))
+        what = f"{len(self.samples)} videos of {audit.num_groups} groups of the split {splits}; {dataset.spec}."
+        baseline = f"The baseline is {_BASELINE}." if self.baseline else ""
+        return [text for text in (what, self.verdict(), baseline, *audit.sentences()) if text]
+
+    def ranking(self) -> list[int]:
+        """Places of the samples, the worst sentence by CIDEr-D and then by its certainty first."""
+        certainty = np.asarray([sentence.certainty for sentence in self.sentences])
+        return np.lexsort((certainty, self.scores.cider_d_each)).tolist()
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each sample: `path`, `caption`, `log_probability`, `exact`, `cider_d`, `baseline`, `references`."""

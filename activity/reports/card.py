@@ -26,6 +26,7 @@ _WITH_PATHS = ("data set", "feature files", "dataset", "not the default", "comma
 _LIMIT_OF_FEATURES = (
     "It takes features, not videos: they must come from the very network that made those of its training."
 )
+_MOST_WORDS = 50  # shown of a vocabulary, the most frequent ones
 _NOT_RECORDED = "not recorded"
 
 
@@ -80,10 +81,13 @@ class ModelCard:
             other = "Something quite different may still be predicted as one of its labels with confidence."
         else:
             other = "It answers with one of its labels whatever a video shows."
+        if self.info.words:
+            other = "It writes with the words of its captions alone, and a sentence whatever a video shows."
+        whole = "It labels a whole clip with one activity; it does not say where in the image."
         return [
             *_limits_of_data(self.record),
             *([_LIMIT_OF_FEATURES] if self.info.spec.num_features else []),
-            "It labels a whole clip with one activity; it does not say where in the image.",
+            *([] if self.info.words else [whole]),
             other,
             "How it does on other people, places and cameras than those of its data set was not measured.",
         ]
@@ -121,7 +125,10 @@ class ModelCard:
             with_paths: also show folders, files and commands of the computer where the model was made.
         """
         lines = [f"# {_cell(self.path.name)}", ""]
-        lines += [f"A video classifier for {len(self.info.labels)} activities, made with `activity`."]
+        what = f"A video classifier for {len(self.info.labels)} activities"
+        if self.info.words:
+            what = f"A model that writes sentences on videos, of {len(self.info.words)} words"
+        lines += [f"{what}, made with `activity`."]
         for title, rows in self._sections().items():
             lines += ["", f"## {title.capitalize()}", "", "| | |", "|---|---|"]
             shown = [row for row in rows if with_paths or row[0] not in _WITH_PATHS]
@@ -148,7 +155,7 @@ def model_card(path: Path) -> ModelCard:
         ModelFileError: there is no such file, it is cut off, not ours, or of another version.
     """
     path = Path(path)
-    info = read_info(path)  # says what is wrong
+    info = read_info(path, task=None)  # says what is wrong
     return ModelCard(path, path.stat().st_size, info)
 
 
@@ -171,12 +178,20 @@ def _rows_of_model(card: ModelCard) -> list[Row]:
     if spec.num_features:
         lasts = f"{info.rows_per_second:.3g} of them a second (median of training)"
         size = [("row", f"{spec.num_features} features of another network; {lasts}")]
+    answer = below if info.threshold else "always one of the labels"
+    names = ("labels", f"{len(info.labels)}: {', '.join(info.labels)}")
+    if info.words:
+        names = (
+            "words",
+            f"{len(info.words)}: {', '.join(info.words[:_MOST_WORDS])}" + ", ..." * (len(info.words) > _MOST_WORDS),
+        )
+        answer = f"a sentence of up to {info.max_words} words"
     return [
-        ("labels", f"{len(info.labels)}: {', '.join(info.labels)}"),
+        names,
         ("clip", clip),
         ("longest clip", f"{info.clip_seconds:.1f} s" + (windows if spec.frames_per_second is None else "")),
         *size,
-        ("answer", below if info.threshold else "always one of the labels"),
+        ("answer", answer),
         ("size", f"{card.num_bytes / 1e6:.1f} MB" + (f", {parameters:,} parameters" if parameters else "")),
     ]
 
@@ -223,7 +238,10 @@ def _rows_of_training(card: ModelCard) -> list[Row]:
     record, rows = card.record, []
     if record.training:
         backbone = "feature files" if record.training.features else f"backbone {record.training.backbone}"
-        rows.append(("architecture", f"{backbone}, head {record.training.head}"))
+        head = f"head {record.training.head}"
+        if record.training.task == "describe":
+            head = f"encoder LSTM of {record.training.units} units, decoder LSTM of {record.training.decoder_units}"
+        rows.append(("architecture", f"{backbone}, {head}"))
         if record.stack:
             rows.append(("rests on", stack_as_text(record.stack)))
         changed = ", ".join(f"{name} {value}" for name, value in card.changed.items())

@@ -14,9 +14,11 @@ from scipy.stats import binomtest
 
 from activity.datasets.dataset import Dataset
 from activity.datasets.samples import Sample
+from activity.evaluation.captioning import CaptionEvaluation
 from activity.evaluation.evaluator import Evaluation
 from activity.evaluation.metrics import ReliabilityBin, Scores, expected_calibration_error, reliability_bins
 from activity.model_selection.tuning import SETTINGS, Search, Trial
+from activity.models.captioner import Sentence
 from activity.reports.style import BLUE, GREY, LIGHT_BLUE, ORANGE, VERMILION, plain_text, shortened
 
 _PANELS = 4  # in a row
@@ -271,6 +273,50 @@ def _draw_trials(axes: Axes, trials: Sequence[Trial], x: Sequence[Any]) -> None:
         some = [i for i, trial in enumerate(trials) if trial.pruned is pruned]
         accuracies = [trials[i].accuracy for i in some]
         axes.scatter([x[i] for i in some], accuracies, s=24, color=colour, marker=marker, label=name, alpha=0.8)
+
+
+@plain_text
+def captions_figure(
+    evaluation: CaptionEvaluation, dataset: Dataset, chosen: Sequence[int], *, num_columns: int = 8
+) -> Figure:
+    """Some samples, one row each: frames from first to last, the sentence of the model and a reference.
+
+    Args:
+        evaluation: on samples of the data set.
+        dataset: whose frames are shown.
+        chosen: places of the samples in the evaluation, one or more.
+        num_columns: frames in a row, 1 or more.
+    """
+    rows = []
+    for i in chosen:
+        sample, sentence, exact = evaluation.samples[i], evaluation.sentences[i], evaluation.scores.exact_each[i]
+        reference = "" if exact else f"reference: {shortened(sample.captions[0], 70)}"
+        rows.append((sample, f"{shortened(sentence.text, 70)} ", BLUE if exact else VERMILION, reference))
+    return _strips_figure(dataset, rows, num_columns)
+
+
+@plain_text
+def attention_figure(sentence: Sentence, frames: np.ndarray, timestamps_seconds: np.ndarray) -> Figure:
+    """Which frames each word of a sentence looked at: a row a word, a column a frame, the darker the more.
+
+    Args:
+        sentence: of a clip, with its attention `(words, N)`.
+        frames: `(N, H, W, 3)` uint8 RGB, shown above the columns.
+        timestamps_seconds: `(N,)` of the frames.
+    """
+    num_words, num_frames = sentence.attention.shape
+    figure = Figure(figsize=(max(6.0, 0.7 * num_frames + 1.5), 0.3 * num_words + 1.8), layout="constrained")
+    top, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, max(1.0, 0.4 * num_words)))
+    ratio = frames.shape[1] / frames.shape[2]
+    for i, frame in enumerate(frames):
+        top.imshow(frame, extent=(i - 0.48, i + 0.48, 0, ratio), aspect="auto")
+    top.set(xlim=(-0.5, num_frames - 0.5), ylim=(0, ratio))
+    top.set_axis_off()
+    axes.imshow(sentence.attention, aspect="auto", cmap="Blues", vmin=0, vmax=max(float(sentence.attention.max()), 0.1))
+    axes.set_yticks(range(num_words), [shortened(word) for word in sentence.words])
+    axes.set_xticks(range(num_frames), [f"{seconds:.2f}" for seconds in timestamps_seconds], rotation=60)
+    axes.set_xlabel("seconds")
+    return figure
 
 
 @plain_text

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample
 from activity.errors import printable
+from activity.evaluation.captioning import CaptionEvaluation
 from activity.evaluation.evaluator import Evaluation
 from activity.files import atomic_file, write_csv
 from activity.models.classifier import ActivityClassifier
@@ -28,6 +29,7 @@ from activity.training.captioning import CaptioningRun
 from activity.training.trainer import TrainingRun
 
 _LARGE = 1000  # pixels; a wider image scrolls on a narrow screen, else its text would be too small
+_MOST_SHOWN = 8  # of the worst and of the best sentences
 _MOST_ROWS = 50  # a longer table is folded
 _MOST_VALUES = 12  # of a longer list in `about`, such as that of all training videos, only the length is shown
 
@@ -78,7 +80,7 @@ def save_report(
     dataset: Dataset,
     out: Path,
     *,
-    about: Mapping[str, object] | None = None,
+    about: Mapping[str, Any] | None = None,
     figures: Mapping[str, Figure] | None = None,
 ) -> list[Path]:
     """Write `report.html`, `scores.json`, `report.txt`, `predictions.csv` and the images (PNG) into a folder.
@@ -114,13 +116,57 @@ def save_report(
         sections.append(_Section("Settings", **_table(("", ""), [(row, "") for row in _flat(about)])))
     files = [out / name for name in ("report.html", "scores.json", "report.txt", "predictions.csv")]
     with atomic_file(files[0], "w") as file:
-        file.write(_page(evaluation, dataset, about, sections))
+        file.write(_page(evaluation, dataset, evaluation.sentences(dataset, about.get("trained") or ()), sections))
     with atomic_file(files[1], "w") as file:
         json.dump(evaluation.as_dict(), file, indent=2, allow_nan=False)
     with atomic_file(files[2], "w") as file:
         file.write(evaluation.as_text() + "\n")
     rows = evaluation.rows()
     write_csv(files[3], list(rows[0]), rows)
+    return files + images
+
+
+def save_caption_report(
+    evaluation: CaptionEvaluation, dataset: Dataset, out: Path, *, about: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Write `report.html`, `scores.json`, `report.txt`, `captions.csv` and the images (PNG) into a folder.
+
+    The page holds its images, runs no script and loads nothing from the network. Of a model of feature files it shows
+    no frames.
+
+    Args:
+        evaluation: of one split.
+        dataset: what it was made on.
+        out: folder, made if need be.
+        about: what to say of the model, such as its file and its `record`.
+
+    Returns:
+        The paths of the files.
+    """
+    about, ranking, sections, images = about or {}, evaluation.ranking(), [], []
+    shown = {"worst": ranking[:_MOST_SHOWN], "best": ranking[::-1][: len(ranking) - _MOST_SHOWN][:_MOST_SHOWN]}
+    for name, chosen in shown.items() if not dataset.features else ():
+        if chosen:
+            images.append(save_figure(draw.captions_figure(evaluation, dataset, chosen), out / f"{name}.png"))
+            note = "Frames from first to last; the sentence of the model, blue if it equals a reference."
+            sections.append(_Section(f"The {name} by CIDEr-D", note, *_data_uri(images[-1])))
+    if history := about.get("history"):
+        images.append(save_figure(draw.curves_figure(history), out / "learning_curves.png"))
+        sections.append(_Section("Learning curves", "", *_data_uri(images[-1])))
+    known = evaluation.rows()
+    columns = ("path", "caption", "references", "baseline", "cider_d", "log_probability")
+    rows = [([known[i][name] for name in columns], "" if known[i]["exact"] else "wrong") for i in ranking]
+    sections.append(_Section("All videos", **_table(columns, rows)))
+    if about:
+        sections.append(_Section("Settings", **_table(("", ""), [(row, "") for row in _flat(about)])))
+    files = [out / name for name in ("report.html", "scores.json", "report.txt", "captions.csv")]
+    with atomic_file(files[0], "w") as file:
+        file.write(_page(evaluation, dataset, evaluation.about(dataset, about.get("trained") or ()), sections))
+    with atomic_file(files[1], "w") as file:
+        json.dump(evaluation.as_dict(), file, indent=2, allow_nan=False)
+    with atomic_file(files[2], "w") as file:
+        file.write(evaluation.as_text() + "\n")
+    write_csv(files[3], list(known[0]), known)
     return files + images
 
 
@@ -173,7 +219,9 @@ def save_training_report(run: TrainingRun | CaptioningRun, out: Path) -> list[Pa
 # === The page ===
 
 
-def _page(evaluation: Evaluation, dataset: Dataset, about: Mapping[str, Any], sections: Sequence[_Section]) -> str:
+def _page(
+    evaluation: Evaluation | CaptionEvaluation, dataset: Dataset, sentences: Sequence[str], sections: Sequence[_Section]
+) -> str:
     environment = Environment(
         autoescape=True,
         finalize=_utf8,
@@ -185,7 +233,7 @@ def _page(evaluation: Evaluation, dataset: Dataset, about: Mapping[str, Any], se
     return environment.get_template("report.html").render(
         title=f"{evaluation.title}: {os.path.basename(os.path.abspath(dataset.dataset_dir))}",
         headline=evaluation.headline(),
-        sentences=evaluation.sentences(dataset, about.get("trained") or ()),
+        sentences=sentences,
         sections=sections,
     )
 
