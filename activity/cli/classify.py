@@ -206,7 +206,7 @@ def _watching(sources: Sequence[str]) -> Iterator[Callable[[str, float], None] |
     if len(sources) > 1:
         yield None
         return
-    from activity.video.decoder import probe
+    from activity.video.images import probe
 
     try:
         bar = video_bar(Path(sources[0]).name, probe(Path(sources[0])).duration_seconds_claimed)

@@ -166,6 +166,7 @@ def read_manifest(manifest_path: Path) -> VideoList:
 def _warn_of_unnamed(videos_dir: Path, named: set[str], manifest_path: Path) -> None:
     """Name what is in the folder of the manifest, or below it, and may be a video too."""
     real = {os.path.realpath(videos_dir / path) for path in named}
+    real |= {os.path.dirname(path) for path in real}  # a folder of images of which some are named is no video
     videos = find_videos(videos_dir, most_files=_MOST_UNNAMED).videos
     unnamed = [video.relative_to(videos_dir) for video in videos if os.path.realpath(video) not in real]
     if unnamed:

@@ -66,8 +66,7 @@ from activity.files import (
 )
 from activity.progress import progress_bar
 from activity.video.clips import Span
-from activity.video.decoder import probe
-from activity.video.images import IMAGES_PER_SECOND, missing_numbers
+from activity.video.images import IMAGES_PER_SECOND, missing_numbers, probe
 
 _PATIENCE_SECONDS = 60.0  # beyond the time limit of a video: processes take a while to start
 _OTHER_FOLDER = "choose another --out, or delete that folder"

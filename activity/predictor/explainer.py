@@ -37,8 +37,8 @@ from activity.models.info import check_takes_videos
 from activity.predictor.prediction import Prediction
 from activity.predictor.windows import read_window
 from activity.video.clips import pad_right
-from activity.video.decoder import probe
 from activity.video.download import local_path
+from activity.video.images import probe
 
 _IMAGES_PER_BATCH = 64
 _CLIPS_PER_BATCH = 16

@@ -175,6 +175,8 @@ class Predictor:
         )
         if not timeline:
             return prediction
+        if not sampled.duration_seconds:
+            return Failure(stream.source, "an image lasts no time, so it has no timeline; expected a video")
         moving = next((spec for spec in stream.sampled if spec.frames_per_second), whole)
         edges = stream.sampled[moving].edges_seconds
         steps = [Window(*window) for window in readers[moving][1].finish(edges)]

@@ -30,8 +30,9 @@ from activity.datasets.folders import find_videos
 from activity.errors import ActivityError, DatasetError, VideoError
 from activity.files import short_name
 from activity.models.network import LONG_CLIPS, InferenceModel
-from activity.video.decoder import is_url, probe
+from activity.video.decoder import is_url
 from activity.video.download import local_path, without_password
+from activity.video.images import probe
 from activity.video.prefetch import Prefetch, close_all
 from activity.video.sampling import SampledVideo, iter_frames
 

@@ -24,8 +24,8 @@ from activity.reports.style import (
     save_figure,
     text_width,
 )
-from activity.video.decoder import probe
 from activity.video.download import local_path
+from activity.video.images import probe
 from activity.video.sampling import read_stack
 
 if TYPE_CHECKING:

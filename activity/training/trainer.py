@@ -59,6 +59,7 @@ from activity.training.stacking import (
     pooling_of,
 )
 from activity.training.state import SETTINGS_NAME, STAGES, check_state
+from activity.video.images import IMAGES_PER_SECOND
 
 _FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
 _LAYER_DECAY = 0.9  # each layer of the backbone learns so much slower than the one above it
@@ -427,12 +428,13 @@ def clips_of(dataset: Dataset) -> dict[str, Any]:
     if spec.frames_per_second:
         clip_seconds = window_seconds = spec.num_frames / spec.frames_per_second
     else:
-        durations = [sample.duration_seconds for sample in dataset.samples]
+        # images last no time, and say nothing of how long an activity does
+        durations = [x.duration_seconds for x in dataset.samples if x.duration_seconds] or [1 / IMAGES_PER_SECOND]
         clip_seconds, window_seconds = max(durations), float(np.quantile(durations, _WINDOW_QUANTILE))
     return {
         "spec": spec,
-        "clip_seconds": clip_seconds or 1.0,  # of images, which last no time
-        "window_seconds": window_seconds or 1.0,
+        "clip_seconds": clip_seconds,
+        "window_seconds": window_seconds,
         "rows_per_second": dataset.features.rows_per_second if dataset.features else None,
     }
 

@@ -55,6 +55,7 @@ class VideoInfo:
         frames_per_second: nominal; a variable frame rate shows only in the timestamps.
         num_frames_claimed: frames according to the header.
         fourcc: four letters of the codec, such as `h264`.
+        is_image: whether it is a single image, which lasts no time.
     """
 
     height: int
@@ -62,11 +63,12 @@ class VideoInfo:
     frames_per_second: float
     num_frames_claimed: int
     fourcc: str
+    is_image: bool = False
 
     @property
     def duration_seconds_claimed(self) -> float:
-        """Claimed frames over the nominal rate; 0 when the header gives no count."""
-        return self.num_frames_claimed / self.frames_per_second
+        """Claimed frames over the nominal rate; 0 when the header gives no count, and of a single image."""
+        return 0.0 if self.is_image else self.num_frames_claimed / self.frames_per_second
 
 
 class SeekError(VideoError):
@@ -306,16 +308,6 @@ class LiveReader(VideoReader):
 def is_url(source: str) -> bool:
     """Whether a source is the address of a stream; of anything else, FFmpeg would open whatever it names."""
     return bool(_URL.match(source))
-
-
-def probe(path: Path) -> VideoInfo:
-    """Read the header of a video, without decoding it.
-
-    Raises:
-        VideoError: the file does not open as a video.
-    """
-    with VideoReader(path) as reader:
-        return reader.info
 
 
 def index_frames(path: Path) -> FrameIndex | None:

@@ -29,7 +29,7 @@ from activity.errors import VideoError
 from activity.video.clips import TIMESTAMP_TOLERANCE_SECONDS, WHOLE, Span, even_indices, num_times_due
 from activity.video.decoder import Check, FrameIndex, SeekError, VideoInfo, VideoReader, index_frames, why_unreadable
 from activity.video.diagnosis import video_tracks
-from activity.video.images import IMAGES_PER_SECOND, ImageReader
+from activity.video.images import IMAGES_PER_SECOND, ImageReader, open_video
 from activity.video.streams import StreamMaker, compared_frames, gap_frames, shrink
 
 _logger = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ class SampledVideo:
         num_frames_claimed: according to the header, 0 when it does not say; of a span, as many of them as lie in it.
         duration_seconds: of the video or span, from its first frame to the end of its last.
         edges_seconds: `(N + 1,)`, rising: frame `k` stands for the time `[edges[k], edges[k + 1])`. At a rate that is
-            from its sample time to the next, however long frames last; evenly, the part whose middle it is.
+            from its sample time to the next, however long frames last; evenly, the part whose middle it is. Of a
+            single image both are 0.
         problem: what the user should know although frames could be used, or `None`.
     """
 
@@ -80,7 +81,7 @@ def iter_frames(
     later. At most T frames are held, and the neighbours of one, however long the video is.
 
     Args:
-        path: a video file, or a folder of numbered images.
+        path: a video file, a folder of numbered images, or a single image, which is a clip of one frame.
         spec: which frames, at what size; the order of `spec.streams` is that of the S images.
         span: evenly, the frames in it are divided; at a rate, sample times are counted from its start.
         num_threads: decoding threads, 0 for FFmpeg's choice.
@@ -200,7 +201,8 @@ class SampledFrames:
     def __iter__(self) -> Iterator[np.ndarray]:
         num_given = 0
         with self._open() as reader:
-            frame_index = index_frames(reader.path) if self._frames_skipped(reader.info) > _INDEX_PAYS else None
+            skips = not isinstance(reader, ImageReader) and self._frames_skipped(reader.info) > _INDEX_PAYS
+            frame_index = index_frames(reader.path) if skips else None
             try:
                 coming = self._by_index(reader, frame_index) if frame_index else self._by_decoding(reader)
                 for frame in coming:
@@ -213,9 +215,12 @@ class SampledFrames:
             yield from islice(self._by_decoding(reader), num_given, None)
 
     def _open(self) -> VideoReader:
-        if self._path.is_dir():
-            return ImageReader(self._path, self._images_per_second, check=self._check)
-        return VideoReader(self._path, num_threads=self._num_threads, check=self._check)
+        return open_video(
+            self._path,
+            num_threads=self._num_threads,
+            check=self._check,
+            images_per_second=self._images_per_second,
+        )
 
     def _frames_skipped(self, info: VideoInfo) -> float:
         """How many frames can be skipped in a row, before the span or between samples, if the header is right."""
@@ -348,12 +353,14 @@ def _end(seconds: np.ndarray, info: VideoInfo) -> float:
     Where frames last unequally long, the nominal rate is that of the mean.
     """
     last, claimed = float(seconds[-1]), info.duration_seconds_claimed
-    end = last + 1 / info.frames_per_second
+    end = last + (0.0 if info.is_image else 1 / info.frames_per_second)
     return claimed if last < claimed < end - TIMESTAMP_TOLERANCE_SECONDS else end
 
 
 def _problem(part: Part, video_end: float, span: Span, reader: VideoReader) -> str | None:
     info = reader.info
+    if info.is_image:
+        return reader.note
     if part.stop - part.first == 1:
         return "holds one frame only, so nothing moves in it (an image?); that frame is used"
     if span[1] < math.inf:

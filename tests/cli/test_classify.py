@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from activity.errors import VideoError
@@ -105,6 +107,22 @@ def test_a_table_goes_into_an_open_file(folder, ramp_videos, tmp_path, name):
     starts = [line[:30] for line in (tmp_path / "all.txt").read_text(encoding="utf-8").splitlines()]
     assert sorted(starts) == sorted([str(video)[:30]] * 2 + ["source,label,probability,durat"])
     assert not Path("/dev/.digests.txt").exists() and not Path("/dev/fd/.digests.txt").exists()
+
+
+def test_an_image_that_is_named_is_labelled_and_explained(run, folder, ramp_videos, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    for name in ("a.png", "cover.webp"):
+        assert cv2.imwrite(str(tmp_path / name), image)
+    shutil.copy(ramp_videos / "darkens" / "p0_0.avi", tmp_path)
+    status, out, _ = run(
+        "classify", folder / "model.keras", tmp_path / "a.png", "--explain", tmp_path / "why", "--json"
+    )
+    assert status == 0 and json.loads(out)["duration_seconds"] == 0.0 and (tmp_path / "why" / "a.png").is_file()
+    status, out, _ = run("classify", folder / "model.keras", tmp_path / "cover.webp", tmp_path, "--top-k", "1")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == [f"{tmp_path}/cover.webp", f"{tmp_path}/p0_0.avi"]
+    status, _, err = run("classify", folder / "model.keras", tmp_path / "a.png", "--out", tmp_path / "timeline")
+    assert status == 1 and "a.png: an image lasts no time, so it has no timeline; expected a video" in err
 
 
 def test_what_this_program_has_made_is_not_taken_for_videos(run, folder, ramp_videos, tmp_path):

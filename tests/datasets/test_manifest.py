@@ -567,6 +567,14 @@ def test_segments_overlap_under_different_labels_only_where_they_have_some(tmp_p
     assert "segments overlap" not in caplog.text
 
 
+def test_a_folder_of_images_that_are_named_is_no_video(tmp_path, caplog):
+    make_files(tmp_path, *(f"train2017/{number:012}.jpg" for number in range(3)), "other/1.png", "other/2.png", "c.avi")
+    rows = "train2017/000000000000.jpg,a dog\ntrain2017/000000000002.jpg,a cat\n"
+    (tmp_path / "manifest.csv").write_text("path,caption\n" + rows)
+    assert len(list_videos(tmp_path).samples) == 2
+    assert "does not name 2 files beside its videos: c.avi, other\n" in caplog.text
+
+
 # === Official split lists ===
 
 HMDB_NAMES = {

@@ -772,6 +772,33 @@ def test_segments_and_copies_with_captions_keep_to_one_split(captions, tmp_path,
     assert len({sample.split for sample in dataset.samples}) == 3
 
 
+def test_images_with_captions_go_the_way_of_videos(captions, tmp_path, decode_here, caplog):
+    rng, rows = np.random.default_rng(0), [("run/03.avi", "a video")]
+    (captions / "images").mkdir()
+    for number in range(6):
+        image = rng.integers(0, 256, (16, 16, 3), np.uint8)
+        assert cv2.imwrite(str(captions / f"images/{number}.png"), image[..., ::-1])
+        rows += [(f"images/{number}.png", text) for text in (f"image {number}", "noise")]
+    (captions / "images/cut.png").write_bytes((captions / "images/5.png").read_bytes()[:300])
+    write_manifest(captions, [("path", "caption"), *rows, ("images/cut.png", "cut")])
+    dataset = preprocess(captions, tmp_path / "out", SPEC)
+    *images, video = dataset.samples
+    assert [sample.captions for sample in images] == [(f"image {number}", "noise") for number in range(6)]
+    rng = np.random.default_rng(0)
+    for sample in images:
+        assert (sample.num_frames, sample.duration_seconds) == (1, 0.0)
+        assert (dataset.frames(sample, "rgb") == rng.integers(0, 256, (1, 16, 16, 3), np.uint8)).all()
+        for stream in ("motion", "motion_crop"):
+            assert (dataset.frames(sample, stream) == 128).all() and dataset.num_frames(sample, stream) == 1
+    assert (video.path, video.num_frames) == ("run/03.avi", 3)
+    assert set(reasons_of(dataset)) == {"images/cut.png"}
+    assert reasons_of(dataset)["images/cut.png"].startswith("the image cut.png cannot be read (")
+    assert "images/" not in caplog.text
+    decode_here.clear()
+    preprocess(captions, tmp_path / "out", SPEC)
+    assert decode_here == []
+
+
 # === A folder of an earlier version ===
 
 OLD = Path(__file__).parent / "data"  # dataset_v2 and its videos: format 2, when the stream motion_crop was "closeup"

@@ -75,6 +75,19 @@ def test_below_the_threshold_the_label_is_unknown(predictor, ramp_videos):
     assert prediction.as_text(top_k=1) == f"{path}  unknown  darkens {confident.probability:.3f}"
 
 
+def test_an_image_is_a_video_of_one_frame(predictor, ramp_videos, tmp_path):
+    frame = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    assert cv2.imwrite(str(tmp_path / "a.png"), frame[..., ::-1])
+    write_video(tmp_path / "a.avi", frame[None], frames_per_second=10)
+    image, video = predictor.predict_many([tmp_path / "a.png", tmp_path / "a.avi"])
+    np.testing.assert_allclose(image.probabilities, video.probabilities, atol=1e-6)
+    assert image.duration_seconds == 0.0 and len(image.windows) == 1
+    kept = predictor.predict(tmp_path / "a.png", keep_frames=True).frames
+    assert kept.images.shape == (1, 2, 32, 32, 3) and kept.timestamps_seconds.tolist() == [0.0]
+    failure, result = predictor.predict_many([tmp_path / "a.png", ramp_videos / "darkens" / "p0_0.avi"], timeline=True)
+    assert failure.error == "an image lasts no time, so it has no timeline; expected a video" and result.timeline
+
+
 def test_many_files_keep_their_order_and_a_bad_one_stops_nothing(predictor, ramp_videos, tmp_path):
     bad = tmp_path / "text.mp4"
     bad.write_text("hello")

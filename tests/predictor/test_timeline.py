@@ -13,7 +13,7 @@ from activity.predictor.predictor import Predictor
 from activity.predictor.timeline import Hysteresis, LiveLabels, Window, make_timeline
 from activity.reports.annotation import annotate
 from activity.training.trainer import train
-from activity.video.decoder import probe
+from activity.video.images import probe
 from activity.video.writer import write_playable, write_video
 
 LABELS = ("run", "walk")

@@ -18,7 +18,8 @@ from activity.predictor.timeline import Timeline
 from activity.reports.annotation import annotate
 from activity.reports.style import label_colour
 from activity.reports.timeline import TIMELINE_FORMATS, as_srt, save_timeline, timeline_figure
-from activity.video.decoder import VideoReader, probe, read_frames
+from activity.video.decoder import VideoReader, read_frames
+from activity.video.images import probe
 from activity.video.writer import write_video
 
 LABELS = ("run", "walk")

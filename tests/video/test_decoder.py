@@ -14,10 +14,10 @@ from activity.video.decoder import (
     VideoInfo,
     VideoReader,
     index_frames,
-    probe,
     read_frames,
     why_unreadable,
 )
+from activity.video.images import probe
 from activity.video.writer import write_video
 
 

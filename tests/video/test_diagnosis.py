@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from activity.errors import VideoError
-from activity.video.decoder import LiveReader, index_frames, name_for_decoder, probe, read_frames, why_unreadable
+from activity.video.decoder import LiveReader, index_frames, name_for_decoder, read_frames, why_unreadable
 from activity.video.diagnosis import why_refused
+from activity.video.images import probe
 from activity.video.writer import write_video
 
 HLS = b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:2.0,\n/etc/passwd\n#EXT-X-ENDLIST\n"

@@ -9,7 +9,8 @@ import pytest
 from activity.config import ClipSpec
 from activity.errors import VideoError
 from activity.video import decoder
-from activity.video.decoder import VideoReader, probe, read_frames, why_unreadable
+from activity.video.decoder import VideoReader, read_frames, why_unreadable
+from activity.video.images import probe
 from activity.video.sampling import read_stack
 from activity.video.writer import write_video
 

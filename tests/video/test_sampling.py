@@ -6,9 +6,10 @@ import pytest
 
 from activity.config import RESIZE_MODES, ClipSpec
 from activity.errors import VideoError
-from activity.video import decoder, sampling
+from activity.video import decoder, images, sampling
 from activity.video.clips import WHOLE, even_indices, num_times_due, pad_right, resize_frame, window_starts
-from activity.video.decoder import VideoReader, probe
+from activity.video.decoder import VideoReader
+from activity.video.images import probe
 from activity.video.sampling import EvenSampler, Part, RateSampler, iter_frames, read_stack
 from activity.video.streams import StreamMaker, gap_frames, shrink
 from activity.video.writer import write_playable, write_video
@@ -505,7 +506,7 @@ class Counted(VideoReader):
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)
 def test_what_is_before_a_span_is_skipped_and_what_is_after_it_not_decoded(moving_videos, monkeypatch, spec):
-    monkeypatch.setattr(sampling, "VideoReader", Counted)
+    monkeypatch.setattr(images, "VideoReader", Counted)
     limits = {(13.1, 14.0): 60, (0.0, 1.0): 15, (2.5, 2.9): 35}  # key frames are 12 apart, a seek lands 17 after one
     for span, most in limits.items():
         Counted.num_grabbed = 0

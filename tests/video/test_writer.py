@@ -10,7 +10,8 @@ import pytest
 
 from activity.errors import VideoError
 from activity.video import writer
-from activity.video.decoder import VideoReader, probe, read_frames
+from activity.video.decoder import VideoReader, read_frames
+from activity.video.images import probe
 from activity.video.writer import write_playable
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
