@@ -1,6 +1,6 @@
 """Small films and stills with a true sentence each, drawn rather than filmed: a captioner must read all of it.
 
-    a girl in a red shirt walks to the left in the snow, then waves
+    a girl in a red coat walks to the left in the snow, then waves
 
 The parts of a sentence are independent of each other, and two events happen in either order. The split of a scene
 follows from what it shows: combinations that are held out never occur in training, though all of their parts do.
@@ -71,7 +71,7 @@ def _roll(phase: float, side: int) -> Pose:
 
 def _jump(phase: float) -> Pose:
     up = abs(math.sin(2 * math.pi * phase))
-    return Pose(lift=0.2 * up, arms=(0.3 + 1.5 * up, 0.3 + 1.5 * up))
+    return Pose(lift=0.23 * up, arms=(0.3 + 1.5 * up, 0.3 + 1.5 * up))
 
 
 def _wave(phase: float) -> Pose:
@@ -138,6 +138,20 @@ def _ball(colour: str, centre: Point, radius: float) -> Cone:
     return Cone(colour, centre, radius, centre, radius)
 
 
+def _flower(centre: Point, radius: float) -> list[Cone]:
+    """Worn by all over one ear, so that who goes left shows another side than who goes right.
+
+    Without it the two would be mirror images, which networks that learned photographs hardly tell apart.
+    """
+    ahead, side, up = centre
+    angles = [2 * math.pi * petal / 5 for petal in range(5)]
+    petals = [(ahead + 0.58 * radius * math.sin(angle), side, up + 0.58 * radius * math.cos(angle)) for angle in angles]
+    return [
+        *(_ball("petal", petal, 0.42 * radius) for petal in petals),
+        _ball("lamp", (ahead, side + 0.03, up), 0.36 * radius),
+    ]
+
+
 def _leg(colour: str, hip: Point, length: float, angle: float, radius: float) -> list[Cone]:
     """A straight leg that is so far before the vertical, and its foot."""
     ahead, side, up = hip
@@ -155,7 +169,7 @@ def _two_legged(
         pose: what it does.
         legs: their length.
         broad: half of the width of the chest.
-        waist: half of the width of the hip.
+        waist: half of the width of the coat at its hem.
         limb: radius of arms and legs.
         flat: the shoulders have corners.
     """
@@ -163,29 +177,30 @@ def _two_legged(
     hip = limb + straight * (1 - pose.sit)
     bend = math.acos(1 - pose.sit)
     neck = hip + 0.34
-    cones = [Cone("shirt", (0, 0, hip - 0.03), waist, (0, 0, neck), broad, flat=True)]
+    cones = [Cone("coat", (0, 0, max(0.03, hip - 0.13)), waist, (0, 0, neck), broad, flat=True)]
     for side, arm in zip(SIDES, pose.arms, strict=True):
-        cones += _leg("trousers", (0, 0.5 * waist * side, hip), straight, bend + pose.stride * side, limb)
+        cones += _leg("trousers", (0, 0.45 * broad * side, hip), straight, bend + pose.stride * side, limb)
         swing = -0.8 * pose.stride * side
         away = (math.cos(arm) * math.sin(swing), math.sin(arm) * side, -math.cos(arm) * math.cos(swing))
         shoulder = (0.0, (broad - 0.2 * limb) * side, neck - (0.8 if flat else 1.0) * limb)
         elbow, hand = (
             (length * away[0], shoulder[1] + length * away[1], shoulder[2] + length * away[2])
-            for length in (0.17, 0.32)
+            for length in (0.23, 0.34)
         )
-        cones += [Cone("shirt", shoulder, limb, elbow, limb), Cone("skin", elbow, 0.8 * limb, hand, 0.9 * limb)]
+        cones += [Cone("coat", shoulder, limb, elbow, limb), Cone("skin", elbow, 0.8 * limb, hand, 0.9 * limb)]
     return cones, neck
 
 
 def _man(pose: Pose) -> list[Cone]:
-    cones, neck = _two_legged(pose, legs=0.4, broad=0.17, waist=0.14, limb=0.06)
+    cones, neck = _two_legged(pose, legs=0.4, broad=0.17, waist=0.18, limb=0.06)
     up = neck + 0.1
     return [
         *cones,
-        _ball("skin", (0, 0, up), 0.115),
+        _ball("skin", (0, 0, up), 0.125),
+        *_flower((-0.01, 0.13, up), 0.13),
         Cone("skin", (0.1, 0, up), 0.03, (0.16, 0, up - 0.02), 0.03),  # the nose
         Cone("hair", (0.06, 0, up - 0.08), 0.07, (0.08, 0, up - 0.14), 0.04),  # the beard
-        *(_ball("eye", (0.1, 0.045 * side, up + 0.03), 0.02) for side in SIDES),
+        *(_ball("eye", (0.13, 0.045 * side, up + 0.03), 0.02) for side in SIDES),
         Cone("hat", (-0.16, 0, up + 0.08), 0.022, (0.16, 0, up + 0.08), 0.022),  # the brim from the side,
         Cone("hat", (0, -0.16, up + 0.08), 0.022, (0, 0.16, up + 0.08), 0.022),  # and from the front
         Cone("hat", (0, 0, up + 0.08), 0.1, (0, 0, up + 0.23), 0.11, flat=True),
@@ -193,14 +208,14 @@ def _man(pose: Pose) -> list[Cone]:
 
 
 def _girl(pose: Pose) -> list[Cone]:
-    cones, neck = _two_legged(pose, legs=0.34, broad=0.12, waist=0.1, limb=0.05)
+    cones, neck = _two_legged(pose, legs=0.34, broad=0.12, waist=0.24, limb=0.05)
     up = neck + 0.13
     return [
         *cones,
-        Cone("skirt", (0, 0, neck - 0.28), 0.11, (0, 0, max(0.03, neck - 0.5)), 0.24, flat=True),
         _ball("skin", (0, 0, up), 0.145),
+        *_flower((-0.03, 0.17, up + 0.03), 0.16),
         _ball("skin", (0.15, 0, up - 0.02), 0.025),
-        *(_ball("eye", (0.12, 0.06 * side, up), 0.024) for side in SIDES),
+        *(_ball("eye", (0.15, 0.06 * side, up), 0.024) for side in SIDES),
         _ball("hair", (-0.05, 0, up + 0.04), 0.155),
         *(Cone("hair", (-0.05, 0.15 * side, up + 0.05), 0.05, (-0.14, 0.28 * side, up - 0.16), 0.07) for side in SIDES),
     ]
@@ -210,21 +225,22 @@ def _dog(pose: Pose) -> list[Cone]:
     straight, thick = 0.3, 0.055
     chest = 0.36 - 0.04 * pose.sit
     rump = chest - 0.2 * pose.sit
-    cones = [Cone("shirt", (-0.16, 0, rump + 0.03), 0.14, (0.17, 0, chest + 0.05), 0.16)]
+    cones = [Cone("coat", (-0.16, 0, rump + 0.03), 0.14, (0.17, 0, chest + 0.05), 0.16)]
     for side, arm in zip(SIDES, pose.arms, strict=True):
         shoulder, angle = (0.22, 0.09 * side, chest), pose.stride * side + 0.7 * max(0, arm - 0.3)
         elbow = (0.22 + 0.14 * math.sin(angle), 0.09 * side, chest - 0.14 * math.cos(angle))
         cones += [
             *_leg("fur", shoulder, straight, angle, thick),
-            Cone("shirt", shoulder, 1.2 * thick, elbow, 1.2 * thick),
+            Cone("coat", shoulder, 1.2 * thick, elbow, 1.2 * thick),
         ]
         cones += _leg("fur", (-0.24, 0.1 * side, rump), straight, -pose.stride * side + 1.2 * pose.sit, thick)
         cones += [Cone("ear", (0.3, 0.12 * side, chest + 0.42), 0.05, (0.27, 0.17 * side, chest + 0.24), 0.07)]
         cones += [_ball("eye", (0.45, 0.06 * side, chest + 0.36), 0.024)]
     return [
         *cones,
-        Cone("shirt", (0.2, 0, chest + 0.02), 0.16, (0.3, 0, chest + 0.2), 0.11),  # the neck
+        Cone("coat", (0.2, 0, chest + 0.02), 0.16, (0.3, 0, chest + 0.2), 0.11),  # the neck
         _ball("fur", (0.34, 0, chest + 0.32), 0.14),
+        *_flower((0.32, 0.22, chest + 0.32), 0.15),
         Cone("fur", (0.42, 0, chest + 0.28), 0.08, (0.58, 0, chest + 0.25), 0.06),
         _ball("eye", (0.64, 0, chest + 0.28), 0.035),  # the nose
         Cone("fur", (-0.28, 0, rump + 0.08), 0.04, (-0.44, 0, rump + 0.32), 0.03),  # the tail
@@ -232,11 +248,12 @@ def _dog(pose: Pose) -> list[Cone]:
 
 
 def _robot(pose: Pose) -> list[Cone]:
-    cones, neck = _two_legged(pose, legs=0.34, broad=0.2, waist=0.2, limb=0.05, flat=True)
+    cones, neck = _two_legged(pose, legs=0.34, broad=0.2, waist=0.21, limb=0.05, flat=True)
     return [
         *cones,
         Cone("skin", (0, 0, neck - 0.03), 0.06, (0, 0, neck + 0.08), 0.06, flat=True),
         Cone("skin", (0, 0, neck + 0.05), 0.16, (0, 0, neck + 0.3), 0.16, flat=True),
+        *_flower((-0.01, 0.18, neck + 0.17), 0.155),
         Cone("lamp", (0.15, -0.08, neck + 0.2), 0.035, (0.15, 0.08, neck + 0.2), 0.035),
         Cone("hat", (0.12, 0, neck + 0.1), 0.025, (0.2, 0, neck + 0.1), 0.025),
         Cone("hat", (-0.05, 0, neck + 0.3), 0.015, (-0.05, 0, neck + 0.4), 0.015),
@@ -280,9 +297,8 @@ def _snow(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 def _grass(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     image, horizon = _blank(rng, height, width, (120, 185, 245), (70, 165, 55))
     for x in rng.uniform(0, width, rng.integers(3, 7)):  # bushes
-        radius = rng.uniform(0.07, 0.14) * height
-        cv2.circle(image, (int(x), horizon), int(radius), (36, 105, 40), -1, cv2.LINE_AA)
-    image[horizon:] = np.where(image[horizon:] == (36, 105, 40), (70, 165, 55), image[horizon:])
+        radius = int(rng.uniform(0.07, 0.14) * height)
+        cv2.ellipse(image, (int(x), horizon), (radius, radius), 0, 180, 360, (36, 105, 40), -1, cv2.LINE_AA)
     for x, y, up, lean in rng.uniform((0, horizon, 0.02, -0.02), (width, height, 0.06, 0.02), (350, 4)):
         colour = (40, 125, 35) if lean < 0 else (115, 205, 75)
         tip = (int(x + lean * height), int(y - up * height))
@@ -344,7 +360,7 @@ PLACES: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
 
 # === Scenes and their sentences ===
 
-# Of the shirt; none is the colour of a place.
+# Of the coat; none is the colour of a place.
 COLOURS: dict[str, Colour] = {
     "red": (225, 20, 25),
     "blue": (20, 45, 225),
@@ -359,7 +375,7 @@ class Scene:
 
     Attributes:
         who: key of `FIGURES`.
-        colour: of the shirt; key of `COLOURS`.
+        colour: of the coat; key of `COLOURS`.
         place: key of `PLACES`.
         events: of a film, two different keys of `EVENTS` in order; of a still, one key of `POSES`.
 
@@ -388,7 +404,7 @@ class Scene:
     def sentence(self) -> str:
         """The sentence that is true of it, and of no other scene."""
         first, *then = self.events
-        return ", then ".join([f"a {self.who} in a {self.colour} shirt {first} {self.place}", *then])
+        return ", then ".join([f"a {self.who} in a {self.colour} coat {first} {self.place}", *then])
 
     @property
     def split(self) -> str:
@@ -431,7 +447,7 @@ class _Film:
 
     def __init__(self, scene: Scene, rng: np.random.Generator, height: int, width: int) -> None:
         self.figure = FIGURES[scene.who]
-        self.stature = rng.uniform(0.57, 0.69) * min(height, width)  # body height in canvas pixels
+        self.stature = rng.uniform(0.57, 0.67) * min(height, width)  # body height in canvas pixels
         self.place = PLACES[scene.place](rng, height, width)
         floor = rng.uniform(0.86, 0.92)
         self.floor = complex(rng.uniform(0.46, 0.54) * width, floor * height)
@@ -441,19 +457,19 @@ class _Film:
         base: dict[str, Colour] = {
             "skin": (150, 156, 165) if scene.who == "robot" else (238, 190, 155),
             "trousers": (95, 98, 106) if scene.who == "robot" else (74, 66, 72),
-            "skirt": (150, 90, 130),
             "hair": (120, 62, 24) if scene.who == "girl" else (70, 44, 28),
             "fur": (172, 112, 58),
             "ear": (104, 62, 30),
             "hat": (58, 46, 44),
             "shoe": (40, 34, 34),
             "lamp": (90, 255, 160),
+            "petal": (255, 90, 215),
             "balloon": (70, 215, 90),
         }
         self.colours = {name: tuple(round(min(255, light * c)) for c in colour) for name, colour in base.items()}
         shade = rng.uniform(0.88, 1)
         self.colours |= {"eye": (20, 16, 16), "outline": (24, 20, 22)}
-        self.colours["shirt"] = tuple(round(shade * channel) for channel in COLOURS[scene.colour])
+        self.colours["coat"] = tuple(round(shade * channel) for channel in COLOURS[scene.colour])
         row = min(height - 1, int(self.floor.imag))
         self.shadow = tuple((0.68 * self.place[row].mean(axis=0)).tolist())
         self.image = self.place
@@ -477,7 +493,7 @@ class _Film:
         def nearness(cone: Cone) -> float:
             """Of its surface to the viewer, as far as it tells what hides what."""
             axis = sum(point[0] * across - point[1] * ahead for point in (cone.start, cone.end))
-            return axis + (cone.start_radius + cone.end_radius) / 2
+            return axis + 0.75 * (cone.start_radius + cone.end_radius)
 
         cones = sorted(cones, key=nearness)
         rotation = complex(math.cos(pose.roll), -math.sin(pose.roll))

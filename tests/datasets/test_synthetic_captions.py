@@ -29,11 +29,11 @@ def parts_of(scene):
 
 
 def test_sentences():
-    assert WALK.sentence == "a girl in a red shirt walks to the left in the snow, then waves"
+    assert WALK.sentence == "a girl in a red coat walks to the left in the snow, then waves"
     back = Scene("dog", "black", "in the street", ("sits down", "rolls to the right"))
-    assert back.sentence == "a dog in a black shirt sits down in the street, then rolls to the right"
+    assert back.sentence == "a dog in a black coat sits down in the street, then rolls to the right"
     assert Scene("man", "blue", "on the beach", (BALLOON,)).sentence == (
-        "a man in a blue shirt holds a balloon on the beach"
+        "a man in a blue coat holds a balloon on the beach"
     )
 
 
@@ -107,8 +107,8 @@ def test_scenes_that_differ_look_different(part, take):
         assert (np.abs(one - other).max(axis=-1) > 60).mean() > 0.05
 
 
-def shirt_track(scene, take):
-    """The horizontal place of a red shirt in each frame, from -0.5 to 0.5."""
+def coat_track(scene, take):
+    """The horizontal place of a red coat in each frame, from -0.5 to 0.5."""
     frames = draw_film(scene, take=take, height=96, width=96).astype(int)
     red = (frames[..., 0] > 110) & (frames[..., 1:].max(axis=-1) < 0.4 * frames[..., 0])  # (N, H, W)
     columns = np.arange(96) / 96 - 0.5
@@ -125,7 +125,7 @@ def test_who_moves_goes_where_the_sentence_says_and_in_its_order(who, verb):
         ("in the street", ("waves", there), (0, -1)),
         ("on the grass", (back, "jumps"), (1, 0)),
     ):
-        track = shirt_track(Scene(who, "red", place, events), take=3)
+        track = coat_track(Scene(who, "red", place, events), take=3)
         third = len(track) // 3
         for moved, sign in zip((track[third] - track[0], track[-1] - track[-third]), signs, strict=True):
             assert sign * moved > 0.1 if sign else abs(moved) < 0.08
@@ -172,10 +172,10 @@ def test_writing_again_gives_the_same_and_another_seed_does_not(tmp_path):
     assert contents[0] == contents[1] and all(x != y for x, y in zip(contents[0], contents[2], strict=True))
 
 
-def test_stills_alone_are_as_the_red_of_a_shirt_in_rgb(tmp_path):
+def test_stills_alone_are_as_the_red_of_a_coat_in_rgb(tmp_path):
     manifest_path = write_captioned_films(tmp_path, num_films=0, num_stills=30, height=48, width=48)
     with manifest_path.open(newline="") as file:
-        (red, *_) = [row for row in csv.DictReader(file) if "a red shirt" in row["caption"]]
+        (red, *_) = [row for row in csv.DictReader(file) if "a red coat" in row["caption"]]
     blue, green, red = np.moveaxis(cv2.imread(str(tmp_path / red["path"])).astype(int), -1, 0)
     assert ((red > 110) & (np.maximum(blue, green) < 0.4 * red)).mean() > 0.03
 
