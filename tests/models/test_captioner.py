@@ -6,6 +6,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from conftest import CAPTIONS
 
 from activity.errors import ModelFileError, SettingError
 from activity.models.captioner import ActivityCaptioner, SentenceWriter, build_encoder, load_captioner
@@ -117,8 +118,8 @@ def test_without_a_clip_it_speaks_the_language(caption_run):
     writer = SentenceWriter(caption_run.model, sampled=True)
     features = np.zeros((20, 6, 2, caption_run.model.backbone.output_shape[-1]), np.float32)
     rngs = [np.random.default_rng(i) for i in range(20)]
-    written = {x[0].text for x in writer.write(features, np.zeros((20, 6), bool), rngs=rngs, temperature=0.5)}
-    assert {"the room gets brighter", "the room gets darker"} & written and len(written) > 1
+    written = {x[0].text for x in writer.write(features, np.zeros((20, 6), bool), rngs=rngs, temperature=0.3)}
+    assert {caption for captions in CAPTIONS.values() for caption in captions} & written and len(written) > 1
 
 
 def test_the_memory_does_not_depend_on_padding():

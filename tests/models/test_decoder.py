@@ -43,7 +43,7 @@ def search(decoder, **options):
 
 
 def log_probability(decoder, sentences, memory, mask):
-    """Of each whole sentence (with its end, if it has room), by teacher forcing; `UNKNOWN` and `PADDING` are never written."""
+    """Of each whole sentence (with its end, if it has room), by teacher forcing; special words are never written."""
     ended = [[*words, END][:LENGTH] for words in sentences]
     targets = np.array([[*words, *[PADDING] * (LENGTH - len(words))] for words in ended], np.int32)
     words = np.concatenate([np.full((len(targets), 1), END, np.int32), targets[:, :-1]], axis=1)
