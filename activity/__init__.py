@@ -1,8 +1,8 @@
 """Learn to recognise the activities in a folder of labelled videos, then label any new video.
 
-    from activity import ClipSpec, Predictor, TrainConfig, evaluate, preprocess, train
+    from activity import Captioner, ClipSpec, Predictor, TrainConfig, evaluate, preprocess, train
 
-Each of these six is imported when it is first asked for: `import activity` alone costs nothing.
+Each of these seven is imported when it is first asked for: `import activity` alone costs nothing.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from activity.config import ClipSpec, TrainConfig
     from activity.datasets.preprocessing import preprocess
     from activity.evaluation.evaluator import evaluate
+    from activity.predictor.captioner import Captioner
     from activity.predictor.predictor import Predictor
     from activity.training.trainer import train
 
-__all__ = ["ClipSpec", "Predictor", "TrainConfig", "evaluate", "preprocess", "train"]
+__all__ = ["Captioner", "ClipSpec", "Predictor", "TrainConfig", "evaluate", "preprocess", "train"]
 
 _MODULE_OF = {
+    "Captioner": "predictor.captioner",
     "ClipSpec": "config",
     "Predictor": "predictor.predictor",
     "TrainConfig": "config",

@@ -14,8 +14,8 @@ def test_the_names_people_need_are_at_the_top(name):
     assert name in dir(activity)
 
 
-def test_there_are_six():
-    assert len(activity.__all__) == 6
+def test_there_are_seven():
+    assert len(activity.__all__) == 7
 
 
 def test_another_name_is_an_error():

@@ -107,7 +107,7 @@ class CaptionEvaluation:
         lead = self.leads["cider_d"]
         words = compared(lead.value, lead.standard_error, "the baseline", (lead.low, lead.high))
         over = f"paired over {len(self.samples)} videos"
-        return f"The model is {words} by CIDEr-D ({lead.value:+.3f} +- {lead.standard_error:.3f}, {over})."
+        return f"By CIDEr-D, the model is {words} ({lead.value:+.3f} +- {lead.standard_error:.3f}, {over})."
 
     def headline(self) -> list[tuple[str, str, str]]:
         """The numbers that count most: the name, value and detail of each."""

@@ -180,6 +180,33 @@ class Captioner:
             for stream in streams:
                 yield self._describe_one(stream, timeline)
 
+    def generate(self, num: int = 1) -> list[Sentence]:
+        """Random sentences without a video: the decoder alone is a language model of the captions of training.
+
+        The captioner must draw words at random, so it has a `temperature`. The first sentences are the same for any
+        number of them.
+
+        Args:
+            num: of sentences, 1 or more.
+
+        Raises:
+            SettingError: `num` is below 1, or the captioner writes the most probable sentence.
+        """
+        if self._temperature is None:
+            raise SettingError("temperature", "a number: a language has one most probable sentence", None)
+        if num < 1:
+            raise SettingError("num", "1 or more", num)
+        shape = self.model.encoder.input["features"].shape[2:]  # (S, D)
+        length = self.model.spec.num_frames
+        written = self._writer.write(
+            np.zeros((num, length, *shape), np.float32),
+            np.zeros((num, length), bool),
+            temperature=self._temperature,
+            top_p=self._top_p,
+            rngs=np.random.default_rng(self._seed).spawn(num),
+        )
+        return [sentences[0] for sentences in written]
+
     def _describe_one(self, stream: Any, timeline: bool) -> Description | Failure:
         model, readers = self.model, {}
         length = model.spec.num_frames

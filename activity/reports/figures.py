@@ -290,8 +290,8 @@ def captions_figure(
     rows = []
     for i in chosen:
         sample, sentence, exact = evaluation.samples[i], evaluation.sentences[i], evaluation.scores.exact_each[i]
-        reference = "" if exact else f"reference: {shortened(sample.captions[0], 70)}"
-        rows.append((sample, f"{shortened(sentence.text, 70)} ", BLUE if exact else VERMILION, reference))
+        reference = "" if exact else f"\nreference: {shortened(sample.captions[0], 100)}"
+        rows.append((sample, shortened(sentence.text, 110) + reference, BLUE if exact else VERMILION, ""))
     return _strips_figure(dataset, rows, num_columns)
 
 

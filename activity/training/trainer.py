@@ -24,7 +24,7 @@ from activity.config import TrainConfig, as_dict, changes, current_settings, rec
 from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample, name_some
 from activity.datasets.splits import inner_folds
-from activity.errors import ActivityError, DatasetError, check_type
+from activity.errors import ActivityError, DatasetError, SettingError, check_type
 from activity.evaluation.calibration import FEWEST_VIDEOS, Calibration, calibrate
 from activity.files import atomic_file, digest_of, digest_of_file, lock_folder, remove_leftovers
 from activity.models.backbones import build_backbone, build_identity, choose_weights, split_backbone
@@ -155,13 +155,15 @@ def train(
         seconds_between_saves: of the state of the run.
 
     Raises:
-        SettingError: an argument is of another type, such as the name of a folder.
+        SettingError: an argument is of another type, such as the name of a folder, or the task is another.
         DatasetError: a split is empty, or a label has no training videos.
         ModelFileError: the weights of the backbone cannot be had.
         ActivityError: what would be replaced in `work_dir` is not of a training.
     """
     check_type("dataset", dataset, Dataset, "a Dataset, as preprocess and load_dataset give it")
     check_type("config", config, TrainConfig, "a TrainConfig")
+    if config.task != "classify":
+        raise SettingError("task", "classify (sentences: activity.training.captioning.train_captioner)", config.task)
     work_dir = Path(work_dir)
     dataset = with_given_features(dataset.labelled(), config)
     check_labels(dataset)

@@ -52,6 +52,16 @@ def test_random_sentences_have_a_seed(caption_model, ramp_videos, capsys):
     assert first == again != other
 
 
+def test_it_generates_sentences_without_a_video(caption_model, capsys):
+    words = ["generate", caption_model, "--temperature", "0.3", "--seed", 1]
+    status, five, _ = run(capsys, *words)
+    assert status == 0 and len(five.splitlines()) == 5
+    assert run(capsys, *words, "--num", 2)[1].splitlines() == five.splitlines()[:2]
+    (line,) = run(capsys, *words, "--num", 1, "--json")[1].splitlines()
+    assert list(json.loads(line)) == ["caption", "log_probability"]
+    assert {caption for captions in CAPTIONS.values() for caption in captions} & set(five.splitlines())
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -34,7 +34,11 @@ def test_an_evaluation_tells_of_model_and_baseline(evaluation):
     )
     assert set(values["lead"]) == {"cider_d", "exact"} and set(values["standard_errors"]) >= {"cider_d", "exact"}
     text = evaluation.as_text()
-    assert "baseline" in text and "the caption of the nearest training video" in text and "by CIDEr-D" in text
+    assert (
+        "baseline" in text
+        and "the caption of the nearest training video" in text
+        and "By CIDEr-D, the model is" in text
+    )
     assert [name for name, _, _ in evaluation.headline()] == ["CIDEr-D", "exactly right", "ROUGE-L", "BLEU-4"]
 
 

@@ -111,6 +111,13 @@ def test_what_is_out_of_range_is_refused(captioner, options, message):
         Captioner(captioner.model, **options)
 
 
+def test_what_is_generated_is_random(captioner):
+    with pytest.raises(SettingError, match="temperature must be a number"):
+        captioner.generate(3)
+    with pytest.raises(SettingError, match="num must be 1 or more, received: 0"):
+        Captioner(captioner.model, temperature=1).generate(0)
+
+
 def test_each_class_names_the_other(captioner, caption_model, ramp_model):
     with pytest.raises(ModelFileError, match="try: activity describe captioner.keras"):
         Predictor.load(caption_model)
