@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     from activity.predictor.prediction import Failure
     from activity.predictor.sources import expand_sources
 
-    sources = expand_sources(arguments.sources, features=bool(info.spec.num_features))
+    sources = expand_sources(arguments.sources, features=bool(info.spec.num_features), images=True)
     captioner = Captioner.load(
         arguments.model,
         num_beams=arguments.beams,

@@ -171,7 +171,7 @@ class Captioner:
             timeout_seconds: so long, all together, the frames of a video are waited for before it fails.
         """
         if isinstance(sources, (str, os.PathLike)):
-            sources = expand_sources([name_of(sources)], features=bool(self.model.spec.num_features))
+            sources = expand_sources([name_of(sources)], features=bool(self.model.spec.num_features), images=True)
         names = [name_of(source) for source in sources]
         streams = read_ahead(
             names, self.model, self.num_threads, timeline=timeline, watch=watch, timeout_seconds=timeout_seconds

@@ -32,7 +32,7 @@ from activity.files import short_name
 from activity.models.network import LONG_CLIPS, InferenceModel
 from activity.video.decoder import is_url
 from activity.video.download import local_path, without_password
-from activity.video.images import probe
+from activity.video.images import IMAGE_SUFFIXES, probe
 from activity.video.prefetch import Prefetch, close_all
 from activity.video.sampling import SampledVideo, iter_frames
 
@@ -43,7 +43,7 @@ _MOST_THREADS = 16
 _CHUNKS_AHEAD = 4  # of each video: 4 x 32 frames of 224x224 are 20 MB a stream
 
 
-def expand_sources(sources: Sequence[str], *, features: bool = False) -> list[str]:
+def expand_sources(sources: Sequence[str], *, features: bool = False, images: bool = False) -> list[str]:
     """Files named by files, folders (searched through) and glob patterns, in order and without repeats.
 
     In a folder, hidden files, images, sidecars, and what this program has made are skipped, and counted; a file named
@@ -53,8 +53,9 @@ def expand_sources(sources: Sequence[str], *, features: bool = False) -> list[st
     Args:
         sources: in the order of the result.
         features: search for feature files, in place of videos.
+        images: search for single images too, numbered or not; each is a source of its own.
     """
-    search = _search_features if features else _search
+    search = _search_features if features else partial(_search, images=images)
     found: list[str] = []
     for source in sources:
         named = [source]
@@ -65,18 +66,28 @@ def expand_sources(sources: Sequence[str], *, features: bool = False) -> list[st
     return list(dict.fromkeys(found))
 
 
-def _search(folder: Path) -> list[str]:
-    """The video files below a folder; what else there is, is said."""
+def _search(folder: Path, *, images: bool) -> list[str]:
+    """The video files below a folder, and the images if they are wanted; what else there is, is said."""
     searched = find_videos(folder)
+    stills = _search_images(folder) if images else []
+    if images:
+        searched.skipped.pop("image", None)
     for video in searched.videos:
-        if video.is_dir():
+        if video.is_dir() and not images:
             searched.left_out[video] = "a folder of images; expected a video file"
     for file, reason in searched.left_out.items():
         _logger.warning("%s: left out: %s", file, reason)
     if searched.skipped:
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(searched.skipped.items()))
         _logger.info("%s: skipped by name: %s", folder, counts)
-    return [str(video) for video in searched.videos if video.is_file()]
+    return [str(video) for video in sorted([*(x for x in searched.videos if x.is_file()), *stills])]
+
+
+def _search_images(folder: Path) -> list[Path]:
+    """The image files below a folder, but for hidden ones."""
+    found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    images = (path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+    return [path for path in images if not any(x.startswith(".") for x in path.relative_to(folder).parts)]
 
 
 def _search_features(folder: Path) -> list[str]:

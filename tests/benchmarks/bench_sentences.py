@@ -7,8 +7,8 @@ python tests/benchmarks/bench_sentences.py clips DATASET:FOLDS... [--seeds 3] [-
   that is exactly right; the same where each is compared with the truth of another film; whether two events are in the
   right order where both are named; and how long training and searching take.
 - `clips`: the labels of Weizmann or tennis strokes as sentences, three a label, in folds as for `cross-validate`;
-  scores over all clips, pooled over the folds, and the lead over the caption of the nearest training video, with its standard
-  error over the groups.
+  scores over all clips, pooled over the folds, and the lead over the caption of the nearest training video, with its
+  standard error over the groups.
 
 Each training is written down in DIR/sentences.jsonl as it ends; the same command later goes on with what is missing.
 """

@@ -85,8 +85,14 @@ def test_what_fails_does_not_stop_the_others(captioner, ramp_videos, tmp_path):
         captioner.describe(sources[0])
 
 
-def test_a_folder_is_searched(captioner, ramp_videos):
+def test_a_folder_is_searched_for_videos_and_images(captioner, ramp_videos, tmp_path):
     assert len(list(captioner.describe_many(ramp_videos / "darkens"))) == 16
+    for name in ("1.png", "2.png", "sub/other.jpg", ".hidden.png"):  # numbered ones would be a video elsewhere
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.full((24, 24, 3), 90, np.uint8))
+    (tmp_path / "clip.avi").write_bytes((ramp_videos / "darkens" / "p0_0.avi").read_bytes())
+    described = list(captioner.describe_many(tmp_path))
+    assert [x.source for x in described] == [str(tmp_path / x) for x in ("1.png", "2.png", "clip.avi", "sub/other.jpg")]
 
 
 def test_random_sentences_do_not_depend_on_their_company(caption_model, ramp_videos):
