@@ -476,7 +476,7 @@ def test_flickr8k_as_a_csv_has_captions_with_commas(tmp_path):
     ("data_set", "files", "message"),
     [
         ("msvd", {}, "expected one file AllVideoDescriptions.txt, found none"),
-        ("msvd", {"AllVideoDescriptions.txt": "# x\na b c\n"}, "line 2: expected 'ID_START_END caption', received a b c"),
+        ("msvd", {"AllVideoDescriptions.txt": "# x\na b c\n"}, "line 2: expected 'ID_START_END caption', received a"),
         ("msr-vtt", {"train_val_videodatainfo.json": "{"}, "has another form than expected (JSONDecodeError("),
         (
             "msr-vtt",
