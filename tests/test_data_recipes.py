@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import json
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -227,12 +229,12 @@ def test_only_recipes_live_here():
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_script_commands_on_the_page_run(recipe, tmp_path):
     shown = [shlex.split(line) for line in commands(recipe) if line.startswith("python ")]
-    expected = {"README": ["kth", "weizmann"], "hmdb51": [], "kth": ["kth"], "ucf101": [], "weizmann": ["weizmann"]}
-    assert [data_set for _, _, data_set, _ in shown] == expected[recipe.stem]
+    expected = {"README": [*IMITATIONS], "hmdb51": [], "ucf101": []}.get(recipe.stem, [recipe.stem])
+    assert [data_set for _, _, data_set, _ in shown] == expected
     for _, script, data_set, _videos in shown:
         assert DATA.parent / script == SCRIPT
-        name = {"kth": "person01_boxing_d1_uncomp.avi", "weizmann": "daria_bend.avi"}[data_set]
-        assert make_manifest(data_set, make_files(tmp_path / data_set, [name])).returncode == 0
+        make_files(tmp_path, IMITATIONS[data_set](tmp_path))
+        assert make_manifest(data_set, tmp_path / data_set).returncode == 0
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
@@ -312,6 +314,203 @@ def imitate_weizmann(folder):
     return [f"weizmann/{a}/{p}_{a}.avi" for a in ("bend", "walk") for p in WEIZMANN_PERSONS[:6]]
 
 
+def write_tree(folder, files):
+    """Write text files, and JSON where the content is no text."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+MSVD_CLIPS = [f"{id_}_{5 * i}_{5 * i + 5}" for id_ in ("-4wsuPCjDBc", "a_b_c", "mv89psg6zh4", "x", "y") for i in (1, 2)]
+
+
+def imitate_msvd(folder):
+    lines = [
+        "# descriptions of clips",
+        "#" * 20,
+        "",
+        *(f"{x} {y}" for x in MSVD_CLIPS for y in ("a  dog runs", "a cat")),
+    ]
+    write_tree(folder / "msvd", {"AllVideoDescriptions.txt": "\n".join([*lines, "gone_1_2 a bee", ""])})
+    return [f"msvd/YouTubeClips/{clip}.avi" for clip in MSVD_CLIPS]
+
+
+def imitate_msr_vtt(folder):
+    parts = {"train": range(4), "validate": (4, 5), "test": (6, 7)}
+    for name, splits in {"train_val": ("train", "validate"), "test": ("test",)}.items():
+        of = {number: split for split in splits for number in parts[split]}
+        about = {
+            "info": {"year": "2016"},
+            "videos": [
+                {"video_id": f"video{i}", "url": f"https://www.youtube.com/watch?v=id{i // 2}", "split": split, "id": i}
+                for i, split in of.items()
+            ],
+            "sentences": [
+                {"sen_id": i, "video_id": f"video{i}", "caption": f"{word} video {i}"}
+                for i in of
+                for word in ("a", "the")
+            ],
+        }
+        write_tree(folder / "msr-vtt", {f"annotations/{name}_videodatainfo.json": about})
+    return [f"msr-vtt/{'TestVideo' if i > 5 else 'TrainValVideo'}/video{i}.mp4" for i in range(8)]
+
+
+FLICKR_NAMES = [f"{number}_693b08cb0e.jpg" for number in range(1000, 1008)]
+
+
+def token_lines(names):
+    return "".join(f"{name}#{number}\tCaption {number} , of {name} .\n" for name in names for number in range(5))
+
+
+def imitate_flickr8k(folder):
+    lists = {"trainImages": FLICKR_NAMES[:4], "devImages": FLICKR_NAMES[4:5], "testImages": FLICKR_NAMES[5:7]}
+    files = {f"Flickr_8k.{name}.txt": "".join(f"{x}\n" for x in names) for name, names in lists.items()}
+    write_tree(folder / "flickr8k", {**files, "Flickr8k.token.txt": token_lines([*FLICKR_NAMES, "1007.jpg.1"])})
+    return [f"flickr8k/Flicker8k_Dataset/{name}" for name in FLICKR_NAMES]
+
+
+def imitate_flickr30k(folder):
+    splits = dict(zip(FLICKR_NAMES, ["train"] * 4 + ["val"] + ["test"] * 2, strict=False))
+    images = [{"filename": name, "split": split, "sentences": []} for name, split in splits.items()]
+    write_tree(
+        folder / "flickr30k",
+        {"results_20130124.token": token_lines(FLICKR_NAMES), "dataset_flickr30k.json": {"images": images}},
+    )
+    return [f"flickr30k/flickr30k-images/{name}" for name in FLICKR_NAMES]
+
+
+def imitate_coco(folder):
+    paths = []
+    for part, ids in {"train2017": range(1, 7), "val2017": (139, 285)}.items():
+        images = [{"id": i, "file_name": f"{i:012}.jpg", "license": 3} for i in ids]
+        texts = [{"id": 10 * i + k, "image_id": i, "caption": f"Image {i}, {k}."} for k in range(5) for i in ids]
+        write_tree(folder / "coco", {f"annotations/captions_{part}.json": {"images": images, "annotations": texts}})
+        paths += [f"coco/{part}/{image['file_name']}" for image in images]
+    return paths
+
+
+IMITATIONS = {
+    "kth": imitate_kth,
+    "weizmann": imitate_weizmann,
+    "msvd": imitate_msvd,
+    "msr-vtt": imitate_msr_vtt,
+    "flickr8k": imitate_flickr8k,
+    "flickr30k": imitate_flickr30k,
+    "coco": imitate_coco,
+}
+
+
+@pytest.mark.parametrize(
+    ("data_set", "said", "left_out", "first_row"),
+    [
+        (
+            "msvd",
+            "10 files, 5 groups, 20 captions",
+            "1 captions of 1 files that are not there, left out: gone_1_2.avi",
+            {"path": "YouTubeClips/-4wsuPCjDBc_5_10.avi", "caption": "a dog runs", "group": "-4wsuPCjDBc"},
+        ),
+        (
+            "msr-vtt",
+            "8 files, 4 groups, 16 captions, 4 train, 2 val, 2 test",
+            "",
+            {"path": "TrainValVideo/video0.mp4", "caption": "a video 0", "group": "id0", "split": "train"},
+        ),
+        (
+            "flickr8k",
+            "7 files, 35 captions, 4 train, 1 val, 2 test",
+            "1 files without a caption or split, left out: Flicker8k_Dataset/1007_693b08cb0e.jpg",
+            {
+                "path": "Flicker8k_Dataset/1000_693b08cb0e.jpg",
+                "caption": "Caption 0 , of 1000_693b08cb0e.jpg .",
+                "split": "train",
+            },
+        ),
+        (
+            "flickr30k",
+            "7 files, 35 captions, 4 train, 1 val, 2 test",
+            "1 files without a caption or split, left out: flickr30k-images/1007_693b08cb0e.jpg",
+            {
+                "path": "flickr30k-images/1000_693b08cb0e.jpg",
+                "caption": "Caption 0 , of 1000_693b08cb0e.jpg .",
+                "split": "train",
+            },
+        ),
+        (
+            "coco",
+            "8 files, 40 captions, 6 train, 2 test",
+            "",
+            {"path": "train2017/000000000001.jpg", "caption": "Image 1, 0.", "split": "train"},
+        ),
+    ],
+)
+def test_manifests_of_captions(data_set, said, left_out, first_row, tmp_path):
+    make_files(tmp_path, IMITATIONS[data_set](tmp_path))
+    done = make_manifest(data_set, tmp_path / data_set)
+    assert (done.returncode, done.stderr.strip()) == (0, left_out)
+    assert done.stdout.strip() == f"{tmp_path / data_set / 'manifest.csv'}: {said}"
+    assert read_rows(tmp_path / data_set)[0] == first_row
+
+
+def test_msvd_lists_give_the_split_and_divided_groups_are_said(tmp_path):
+    make_files(tmp_path, imitate_msvd(tmp_path))
+    lists = {"train": MSVD_CLIPS[:5], "val": MSVD_CLIPS[5:6], "test": MSVD_CLIPS[6:9]}
+    write_tree(tmp_path / "msvd", {f"{split}_list.txt": "\n".join(clips) + "\n" for split, clips in lists.items()})
+    done = make_manifest("msvd", tmp_path / "msvd")
+    assert done.stdout.endswith("9 files, 6 groups, 18 captions, 5 train, 1 val, 3 test\n")
+    assert "1 files without a caption or split, left out: YouTubeClips/y_10_15.avi" in done.stderr
+    assert "1 groups are in more than one part of the published split; a score will be a little" in done.stderr
+    groups = {row["path"]: row["group"] for row in read_rows(tmp_path / "msvd")}
+    assert groups["YouTubeClips/mv89psg6zh4_5_10.avi"] == "YouTubeClips/mv89psg6zh4_5_10.avi"
+    assert groups["YouTubeClips/a_b_c_5_10.avi"] == groups["YouTubeClips/a_b_c_10_15.avi"] == "a_b_c"
+
+
+def test_flickr8k_as_a_csv_has_captions_with_commas(tmp_path):
+    make_files(tmp_path, [f"Images/{name}" for name in FLICKR_NAMES[:2]])
+    rows = [f"{FLICKR_NAMES[0]},A dog , running , barks .", f'{FLICKR_NAMES[1]},"A cat, sleeping"']
+    write_tree(tmp_path, {"captions.txt": "\n".join(["image,caption", *rows, ""])})
+    assert make_manifest("flickr8k", tmp_path).stdout.endswith("2 files, 2 captions\n")
+    assert [row["caption"] for row in read_rows(tmp_path)] == ["A dog , running , barks .", "A cat, sleeping"]
+
+
+@pytest.mark.parametrize(
+    ("data_set", "files", "message"),
+    [
+        ("msvd", {}, "expected one file AllVideoDescriptions.txt, found none"),
+        ("msvd", {"AllVideoDescriptions.txt": "# x\na b c\n"}, "line 2: expected 'ID_START_END caption', received a"),
+        ("msr-vtt", {"train_val_videodatainfo.json": "{"}, "has another form than expected (JSONDecodeError("),
+        (
+            "msr-vtt",
+            {"train_val_videodatainfo.json": {"images": []}},
+            "another form than expected (KeyError('videos'))",
+        ),
+        ("flickr8k", {"captions.txt": "file,text\n"}, "expected the header image,caption, received file,text"),
+        (
+            "flickr30k",
+            {"a/results_20130124.token": "", "b/results_20130124.token": ""},
+            "found a/results_20130124.token and",
+        ),
+        ("flickr30k", {"results_20130124.token": "a.jpg 0\n"}, "line 1: expected 'image.jpg#0', a tab and a caption"),
+        (
+            "coco",
+            {"captions_train2017.json": {"images": [], "annotations": []}},
+            "expected one file captions_val2017.json",
+        ),
+        (
+            "flickr30k",
+            {"results_20130124.token": "a.jpg#0\tx\n", "one/a.jpg": "", "two/a.jpg": ""},
+            "files of one name: one/a.jpg and two/a.jpg",
+        ),
+        ("flickr30k", {"results_20130124.token": "a.jpg#0\tx\n"}, "no file that has a caption found"),
+    ],
+)
+def test_captions_of_another_form(data_set, files, message, tmp_path):
+    write_tree(tmp_path, files)
+    done = make_manifest(data_set, tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert message in done.stderr and done.stderr.endswith("; no manifest written\n")
+    assert not (tmp_path / "manifest.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "imitate", "splits", "group"),
     [
@@ -324,6 +523,11 @@ def imitate_weizmann(folder):
         ),
         ("kth", imitate_kth, {"train": 6, "val": 4, "test": 4}, "person22"),
         ("weizmann", imitate_weizmann, {"train": 6, "val": 2, "test": 4}, "denis"),
+        ("msvd", imitate_msvd, {"train": 6, "val": 2, "test": 2}, "a_b_c"),
+        ("msr-vtt", imitate_msr_vtt, {"train": 4, "val": 2, "test": 2}, "id3"),
+        ("flickr8k", imitate_flickr8k, {"train": 4, "val": 1, "test": 2}, "Flicker8k_Dataset/1003_693b08cb0e.jpg"),
+        ("flickr30k", imitate_flickr30k, {"train": 4, "val": 1, "test": 2}, "flickr30k-images/1003_693b08cb0e.jpg"),
+        ("coco", imitate_coco, {"train": 4, "val": 2, "test": 2}, "val2017/000000000285.jpg"),
     ],
 )
 def test_the_command_of_the_page_makes_a_data_set(name, imitate, splits, group, tmp_path, monkeypatch):
@@ -331,8 +535,12 @@ def test_the_command_of_the_page_makes_a_data_set(name, imitate, splits, group, 
     rng = np.random.default_rng(0)
     for path in imitate(tmp_path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_video(Path(path), rng.integers(0, 256, (5, 16, 16, 3), np.uint8), frames_per_second=10)
-    if name in ("kth", "weizmann"):
+        frames = rng.integers(0, 256, (5, 16, 16, 3), np.uint8)
+        if path.endswith(".jpg"):
+            assert cv2.imwrite(path, frames[0])
+        else:
+            write_video(Path(path), frames, frames_per_second=10)
+    if name in IMITATIONS:
         assert make_manifest(name, tmp_path / name).returncode == 0
     (line,) = [line for line in commands(DATA / f"{name}.md") if line.startswith("activity preprocess")]
     words = [found for word in shlex.split(line)[1:] for found in sorted(glob.glob(word)) or [word]]
@@ -341,3 +549,4 @@ def test_the_command_of_the_page_makes_a_data_set(name, imitate, splits, group, 
     assert Counter(sample.split for sample in dataset.samples) == splits
     assert dataset.problems == []
     assert group in {sample.group for sample in dataset.samples}
+    assert all(sample.captions or sample.label for sample in dataset.samples)

@@ -268,6 +268,9 @@ def _with_captions(samples: list[Sample], path: Path, *, expected: bool) -> list
     """Samples with the captions of their table; what does not fit together is said."""
     if expected and not path.is_file():
         _logger.warning("%s: gone, though preprocess wrote it; %s to have it again", path, _AGAIN)
+    if not expected and path.is_file() and not is_caption_table(path):
+        _logger.warning("%s: not a table of captions, with the columns %s; not read", path, ",".join(CAPTION_COLUMNS))
+        return samples
     captions: defaultdict[str, list[str]] = defaultdict(list)
     for sample_id, caption in _read_table(path, _caption_from_row):
         captions[sample_id].append(caption)
@@ -276,6 +279,12 @@ def _with_captions(samples: list[Sample], path: Path, *, expected: bool) -> list
         what = "%s: has captions of %d samples that are not in manifest.csv: %s"
         _logger.warning(what, path, len(captions), name_some(captions))
     return samples
+
+
+def is_caption_table(path: Path) -> bool:
+    """Whether a file begins as `captions.csv` does: data sets of before may have one of the user's by that name."""
+    with path.open("rb") as file:
+        return file.readline(100).strip(b"\xef\xbb\xbf\r\n").decode("latin-1") == ",".join(CAPTION_COLUMNS)
 
 
 def _caption_from_row(row: dict[str, str]) -> tuple[str, str]:

@@ -204,6 +204,8 @@ def _composed(text: str) -> str:
 
 def _on_disk(videos_dir: Path, path: str) -> str:
     """A path as its names are written on the disk: those from a Mac have accents as characters of their own."""
+    if path.isascii():
+        return path
     found = PurePosixPath()
     for part in PurePosixPath(path).parts:
         if not part.isascii() and not os.path.lexists(videos_dir / found / part):
@@ -274,7 +276,10 @@ def _say_what_captions_lose(rows: Iterable[tuple[int, dict[str, str]]], manifest
 
 def _clean_caption(text: str) -> str:
     """A caption in one line, its letters composed (NFC), without control characters; empty if nothing of it is seen."""
-    text = " ".join(_CONTROLS.sub("", " ".join(_composed(text).split())).split())
+    text = " ".join(_composed(text).split())
+    if text.isascii() and text.isprintable():  # as most of hundreds of thousands are
+        return text
+    text = " ".join(_CONTROLS.sub("", text).split())
     return text if _looks(text) else ""
 
 

@@ -32,6 +32,7 @@ from activity.datasets.dataset import (
     MANIFEST_COLUMNS,
     PROBLEM_COLUMNS,
     Dataset,
+    is_caption_table,
     load_dataset,
     read_about,
     stack_path,
@@ -539,19 +540,21 @@ def _write_folder(
 def _write_captions(path: Path, samples: Iterable[Sample]) -> None:
     """Write the table of captions; without any, one of an earlier run is removed."""
     rows = [{"sample_id": sample.sample_id, "caption": text} for sample in samples for text in sample.captions]
-    _keep_if_changed(path)
+    is_foreign = path.is_file() and not is_caption_table(path)
     if rows:
+        _keep_if_changed(path, always=is_foreign)
         write_csv(path, CAPTION_COLUMNS, rows, digest=True)
-    else:
+    elif not is_foreign:
+        _keep_if_changed(path)
         path.unlink(missing_ok=True)
 
 
 _OUR_ID = re.compile(r".*-[0-9a-f]{16}(_.*)?", re.DOTALL)  # of a sample, see `with_ids`: others keep files of theirs
 
 
-def _keep_if_changed(path: Path) -> None:
+def _keep_if_changed(path: Path, *, always: bool = False) -> None:
     """A table that somebody has changed is written anew, so it is kept under another name."""
-    if path.is_file() and not is_intact(path):
+    if path.is_file() and (always or not is_intact(path)):
         names = (path.with_name(f"{path.stem}.changed-{number}{path.suffix}") for number in itertools.count(1))
         kept = next(name for name in names if not name.exists())
         os.replace(path, kept)

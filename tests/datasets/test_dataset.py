@@ -173,7 +173,8 @@ def test_captions_of_unknown_samples_are_said(tmp_path, caplog):
     "content", ["sample_id,text\na-1,a dog\n", "sample_id,caption\na-1, \n", "sample_id,caption\na-1\n", "\xe5"]
 )
 def test_captions_that_are_damaged(tmp_path, content):
-    write_folder(tmp_path)
+    spec = as_dict(NOISE_SPEC)
+    write_folder(tmp_path, {"format_version": 2, "spec": spec, "videos_dir": "/videos", "captions": {"train": 1}})
     (tmp_path / "captions.csv").write_bytes(content.encode("latin-1"))
     with pytest.raises(DatasetError, match="captions.csv: damaged .*; delete it and run the same preprocess command"):
         load_dataset(tmp_path)

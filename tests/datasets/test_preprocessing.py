@@ -736,6 +736,21 @@ def test_captions_that_were_lost_or_edited_are_written_again(captions, tmp_path,
     assert content_of(tmp_path / "out") == before
 
 
+def test_a_file_of_the_user_by_that_name_is_neither_read_nor_lost(captions, tmp_path, decode_here, caplog):
+    paths = [path.relative_to(captions).as_posix() for path in sorted(captions.rglob("*.avi"))]
+    with_captions = (captions / "manifest.csv").read_text()
+    write_manifest(captions, [("path", "label"), *((path, path.partition("/")[0]) for path in paths)])
+    preprocess(captions, tmp_path / "out", SPEC)
+    path = tmp_path / "out" / "captions.csv"
+    path.write_text("of the user\n")
+    dataset = preprocess(captions, tmp_path / "out", SPEC)
+    assert not any(sample.captions for sample in dataset.samples) and path.read_text() == "of the user\n"
+    assert f"{path}: not a table of captions, with the columns sample_id,caption; not read" in caplog.text
+    (captions / "manifest.csv").write_text(with_captions)
+    assert all(sample.captions for sample in preprocess(captions, tmp_path / "out", SPEC).samples)
+    assert (tmp_path / "out" / "captions.changed-1.csv").read_text() == "of the user\n"
+
+
 def test_an_empty_caption_is_a_problem(captions, tmp_path, decode_here):
     with (captions / "manifest.csv").open("a") as file:
         file.write("run/03.avi,\n")

@@ -78,6 +78,7 @@ PATHS = (
     *("concat:a.avi|b.avi", "subfile,,start,0,end,100,,:a.avi", "/dev/zero", "C:\\x.avi", "..\\..\\x.avi", "a\0b.avi"),
     *(".", "./", "a.avi/", "a.avi/..", "CON", "%d.avi", "*.avi", "x" * 300, "x" * 5000, "~/x.avi", "$HOME/x.avi"),
 )
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"
 LABELS = (
     *("\x1b]0;title\x07\x1b[31mred", "../../x", "CON", ".", "y" * 5000, "=cmd()|x", "<script>alert(1)</script>"),
     *("\u202efdp.exe", "a\nb", "train", "run\u200b", "unknown", "%s%n", "{0.__class__}", "nan", "-", "\0"),
@@ -101,6 +102,18 @@ CASES: dict[str, Callable[[Path], object]] = {
     "a sample_id of its own": table("a.avi,x,../../../PWNED", header="path,label,sample_id"),
     "a number of frames of its own": table("a.avi,x,99999999", header="path,label,num_frames"),
     "a huge cell": table(f"a.avi,x,{'y' * 200_000}", header="path,label,z"),
+    "captions of all kinds": table(
+        *(
+            f'a.avi,run,"{text}"'
+            for text in ("=cmd()|x", "\x1b]0;title\x07", "\u202efdp", "\u200b", "a\nb", "y" * 5000, "-1")
+        ),
+        header="path,label,caption",
+    ),
+    "captions of one video that disagree": table("a.avi,run,x", "a.avi,walk,y", header="path,label,caption"),
+    "an image that claims to be huge": holding("z.png", _PNG_HEAD + b"\0\0\xc3\x50" * 2 + b"\x08\x02\0\0\0"),
+    "half an image": holding("z.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF\0"),
+    "a text that is called an image": holding("z.webp", b"no image"),
+    "an image that is a link to /dev/zero": holding("z.png", lambda path: path.symlink_to("/dev/zero")),
     "two columns of one name": table("a.avi,x,y", header="path,label,label"),
     "ten thousand columns": raw(b"path,label," + b",".join(b"c%d" % i for i in range(10_000)) + b"\na.avi,x\n"),
     "a thousand absent files": table(*(f"{i}.avi,x" for i in range(1000))),

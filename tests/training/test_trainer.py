@@ -546,3 +546,25 @@ class TestFeatureFiles:
             train(
                 ramp_dataset, dataclasses.replace(config, features=str(moved)), work_dir=tmp_path / "run", resume=True
             )
+
+
+def test_images_say_nothing_of_how_long_a_clip_is(ramp_dataset, frozen_config):
+    """They last no time, and a model needs windows that do."""
+    first, *others = ramp_dataset.samples
+    images = [dataclasses.replace(sample, duration_seconds=0.0) for sample in others]
+    video = dataclasses.replace(first, duration_seconds=2.0)
+    mixed = build_classifier(dataclasses.replace(ramp_dataset, samples=[video, *images]), frozen_config)
+    assert (mixed.clip_seconds, mixed.window_seconds) == (2.0, 2.0)
+    alone = build_classifier(dataclasses.replace(ramp_dataset, samples=images), frozen_config)
+    assert 0 < alone.window_seconds <= alone.clip_seconds < 0.1
+
+
+def test_samples_without_a_label_are_not_trained_on(ramp_dataset, frozen_config, tmp_path, caplog):
+    described = [
+        dataclasses.replace(sample, label="", captions=("it changes",)) if sample.group == "person0" else sample
+        for sample in ramp_dataset.samples
+    ]
+    config = dataclasses.replace(frozen_config, epochs=1)
+    run = train(dataclasses.replace(ramp_dataset, samples=described), config, work_dir=tmp_path)
+    assert run.classifier.labels == ("brightens", "darkens")
+    assert "4 of its 32 samples have no label, left out" in caplog.text
