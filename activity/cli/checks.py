@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from activity.cli.output import state_dir
 from activity.config import ClipSpec, TrainConfig
-from activity.errors import SettingError
+from activity.errors import ActivityError, SettingError
 from activity.files import check_folder, check_output, foreign_in
 from activity.models.backbones import find_weights
 from activity.models.info import check_model_path, is_model
@@ -119,6 +120,16 @@ def check_results(arguments: argparse.Namespace, what: str, *paths: Path | None)
     """Raise `ActivityError` if files or folders of `say_written` could not be written, or would replace something."""
     for path in paths:
         check_output(path, overwrite=arguments.overwrite, foreign=foreign_in, what=what)
+
+
+def check_places(arguments: argparse.Namespace, places: Iterable[tuple[str, Path]]) -> None:
+    """Raise `ActivityError` if results, each of a kind, could not be written, or two would have one name."""
+    taken: dict[Path, str] = {}
+    for what, path in places:
+        check_results(arguments, what, path)
+        if other := taken.get(path.resolve()):
+            raise ActivityError(f"both {other} and {what} would have this name; expected two places", path=path)
+        taken[path.resolve()] = what
 
 
 def check_order(arguments: argparse.Namespace) -> None:

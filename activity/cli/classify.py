@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from activity.cli.checks import check_results, check_runtime
+from activity.cli.checks import check_places, check_runtime
 from activity.cli.options import add_model, add_overwrite, add_runtime, in_range, positive_int
 from activity.cli.output import say_error, say_result, say_written
 from activity.errors import ActivityError, ModelFileError, VideoError
@@ -130,12 +130,7 @@ def _check_places(arguments: argparse.Namespace, sources: Sequence[str]) -> None
             places.append(("an explanation", arguments.explain / f"{name}.png"))
     if arguments.csv and any(arguments.csv.resolve() in path.resolve().parents for _, path in places):
         raise ActivityError("both a table and a folder would have this name; expected two places", path=arguments.csv)
-    taken: dict[Path, str] = {}
-    for what, path in places:
-        check_results(arguments, what, path)
-        if other := taken.get(path.resolve()):
-            raise ActivityError(f"both {other} and {what} would have this name; expected two places", path=path)
-        taken[path.resolve()] = what
+    check_places(arguments, places)
 
 
 def _classify_live(arguments: argparse.Namespace, source: str) -> int:

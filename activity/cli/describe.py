@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from activity.cli.checks import check_results
+from activity.cli.checks import check_places
 from activity.cli.options import add_model, add_overwrite, in_range, positive_int, seed
-from activity.cli.output import say_error, say_result
-from activity.errors import ActivityError
-from activity.files import csv_rows
+from activity.cli.output import say_error, say_result, say_written
+from activity.errors import ActivityError, VideoError
+from activity.files import csv_rows, noted_results
 from activity.models.info import read_info
+
+if TYPE_CHECKING:
+    from activity.predictor.captioner import Description
 
 EXAMPLES = [
     "captioner.keras clip.mp4 picture.jpg folder",
-    "captioner.keras match.mp4 --timeline --json",
+    "captioner.keras match.mp4 --timeline --out captions --annotate videos",
     "captioner.keras clip.mp4 --temperature 0.8 --top-p 0.9 --seed 1",
 ]
 
@@ -35,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--top-p", type=in_range(float, 1e-6, 1), default=1.0, metavar="X", help=help)
     add("--seed", type=seed, default=0, metavar="N", help="of random words; default: %(default)s")
     add("--timeline", action="store_true", help="also write a sentence for each part of a video")
+    add("--out", type=Path, metavar="DIR", help="write these sentences there, as NAME.json, .csv and .srt")
+    add("--annotate", type=Path, metavar="DIR", help="write each video there, as NAME.mp4, with them as subtitles")
     add("--json", action="store_true", help="print one JSON object a line")
     add("--csv", type=Path, metavar="FILE", help="also write a table")
     add_overwrite(parser)
@@ -53,11 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error(f"--top-k must be 1 to {most}, the number of sentences searched for")
     if arguments.csv and not arguments.csv.parent.is_dir():
         raise ActivityError(f"there is no folder {arguments.csv.parent}", path=arguments.csv)
-    check_results(arguments, "a table of captions", arguments.csv)
     info = read_info(arguments.model, task="describe")
     from activity.predictor.captioner import Captioner
     from activity.predictor.prediction import Failure
-    from activity.predictor.sources import expand_sources
+    from activity.predictor.sources import check_apart, distinct_names, expand_sources
+    from activity.reports.timeline import CAPTION_FORMATS
 
     sources = expand_sources(arguments.sources, features=bool(info.spec.num_features), images=True)
     captioner = Captioner.load(
@@ -67,16 +73,49 @@ def run(arguments: argparse.Namespace) -> int:
         top_p=arguments.top_p,
         seed=arguments.seed,
     )
+    places = [("a table of captions", arguments.csv)] if arguments.csv else []
+    names = distinct_names(sources)
+    for folder, endings, what in (
+        (arguments.out, CAPTION_FORMATS, "the sentences of a video"),
+        (arguments.annotate, ["mp4"], "an annotated video"),
+    ):
+        if folder:
+            check_apart(folder, sources)
+            places += [(what, folder / f"{name}.{ending}") for name in names for ending in endings]
+    check_places(arguments, places)
+    timeline = bool(arguments.timeline or arguments.out or arguments.annotate)
+    goes_on = bool(arguments.csv or arguments.out or arguments.annotate)
     failed = False
     with csv_rows(arguments.csv, _COLUMNS) as write_row:
-        for result in captioner.describe_many(sources, timeline=arguments.timeline):
+        results = captioner.describe_many(sources, timeline=timeline)
+        for result, name in zip(results, names, strict=True):
             failed |= isinstance(result, Failure)
             values = result.as_dict(top_k=arguments.top_k)
             write_row(values)
             if arguments.json:
-                say_result(json.dumps(values, allow_nan=False), goes_on=bool(arguments.csv))
+                say_result(json.dumps(values, allow_nan=False), goes_on=goes_on)
             elif isinstance(result, Failure):
                 say_error(f"{result.source}: {result.error}")
             else:
-                say_result(result.as_text(top_k=arguments.top_k), goes_on=bool(arguments.csv))
+                say_result(result.as_text(top_k=arguments.top_k), goes_on=goes_on)
+            if not isinstance(result, Failure):
+                try:
+                    _write(arguments, result, name)
+                except VideoError as error:  # it could be read a moment ago; the others follow
+                    failed = True
+                    say_error(str(error))
     return int(failed)
+
+
+def _write(arguments: argparse.Namespace, result: Description, name: str) -> None:
+    """Write what `--out` and `--annotate` ask for."""
+    if arguments.out:
+        from activity.reports.timeline import save_captions
+
+        with noted_results():
+            say_written(save_captions(result, arguments.out, name, top_k=arguments.top_k))
+    if arguments.annotate:
+        from activity.reports.annotation import annotate
+
+        with noted_results():
+            say_written([annotate(result.source, result, arguments.annotate / f"{name}.mp4")])

@@ -6,7 +6,10 @@ Pillow, because OpenCV's fonts know ASCII only.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -20,6 +23,9 @@ from activity.reports.style import fitted, font_for, ink_on, label_colour, text_
 from activity.video.decoder import Check, VideoReader, why_unreadable
 from activity.video.download import local_path
 from activity.video.writer import Frames, write_playable
+
+if TYPE_CHECKING:
+    from activity.predictor.captioner import CaptionedSegment, Description
 
 _TRACK = "#707070"  # what a bar may still fill
 
@@ -149,7 +155,49 @@ def _write(
     draw.text(place, shown, "white", font_for(shown, size), anchor)
 
 
-def annotate(source: Path | str, prediction: Prediction, out_path: Path | str, *, check: Check | None = None) -> Path:
+class Subtitles:
+    """Draws on the frames of a video the sentence that is written of the part they are in.
+
+    A sentence is centred at the bottom, in as many lines as it needs, over a dark band. Frames are of `height` and
+    `width` in pixels.
+    """
+
+    def __init__(self, segments: Sequence[CaptionedSegment], *, height: int, width: int) -> None:
+        self._segments = segments
+        size = max(_SMALLEST_TEXT, round(_HEADLINE * min(height, width)))
+        self._bands = [_band_of(segment.sentence.text, size, height=height, width=width) for segment in segments]
+
+    def draw(self, frame: np.ndarray, timestamp_seconds: float) -> None:
+        """Draw on a frame `(height, width, 3)` uint8 RGB, in place; its time is on the clock of the segments."""
+        starts = [segment.start_seconds for segment in self._segments]
+        number = max(0, int(np.searchsorted(starts, timestamp_seconds, side="right")) - 1)
+        band, opacity = self._bands[number]  # (h, width, 3), (h, width)
+        below = frame[-len(band) :]
+        below[:] = cv2.blendLinear(band, np.ascontiguousarray(below), opacity, 1 - opacity)
+
+
+def _band_of(text: str, size: int, *, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A text in lines on a dark band, `(h, width, 3)` uint8, and its opacity `(h, width)` float32."""
+    lines, room, row = [""], 0.92 * width, round(1.35 * size)
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if text_width(longer, size) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(fitted(word, size, room))
+    lines = [line for line in lines if line][: max(1, height // row - 1)]
+    band_height = min(height, len(lines) * row + size // 2) if lines else 1
+    image = Image.new("RGBA", (width, band_height), (0, 0, 0, round(255 * _PANEL_OPACITY) if lines else 0))
+    draw = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        draw.text((width // 2, size // 4 + number * row), line, "white", font_for(line, size), "ma")
+    drawn = np.asarray(image)
+    return np.ascontiguousarray(drawn[..., :3]), drawn[..., 3].astype(np.float32) / 255
+
+
+def annotate(
+    source: Path | str, prediction: Prediction | Description, out_path: Path | str, *, check: Check | None = None
+) -> Path:
     """Write a video with its timeline drawn on it: the same frames, times, size, way up and, if it can be, sound.
 
         prediction = predictor.predict("a.mp4", timeline=True)
@@ -159,7 +207,7 @@ def annotate(source: Path | str, prediction: Prediction, out_path: Path | str, *
 
     Args:
         source: the video.
-        prediction: of this video, with its timeline.
+        prediction: of this video, with its timeline; or a description with its segments, for subtitles.
         out_path: ends in `.mp4`; see `activity.video.writer.write_playable` for what becomes of it without PyAV.
         check: called with the time of each frame that passes, in seconds; what it raises ends the work.
 
@@ -170,16 +218,22 @@ def annotate(source: Path | str, prediction: Prediction, out_path: Path | str, *
         VideoError: the video cannot be read, or it is the file that would be written.
         ValueError: the prediction has no timeline.
     """
-    source, out_path, timeline = local_path(source), Path(out_path), timeline_of(prediction)
+    source, out_path = local_path(source), Path(out_path)
+    make: Callable[..., Overlay | Subtitles]
+    if isinstance(prediction, Prediction):
+        timeline = timeline_of(prediction)
+        make, end = partial(Overlay, prediction.labels, timeline), float(timeline.edges_seconds[-1])
+    else:
+        segments = segments_of(prediction)
+        make, end = partial(Subtitles, segments), segments[-1].end_seconds
     if out_path.exists() and out_path.samefile(source):
         raise VideoError("this is the video to annotate; expected another name for the annotated one", path=out_path)
     with VideoReader(source, num_threads=0, check=check) as reader:
-        frames = _annotated_frames(reader, prediction.labels, timeline)
-        rate, end = reader.info.frames_per_second, float(timeline.edges_seconds[-1])
+        frames, rate = _annotated_frames(reader, make), reader.info.frames_per_second
         return write_playable(out_path, frames, frames_per_second=rate, source=source, end_seconds=end)
 
 
-def _annotated_frames(reader: VideoReader, labels: tuple[str, ...], timeline: Timeline) -> Frames:
+def _annotated_frames(reader: VideoReader, make: Callable[..., Overlay | Subtitles]) -> Frames:
     overlay, start, size = None, 0.0, (0, 0)
     total = reader.info.num_frames_claimed or None
     for _, timestamp in progress_bar(reader, total=total, desc=f"annotating {reader.path.name}", unit="frame"):
@@ -189,13 +243,20 @@ def _annotated_frames(reader: VideoReader, labels: tuple[str, ...], timeline: Ti
             break  # damaged: the prediction, too, is of the frames before
         if overlay is None:
             start, size = timestamp, frame.shape[:2]
-            overlay = Overlay(labels, timeline, height=size[0], width=size[1])
+            overlay = make(height=size[0], width=size[1])
         if frame.shape[:2] != size:  # some streams change it
             frame = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
         overlay.draw(frame, timestamp - start)
         yield timestamp - start, frame
     if overlay is None:
         raise VideoError(f"{why_unreadable(reader.path)}", path=reader.path)
+
+
+def segments_of(description: Description) -> tuple[CaptionedSegment, ...]:
+    """The segments of a description; raises `ValueError` if it was made without."""
+    if not description.segments:
+        raise ValueError("expected a description with its segments: describe(source, timeline=True)")
+    return description.segments
 
 
 def timeline_of(prediction: Prediction) -> Timeline:

@@ -14,7 +14,7 @@ from activity.errors import printable
 from activity.files import atomic_file, write_csv
 from activity.models.info import unknown_name
 from activity.predictor.prediction import Prediction
-from activity.reports.annotation import timeline_of
+from activity.reports.annotation import segments_of, timeline_of
 from activity.reports.style import (
     fitted,
     font_file,
@@ -31,6 +31,8 @@ from activity.video.sampling import read_stack
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from activity.predictor.captioner import Description
 
 _WIDTH, _THUMBNAIL_HEIGHT, _STRIP_HEIGHT, _NAME_ROW = 10.4, 1.0, 0.45, 0.21  # inches
 _THUMBNAIL_PIXELS = 160
@@ -63,6 +65,36 @@ def save_timeline(prediction: Prediction, out_dir: Path, name: str, *, top_k: in
     return paths
 
 
+def save_captions(description: Description, out_dir: Path, name: str, *, top_k: int = 1) -> list[Path]:
+    """Write the sentences of the parts of a video into a folder in all formats of `CAPTION_FORMATS`.
+
+    Args:
+        description: with its segments.
+        out_dir: made if need be.
+        name: of the files, without an ending.
+        top_k: sentences of the whole video in the JSON file, 1 or more.
+
+    Returns:
+        The paths that were written.
+
+    Raises:
+        ValueError: the description has no segments.
+    """
+    segments = segments_of(description)
+    rows = [segment.as_dict() for segment in segments]
+    out_dir.mkdir(parents=True, exist_ok=True)
+    paths = [out_dir / f"{name}.{ending}" for ending in CAPTION_FORMATS]
+    with atomic_file(paths[0], "w") as file:
+        file.write(json.dumps(description.as_dict(top_k=top_k), indent=1, allow_nan=False) + "\n")
+    write_csv(paths[1], list(rows[0]), rows)
+    with atomic_file(paths[2], "w") as file:
+        file.write(_cues((x.start_seconds, x.end_seconds, x.sentence.text) for x in segments))
+    return paths
+
+
+CAPTION_FORMATS = ("json", "csv", "srt")
+
+
 def _write_json(prediction: Prediction, path: Path, top_k: int) -> None:
     with atomic_file(path, "w") as file:
         file.write(json.dumps(prediction.as_dict(top_k=top_k), indent=1, allow_nan=False) + "\n")
@@ -77,7 +109,7 @@ def _write_srt(prediction: Prediction, path: Path, _: int) -> None:
     with atomic_file(path, "w") as file:
         segments = timeline_of(prediction).segments
         # Players take an empty file for a damaged one
-        file.write(as_srt(segments, prediction.labels) or _cues(segments))
+        file.write(as_srt(segments, prediction.labels) or _cues(map(_cue_of, segments)))
 
 
 def _write_png(prediction: Prediction, path: Path, _: int) -> None:
@@ -99,14 +131,18 @@ def as_srt(segments: tuple[Segment, ...], labels: tuple[str, ...] = ()) -> str:
     Lines end as SubRip ends them, in CR LF, which every player takes. The labels of the model tell a class `unknown`
     from an unknown segment.
     """
-    return _cues([segment for segment in segments if segment.label != unknown_name(labels)])
+    return _cues(_cue_of(segment) for segment in segments if segment.label != unknown_name(labels))
 
 
-def _cues(segments: Iterable[Segment]) -> str:
+def _cue_of(segment: Segment) -> tuple[float, float, str]:
+    return segment.start_seconds, segment.end_seconds, segment.label
+
+
+def _cues(told: Iterable[tuple[float, float, str]]) -> str:
+    """Start and end in seconds, and text, of each."""
     cues = (
-        f"{number}\n{_srt_time(segment.start_seconds)} --> {_srt_time(segment.end_seconds)}\n"
-        f"{' '.join(segment.label.split())}\n\n"
-        for number, segment in enumerate(segments, 1)
+        f"{number}\n{_srt_time(start)} --> {_srt_time(end)}\n{' '.join(text.split())}\n\n"
+        for number, (start, end, text) in enumerate(told, 1)
     )
     return "".join(cues).replace("\n", "\r\n")
 

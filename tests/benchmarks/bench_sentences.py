@@ -95,8 +95,8 @@ def events_in_order(caption, truth):
 
 
 def event_of(part):
-    """What happens in `a girl in a red shirt walks to the left in the snow`, without who and where."""
-    words = part.split(" shirt ", 1)[-1].split()
+    """What happens in `a girl in a red coat walks to the left in the snow`, without who and where."""
+    words = part.split(" coat ", 1)[-1].split()
     place = max(i for i, word in enumerate(words) if word in ("in", "on")) if {"in", "on"} & set(words) else len(words)
     return " ".join(words[:place])
 

@@ -52,6 +52,30 @@ def test_random_sentences_have_a_seed(caption_model, ramp_videos, capsys):
     assert first == again != other
 
 
+def test_it_writes_subtitles_and_annotated_videos(caption_model, ramp_videos, tmp_path, capsys):
+    source = ramp_videos / "darkens" / "p0_0.avi"
+    words = ["describe", caption_model, source, "--out", tmp_path / "out", "--annotate", tmp_path / "videos"]
+    status, out, _ = run(capsys, *words)
+    assert status == 0 and len(out.splitlines()) == 2  # of the video, and of its only part
+    assert {path.name for path in (tmp_path / "out").iterdir() if path.suffix in (".json", ".csv", ".srt")} == {
+        "p0_0.json",
+        "p0_0.csv",
+        "p0_0.srt",
+    }
+    caption = json.loads((tmp_path / "out" / "p0_0.json").read_text())["segments"][0]["caption"]
+    assert caption in CAPTIONS["darkens"]
+    subtitles = (tmp_path / "out" / "p0_0.srt").read_bytes().decode()
+    assert subtitles.startswith("1\r\n00:00:00,000 --> 00:00:00,") and caption in subtitles
+    with (tmp_path / "out" / "p0_0.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert list(row) == ["start_seconds", "end_seconds", "caption", "log_probability"] and row["caption"] == caption
+    assert (tmp_path / "videos" / "p0_0.mp4").stat().st_size > 500
+    status, _, err = run(capsys, *words)
+    assert status == 1 and "--overwrite" in err
+    status, _, err = run(capsys, "describe", caption_model, source, "--out", source.parent)
+    assert status == 1 and "expected a folder of its own for the results" in err
+
+
 def test_it_generates_sentences_without_a_video(caption_model, capsys):
     words = ["generate", caption_model, "--temperature", "0.3", "--seed", 1]
     status, five, _ = run(capsys, *words)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from activity.datasets.samples import Segment
+from activity.models.captioner import Sentence
+from activity.predictor.captioner import CaptionedSegment
 from activity.predictor.timeline import Timeline
-from activity.reports.annotation import Overlay
+from activity.reports.annotation import Overlay, Subtitles
 from activity.reports.style import font_file, ink_on, label_colour, text_width
 
 LABELS = tuple(f"label {i}" for i in range(24))
@@ -150,3 +152,31 @@ def test_ink_is_read_on_every_colour():
 
 def test_text_width_grows_with_text_and_size():
     assert 0 < text_width("run", 10) < text_width("running", 10) < text_width("running", 20)
+
+
+# === Subtitles ===
+
+
+def subtitles_of(height, width, *texts):
+    """Drawings of sentences that last a second each."""
+    sentences = (Sentence(tuple(text.split()), -1.0, np.zeros((len(text.split()), 1))) for text in texts)
+    segments = [CaptionedSegment(float(i), i + 1.0, sentence) for i, sentence in enumerate(sentences)]
+    return Subtitles(segments, height=height, width=width)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("text", ["a dog runs", "word " * 60, "x" * 300, ""])
+def test_sentences_are_drawn_at_the_bottom_of_any_frame(size, text):
+    height, width = size
+    frame = drawn(subtitles_of(height, width, text), height, width, 0.5)
+    changed = (frame != 128).any(axis=(1, 2))
+    if height > 100 and text:
+        assert not changed[: height // 20].any() and changed[-1]
+        assert frame.max() > 200  # white letters
+
+
+def test_each_part_has_its_own_sentence():
+    overlay = subtitles_of(200, 300, "a dog runs", "a man sleeps")
+    frames = [drawn(overlay, 200, 300, seconds) for seconds in (-1.0, 0.0, 0.99, 1.0, 7.0)]
+    assert all(np.array_equal(frames[0], frame) for frame in frames[1:3])
+    assert np.array_equal(frames[3], frames[4]) and not np.array_equal(frames[2], frames[3])
