@@ -47,7 +47,7 @@ def without_features(dataset, folder):
 
 def compiled(model):
     optimizer = keras.optimizers.AdamW(1e-3, clipnorm=1.0)
-    metric = keras.metrics.MeanMetricWrapper(fitting.accuracy, name="accuracy")
+    metric = keras.metrics.MeanMetricWrapper(fitting.accuracy_of_members, name="accuracy")
     model.compile(optimizer, loss=fitting.loss_of_members, metrics=[metric], jit_compile=uses_jit())
     optimizer.build(model.trainable_variables)
     return model

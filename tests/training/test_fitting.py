@@ -1,3 +1,4 @@
+import dataclasses
 import time
 
 import keras
@@ -5,15 +6,13 @@ import numpy as np
 import pytest
 
 from activity.errors import ActivityError
-from activity.models.layers import uses_jit
 from activity.training.batches import FeatureBatches
 from activity.training.fitting import (
     LayerwiseAdamW,
     Stage,
     StagePlan,
     _memory_in_words,
-    _validate,
-    accuracy,
+    accuracy_of_members,
     fit,
     loss_of_members,
 )
@@ -33,10 +32,10 @@ def test_each_member_is_judged_on_its_own():
 
 
 def test_the_accuracy_is_that_of_the_fused_opinions():
-    assert keras.ops.convert_to_numpy(accuracy(TARGETS, MEMBER_PREDICTIONS)).tolist() == [1, 0]
+    assert keras.ops.convert_to_numpy(accuracy_of_members(TARGETS, MEMBER_PREDICTIONS)).tolist() == [1, 0]
     # 0.9 * 0.05 is less than 0.1 * 0.95: a sure member outweighs one that is nearly as sure
     close = np.array([[[0.9, 0.1], [0.05, 0.95]]], np.float32)
-    assert keras.ops.convert_to_numpy(accuracy(np.array([[0.6, 0.4]]), close)).tolist() == [0]
+    assert keras.ops.convert_to_numpy(accuracy_of_members(np.array([[0.6, 0.4]]), close)).tolist() == [0]
 
 
 class SlowBatches(FeatureBatches):
@@ -46,20 +45,6 @@ class SlowBatches(FeatureBatches):
         for batch in super().epoch(number):
             time.sleep(self.seconds_per_batch)
             yield batch
-
-
-def test_what_fills_up_the_last_batch_is_not_judged():
-    features, targets = np.random.default_rng(0).random((5, 1, 1, 4), np.float32), np.eye(2)[[0, 1, 1, 0, 1]]
-    inputs = {"features": keras.Input((1, 1, 4), name="features"), "mask": keras.Input((1,), dtype="bool", name="mask")}
-    model = keras.Model(inputs, keras.layers.Reshape((2, 2))(keras.layers.Softmax()(inputs["features"])))
-    model.jit_compile = uses_jit()
-    scores, waited = _validate(model, SlowBatches(features, targets, num_frames=1, batch_size=4))
-    member_predictions = np.exp(features[:, 0, 0]) / np.exp(features[:, 0, 0]).sum(axis=-1, keepdims=True)
-    member_predictions = member_predictions.reshape(5, 2, 2)
-    expected = float(keras.ops.mean(loss_of_members(targets, member_predictions)))
-    assert scores["val_loss"] == pytest.approx(expected, rel=1e-5)
-    assert scores["val_accuracy"] == pytest.approx(float(keras.ops.mean(accuracy(targets, member_predictions))))
-    assert 0.5 * SlowBatches.seconds_per_batch < waited < 60  # for the first batch nothing else is done meanwhile
 
 
 def test_a_stage_tells_its_time_and_the_share_of_waiting():
@@ -132,3 +117,25 @@ def test_what_is_not_a_number_stops_a_stage_with_a_reason(value, beside, reason,
 
 def test_a_stage_of_numbers_ends(tmp_path):
     assert len(fit(plan_of(np.ones((2, 1, 1, 4), np.float32)), tmp_path).rows) == 2
+
+
+def test_what_fills_up_the_last_batch_is_not_judged(tmp_path):
+    features, targets = np.random.default_rng(0).random((5, 1, 1, 4), np.float32), np.eye(4)[[0, 1, 3, 2, 1]]
+    val_batches = SlowBatches(features, targets, num_frames=1, batch_size=4)
+    plan = dataclasses.replace(plan_of(np.ones((2, 1, 1, 4), np.float32)), val_batches=val_batches)
+    row = fit(plan, tmp_path).rows[-1]
+    predicted = plan.model.predict_on_batch({"features": features, "mask": np.ones((5, 1), bool)})
+    losses, correct = loss_of_members(targets, predicted), accuracy_of_members(targets, predicted)
+    assert row["val_loss"] == pytest.approx(float(keras.ops.mean(losses)), rel=1e-5)
+    assert row["val_accuracy"] == pytest.approx(float(keras.ops.mean(correct)))
+    assert 0.5 * SlowBatches.seconds_per_batch < row["waiting_seconds"] < 60  # for the first batch
+
+
+def test_a_stage_takes_other_losses(tmp_path):
+    plan = plan_of(np.ones((2, 1, 1, 4), np.float32))
+    constant = dataclasses.replace(
+        plan,
+        loss=lambda targets, outputs: 7 + 0 * keras.ops.mean(outputs, axis=(1, 2)),
+        accuracy=lambda targets, outputs: 0.25 + 0 * keras.ops.mean(outputs, axis=(1, 2)),
+    )
+    assert {(row["loss"], row["accuracy"]) for row in fit(constant, tmp_path).rows} == {(7.0, 0.25)}
