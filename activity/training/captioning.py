@@ -15,7 +15,7 @@ import numpy as np
 from activity.config import TrainConfig
 from activity.datasets.dataset import Dataset, Stacks
 from activity.datasets.samples import Sample
-from activity.errors import ActivityError, SettingError, check_type
+from activity.errors import ActivityError, DatasetError, SettingError, check_type
 from activity.evaluation.captions import tokens_of
 from activity.files import lock_folder
 from activity.models.backbones import choose_weights
@@ -37,6 +37,7 @@ from activity.training.trainer import (
     fine_tuned,
     merge_val,
     parts_of_step,
+    say_what_is_idle,
     stage_names,
     with_given_features,
 )
@@ -124,7 +125,7 @@ def train_captioner(
 
     Raises:
         SettingError: an argument is of another type or task.
-        DatasetError: there are no captions in the train split.
+        DatasetError: there are no captions in the train split, or no words in them.
         ModelFileError: the weights of the backbone, or the model to begin with, cannot be had.
         ActivityError: what would be replaced in `work_dir` is not of a training; the model to begin with does not fit.
     """
@@ -139,11 +140,14 @@ def train_captioner(
         backbone = _backbone_of_model(begun, dataset, config)
     else:
         config = dataclasses.replace(config, weights=choose_weights(config.backbone, config.weights))
+    say_what_is_idle(dataset, config)
     keras.utils.set_random_seed(config.seed)
     dataset = merge_val(dataset, config)
     vocabulary = Vocabulary(
         [caption for sample in dataset.split("train") for caption in sample.captions], most_words=config.vocabulary
     )
+    if not vocabulary.words:
+        raise DatasetError("its captions for training have no words, only punctuation", path=dataset.dataset_dir)
     _say_what_is_cut(dataset, vocabulary, config)
     with lock_folder(work_dir, "train"), compute_precision(config.mixed_precision):
         names = ["head", "fine_tune"][: 2 if config.fine_tune else 1] if begun else stage_names(config)

@@ -168,7 +168,7 @@ def train(
     dataset = with_given_features(dataset.labelled(), config)
     check_labels(dataset)
     config = dataclasses.replace(config, weights=choose_weights(config.backbone, config.weights))
-    _say_what_is_idle(dataset, config)
+    say_what_is_idle(dataset, config)
     keras.utils.set_random_seed(config.seed)
     as_given, dataset = dataset, merge_val(dataset, config)
     folds = inner_folds(dataset.split("train"), seed=config.seed) if has_folds(config) else None
@@ -361,7 +361,7 @@ def train_on(
             a warning, where a label has no training videos.
         runtime: what computes the features; see `activity.runtimes.exported`.
     """
-    _say_what_is_idle(dataset, config)
+    say_what_is_idle(dataset, config)
     keras.utils.set_random_seed(config.seed)
     with lock_folder(work_dir, "update"):
         claim_work_dir(work_dir, dataset, config, resume=False)
@@ -636,7 +636,7 @@ def check_labels(dataset: Dataset) -> None:
         raise DatasetError(f"expected two or more labels, received only {', '.join(trained)}", path=dataset.dataset_dir)
 
 
-def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
+def say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
     """Log which options have no effect together with the others, or with this data set."""
     reads = HEADS[config.head].reads if config.head in HEADS else ()
     idle = {name: f"with the head {config.head}" for name in ("units", "layers", "merge_mode") if name not in reads}
@@ -659,9 +659,10 @@ def _say_what_is_idle(dataset: Dataset, config: TrainConfig) -> None:
             warn_once(f"{recipe_flag(name)} does nothing {why}")
     if not config.flip:
         return
-    sided = [x for x in dataset.labels if re.search(rf"(?<![a-z])({_SIDES})(?![a-z])", x.lower())]
+    told = {*dataset.labels, *(caption for sample in dataset.samples for caption in sample.captions)}
+    sided = [x for x in sorted(told) if re.search(rf"(?<![a-z])({_SIDES})(?![a-z])", x.lower())]
     if sided:
-        warn_once(f"--flip mirrors videos, which makes one of the other out of: {', '.join(sided)}")
+        warn_once(f"--flip mirrors videos, which makes one of the other out of: {name_some(sided)}")
 
 
 def _say_if_nothing_calibrates(dataset: Dataset, config: TrainConfig, folds: np.ndarray | None) -> None:

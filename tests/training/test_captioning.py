@@ -110,6 +110,9 @@ def test_what_cannot_be_learned_is_said(captioned_dataset, ramp_dataset, caption
     train_captioner(captioned_dataset, config, work_dir=tmp_path / "run")
     assert "24 of 48 captions are longer than --max-words 3 (the longest: 4 words)" in caplog.text
     assert "words of the captions are not among the 5 of --vocabulary" in caplog.text
+    samples = [dataclasses.replace(x, captions=("...",)) for x in captioned_dataset.samples]
+    with pytest.raises(DatasetError, match="its captions for training have no words, only punctuation"):
+        train_captioner(dataclasses.replace(captioned_dataset, samples=samples), config, work_dir=tmp_path / "none")
     caplog.clear()
     TrainConfig(task="describe", head="gru", stack=False)
     assert "--head does nothing with --task describe" in caplog.text
