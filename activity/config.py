@@ -15,13 +15,18 @@ _logger = logging.getLogger(__name__)
 _RESIZED = {"stretch": "stretched", "crop": "cropped", "letterbox": "letterboxed"}
 RESIZE_MODES = tuple(_RESIZED)
 CLASS_WEIGHTS = ("none", "balanced")
-TASKS = ("classify", "describe")
+TASKS = ("classify", "describe", "order")
 # settings of the head and of its estimate, which a model that writes sentences has not
 _OF_LABELS = ("head", "layers", "merge_mode", "stack", "mixup", "class_weight", "precision")
-# settings of a model that writes sentences alone
-OF_SENTENCES = (
-    *("decoder_units", "vocabulary", "max_words", "label_smoothing", "scheduled_sampling", "withheld", "encoder"),
-)
+# settings of a model that writes, sentences or orders of activities
+_OF_WRITING = ("decoder_units", "max_words", "label_smoothing", "scheduled_sampling")
+OF_SENTENCES = (*_OF_WRITING, "vocabulary", "withheld", "encoder")
+_OF_CLIPS = ("features", "backbone", "weights", "units", "members", "fine_tune", "fine_tune_epochs", "flip")
+_IDLE = {  # of each task
+    "classify": OF_SENTENCES,
+    "describe": _OF_LABELS,
+    "order": (*_OF_LABELS, *_OF_CLIPS, "vocabulary", "withheld", "encoder"),
+}
 STREAMS = ("rgb", "motion", "motion_crop")  # what they are: activity.video.streams
 MAX_WORDS = 200  # of a sentence
 FEATURES = "features"  # the one stream, and the backbone, of models of feature files: activity.datasets.feature_files
@@ -102,7 +107,7 @@ class TrainConfig:
     The command line has an option for each field, with this text as its help.
 
     Args:
-        task: `classify` learns labels, `describe` sentences.
+        task: `classify` learns labels, `describe` sentences, `order` which activities follow each other in films.
         features: folder of feature files of another network, one for each video, in place of a backbone.
         backbone: image model that turns frames into features, a key of `activity.models.backbones.BACKBONES`.
         weights: `imagenet`, `none` (random), or the path of a file for the backbone; by default ImageNet if it exists.
@@ -126,9 +131,9 @@ class TrainConfig:
         precision: fraction of correct answers below which the model says "unknown"; by default it always answers.
         seed: random seed for weights, shuffling and dropout.
         mixed_precision: compute in float16 on a GPU.
-        decoder_units: hidden units of the LSTM that writes (with `--task describe`, as all that follows).
+        decoder_units: hidden units of the LSTM that writes.
         vocabulary: number of words it knows: the most frequent ones.
-        max_words: longest sentence.
+        max_words: longest sentence, or order of activities.
         label_smoothing: share of each word's target that is spread over all words, 0 to below 1.
         scheduled_sampling: fraction of words that it reads as written by itself, at the end of training, 0 to 1.
         withheld: fraction of clips that are not shown in training, so that it also learns the language alone.
@@ -188,7 +193,7 @@ class TrainConfig:
             _check("backbone", self.backbone, self.backbone != FEATURES, "an image model where no `features` are named")
         else:
             self._leave_out_backbone()
-        for name in _OF_LABELS if self.task == "describe" else OF_SENTENCES:
+        for name in _IDLE[self.task]:
             if getattr(self, name) != getattr(TrainConfig, name):
                 _logger.warning("%s does nothing with --task %s", recipe_flag(name), self.task)
                 object.__setattr__(self, name, getattr(TrainConfig, name))

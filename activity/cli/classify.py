@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--follow", action="store_true", help="the file is still being written: label it as it grows")
     add("--explain", type=Path, metavar="DIR", help="also draw an explanation of each label there, as NAME.png")
     add("--timeline", action="store_true", help="also tell which label each part of a video has")
+    help = "model of train --task order: also tell how unusual the order of the parts is, in nats an activity"
+    add("--surprise", type=Path, metavar="ORDER.keras", help=help)
     add("--out", type=Path, metavar="DIR", help="write each timeline there, as NAME.json, .csv, .srt and .png")
     add(
         "--annotate",
@@ -79,8 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error(f"model and source are swapped; expected: {swapped}")
     sources = expand_sources(arguments.sources, features=_takes_features(arguments.model))
     live = live_source(sources, follow=arguments.follow)
-    if live and (arguments.explain or arguments.timeline or arguments.out or arguments.annotate):
-        arguments.parser.error("--explain, --timeline, --out and --annotate need a whole file, not a live source")
+    if live and any(getattr(arguments, name) for name in ("explain", "timeline", "out", "annotate", "surprise")):
+        whole = "--explain, --timeline, --out, --annotate and --surprise need a whole file, not a live source"
+        arguments.parser.error(whole)
+    if arguments.surprise:
+        read_info(arguments.surprise, task="order")
     _check_places(arguments, sources)
     _check_features(arguments, read_info(arguments.model), live)
     check_runtime(arguments.runtime)
@@ -158,7 +164,8 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
     if arguments.rows_per_second:
         predictor.model.info = dataclasses.replace(predictor.model.info, rows_per_second=arguments.rows_per_second)
     explain = _explaining(arguments, predictor)
-    timeline = bool(arguments.timeline or arguments.out or arguments.annotate)
+    surprise = _surprising(arguments, predictor.model.labels)
+    timeline = bool(arguments.timeline or arguments.out or arguments.annotate or arguments.surprise)
     failed, files = False, bool(arguments.csv or arguments.out or arguments.annotate or arguments.explain)
     columns = f"{_COLUMNS},{_top_columns(arguments)}"
     with csv_rows(arguments.csv, columns) as write_row, _watching(sources) as watch:
@@ -166,12 +173,15 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
         for result, name in zip(results, distinct_names(sources), strict=True):
             failed |= isinstance(result, Failure)
             write_row(_row(result.as_dict(top_k=arguments.top_k)))
+            unusual = {} if isinstance(result, Failure) else surprise(result)
             if arguments.json:
-                say_result(json.dumps(result.as_dict(top_k=arguments.top_k), allow_nan=False), goes_on=files)
+                values = {**result.as_dict(top_k=arguments.top_k), **unusual}
+                say_result(json.dumps(values, allow_nan=False), goes_on=files)
             elif isinstance(result, Failure):
                 say_error(f"{result.source}: {result.error}")
             else:
-                say_result(result.as_text(top_k=arguments.top_k), goes_on=files)
+                lines = [f"  surprise {nats:.3f} nats an activity" for nats in unusual.values() if nats is not None]
+                say_result("\n".join([result.as_text(top_k=arguments.top_k), *lines]), goes_on=files)
             if not isinstance(result, Failure):
                 try:
                     explain(result, name)
@@ -210,6 +220,33 @@ def _watching(sources: Sequence[str]) -> Iterator[Callable[[str, float], None] |
         return
     with bar:
         yield lambda _, seconds: bar.update(max(0.0, seconds - bar.n))
+
+
+def _surprising(
+    arguments: argparse.Namespace, labels: Sequence[str]
+) -> Callable[[Prediction], dict[str, float | None]]:
+    """A function that gives the `surprise` of a timeline by the model of `--surprise`; nothing without one.
+
+    It is `None` for a timeline without a part whose order is known.
+    """
+    if not arguments.surprise:
+        return lambda prediction: {}
+    from activity.models.captioner import load_captioner
+    from activity.predictor.order import surprise
+
+    order = load_captioner(arguments.surprise, task="order")
+    known = set(order.info.words)
+    if unknown := sorted(set(labels) - known):
+        text = "%s: knows nothing of the order of %s; parts with these labels are left out"
+        _logger.warning(text, arguments.surprise, ", ".join(unknown))
+
+    def of(prediction: Prediction) -> dict[str, float | None]:
+        assert prediction.timeline
+        told = [segment.label for segment in prediction.timeline.segments if segment.label in known]
+        merged = [label for label, _ in itertools.groupby(told)]
+        return {"surprise": surprise(order, merged) if merged else None}
+
+    return of
 
 
 def _explaining(arguments: argparse.Namespace, predictor: Predictor) -> Callable[[Prediction, str], None]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from activity.datasets.dataset import Dataset
     from activity.evaluation.captioning import CaptionEvaluation
     from activity.evaluation.evaluator import Evaluation
+    from activity.evaluation.ordering import OrderEvaluation
 
 _logger = logging.getLogger(__name__)
 
@@ -47,7 +48,19 @@ def run(arguments: argparse.Namespace) -> None:
     dataset.split(arguments.split)  # raises if it is empty
     read_info(arguments.model, task=task)
     check_runtime(arguments.runtime)
-    (_evaluate_captioner if task == "describe" else _evaluate_classifier)(arguments, dataset)
+    {"classify": _evaluate_classifier, "describe": _evaluate_captioner, "order": _evaluate_order}[task](
+        arguments, dataset
+    )
+
+
+def _evaluate_order(arguments: argparse.Namespace, dataset: Dataset) -> None:
+    from activity.evaluation.ordering import evaluate_order
+    from activity.models.captioner import load_captioner
+
+    for flag in ("out", "no_baseline", "features"):
+        if getattr(arguments, flag):
+            arguments.parser.error(f"--{flag.replace('_', '-')} is not for a model of the order of activities")
+    _say(arguments, evaluate_order(load_captioner(arguments.model, task="order"), dataset, split=arguments.split))
 
 
 def _evaluate_captioner(arguments: argparse.Namespace, dataset: Dataset) -> None:
@@ -68,7 +81,7 @@ def _evaluate_captioner(arguments: argparse.Namespace, dataset: Dataset) -> None
             say_written(written)
 
 
-def _say(arguments: argparse.Namespace, evaluation: Evaluation | CaptionEvaluation) -> None:
+def _say(arguments: argparse.Namespace, evaluation: Evaluation | CaptionEvaluation | OrderEvaluation) -> None:
     text = json.dumps(evaluation.as_dict(), allow_nan=False) if arguments.json else evaluation.as_text()
     say_result(text, goes_on=bool(arguments.out))
 

@@ -37,7 +37,7 @@ COMMANDS = {  # what each does, in order of the help
     "tune": "search for a better recipe, without the test split",
     "classify": "label videos with a model",
     "describe": "write a sentence for each video or image",
-    "generate": "write random sentences in the style of a model's captions",
+    "generate": "write random sentences in the style of a model's captions, or orders of activities",
     "export": "write a model as one graph for programs of your own",
     "info": "tell what a model recognises and how it was trained",
     "serve": "show a web page that labels videos",

@@ -126,7 +126,9 @@ def add_recipe(parser: argparse.ArgumentParser, *, tasks: Collection[str] = ("cl
         tasks: that the command trains for; fields of others get no option, and keep their defaults.
     """
     group = parser.add_argument_group("recipe")
-    of_sentences = parser.add_argument_group("recipe of sentences (--task describe)") if "describe" in tasks else None
+    of_sentences = (
+        parser.add_argument_group("recipe of what is written (--task describe, order)") if "describe" in tasks else None
+    )
     some = f"some of {','.join(STREAMS)}; default: all of the data set"
     group.add_argument("--streams", type=stream_names, metavar="NAMES", help=some)
     about = dict(re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", TrainConfig.__doc__ or "", re.MULTILINE))

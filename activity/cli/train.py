@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ EXAMPLES = [
     "dataset --out model.keras --streams motion,motion_crop --precision 0.9",
     "dataset --out model.keras --backbone vgg16 --head bidirectional --fine-tune 4",
     "dataset --out captioner.keras --task describe          (sentences, of a manifest with captions)",
+    "dataset --out order.keras --task order                 (what follows what, of films with segments)",
 ]
 
 CONTINUE = ["the same command with --resume continues from here"]
@@ -41,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_new_model(arguments.out, overwrite=arguments.overwrite, resume=arguments.resume)
     dataset = open_dataset(arguments, task=config.task)
     options = {"work_dir": state_dir(arguments.out), "resume": arguments.resume, "runtime": arguments.runtime}
-    run = _captioner(dataset, config, options) if config.task == "describe" else _classifier(dataset, config, options)
+    run = _TRAIN[config.task](dataset, config, options)
     run.model.info = run.model.info.with_record(command=arguments.command_line)
     print(f"{run.as_text()}\n{save_run(run, arguments.out)}")
 
@@ -52,7 +54,21 @@ def _classifier(dataset: Dataset, config: TrainConfig, options: dict[str, Any]) 
     return train(dataset, config, **options)
 
 
+def _order(dataset: Dataset, config: TrainConfig, options: dict[str, Any]) -> CaptioningRun:
+    from activity.training.ordering import train_order
+
+    del options["runtime"]  # nothing is read but labels
+    return train_order(dataset, config, **options)
+
+
 def _captioner(dataset: Dataset, config: TrainConfig, options: dict[str, Any]) -> CaptioningRun:
     from activity.training.captioning import train_captioner
 
     return train_captioner(dataset, config, **options)
+
+
+_TRAIN: dict[str, Callable[[Dataset, TrainConfig, dict[str, Any]], TrainingRun | CaptioningRun]] = {
+    "classify": _classifier,
+    "describe": _captioner,
+    "order": _order,
+}

@@ -7,6 +7,7 @@ never in two splits, else the score measures how well the model knows the group,
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Iterable
@@ -169,6 +170,19 @@ def caption_counts(samples: Iterable[Sample]) -> str:
     num = sum(map(len, captions))
     of = f"{num} captions of {len(captions)} samples ({num / max(len(captions), 1):.3g} each)"
     return f"{of}, {len(words)} words, {len({*words})} of them distinct" if captions else ""
+
+
+def films_of(samples: Iterable[Sample]) -> dict[str, list[str]]:
+    """Path -> labels of the segments of each video that has two or more, in the order of time.
+
+    A label that goes on in the next segment counts once, as in timelines.
+    """
+    labelled = [sample for sample in in_order(samples) if sample.label]
+    films = {
+        path: [label for label, _ in itertools.groupby(sample.label for sample in segments)]
+        for path, segments in itertools.groupby(labelled, key=lambda sample: sample.path)
+    }
+    return {path: labels for path, labels in films.items() if len(labels) > 1}
 
 
 def name_some(names: Iterable[str], most: int = 5) -> str:

@@ -285,6 +285,6 @@ class SentenceWriter:
         return Sentence(texts, float(log_probability), attention[:num_words, :num_real])
 
 
-def load_captioner(path: Path) -> ActivityCaptioner:
-    """Read a model file of `train --task describe`; raises as `activity.models.saving.load_model`."""
-    return load_model(path, ActivityCaptioner, task="describe")
+def load_captioner(path: Path, *, task: str = "describe") -> ActivityCaptioner:
+    """Read a model file of `train --task describe`, or `order`; raises as `activity.models.saving.load_model`."""
+    return load_model(path, ActivityCaptioner, task=task)

@@ -89,7 +89,9 @@ class Decoder(keras.layers.Layer):
         scores = ops.einsum("blu,btu->blt", outputs, keys) * self.units**-0.5
         real = ops.expand_dims(mask, 1)  # (B, 1, T)
         scores = ops.where(real, ops.cast(scores, "float32"), _IMPOSSIBLE)
-        attention = ops.softmax(scores, axis=-1) * ops.cast(real, "float32")  # (B, L, T), zeros of no step
+        # not `ops.softmax`: it warns of a single step, and gives no zeros where there is none
+        weights = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True)) * ops.cast(real, "float32")
+        attention = weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1e-6)  # (B, L, T)
         context = ops.einsum("blt,btm->blm", ops.cast(attention, memory.dtype), memory)
         read = self.combine(ops.concatenate([outputs, context], axis=-1))  # (B, L, U + M) -> (B, L, U)
         return self.read(self.drop_read(read, training=training)), attention

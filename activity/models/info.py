@@ -19,12 +19,13 @@ WEIGHTS_NAME = "model.weights.h5"  # the part of the zip that holds the weights
 _PARTS = {"metadata.json", "config.json", WEIGHTS_NAME}
 _LARGEST_JSON = 32 << 20  # bytes; 100,000 training videos take 2 MB
 _LARGEST_GROWTH, _NO_BOMB = 10, 64 << 20  # a part may be so many times as large as the file, or so many bytes
-# Task, which is also the command that uses its models -> their registered name, and what they do.
+# Task -> what its models do, and a command that uses them
 _TASKS = {
-    "classify": ("activity>ActivityClassifier", "labels activities"),
-    "describe": ("activity>ActivityCaptioner", "writes sentences"),
+    "classify": ("labels activities", "classify {} SOURCE..."),
+    "describe": ("writes sentences", "describe {} SOURCE..."),
+    "order": ("knows the order of activities", "generate {}"),
 }
-_REGISTERED_NAMES = [name for name, _ in _TASKS.values()]
+_REGISTERED_NAMES = ("activity>ActivityClassifier", "activity>ActivityCaptioner")
 UNKNOWN, NO_ANSWER = "unknown", "no answer"
 _OLD_NAMES = {"taught": "trained", "num_torn_groups": "num_split_groups"}  # in files written until 0.1 -> name
 
@@ -104,8 +105,9 @@ class ModelInfo:
     Args:
         spec: what a clip is.
         labels: names of the C activities; the position is the label id. Empty for a model that writes sentences.
-        words: of such a model: its vocabulary, in the order of the numbers of words; see `activity.models.decoder`.
-        max_words: of such a model: no sentence is longer.
+        words: of such a model: its vocabulary, in the order of the numbers of words; see `activity.models.decoder`. Of
+            a model of the order of activities, the labels.
+        max_words: of both: no sentence is longer.
         clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
         window_seconds: how long these are: less than most clips of training, so that most lie within one activity.
         threshold: probability below which an answer is "unknown"; 0: there is always an answer; above 1: never.
@@ -128,8 +130,8 @@ class ModelInfo:
             found = getattr(self, name)
             if not all(found) or not 0 < len(set(found)) == len(found):
                 raise SettingError(name, "names, each once", ", ".join(found))
-        if self.words and self.labels:
-            raise SettingError("labels", "none: the model writes sentences", ", ".join(self.labels))
+        if self.words and self.labels not in ((), self.words):
+            raise SettingError("labels", "none, or the words", ", ".join(self.labels))
         if not (1 <= self.max_words <= MAX_WORDS if self.words else self.max_words == 0):
             raise SettingError("max_words", f"1 to {MAX_WORDS}" if self.words else "none", self.max_words)
         for name in ("clip_seconds", "window_seconds"):
@@ -144,8 +146,8 @@ class ModelInfo:
 
     @property
     def task(self) -> str:
-        """`classify` or `describe`."""
-        return "describe" if self.words else "classify"
+        """`classify`, `describe` or `order`."""
+        return ("order" if self.labels else "describe") if self.words else "classify"
 
     def with_record(self, **facts: Any) -> ModelInfo:
         """A copy with other facts in its record."""
@@ -266,8 +268,8 @@ def read_info(path: Path, *, task: str | None = "classify") -> ModelInfo:
         reason = f"its {error} is missing" if isinstance(error, KeyError) else str(error)
         raise ModelFileError(f"damaged, or made by another version of activity: {reason}", path=path) from error
     if task not in (None, info.task):
-        reason = f"expected a model that {_TASKS[str(task)][1]}, and this one {_TASKS[info.task][1]}"
-        raise ModelFileError(reason, path=path, hint=f"try: activity {info.task} {path.name} SOURCE...")
+        reason = f"expected a model that {_TASKS[str(task)][0]}, and this one {_TASKS[info.task][0]}"
+        raise ModelFileError(reason, path=path, hint=f"try: activity {_TASKS[info.task][1].format(path.name)}")
     return info
 
 

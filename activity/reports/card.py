@@ -81,6 +81,11 @@ class ModelCard:
             other = "Something quite different may still be predicted as one of its labels with confidence."
         else:
             other = "It answers with one of its labels whatever a video shows."
+        if self.info.task == "order":
+            return [
+                *_limits_of_data(self.record),
+                "It knows the order in which its films showed activities, nothing of what they look like.",
+            ]
         if self.info.words:
             other = "It writes with the words of its captions alone, and a sentence whatever a video shows."
         whole = "It labels a whole clip with one activity; it does not say where in the image."
@@ -126,7 +131,9 @@ class ModelCard:
         """
         lines = [f"# {_cell(self.path.name)}", ""]
         what = f"A video classifier for {len(self.info.labels)} activities"
-        if self.info.words:
+        if self.info.task == "order":
+            what = f"A model of the order of {len(self.info.labels)} activities"
+        elif self.info.words:
             what = f"A model that writes sentences on videos, of {len(self.info.words)} words"
         lines += [f"{what}, made with `activity`."]
         for title, rows in self._sections().items():
@@ -178,6 +185,8 @@ def _rows_of_model(card: ModelCard) -> list[Row]:
     if spec.num_features:
         lasts = f"{info.rows_per_second:.3g} of them a second (median of training)"
         size = [("row", f"{spec.num_features} features of another network; {lasts}")]
+    if info.task == "order":
+        return [("labels", f"{len(info.labels)}: {', '.join(info.labels)}"), ("answer", "how probable each is next")]
     answer = below if info.threshold else "always one of the labels"
     names = ("labels", f"{len(info.labels)}: {', '.join(info.labels)}")
     if info.words:
@@ -239,7 +248,9 @@ def _rows_of_training(card: ModelCard) -> list[Row]:
     if record.training:
         backbone = "feature files" if record.training.features else f"backbone {record.training.backbone}"
         head = f"head {record.training.head}"
-        if record.training.task == "describe":
+        if record.training.task == "order":
+            backbone, head = "decoder LSTM", f"{record.training.decoder_units} units"
+        elif record.training.task == "describe":
             head = f"encoder LSTM of {record.training.units} units, decoder LSTM of {record.training.decoder_units}"
         rows.append(("architecture", f"{backbone}, {head}"))
         if record.stack:

@@ -62,7 +62,7 @@ def test_a_file_that_contradicts_itself_is_refused(caption_model, caption_run, t
     for fields, message in (
         ({"words": words[:-1]}, "damaged: 5 names, but 9 outputs"),
         ({"words": words[:-1] + [words[0]]}, "words must be names, each once"),
-        ({"words": words, "labels": ["a", "b"]}, "labels must be none: the model writes sentences"),
+        ({"words": words, "labels": ["a", "b"]}, "labels must be none, or the words"),
         ({"max_words": 0}, "max_words must be 1 to 200, received: 0"),
         ({"max_words": "6"}, "max_words is not what it must be"),
         ({"words": []}, "labels must be names, each once"),
