@@ -19,13 +19,14 @@ TASKS = ("classify", "describe", "order")
 # settings of the head and of its estimate, which a model that writes sentences has not
 _OF_LABELS = ("head", "layers", "merge_mode", "stack", "mixup", "class_weight", "precision")
 # settings of a model that writes, sentences or orders of activities
-_OF_WRITING = ("decoder_units", "max_words", "label_smoothing", "scheduled_sampling")
-OF_SENTENCES = (*_OF_WRITING, "vocabulary", "withheld", "encoder")
-_OF_CLIPS = ("features", "backbone", "weights", "units", "members", "fine_tune", "fine_tune_epochs", "flip")
+_OF_WRITING = ("max_words", "label_smoothing", "scheduled_sampling")
+_OF_DESCRIBING = ("decoder_units", "vocabulary", "withheld", "encoder")
+OF_SENTENCES = (*_OF_WRITING, *_OF_DESCRIBING)
+_OF_CLIPS = ("features", "backbone", "weights", "members", "fine_tune", "fine_tune_epochs", "flip")
 _IDLE = {  # of each task
     "classify": OF_SENTENCES,
     "describe": _OF_LABELS,
-    "order": (*_OF_LABELS, *_OF_CLIPS, "vocabulary", "withheld", "encoder"),
+    "order": (*_OF_LABELS, *_OF_CLIPS, *_OF_DESCRIBING),
 }
 STREAMS = ("rgb", "motion", "motion_crop")  # what they are: activity.video.streams
 MAX_WORDS = 200  # of a sentence
@@ -112,7 +113,7 @@ class TrainConfig:
         backbone: image model that turns frames into features, a key of `activity.models.backbones.BACKBONES`.
         weights: `imagenet`, `none` (random), or the path of a file for the backbone; by default ImageNet if it exists.
         head: sequence model that classifies the features, a key of `activity.models.heads.HEADS`.
-        units: hidden units of a recurrent head.
+        units: hidden units of a recurrent head, of the encoder of a model of sentences, or of a model of orders.
         layers: number of LSTM layers (head `stacked` only).
         merge_mode: how the two directions of a bidirectional head are merged.
         members: ensemble members, whose predictions are fused; as many for each stream with a head that reads one.
@@ -131,7 +132,7 @@ class TrainConfig:
         precision: fraction of correct answers below which the model says "unknown"; by default it always answers.
         seed: random seed for weights, shuffling and dropout.
         mixed_precision: compute in float16 on a GPU.
-        decoder_units: hidden units of the LSTM that writes.
+        decoder_units: hidden units of the LSTM that writes sentences.
         vocabulary: number of words it knows: the most frequent ones.
         max_words: longest sentence, or order of activities.
         label_smoothing: share of each word's target that is spread over all words, 0 to below 1.

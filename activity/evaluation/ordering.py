@@ -70,10 +70,10 @@ class OrderEvaluation:
         ]
         lead, error = self._lead()
         films = f"{len(self.paths)} films"
-        ahead = f"{lead:+.3f}" + (f" +- {error:.3f}" if error < np.inf else "")
-        return "\n".join(
-            [*format_table(rows, align="lr"), f"the model needs {ahead} nats less than the better one; {films}"]
-        )
+        ahead = f"{abs(lead):.3f}" + (f" +- {error:.3f}" if error < np.inf else "")
+        words = f"the model needs {ahead} nats {'less' if lead > 0 else 'more'} than the better of these"
+        advice = "" if lead > 0 else ": it has seen too few films, or their order tells nothing"
+        return "\n".join([*format_table(rows, align="lr"), f"{films}: {words}{advice}"])
 
 
 def evaluate_order(order: ActivityCaptioner, dataset: Dataset, *, split: str = "test") -> OrderEvaluation:

@@ -249,7 +249,7 @@ def _rows_of_training(card: ModelCard) -> list[Row]:
         backbone = "feature files" if record.training.features else f"backbone {record.training.backbone}"
         head = f"head {record.training.head}"
         if record.training.task == "order":
-            backbone, head = "decoder LSTM", f"{record.training.decoder_units} units"
+            backbone, head = "decoder LSTM", f"{record.training.units} units"
         elif record.training.task == "describe":
             head = f"encoder LSTM of {record.training.units} units, decoder LSTM of {record.training.decoder_units}"
         rows.append(("architecture", f"{backbone}, {head}"))

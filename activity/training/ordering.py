@@ -85,7 +85,7 @@ _SPLITS = ("train", "val")
 def build_order(labels: Sequence[str], config: TrainConfig) -> ActivityCaptioner:
     """An untrained model of the order of some labels."""
     encoder = build_encoder(HeadOptions(units=1), num_features=1, num_streams=1)
-    decoder = Decoder(len(labels) + NUM_SPECIAL, config.decoder_units, config.dropout)
+    decoder = Decoder(len(labels) + NUM_SPECIAL, config.units, config.dropout)
     names = tuple(labels)
     info = ModelInfo(
         spec=_NOTHING,
