@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ from activity.models.info import read_info
 
 if TYPE_CHECKING:
     from activity.predictor.captioner import Description
+
+_logger = logging.getLogger(__name__)
 
 EXAMPLES = [
     "captioner.keras clip.mp4 picture.jpg folder",
@@ -54,9 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
         for name in ("top_p", "seed"):
             if getattr(arguments, name) != arguments.parser.get_default(name):
                 arguments.parser.error(f"--{name.replace('_', '-')} is of random words; expected --temperature too")
-    most = 1 if arguments.temperature else arguments.beams
-    if arguments.top_k > most:
-        arguments.parser.error(f"--top-k must be 1 to {most}, the number of sentences searched for")
+    elif arguments.beams != arguments.parser.get_default("beams"):
+        arguments.parser.error("--beams is of the search for the most probable words; --temperature draws them")
+    elif arguments.top_k > 1:
+        arguments.parser.error(f"--temperature draws one sentence, so --top-k must be 1, received {arguments.top_k}")
+    if arguments.top_k > arguments.beams:
+        searched = f"the sentences that --beams {arguments.beams} finds"
+        arguments.parser.error(f"--top-k must be 1 to {arguments.beams}, {searched}, received {arguments.top_k}")
     if arguments.csv and not arguments.csv.parent.is_dir():
         raise ActivityError(f"there is no folder {arguments.csv.parent}", path=arguments.csv)
     info = read_info(arguments.model, task="describe")
@@ -108,7 +115,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write(arguments: argparse.Namespace, result: Description, name: str) -> None:
-    """Write what `--out` and `--annotate` ask for."""
+    """Write what `--out` and `--annotate` ask for; an image lasts no time, and has nothing to write."""
+    if (arguments.out or arguments.annotate) and not result.segments:
+        _logger.warning("%s: an image lasts no time, so --out and --annotate write nothing of it", result.source)
+        return
     if arguments.out:
         from activity.reports.timeline import save_captions
 

@@ -21,7 +21,7 @@ from activity.models.captioner import ActivityCaptioner, Sentence, SentenceWrite
 from activity.runtimes.features import extract_features
 
 _BASELINE = "the caption of the nearest training video by its mean feature"
-_PAIRED = ("cider_d", "exact")  # metrics that are a mean over videos, and what they are compared by
+_PAIRED = {"cider_d": "CIDEr-D", "rouge_l": "ROUGE-L", "exact": "exact matches"}  # metrics that are means over videos
 
 _logger = logging.getLogger(__name__)
 
@@ -101,13 +101,21 @@ class CaptionEvaluation:
         return self.scores.as_text(notes)
 
     def verdict(self) -> str:
-        """Whether the model is better than the baseline by CIDEr-D; empty without a baseline."""
-        if not self.leads:
+        """Whether the model is better than the baseline by CIDEr-D; empty without a baseline.
+
+        Where all references are alike, CIDEr-D is 0 whatever is written (no word tells one video from another), and
+        ROUGE-L decides.
+        """
+        if not self.leads or not self.baseline:
             return ""
-        lead = self.leads["cider_d"]
+        says_nothing = not (self.scores.cider_d_each.any() or self.baseline.cider_d_each.any())
+        name = "rouge_l" if says_nothing else "cider_d"
+        lead, measure = self.leads[name], _PAIRED[name]
+        if says_nothing:
+            measure += " (CIDEr-D says nothing of references that are all alike)"
         words = compared(lead.value, lead.standard_error, "the baseline", (lead.low, lead.high))
         over = f"paired over {len(self.samples)} videos"
-        return f"By CIDEr-D, the model is {words} ({lead.value:+.3f} +- {lead.standard_error:.3f}, {over})."
+        return f"By {measure}, the model is {words} ({lead.value:+.3f} +- {lead.standard_error:.3f}, {over})."
 
     def headline(self) -> list[tuple[str, str, str]]:
         """The numbers that count most: the name, value and detail of each."""
@@ -162,7 +170,7 @@ class CaptionEvaluation:
         ]
 
 
-_LARGEST = {"cider_d": 10.0, "exact": 1.0}
+_LARGEST = {"cider_d": 10.0, "rouge_l": 1.0, "exact": 1.0}
 
 
 def evaluate_captions(

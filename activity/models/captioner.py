@@ -225,7 +225,10 @@ class SentenceWriter:
             drawn["noise"] = keras.Input((self._length, captioner.decoder.num_words), name="noise")
             drawn |= {name: keras.Input((1,), name=name) for name in ("temperature", "top_p")}
         search = SentenceSearch(
-            captioner.decoder, num_beams=1 if sampled else num_beams, max_words=self._length, sampled=sampled
+            captioner.decoder,
+            num_beams=1 if sampled else num_beams,
+            max_words=captioner.info.max_words,
+            sampled=sampled,
         )
         memory = captioner.encoder({"features": features, "mask": mask})
         self._model = make_model({"features": features, "mask": mask, **drawn}, search(memory, mask, **drawn))

@@ -119,12 +119,13 @@ class SentenceSearch(keras.layers.Layer):
     probability: the largest of logits + Gumbel noise (Maddison et al. 2014), among the most probable words that
     together have the probability `top_p` (nucleus sampling, Holtzman et al. 2020).
 
-    `UNKNOWN` is never written. It is used in memory alone, and is no part of a model file.
+    A sentence has one word or more, and `UNKNOWN` is never written. The layer is used in memory alone, and is no part
+    of a model file.
 
     Args:
         decoder: whose weights it uses.
         num_beams: K.
-        max_words: L; a sentence that has not ended then is cut off.
+        max_words: L - 1; a sentence that has not ended then is ended there.
         sampled: take words at random; with one beam.
 
     Call arguments:
@@ -148,11 +149,11 @@ class SentenceSearch(keras.layers.Layer):
         self, memory: Any, mask: Any, noise: Any = None, temperature: Any = None, top_p: Any = None
     ) -> tuple[Any, Any, Any]:
         """Search on all clips at once."""
-        num_beams, length, num_words = self.num_beams, self.max_words, self.decoder.num_words
+        num_beams, length, num_words = self.num_beams, self.max_words + 1, self.decoder.num_words
         batch, time = ops.shape(memory)[0], ops.shape(memory)[1]
         keys = self.decoder.keys(memory)  # (B, T, U)
-        allowed = ops.arange(num_words) >= END  # (V,)
-        ended_logs = ops.where(ops.arange(num_words) == END, 0.0, _IMPOSSIBLE)  # of a sentence that goes on no more
+        allowed, is_end = ops.arange(num_words) >= END, ops.arange(num_words) == END  # (V,)
+        ended_logs = ops.where(is_end, 0.0, _IMPOSSIBLE)  # of a sentence that goes on no more
         state = [
             ops.repeat(x[:, None], num_beams, axis=1) for x in self.decoder.first_state(memory, mask)
         ]  # (B, U) -> (B, K, U)
@@ -178,6 +179,8 @@ class SentenceSearch(keras.layers.Layer):
             output, cell = (ops.reshape(x, (-1, num_beams, self.decoder.units)) for x in (output, cell))
             logits, attention = self.decoder.next_words(output, memory, keys, mask)  # (B, K, V), (B, K, T)
             logs = ops.log_softmax(ops.where(allowed, logits, _IMPOSSIBLE), axis=-1)
+            too_early, too_late = ops.logical_and(is_end, i == 0), ops.logical_and(~is_end, i == length - 1)  # (V,)
+            logs = ops.where(ops.logical_or(too_early, too_late), _IMPOSSIBLE, logs)
             logs = ops.where(ended[..., None], ended_logs, logs)
             candidates = totals[..., None] + logs  # (B, K, V)
             ranks = candidates

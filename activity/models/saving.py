@@ -112,9 +112,10 @@ def _built(kind: type[_Model], config: dict[str, Any], *, most_weights: int) -> 
             model = kind.from_config(config)
             if model.count_params() > most_weights:
                 raise ModelFileError(f"needs {model.count_params():,} weights, but holds {most_weights:,}")
-            names, num_outputs = model.info.labels or model.info.words, model.output_shape[-1]
-            if len(names) != num_outputs - model.num_more_outputs:
-                raise ModelFileError(f"damaged: {len(names)} names, but {num_outputs} outputs")
+            kind_of_names = "words" if model.info.words else "labels"
+            num_names, num_outputs = len(getattr(model.info, kind_of_names)), model.output_shape[-1]
+            if num_names != num_outputs - model.num_more_outputs:
+                raise ModelFileError(f"damaged: {num_names} {kind_of_names}, but {num_outputs} outputs")
             scope.initialize_variables = True
     except Exception:
         keras.utils.clear_session()  # else the next model would make those weights too

@@ -51,7 +51,8 @@ class Description:
         sentences: the best first, as many as were asked for.
         duration_seconds: of the video; 0 of an image.
         timestamps_seconds: `(N,)` of the frames that were looked at, for `Sentence.attention`.
-        segments: a sentence for each part of the video, in order and without gaps, if a timeline was asked for.
+        segments: a sentence for each part of the video, in order and without gaps, if a timeline was asked for; of an
+            image, which lasts no time, none.
     """
 
     source: str
@@ -229,7 +230,7 @@ class Captioner:
             text = "%s: much longer than the clips of training; described from %.1f s on; --timeline describes all"
             _logger.info(text, stream.source, start)
         segments: tuple[CaptionedSegment, ...] = ()
-        if timeline:
+        if timeline and sampled.duration_seconds:
             moving = next((spec for spec in stream.sampled if spec.frames_per_second), whole)
             segments = _merged(readers[moving].finish(stream.sampled[moving].edges_seconds))
         return Description(

@@ -296,7 +296,8 @@ def _limits_of_data(record: TrainingRecord) -> list[str]:
         )
     elif groups == videos:
         limits.append(
-            "No groups were known: where several videos show one person or recording, its scores are too optimistic."
+            "Each video is a group of its own: where several show one person or recording, its scores are too "
+            "optimistic."
         )
     else:
         validated = f"validated with {groups['val']}, " if groups["val"] else ""

@@ -93,6 +93,7 @@ class Vocabulary:
         return [np.where(row >= _OF_LAYER, row - _OF_LAYER + NUM_SPECIAL, UNKNOWN)[row != 0] for row in rows]
 
 
+_FEWEST_WORDS = 1.5  # in a caption, on average, of a language with spaces
 _OF_LAYER = 2  # padding, unknown
 
 
@@ -195,6 +196,9 @@ def _say_what_is_cut(dataset: Dataset, vocabulary: Vocabulary, config: TrainConf
         total = sum(map(len, numbers))
         text = "%d of %d words of the captions are not among the %d of --vocabulary, and will not be written"
         _logger.warning(text, unknown, total, config.vocabulary)
+    if sum(map(len, numbers)) < _FEWEST_WORDS * len(captions) and sum(map(len, captions)) > 12 * len(captions):
+        text = "most captions are a single word; a language that writes no spaces needs them between its words here"
+        _logger.warning(text)
     if empty := sum(not len(words) for words in numbers):
         _logger.warning("%d of %d captions have no word, only punctuation", empty, len(captions))
 
@@ -289,6 +293,8 @@ def _plan(
 ) -> StagePlan:
     """A stage whose clips are windows of `stacks` of samples, batched by `make`, with their captions."""
     parts = parts_of_step(model, config)
+    sentences = {sample.sample_id: vocabulary.numbers_of(sample.captions) for sample in dataset.samples}
+    longest = max(len(words) for numbers in sentences.values() for words in numbers)  # padding costs time
 
     def batches(split: str) -> CaptionBatches | None:
         samples = [sample for sample in dataset.samples if sample.split == split]
@@ -304,8 +310,8 @@ def _plan(
         )
         return CaptionBatches(
             clips,
-            [vocabulary.numbers_of(sample.captions) for sample in samples],
-            max_words=config.max_words,
+            [sentences[sample.sample_id] for sample in samples],
+            max_words=min(config.max_words, longest),
             num_epochs=config.epochs,
             scheduled_sampling=config.scheduled_sampling,
             withheld=config.withheld,

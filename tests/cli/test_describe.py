@@ -89,8 +89,9 @@ def test_it_generates_sentences_without_a_video(caption_model, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--top-k", "6"], "--top-k must be 1 to 5, the number of sentences searched for"),
-        (["--temperature", "1", "--top-k", "2"], "--top-k must be 1 to 1"),
+        (["--top-k", "6"], "--top-k must be 1 to 5, the sentences that --beams 5 finds, received 6"),
+        (["--temperature", "1", "--top-k", "2"], "--temperature draws one sentence, so --top-k must be 1, received 2"),
+        (["--temperature", "1", "--beams", "2"], "--beams is of the search for the most probable words"),
         (["--seed", "3"], "--seed is of random words; expected --temperature too"),
         (["--top-p", "0.5"], "--top-p is of random words; expected --temperature too"),
         (["--temperature", "0"], "must be 0.001 to 100"),

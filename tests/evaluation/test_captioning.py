@@ -32,7 +32,10 @@ def test_an_evaluation_tells_of_model_and_baseline(evaluation):
         and values["num_videos"] == 8
         and values["baseline"]["exact"] == evaluation.baseline.exact
     )
-    assert set(values["lead"]) == {"cider_d", "exact"} and set(values["standard_errors"]) >= {"cider_d", "exact"}
+    assert set(values["lead"]) == {"cider_d", "rouge_l", "exact"} and set(values["standard_errors"]) >= {
+        "cider_d",
+        "exact",
+    }
     text = evaluation.as_text()
     assert (
         "baseline" in text
@@ -69,6 +72,13 @@ def test_lead_and_ranking_are_those_of_the_sentences(captioned_dataset):
         CaptionEvaluation(samples, sentences).verdict() == "" and CaptionEvaluation(samples, sentences).baseline is None
     )
     assert CaptionEvaluation(samples, sentences).as_dict()["baseline"] is None
+
+
+def test_where_all_references_are_alike_another_measure_decides(captioned_dataset):
+    samples = [dataclasses.replace(x, captions=("a dog runs",)) for x in captioned_dataset.split("test")]
+    evaluation = CaptionEvaluation(samples, [sentence("it rains")] * len(samples), ["a dog runs"] * len(samples))
+    assert evaluation.leads["cider_d"].value == 0 and "CIDEr-D says nothing" in evaluation.verdict()
+    assert evaluation.verdict().startswith("By ROUGE-L") and "worse than the baseline" in evaluation.verdict()
 
 
 def test_without_training_videos_there_is_no_baseline(caption_run, captioned_dataset, caplog):

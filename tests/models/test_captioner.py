@@ -60,7 +60,7 @@ def changed(path, to, **fields):
 def test_a_file_that_contradicts_itself_is_refused(caption_model, caption_run, tmp_path):
     words = list(caption_run.model.info.words)
     for fields, message in (
-        ({"words": words[:-1]}, "damaged: 5 names, but 9 outputs"),
+        ({"words": words[:-1]}, "damaged: 5 words, but 9 outputs"),
         ({"words": words[:-1] + [words[0]]}, "words must be names, each once"),
         ({"words": words, "labels": ["a", "b"]}, "labels must be none, or the words"),
         ({"max_words": 0}, "max_words must be 1 to 200, received: 0"),

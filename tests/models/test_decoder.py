@@ -37,15 +37,14 @@ def search(decoder, **options):
             "top_p": keras.Input((1,)),
         }
     model = make_model(
-        [memory, mask, *drawn.values()], SentenceSearch(decoder, max_words=LENGTH, **options)(memory, mask, **drawn)
+        [memory, mask, *drawn.values()], SentenceSearch(decoder, max_words=LENGTH - 1, **options)(memory, mask, **drawn)
     )
     return lambda *inputs: [np.asarray(x) for x in model.predict_on_batch(list(inputs))]
 
 
 def log_probability(decoder, sentences, memory, mask):
-    """Of each whole sentence (with its end, if it has room), by teacher forcing; special words are never written."""
-    ended = [[*words, END][:LENGTH] for words in sentences]
-    targets = np.array([[*words, *[PADDING] * (LENGTH - len(words))] for words in ended], np.int32)
+    """Of each whole sentence with its end, by teacher forcing; special words are never written."""
+    targets = np.array([[*words, END, *[PADDING] * (LENGTH - 1 - len(words))] for words in sentences], np.int32)
     words = np.concatenate([np.full((len(targets), 1), END, np.int32), targets[:, :-1]], axis=1)
     logits = keras.ops.convert_to_numpy(decoder(words, memory, mask)).astype(float)
     logits[..., :END] = -np.inf
@@ -55,8 +54,9 @@ def log_probability(decoder, sentences, memory, mask):
 
 
 def all_sentences():
+    """Of one word to LENGTH - 1."""
     words = range(NUM_SPECIAL, NUM_WORDS)
-    return [list(sentence) for length in range(LENGTH + 1) for sentence in itertools.product(words, repeat=length)]
+    return [list(sentence) for length in range(1, LENGTH) for sentence in itertools.product(words, repeat=length)]
 
 
 def test_many_beams_find_the_most_probable_of_all_sentences(decoder):
@@ -65,7 +65,7 @@ def test_many_beams_find_the_most_probable_of_all_sentences(decoder):
     for clip in range(len(MEMORY)):
         repeated = [np.repeat(x[clip : clip + 1], len(sentences), axis=0) for x in (MEMORY, MASK)]
         exact = log_probability(decoder, sentences, *repeated)
-        lengths = np.array([min(len(sentence) + 1, LENGTH) for sentence in sentences])
+        lengths = np.array([len(sentence) + 1 for sentence in sentences])
         best = int(np.argmax(exact / ((5 + lengths) / 6) ** 0.6))
         assert [x for x in words[clip, 0] if x != PADDING] == sentences[best]
         assert logs[clip, 0] == pytest.approx(exact[best], abs=1e-4)
@@ -79,7 +79,7 @@ def test_the_log_probability_of_each_beam_is_that_of_its_words(decoder, num_beam
         sentences = [[x for x in row if x != PADDING] for row in words[:, beam].tolist()]
         np.testing.assert_allclose(logs[:, beam], log_probability(decoder, sentences, MEMORY, MASK), atol=1e-4)
     assert not np.isin(words, [UNKNOWN, END]).any()
-    ranked = logs / ((5 + np.minimum((words != PADDING).sum(axis=-1) + 1, LENGTH)) / 6) ** 0.6
+    ranked = logs / ((5 + (words != PADDING).sum(axis=-1) + 1) / 6) ** 0.6
     assert (np.diff(ranked, axis=1) <= 1e-6).all()
 
 
@@ -87,10 +87,10 @@ def test_one_beam_takes_the_most_probable_next_word(decoder):
     words, *_ = search(decoder)(MEMORY, MASK)
     for clip in range(len(MEMORY)):
         written = [END]
-        for _ in range(LENGTH):
+        for place in range(LENGTH - 1):
             row = np.array([written], np.int32)
             logits = keras.ops.convert_to_numpy(decoder(row, MEMORY[clip : clip + 1], MASK[clip : clip + 1]))[0, -1]
-            logits[:END] = -np.inf
+            logits[: END + (place == 0)] = -np.inf  # one word at least
             written.append(int(logits.argmax()))
             if written[-1] == END:
                 break
@@ -116,15 +116,21 @@ def test_random_sentences_have_the_probabilities_of_the_model(decoder):
     noise = np.random.default_rng(1).gumbel(size=(count, LENGTH, NUM_WORDS)).astype(np.float32)
     ones = np.ones((count, 1), np.float32)
     draw = search(decoder, sampled=True)
-    words, *_ = draw(memory, mask, noise, ones, ones)
+    words, logs, _ = draw(memory, mask, noise, ones, ones)
     found = [tuple(x for x in row if x != PADDING) for row in words[:, 0].tolist()]
-    sentences = all_sentences()
-    repeated = [np.repeat(x[:1], len(sentences), axis=0) for x in (MEMORY, MASK)]
-    expected = np.exp(log_probability(decoder, sentences, *repeated))
-    assert expected.sum() == pytest.approx(1, abs=1e-3)
-    for sentence, probability in zip(sentences, expected, strict=True):
-        fraction = found.count(tuple(sentence)) / count
+    assert min(map(len, found)) >= 1
+    np.testing.assert_allclose(logs[:50, 0], log_probability(decoder, found[:50], memory[:50], mask[:50]), atol=1e-4)
+    first = keras.ops.convert_to_numpy(decoder(np.array([[END]], np.int32), MEMORY[:1], MASK[:1]))[0, 0]
+    expected = np.exp(first[NUM_SPECIAL:]) / np.exp(first[NUM_SPECIAL:]).sum()  # it does not end at once
+    for number, probability in enumerate(expected, NUM_SPECIAL):
+        fraction = np.mean([sentence[0] == number for sentence in found])
         assert abs(fraction - probability) < 5 * np.sqrt(probability * (1 - probability) / count) + 1e-3
+    after = [sentence for sentence in found if sentence[0] == NUM_SPECIAL]
+    second = np.array([[END, NUM_SPECIAL]], np.int32)
+    logits = keras.ops.convert_to_numpy(decoder(second, MEMORY[:1], MASK[:1]))[0, 1]
+    probability = np.exp(logits[END]) / np.exp(logits[END:]).sum()
+    fraction = np.mean([len(sentence) == 1 for sentence in after])
+    assert abs(fraction - probability) < 5 * np.sqrt(probability * (1 - probability) / len(after)) + 1e-3
     for options in ((ones, 1e-6 * ones), (1e-3 * ones, ones)):  # a nucleus of one word; no chance
         same, *_ = draw(memory, mask, noise, *options)
         assert (same == search(decoder)(memory, mask)[0]).all()
@@ -136,9 +142,9 @@ def test_the_nucleus_leaves_out_improbable_words(decoder):
     noise = np.random.default_rng(2).gumbel(size=(count, LENGTH, NUM_WORDS)).astype(np.float32)
     ones = np.ones((count, 1), np.float32)
     words, *_ = search(decoder, sampled=True)(memory, mask, noise, ones, 0.6 * ones)
-    first = np.where(words[:, 0, 0] == PADDING, END, words[:, 0, 0])
+    first = words[:, 0, 0]
     logits = keras.ops.convert_to_numpy(decoder(np.array([[END]], np.int32), MEMORY[:1], MASK[:1]))[0, 0]
-    logits[:END] = -np.inf
+    logits[: END + 1] = -np.inf
     probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     order = np.argsort(-probabilities)
     nucleus = set(order[: int(np.searchsorted(np.cumsum(probabilities[order]), 0.6)) + 1].tolist())
