@@ -147,7 +147,7 @@ def test_updates_are_told(card_of):
         ),
         (
             {"num_groups": {"train": 9, "val": 4, "test": 3}, "num_videos": {"train": 9, "val": 4, "test": 3}},
-            "No groups",
+            "Each video is a group of its own",
         ),
         ({"num_groups": None}, "is not recorded"),
         ({"num_videos": {"train": 9, "val": 0, "test": 3}}, "It has no score on videos it was not trained on"),
