@@ -167,16 +167,16 @@ class Captioner:
 
         Args:
             sources: files, or URLs of files; or just one file, folder or `glob*` pattern.
-            timeline: also give a sentence for each window, one after the other; equal neighbours are one segment.
+            timeline: also give a sentence for each window of a long video, one after the other; equal neighbours are
+                one segment. A video that is not long is one segment.
             watch: see `activity.predictor.predictor.Predictor.predict_many`.
             timeout_seconds: so long, all together, the frames of a video are waited for before it fails.
         """
         if isinstance(sources, (str, os.PathLike)):
             sources = expand_sources([name_of(sources)], features=bool(self.model.spec.num_features), images=True)
         names = [name_of(source) for source in sources]
-        streams = read_ahead(
-            names, self.model, self.num_threads, timeline=timeline, watch=watch, timeout_seconds=timeout_seconds
-        )
+        # a video that is not long is one clip, and has one sentence: it needs no other frames for a timeline
+        streams = read_ahead(names, self.model, self.num_threads, watch=watch, timeout_seconds=timeout_seconds)
         with contextlib.closing(streams):
             for stream in streams:
                 yield self._describe_one(stream, timeline)
@@ -231,8 +231,7 @@ class Captioner:
             _logger.info(text, stream.source, start)
         segments: tuple[CaptionedSegment, ...] = ()
         if timeline and sampled.duration_seconds:
-            moving = next((spec for spec in stream.sampled if spec.frames_per_second), whole)
-            segments = _merged(readers[moving].finish(stream.sampled[moving].edges_seconds))
+            segments = _merged(windows)
         return Description(
             stream.source,
             tuple(sentences),

@@ -75,6 +75,13 @@ def test_a_long_video_is_told_in_order(captioner, tmp_path, caplog):
     assert not alone.segments and "segments" not in alone.as_dict()
 
 
+def test_a_video_that_is_not_long_is_one_segment(captioner, ramp_videos):
+    described = captioner.describe(ramp_videos / "darkens" / "p5_0.avi", timeline=True)
+    (segment,) = described.segments
+    assert segment.sentence == described.sentences[0]
+    assert (segment.start_seconds, segment.end_seconds) == (0, pytest.approx(described.duration_seconds))
+
+
 def test_what_fails_does_not_stop_the_others(captioner, ramp_videos, tmp_path):
     (tmp_path / "broken.avi").write_bytes(b"no video")
     sources = [tmp_path / "broken.avi", ramp_videos / "brightens" / "p1_0.avi"]
