@@ -22,7 +22,8 @@ from activity.evaluation.metrics import Mean, Scores, mean_and_error
 from activity.models.backend import keras
 from activity.progress import progress_bar
 from activity.runtimes.features import extract_features
-from activity.training.trainer import build_classifier, check_labels, stage_names, train, with_given_features
+from activity.training.stages import stage_names
+from activity.training.trainer import build_classifier, check_labels, train, with_given_features
 
 _CrossValidation = TypeVar("_CrossValidation", bound="CrossValidation")
 

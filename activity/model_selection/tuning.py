@@ -28,7 +28,8 @@ from activity.model_selection.cross_validation import divide_folds, evaluate_fol
 from activity.model_selection.study import finished_trials, import_optuna, open_study
 from activity.models.heads import HEADS, MERGE_MODES
 from activity.progress import format_table, progress_bar
-from activity.training.trainer import build_classifier, stage_names, with_given_features
+from activity.training.stages import stage_names
+from activity.training.trainer import build_classifier, with_given_features
 
 SETTINGS = ("streams", "head", "units", "layers", "merge_mode", "members", "dropout", "learning_rate", "epochs")
 

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import logging
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ import numpy as np
 from activity.errors import SettingError, VideoError, check_type, printable
 from activity.models.captioner import ActivityCaptioner, Sentence, SentenceWriter, load_captioner
 from activity.predictor.prediction import Failure
-from activity.predictor.predictor import features_of, name_of
-from activity.predictor.sources import expand_sources, most_threads, read_ahead
+from activity.predictor.predictor import features_of
+from activity.predictor.sources import FrameStream, most_threads, names_of, read_ahead
 from activity.predictor.windows import WindowReader
 
 _logger = logging.getLogger(__name__)
@@ -85,8 +84,9 @@ class Description:
         }
 
     def as_text(self, *, top_k: int = 1) -> str:
-        """A line for the source and its best sentence, and one for each other sentence and each segment."""
-        others = [f"  {x.log_probability:8.2f}  {x.text}" for x in self.sentences[1:top_k]]
+        """A line for the source and its best sentence, one for each of several (`top_k`), and one for each segment."""
+        shown = self.sentences[:top_k] if top_k > 1 else ()
+        others = [f"  {x.log_probability:8.2f}  {x.text}" for x in shown]
         parts = [f"  {x.start_seconds:9.2f} - {x.end_seconds:9.2f} s  {x.sentence.text}" for x in self.segments]
         return "\n".join(map(printable, [f"{self.source}  {self.caption}", *others, *parts]))
 
@@ -172,9 +172,7 @@ class Captioner:
             watch: see `activity.predictor.predictor.Predictor.predict_many`.
             timeout_seconds: so long, all together, the frames of a video are waited for before it fails.
         """
-        if isinstance(sources, (str, os.PathLike)):
-            sources = expand_sources([name_of(sources)], features=bool(self.model.spec.num_features), images=True)
-        names = [name_of(source) for source in sources]
+        names = names_of(sources, features=bool(self.model.spec.num_features), images=True)
         # a video that is not long is one clip, and has one sentence: it needs no other frames for a timeline
         streams = read_ahead(names, self.model, self.num_threads, watch=watch, timeout_seconds=timeout_seconds)
         with contextlib.closing(streams):
@@ -208,7 +206,7 @@ class Captioner:
         )
         return [sentences[0] for sentences in written]
 
-    def _describe_one(self, stream: Any, timeline: bool) -> Description | Failure:
+    def _describe_one(self, stream: FrameStream, timeline: bool) -> Description | Failure:
         model, readers = self.model, {}
         length = model.spec.num_frames
         chance = np.random.default_rng(self._seed)

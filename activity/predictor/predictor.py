@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from activity.config import ClipSpec
-from activity.errors import ActivityError, SettingError, VideoError, check_type
+from activity.errors import ActivityError, VideoError, check_type
 from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 from activity.predictor.prediction import Failure, Prediction, WindowFrames
-from activity.predictor.sources import FrameStream, expand_sources, most_threads, read_ahead
+from activity.predictor.sources import FrameStream, most_threads, names_of, read_ahead
 from activity.predictor.timeline import Window, make_timeline
 from activity.predictor.windows import WindowReader
 from activity.runtimes.exported import FORKED, SPAWN, load_inference_model
@@ -125,10 +125,8 @@ class Predictor:
             timeout_seconds: so long, all together, the frames of a video are waited for before it fails.
         """
         model = self.model
-        if isinstance(sources, (str, os.PathLike)):
-            sources = expand_sources([name_of(sources)], features=bool(model.spec.num_features))
         streams = read_ahead(
-            [name_of(source) for source in sources],
+            names_of(sources, features=bool(model.spec.num_features)),
             model,
             self.num_threads,
             timeline=timeline,
@@ -182,15 +180,6 @@ class Predictor:
         steps = [Window(*window) for window in readers[moving][1].finish(edges)]
         found = make_timeline(steps, edges, model.labels, threshold=model.threshold)
         return dataclasses.replace(prediction, timeline=found)
-
-
-def name_of(source: Path | str) -> str:
-    """A path or URL as text; raises `SettingError` for anything else."""
-    expected = "the path or URL of one video"
-    check_type("source", source, (str, os.PathLike), expected)
-    if not str(source):
-        raise SettingError("source", expected, "an empty text")
-    return str(source)
 
 
 def features_of(model: InferenceModel, chunk: np.ndarray) -> np.ndarray:

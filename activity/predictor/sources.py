@@ -27,7 +27,7 @@ from activity.datasets.feature_files import (
     sample_rows,
 )
 from activity.datasets.folders import find_videos
-from activity.errors import ActivityError, DatasetError, VideoError
+from activity.errors import ActivityError, DatasetError, SettingError, VideoError, check_type
 from activity.files import short_name
 from activity.models.network import LONG_CLIPS, InferenceModel
 from activity.video.decoder import is_url
@@ -64,6 +64,25 @@ def expand_sources(sources: Sequence[str], *, features: bool = False, images: bo
         matches = [video for name in named for video in (search(Path(name)) if Path(name).is_dir() else [name])]
         found += matches or [source]
     return list(dict.fromkeys(found))
+
+
+def names_of(sources: Iterable[Path | str] | Path | str, *, features: bool = False, images: bool = False) -> list[str]:
+    """Sources as texts: those that are given, or what one file, folder or pattern names, see `expand_sources`.
+
+    Raises:
+        SettingError: one is neither a path nor a URL.
+    """
+    if isinstance(sources, (str, os.PathLike)):
+        sources = expand_sources([_name_of(sources)], features=features, images=images)
+    return [_name_of(source) for source in sources]
+
+
+def _name_of(source: Path | str) -> str:
+    expected = "the path or URL of one video"
+    check_type("source", source, (str, os.PathLike), expected)
+    if not str(source):
+        raise SettingError("source", expected, "an empty text")
+    return str(source)
 
 
 def _search(folder: Path, *, images: bool) -> list[str]:

@@ -112,18 +112,8 @@ def save_report(
     for number, (title, figure) in enumerate((figures or {}).items(), start=1):  # a title may not do for a file name
         add(title, figure, out / f"figure_{number}.png")
     sections.append(_Section("All videos", **_videos(evaluation)))
-    if about:
-        sections.append(_Section("Settings", **_table(("", ""), [(row, "") for row in _flat(about)])))
-    files = [out / name for name in ("report.html", "scores.json", "report.txt", "predictions.csv")]
-    with atomic_file(files[0], "w") as file:
-        file.write(_page(evaluation, dataset, evaluation.sentences(dataset, about.get("trained") or ()), sections))
-    with atomic_file(files[1], "w") as file:
-        json.dump(evaluation.as_dict(), file, indent=2, allow_nan=False)
-    with atomic_file(files[2], "w") as file:
-        file.write(evaluation.as_text() + "\n")
-    rows = evaluation.rows()
-    write_csv(files[3], list(rows[0]), rows)
-    return files + images
+    texts = evaluation.sentences(dataset, about.get("trained") or ())
+    return _write(evaluation, dataset, out, "predictions.csv", texts, sections, about) + images
 
 
 def save_caption_report(
@@ -157,17 +147,32 @@ def save_caption_report(
     columns = ("path", "caption", "references", "baseline", "cider_d", "log_probability")
     rows = [([known[i][name] for name in columns], "" if known[i]["exact"] else "wrong") for i in ranking]
     sections.append(_Section("All videos", **_table(columns, rows)))
+    texts = evaluation.about(dataset, about.get("trained") or ())
+    return _write(evaluation, dataset, out, "captions.csv", texts, sections, about) + images
+
+
+def _write(
+    evaluation: Evaluation | CaptionEvaluation,
+    dataset: Dataset,
+    out: Path,
+    table_name: str,
+    texts: Sequence[str],
+    sections: list[_Section],
+    about: Mapping[str, Any],
+) -> list[Path]:
+    """Write the page and the files beside it, without the images, which are there already."""
     if about:
-        sections.append(_Section("Settings", **_table(("", ""), [(row, "") for row in _flat(about)])))
-    files = [out / name for name in ("report.html", "scores.json", "report.txt", "captions.csv")]
+        sections = [*sections, _Section("Settings", **_table(("", ""), [(row, "") for row in _flat(about)]))]
+    files = [out / name for name in ("report.html", "scores.json", "report.txt", table_name)]
     with atomic_file(files[0], "w") as file:
-        file.write(_page(evaluation, dataset, evaluation.about(dataset, about.get("trained") or ()), sections))
+        file.write(_page(evaluation, dataset, texts, sections))
     with atomic_file(files[1], "w") as file:
         json.dump(evaluation.as_dict(), file, indent=2, allow_nan=False)
     with atomic_file(files[2], "w") as file:
         file.write(evaluation.as_text() + "\n")
-    write_csv(files[3], list(known[0]), known)
-    return files + images
+    rows = evaluation.rows()
+    write_csv(files[3], list(rows[0]), rows)
+    return files
 
 
 def figures_of_model(classifier: ActivityClassifier, evaluation: Evaluation, dataset: Dataset) -> dict[str, Figure]:

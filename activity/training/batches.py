@@ -160,7 +160,7 @@ class CaptionBatches:
         num_epochs: of the training.
         scheduled_sampling: share of words that are read as the model would write them: none at the beginning, so many
             at the end (Bengio et al. 2015).
-        withheld: share of clips of which no frame is shown.
+        withheld: share of clips of which no frame is shown in training; 1: nor in validation.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class CaptionBatches:
                 row[: len(ended)] = ended
             words = np.concatenate([np.full_like(targets[:, :1], END), targets[:, :-1]], axis=1)  # (B, L)
             more = {"words": ops.convert_to_tensor(words)}
-            if training and self._withheld:
+            if self._withheld and (training or self._withheld == 1):  # who is never shown a clip is not in validation
                 shown = rng.random((len(numbers), 1)) >= self._withheld
                 more["mask"] = ops.logical_and(inputs["mask"], ops.convert_to_tensor(shown))
             if self._scheduled_sampling:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from activity.config import TrainConfig
-from activity.datasets.dataset import Dataset, Stacks
+from activity.datasets.dataset import Dataset
 from activity.datasets.samples import Sample
 from activity.errors import ActivityError, DatasetError, SettingError, check_type
 from activity.evaluation.captions import tokens_of
@@ -23,22 +23,19 @@ from activity.models.backend import keras, ops
 from activity.models.captioner import ActivityCaptioner, begin_with, build_encoder
 from activity.models.classifier import ActivityClassifier, load_classifier
 from activity.models.decoder import NUM_SPECIAL, PADDING, UNKNOWN, Decoder
-from activity.models.heads import HeadOptions, adapt, prepared
+from activity.models.heads import HeadOptions
 from activity.models.info import ModelInfo
-from activity.runtimes.features import cache_activations, extract_features
-from activity.training.batches import CaptionBatches, ClipBatches, FeatureBatches, FrameBatches
-from activity.training.fitting import Optimizer, Stage, StagePlan, fit, without_times
+from activity.training.batches import CaptionBatches, ClipBatches
+from activity.training.fitting import Stage, StagePlan, fit, without_times
 from activity.training.record import record_of
+from activity.training.stages import clip_source, plan_stage, stage_names
 from activity.training.trainer import (
     backbone_of,
     claim_work_dir,
     clips_of,
     compute_precision,
-    fine_tuned,
     merge_val,
-    parts_of_step,
     say_what_is_idle,
-    stage_names,
     with_given_features,
 )
 
@@ -151,14 +148,13 @@ def train_captioner(
         raise DatasetError("its captions for training have no words, only punctuation", path=dataset.dataset_dir)
     _say_what_is_cut(dataset, vocabulary, config)
     with lock_folder(work_dir, "train"), compute_precision(config.mixed_precision):
-        names = ["head", "fine_tune"][: 2 if config.fine_tune else 1] if begun else stage_names(config)
         model = build_captioner(dataset, config, vocabulary.words, backbone)
         if begun:
             begin_with(model.encoder, begun, Path(str(config.encoder)))
         claim_work_dir(work_dir, dataset, config, resume)
         stages = [
-            fit(_PLANS[name](model, dataset, config, vocabulary, runtime), work_dir / name, seconds_between_saves)
-            for name in names
+            fit(_plan(name, model, dataset, config, vocabulary, runtime), work_dir / name, seconds_between_saves)
+            for name in stage_names(config)
         ]
         if config.fine_tune:
             model.backbone.trainable = False
@@ -221,117 +217,41 @@ def build_captioner(
 # === Stages ===
 
 
-def _plan_head(
-    model: ActivityCaptioner, dataset: Dataset, config: TrainConfig, vocabulary: Vocabulary, runtime: str
-) -> StagePlan:
-    """Encoder and decoder on cached features."""
-
-    def features(samples: Sequence[Sample]) -> list[np.ndarray]:
-        return extract_features(dataset, samples, model.backbone, runtime=runtime)
-
-    if not config.encoder:
-        adapt(model.encoder, features(dataset.split("train")))
-    trained = model.to_be_trained(sampled=config.scheduled_sampling > 0)
-
-    def prepared_features(samples: Sequence[Sample]) -> list[np.ndarray]:
-        return prepared(model.encoder, features(samples))
-
-    return _plan("head", trained, prepared_features, FeatureBatches, dataset, config, vocabulary)
-
-
-def _plan_fine_tuning(
-    model: ActivityCaptioner, dataset: Dataset, config: TrainConfig, vocabulary: Vocabulary, runtime: str
-) -> StagePlan:
-    """The last layers of the backbone, and all above, on frames or on what the layers below give."""
-    below, above, config, optimizer = fine_tuned(model.backbone, config)
-    if below is None:
-        return _plan_on_frames(model, dataset, config, vocabulary, runtime, name="fine_tune", optimizer=optimizer)
-
-    def activations(samples: Sequence[Sample]) -> Stacks:
-        return cache_activations(dataset, samples, below, runtime)
-
-    trained = model.to_be_trained(above, sampled=config.scheduled_sampling > 0)
-    return _plan("fine_tune", trained, activations, FrameBatches, dataset, config, vocabulary, optimizer)
-
-
-def _plan_on_frames(
-    model: ActivityCaptioner,
-    dataset: Dataset,
-    config: TrainConfig,
-    vocabulary: Vocabulary,
-    runtime: str,
-    *,
-    name: str = "scratch",
-    optimizer: Optimizer = keras.optimizers.AdamW,
-) -> StagePlan:
-    """All of the backbone together with the rest, on frames."""
-
-    def frames(samples: Sequence[Sample]) -> Stacks:
-        return Stacks(dataset.frames, samples, dataset.spec.streams)
-
-    make = partial(FrameBatches, augment=dataset.spec.streams, flip=config.flip)
-    trained = model.to_be_trained(model.backbone, sampled=config.scheduled_sampling > 0)
-    return _plan(name, trained, frames, make, dataset, config, vocabulary, optimizer)
-
-
-_PLANS: dict[str, Callable[..., StagePlan]] = {
-    "head": _plan_head,
-    "fine_tune": _plan_fine_tuning,
-    "scratch": _plan_on_frames,
-}
-
-
 def _plan(
-    name: str,
-    model: keras.Model,
-    stacks: Callable[[Sequence[Sample]], Sequence[Any]],
-    make: Callable[..., ClipBatches],
-    dataset: Dataset,
-    config: TrainConfig,
-    vocabulary: Vocabulary,
-    optimizer: Optimizer = keras.optimizers.AdamW,
+    name: str, model: ActivityCaptioner, dataset: Dataset, config: TrainConfig, vocabulary: Vocabulary, runtime: str
 ) -> StagePlan:
-    """A stage whose clips are windows of `stacks` of samples, batched by `make`, with their captions."""
-    parts = parts_of_step(model, config)
+    """A stage of a captioner: clips with their captions."""
+    source = clip_source(
+        name, model.encoder, model.backbone, dataset, config, runtime=runtime, fresh=not config.encoder
+    )
     sentences = {sample.sample_id: vocabulary.numbers_of(sample.captions) for sample in dataset.samples}
     longest = max(len(words) for numbers in sentences.values() for words in numbers)  # padding costs time
 
-    def batches(split: str) -> CaptionBatches | None:
-        samples = [sample for sample in dataset.samples if sample.split == split]
-        if not samples:
-            return None
-        clips = make(
-            stacks(samples),
-            np.arange(len(samples))[:, None],
-            num_frames=dataset.spec.num_frames,
-            batch_size=-(-config.batch_size // parts),
-            training=split == "train",
-            seed=config.seed,
-        )
+    def with_sentences(clips: ClipBatches, samples: Sequence[Sample]) -> CaptionBatches:
         return CaptionBatches(
             clips,
             [sentences[sample.sample_id] for sample in samples],
             max_words=min(config.max_words, longest),
-            num_epochs=config.epochs,
+            num_epochs=source.config.epochs,
             scheduled_sampling=config.scheduled_sampling,
             withheld=config.withheld,
         )
 
-    train_batches = batches("train")
-    assert train_batches is not None
-    return StagePlan(
-        name=name,
-        model=model,
-        train_batches=train_batches,
-        val_batches=batches("val"),
-        num_epochs=config.epochs,
-        optimizer=partial(optimizer, gradient_accumulation_steps=parts) if parts > 1 else optimizer,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        is_balanced=False,
-        loss=partial(loss_of_words, smoothing=config.label_smoothing),
-        accuracy=accuracy_of_words,
+    return plan_stage(
+        name,
+        model.to_be_trained(source.encoder, sampled=config.scheduled_sampling > 0),
+        source,
+        dataset,
+        targets=lambda samples: np.arange(len(samples))[:, None],
+        finish=with_sentences,
+        **words_are_judged(config),
     )
+
+
+def words_are_judged(config: TrainConfig) -> dict[str, Any]:
+    """The fields of a `StagePlan` of a model that writes: its loss and accuracy, over words."""
+    loss = partial(loss_of_words, smoothing=config.label_smoothing)
+    return {"loss": loss, "accuracy": accuracy_of_words}
 
 
 def loss_of_words(targets: Any, logits: Any, *, smoothing: float = 0.0) -> Any:

@@ -131,7 +131,7 @@ class StagePlan:
     optimizer: Optimizer
     learning_rate: float
     weight_decay: float
-    is_balanced: bool
+    is_balanced: bool = False
     of_fold: np.ndarray | None = None
     loss: Callable[[Any, Any], Any] = loss_of_members
     accuracy: Callable[[Any, Any], Any] = accuracy_of_members

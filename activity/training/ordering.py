@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from activity.models.decoder import NUM_SPECIAL, Decoder
 from activity.models.heads import HeadOptions
 from activity.models.info import ModelInfo
 from activity.training.batches import CaptionBatches, FeatureBatches
-from activity.training.captioning import CaptioningRun, accuracy_of_words, loss_of_words
+from activity.training.captioning import CaptioningRun, words_are_judged
 from activity.training.fitting import StagePlan, fit
 from activity.training.record import record_of
 from activity.training.trainer import claim_work_dir, merge_val
@@ -135,7 +134,5 @@ def _plan(model: ActivityCaptioner, films: dict[str, list[list[str]]], config: T
         optimizer=keras.optimizers.AdamW,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        is_balanced=False,
-        loss=partial(loss_of_words, smoothing=config.label_smoothing),
-        accuracy=accuracy_of_words,
+        **words_are_judged(config),
     )

@@ -12,22 +12,21 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from activity.config import TrainConfig, as_dict, changes, current_settings, recipe_flag, stored_streams
-from activity.datasets.dataset import Dataset, Stacks
+from activity.datasets.dataset import Dataset
 from activity.datasets.samples import Sample, name_some
 from activity.datasets.splits import inner_folds
 from activity.errors import ActivityError, DatasetError, SettingError, check_type
 from activity.evaluation.calibration import FEWEST_VIDEOS, Calibration, calibrate
 from activity.files import atomic_file, digest_of, digest_of_file, lock_folder, remove_leftovers
-from activity.models.backbones import build_backbone, build_identity, choose_weights, split_backbone
+from activity.models.backbones import build_backbone, build_identity, choose_weights
 from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
 from activity.models.devices import gpu_names
@@ -35,18 +34,15 @@ from activity.models.heads import (
     FUSE,
     HEADS,
     HeadOptions,
-    adapt,
     build_head,
     member_predictions_of,
     member_predictions_of_prepared,
-    prepared,
     with_members,
 )
 from activity.models.info import ModelInfo, stack_as_text
 from activity.models.stack import HEAD, build_stack, stack_fractions, weights_of
-from activity.runtimes.features import cache_activations, extract_features
-from activity.training.batches import ClipBatches, FeatureBatches, FrameBatches
-from activity.training.fitting import LayerwiseAdamW, Optimizer, Stage, StagePlan, fit, without_times
+from activity.runtimes.features import extract_features
+from activity.training.fitting import Stage, StagePlan, fit, without_times
 from activity.training.record import record_of
 from activity.training.stacking import (
     BASELINE,
@@ -58,14 +54,12 @@ from activity.training.stacking import (
     head_predictions,
     pooling_of,
 )
+from activity.training.stages import clip_source, plan_stage, stage_names
 from activity.training.state import SETTINGS_NAME, STAGES, check_state
 from activity.video.images import IMAGES_PER_SECOND
 
-_FINE_TUNE_LEARNING_RATE = 0.1  # of the head's: pretrained weights should move a little
-_LAYER_DECAY = 0.9  # each layer of the backbone learns so much slower than the one above it
 _WINDOW_QUANTILE = 0.25  # of the clips' durations: three in four clips are longer than a window of a long video
 _SIDES = "left|right|clockwise|links|rechts"  # in labels
-_NUMBERS_AT_ONCE = 96 * 224 * 224 * 3  # that go into the trained layers; all of MobileNetV2 then takes about 6 GB
 
 
 _logger = logging.getLogger(__name__)
@@ -178,7 +172,7 @@ def train(
         names, classifier = stage_names(config), build_classifier(dataset, config, backbone, num_more=_num_folds(folds))
         claim_work_dir(work_dir, as_given, config, resume)  # last: what cannot run must not replace what did
         stages = [
-            fit(PLANS[name](classifier, dataset, config, runtime, folds), work_dir / name, seconds_between_saves)
+            fit(_plan(name, classifier, dataset, config, runtime, folds), work_dir / name, seconds_between_saves)
             for name in names
         ]
         if config.fine_tune:
@@ -365,7 +359,7 @@ def train_on(
     keras.utils.set_random_seed(config.seed)
     with lock_folder(work_dir, "update"):
         claim_work_dir(work_dir, dataset, config, resume=False)
-        stage = fit(plan_head(classifier, dataset, config, runtime, fresh=False), work_dir / "head")
+        stage = fit(_plan("head", classifier, dataset, config, runtime, fresh=False), work_dir / "head")
     if stack is not None:
         lost = sorted(set(classifier.labels) - {sample.label for sample in dataset.split("train")})
         if lost:
@@ -445,35 +439,8 @@ def _options(config: TrainConfig) -> HeadOptions:
     return HeadOptions(**{name: getattr(config, name) for name in HeadOptions.__dataclass_fields__})
 
 
-def unfreeze(backbone: keras.Model, num_layers: int) -> None:
-    """Make the last `num_layers` layers that can learn trainable, all others not, BatchNormalization never.
-
-    Batch statistics of a few clips would destroy what was learned from ImageNet, and only `trainable=False` keeps the
-    moving averages still in `fit` (Keras issue 20285). Compile again after this.
-    """
-    backbone.trainable = True
-    able = [x for x in backbone.layers if x.weights and not isinstance(x, keras.layers.BatchNormalization)]
-    trained = able[max(0, len(able) - num_layers) :]
-    for layer in backbone.layers:
-        layer.trainable = layer in trained
-
-
-# === Stages ===
-
-
-def stage_names(config: TrainConfig) -> list[str]:
-    """The stages of a run, in their order; raises `ActivityError` for what cannot be fine-tuned."""
-    if config.features:
-        return ["head"]
-    if choose_weights(config.backbone, config.weights) == "none":
-        if config.fine_tune:
-            hint = f"without, all of {config.backbone} is trained"
-            raise ActivityError("--fine-tune needs pretrained weights", hint=hint)
-        return ["scratch"]
-    return ["head", "fine_tune"] if config.fine_tune else ["head"]
-
-
-def plan_head(
+def _plan(
+    name: str,
     classifier: ActivityClassifier,
     dataset: Dataset,
     config: TrainConfig,
@@ -482,138 +449,28 @@ def plan_head(
     *,
     fresh: bool = True,
 ) -> StagePlan:
-    """The head on cached features.
+    """A stage of a classifier.
 
-    A `fresh` one first takes the mean, deviation and principal components of those of the train split. With the `folds`
-    of the training videos `(V,)`, its last members are each trained without one.
+    A `fresh` head first takes the mean, deviation and principal components of the features of the train split. With the
+    `folds` of the training videos `(V,)`, its last members are each trained without one.
     """
-    head = classifier.head
-
-    def features(samples: Sequence[Sample]) -> list[np.ndarray]:
-        return extract_features(dataset, samples, classifier.backbone, runtime=runtime)
-
-    if fresh:
-        adapt(head, features(dataset.split("train")))
-    plan = _plan(
-        "head",
-        member_predictions_of_prepared(head),
-        lambda samples: prepared(head, features(samples)),
-        partial(FeatureBatches, mixup=config.mixup),
-        classifier,
-        dataset,
-        config,
-        folds=folds,
+    head, labels = classifier.head, classifier.labels
+    source = clip_source(
+        name, head, classifier.backbone, dataset, config, runtime=runtime, mixup=config.mixup, fresh=fresh
     )
-    return plan
 
+    def shares(samples: Sequence[Sample]) -> np.ndarray:
+        return np.eye(len(labels), dtype=np.float32)[[labels.index(sample.label) for sample in samples]]  # (V, C)
 
-def plan_fine_tuning(
-    classifier: ActivityClassifier,
-    dataset: Dataset,
-    config: TrainConfig,
-    runtime: str,
-    folds: np.ndarray | None = None,
-) -> StagePlan:
-    """The last layers of the backbone, and the head, on frames or on what the layers below give."""
-    below, above, config, optimizer = fine_tuned(classifier.backbone, config)
-    if below is None:
-        return plan_on_frames(classifier, dataset, config, runtime, name="fine_tune", optimizer=optimizer)
-
-    def activations(samples: Sequence[Sample]) -> Stacks:  # once is enough for all epochs
-        return cache_activations(dataset, samples, below, runtime)
-
-    model = classifier.member_predictions(above)
-    return _plan("fine_tune", model, activations, FrameBatches, classifier, dataset, config, optimizer)
-
-
-def fine_tuned(
-    backbone: keras.Model, config: TrainConfig
-) -> tuple[keras.Model | None, keras.Model, TrainConfig, Optimizer]:
-    """A backbone made ready to be fine-tuned: what is below and above its first trained layer, and how that is trained.
-
-    What is below is computed once; `None`: all of it is trained.
-    """
-    unfreeze(backbone, config.fine_tune)
-    trained = [layer for layer in backbone.layers if layer.trainable_variables]
-    rates = {v.path: _LAYER_DECAY**depth for depth, layer in enumerate(trained[::-1], 1) for v in layer.variables}
-    rate = config.learning_rate * _FINE_TUNE_LEARNING_RATE
-    config = dataclasses.replace(config, epochs=config.fine_tune_epochs, learning_rate=rate)
-    return *split_backbone(backbone), config, partial(LayerwiseAdamW, rates=rates)
-
-
-def plan_on_frames(
-    classifier: ActivityClassifier,
-    dataset: Dataset,
-    config: TrainConfig,
-    runtime: str,
-    folds: np.ndarray | None = None,
-    *,
-    name: str = "scratch",
-    optimizer: Optimizer = keras.optimizers.AdamW,
-) -> StagePlan:
-    """All of the backbone together with the head, on frames: by default one without pretrained weights."""
-
-    def frames(samples: Sequence[Sample]) -> Stacks:
-        return Stacks(dataset.frames, samples, dataset.spec.streams)
-
-    make = partial(FrameBatches, augment=dataset.spec.streams, flip=config.flip)
-    model = classifier.member_predictions(classifier.backbone)
-    return _plan(name, model, frames, make, classifier, dataset, config, optimizer)
-
-
-PLANS = {"head": plan_head, "fine_tune": plan_fine_tuning, "scratch": plan_on_frames}
-
-
-def parts_of_step(model: keras.Model, config: TrainConfig) -> int:
-    """How many batches a step of training takes, whose gradients it adds up: several where frames are its input.
-
-    They then go through the backbone a few clips at a time. BatchNormalization is frozen or absent, so this gives the
-    same step in less memory.
-    """
-    num_numbers = int(np.prod(model.input["frames"].shape[1:])) if "frames" in model.input else 0
-    return max(1, min(-(-config.batch_size * num_numbers // _NUMBERS_AT_ONCE), config.batch_size))
-
-
-def _plan(
-    name: str,
-    model: keras.Model,
-    stacks: Callable[[Sequence[Sample]], Sequence[Any]],
-    make: Callable[..., ClipBatches],
-    classifier: ActivityClassifier,
-    dataset: Dataset,
-    config: TrainConfig,
-    optimizer: Optimizer = keras.optimizers.AdamW,
-    folds: np.ndarray | None = None,
-) -> StagePlan:
-    """A stage whose clips are windows of `stacks` of samples, batched by `make`."""
-    parts = parts_of_step(model, config)
-
-    def batches(split: str) -> ClipBatches | None:
-        samples = [sample for sample in dataset.samples if sample.split == split]
-        if not samples:
-            return None
-        label_ids = [classifier.labels.index(sample.label) for sample in samples]
-        return make(
-            stacks(samples),
-            np.eye(len(classifier.labels), dtype=np.float32)[label_ids],
-            folds=folds if split == "train" else None,
-            num_frames=classifier.spec.num_frames,
-            batch_size=-(-config.batch_size // parts),
-            training=split == "train",
-            seed=config.seed,
-        )
-
-    train_batches = batches("train")
-    assert train_batches is not None
-    return StagePlan(
-        name=name,
-        model=model,
-        train_batches=train_batches,
-        val_batches=batches("val"),
-        num_epochs=config.epochs,
-        optimizer=partial(optimizer, gradient_accumulation_steps=parts) if parts > 1 else optimizer,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
+    return plan_stage(
+        name,
+        classifier.member_predictions(source.encoder)
+        if source.encoder is not None
+        else member_predictions_of_prepared(head),
+        source,
+        dataset,
+        targets=shares,
+        folds=folds,
         is_balanced=config.class_weight == "balanced",
         of_fold=None if folds is None else _folds_of_members(classifier, config, _num_folds(folds)),
     )

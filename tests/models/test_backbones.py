@@ -14,7 +14,7 @@ from activity.models.backbones import (
     split_backbone,
     weights_dir,
 )
-from activity.training.trainer import unfreeze
+from activity.training.stages import unfreeze
 
 LIGHT = ("vgg16", "mobilenet", "mobilenet_v2_035", "small_cnn")
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), np.uint8)  # the least that inception_v3 takes
