@@ -8,8 +8,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activity.cli.checks import check_places
-from activity.cli.options import add_model, add_overwrite, in_range, positive_int, seed
+from activity.cli.checks import check_places, check_runtime
+from activity.cli.options import add_model, add_overwrite, add_runtime, in_range, positive_int, seed
 from activity.cli.output import say_error, say_result, say_written
 from activity.errors import ActivityError, VideoError
 from activity.files import csv_rows, noted_results
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print one JSON object a line")
     add("--csv", type=Path, metavar="FILE", help="also write a table")
     add_overwrite(parser)
+    add_runtime(parser, "the model")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.csv and not arguments.csv.parent.is_dir():
         raise ActivityError(f"there is no folder {arguments.csv.parent}", path=arguments.csv)
     info = read_info(arguments.model, task="describe")
+    check_runtime(arguments.runtime)
     from activity.predictor.captioner import Captioner
     from activity.predictor.prediction import Failure
     from activity.predictor.sources import check_apart, distinct_names, expand_sources
@@ -75,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     sources = expand_sources(arguments.sources, features=bool(info.spec.num_features), images=True)
     captioner = Captioner.load(
         arguments.model,
+        runtime=arguments.runtime,
         num_beams=arguments.beams,
         temperature=arguments.temperature,
         top_p=arguments.top_p,

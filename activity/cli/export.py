@@ -1,4 +1,4 @@
-"""activity export: a model as one graph for programs without this package."""
+"""activity export: a model as a graph for programs without this package."""
 
 from __future__ import annotations
 
@@ -47,16 +47,18 @@ def run(arguments: argparse.Namespace) -> None:
     check_export(arguments.format, arguments.out)
     out = arguments.out
     replaced = partial(foreign_in, hidden=True)  # a folder is replaced as a whole
-    for path in (out, out.with_name(f"{out.name}.json"), out.with_suffix(".bin")):  # the format tells which there are
+    second = out.with_name(f"{out.stem}.step{out.suffix}")  # of a captioner
+    written = (out, out.with_name(f"{out.name}.json"), out.with_suffix(".bin"), second, second.with_suffix(".bin"))
+    for path in written:  # the format tells which there are
         check_output(path, overwrite=arguments.overwrite, foreign=replaced, what="an exported model")
-    read_info(arguments.model)
+    read_info(arguments.model, task=None)
     clips = expand_sources(arguments.check)
     for clip in clips:
         if not Path(clip).is_file():
             raise VideoError("no such file; expected a video to compare on", path=clip)
-    from activity.runtimes.exporting import export_classifier
+    from activity.runtimes.exporting import export_model
 
     with noted_results():
-        made = export_classifier(arguments.model, arguments.format, arguments.out, clips=clips or None)
+        made = export_model(arguments.model, arguments.format, arguments.out, clips=clips or None)
     print(made.as_text())
     say_written(made.files)

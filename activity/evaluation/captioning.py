@@ -17,7 +17,8 @@ from activity.errors import DatasetError, check_type
 from activity.evaluation.captions import CaptionScores, score_captions
 from activity.evaluation.evaluator import check_spec, training_samples
 from activity.evaluation.metrics import Mean, compared
-from activity.models.captioner import ActivityCaptioner, Sentence, SentenceWriter
+from activity.models.captioner import ActivityCaptioner
+from activity.models.sentences import Sentence, SentenceWriter
 from activity.runtimes.features import extract_features
 
 _BASELINE = "the caption of the nearest training video by its mean feature"

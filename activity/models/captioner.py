@@ -8,8 +8,6 @@ al. 2015.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import numpy as np
 from activity.errors import ActivityError
 from activity.models.backend import keras, ops
 from activity.models.classifier import ActivityClassifier, extracted, predict, versions
-from activity.models.decoder import NUM_SPECIAL, PADDING, Decoder, SentenceSearch
+from activity.models.decoder import Decoder, SentenceSearch
 from activity.models.heads import (
     NUM_COMPONENTS,
     PROJECT,
@@ -30,17 +28,14 @@ from activity.models.heads import (
 )
 from activity.models.info import FORMAT_VERSION, ModelInfo
 from activity.models.layers import HidePadding, Project, Standardize, make_model, uses_jit
-from activity.models.network import InferenceModel
 from activity.models.saving import load_model
+from activity.models.sentences import InferenceCaptioner, Search
 from activity.models.stack import stacked_head
-from activity.video.clips import pad_right, window_starts
-
-_MOST_AT_ONCE = 64  # clips
 
 
 @keras.saving.register_keras_serializable(package="activity")
-class ActivityCaptioner(InferenceModel, keras.Model):
-    """Clips and sentences to logits `(batch, L, V)` of their next words; `SentenceWriter` writes new ones.
+class ActivityCaptioner(InferenceCaptioner, keras.Model):
+    """Clips and sentences to logits `(batch, L, V)` of their next words; `activity.models.sentences` writes new ones.
 
     The inputs are `{"frames": (batch, T, S, H, W, 3) uint8, "mask": (batch, T) bool, "words": (batch, L) int32}`.
 
@@ -50,8 +45,6 @@ class ActivityCaptioner(InferenceModel, keras.Model):
         decoder: of `len(info.words) + NUM_SPECIAL` words.
         info: spec, words and all else that the model file tells.
     """
-
-    num_more_outputs = NUM_SPECIAL
 
     def __init__(
         self, backbone: keras.Model, encoder: keras.Model, decoder: Decoder, info: ModelInfo, **kwargs: Any
@@ -92,6 +85,24 @@ class ActivityCaptioner(InferenceModel, keras.Model):
     def extract_features(self, images: np.ndarray) -> np.ndarray:
         """Features `(N, D)` float32 of images `(N, H, W, 3)` uint8 RGB."""
         return predict(self.backbone, images)
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """`(S, D)` of a frame."""
+        return tuple(self.encoder.input["features"].shape[2:])
+
+    def build_search(self, *, num_beams: int, sampled: bool) -> Search:
+        """A graph of its own, whose loop over words runs in the backend."""
+        features = keras.Input((None, *self.feature_shape), name="features")
+        mask = keras.Input((None,), dtype="bool", name="mask")
+        drawn = {}
+        if sampled:
+            drawn["noise"] = keras.Input((self.info.max_words + 1, self.decoder.num_words), name="noise")
+            drawn |= {name: keras.Input((1,), name=name) for name in ("temperature", "top_p")}
+        search = SentenceSearch(self.decoder, num_beams=num_beams, max_words=self.info.max_words, sampled=sampled)
+        memory = self.encoder({"features": features, "mask": mask})
+        model = make_model({"features": features, "mask": mask, **drawn}, search(memory, mask, **drawn))
+        return lambda inputs: tuple(np.asarray(x) for x in model.predict_on_batch(inputs))
 
     def to_be_trained(self, backbone: keras.Model | None = None, *, sampled: bool = False) -> keras.Model:
         """The model in training: clips and sentences `{..., "words": (B, L)}` to logits of the next words `(B, L, V)`.
@@ -179,113 +190,6 @@ def begin_with(encoder: keras.Model, classifier: ActivityClassifier, path: Path)
 
 def _lstms_of(model: keras.Model) -> keras.layers.Layer:
     return next(layer for layer in model.layers if isinstance(layer, keras.layers.Bidirectional))
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A sentence of a clip.
-
-    Attributes:
-        words: in their order, without the end.
-        log_probability: natural logarithm of its probability, its end included: 0 at most.
-        attention: `(len(words), N)` how much each word looked at each of the N real frames; rows sum to 1.
-    """
-
-    words: tuple[str, ...]
-    log_probability: float
-    attention: np.ndarray
-
-    @property
-    def text(self) -> str:
-        """The words with spaces between them."""
-        return " ".join(self.words)
-
-    @property
-    def certainty(self) -> float:
-        """Mean log-probability of its words and its end, to compare sentences of different clips."""
-        return self.log_probability / (len(self.words) + 1)
-
-
-class SentenceWriter:
-    """Writes sentences of clips: the most probable ones, or random ones. It is the graph of one way of search.
-
-    Args:
-        captioner: trained.
-        num_beams: K of the search; more find sentences of a higher probability, and take longer.
-        sampled: draw words at random instead; `num_beams` is then not used.
-    """
-
-    def __init__(self, captioner: ActivityCaptioner, *, num_beams: int = 5, sampled: bool = False) -> None:
-        self.captioner, self.sampled = captioner, sampled
-        self._length = captioner.info.max_words + 1  # with the end
-        features = keras.Input(captioner.encoder.input["features"].shape[1:], name="features")
-        mask = keras.Input((None,), dtype="bool", name="mask")
-        drawn = {}
-        if sampled:
-            drawn["noise"] = keras.Input((self._length, captioner.decoder.num_words), name="noise")
-            drawn |= {name: keras.Input((1,), name=name) for name in ("temperature", "top_p")}
-        search = SentenceSearch(
-            captioner.decoder,
-            num_beams=1 if sampled else num_beams,
-            max_words=captioner.info.max_words,
-            sampled=sampled,
-        )
-        memory = captioner.encoder({"features": features, "mask": mask})
-        self._model = make_model({"features": features, "mask": mask, **drawn}, search(memory, mask, **drawn))
-
-    def write(
-        self,
-        features: np.ndarray,
-        mask: np.ndarray,
-        *,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        rngs: Sequence[np.random.Generator] = (),
-    ) -> list[list[Sentence]]:
-        """K sentences of each clip, the best first; one of a writer of random ones.
-
-        Args:
-            features: `(B, T, S, D)`, padded.
-            mask: `(B, T)` bool; a clip without any frame gives a sentence of the language alone.
-            temperature: of random sentences: below 1 nearer to the most probable words, above 1 wilder.
-            top_p: of random sentences: only the most probable words that together have this probability.
-            rngs: of random sentences: a source of chance for each clip.
-        """
-        found = []
-        for first in range(0, len(features), _MOST_AT_ONCE):
-            part = slice(first, first + _MOST_AT_ONCE)
-            inputs: dict[str, Any] = {"features": features[part], "mask": mask[part]}
-            if self.sampled:
-                shape = (self._length, self.captioner.decoder.num_words)
-                inputs["noise"] = np.stack([rng.gumbel(size=shape) for rng in rngs[part]]).astype(np.float32)
-                for name, value in (("temperature", temperature), ("top_p", top_p)):
-                    inputs[name] = np.full((len(mask[part]), 1), value, np.float32)
-            outputs = (np.asarray(x) for x in self._model.predict_on_batch(inputs))
-            for real, words, logs, seen in zip(mask[part], *outputs, strict=True):
-                beams = zip(words, logs, seen, strict=True)
-                found.append([self._sentence(*beam, num_real=int(real.sum())) for beam in beams])
-        return found
-
-    def write_windows(self, windows: Sequence[tuple[np.ndarray, int]], **drawn: Any) -> list[list[Sentence]]:
-        """K sentences of each window: a feature stack `(N, S, D)` and its first frame; the options of `write`."""
-        length = self.captioner.spec.num_frames
-        clips = [pad_right(stack[start : start + length], length) for stack, start in windows]
-        return self.write(np.stack([clip for clip, _ in clips]), np.stack([mask for _, mask in clips]), **drawn)
-
-    def write_stacks(self, stacks: Sequence[np.ndarray]) -> list[list[Sentence]]:
-        """K sentences of each feature stack `(N, S, D)`; of one longer than a clip, of its most certain window."""
-        length = self.captioner.spec.num_frames
-        windows = [(i, start) for i, stack in enumerate(stacks) for start in window_starts(len(stack), length)]
-        found: list[list[list[Sentence]]] = [[] for _ in stacks]
-        written = self.write_windows([(stacks[i], start) for i, start in windows])
-        for (i, _), sentences in zip(windows, written, strict=True):
-            found[i].append(sentences)
-        return [max(of_windows, key=lambda sentences: sentences[0].certainty) for of_windows in found]
-
-    def _sentence(self, words: np.ndarray, log_probability: float, attention: np.ndarray, *, num_real: int) -> Sentence:
-        vocabulary, num_words = self.captioner.info.words, int((words != PADDING).sum())
-        texts = tuple(vocabulary[number - NUM_SPECIAL] for number in words[:num_words])
-        return Sentence(texts, float(log_probability), attention[:num_words, :num_real])
 
 
 def load_captioner(path: Path, *, task: str = "describe") -> ActivityCaptioner:

@@ -1,7 +1,6 @@
 """The decoder: an LSTM that writes a sentence word by word, looking at a clip; and the search for sentences.
 
-Words are numbers: `PADDING` after a sentence, `UNKNOWN` for a word that the vocabulary lacks, `END` before the first
-and after the last word, and from `NUM_SPECIAL` on those of the vocabulary.
+Words are numbers, see `activity.models.search`.
 
 Shapes in the comments: B clips, T steps of the encoder, M its width, L words, V size of the vocabulary, U units of the
 decoder, K beams.
@@ -12,11 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from activity.models.backend import keras, ops
-
-PADDING, UNKNOWN, END = 0, 1, 2
-NUM_SPECIAL = 3
-_IMPOSSIBLE = -1e9  # a log-probability that float32 can add to
-_LENGTH_PENALTY = 0.6  # alpha
+from activity.models.search import search_sentences
 
 
 @keras.saving.register_keras_serializable(package="activity")
@@ -88,7 +83,7 @@ class Decoder(keras.layers.Layer):
         """Logits `(B, L, V)` and attention `(B, L, T)` of outputs of the LSTM `(B, L, U)`, at the keys `(B, T, U)`."""
         scores = ops.einsum("blu,btu->blt", outputs, keys) * self.units**-0.5
         real = ops.expand_dims(mask, 1)  # (B, 1, T)
-        scores = ops.where(real, ops.cast(scores, "float32"), _IMPOSSIBLE)
+        scores = ops.where(real, ops.cast(scores, "float32"), -1e9)
         # not `ops.softmax`: it warns of a single step, and gives no zeros where there is none
         weights = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True)) * ops.cast(real, "float32")
         attention = weights / ops.maximum(ops.sum(weights, axis=-1, keepdims=True), 1e-6)  # (B, L, T)
@@ -96,10 +91,25 @@ class Decoder(keras.layers.Layer):
         read = self.combine(ops.concatenate([outputs, context], axis=-1))  # (B, L, U + M) -> (B, L, U)
         return self.read(self.drop_read(read, training=training)), attention
 
-    def step(self, words: Any, state: list[Any]) -> tuple[Any, list[Any]]:
-        """The output `(N, U)` and state of the LSTM after one more word of each of N sentences, `(N,)`."""
-        output, state = self.lstm.cell(self.embed(words), state)
-        return output, list(state)
+    def step(self, words: Any, output: Any, cell: Any, memory: Any, keys: Any, mask: Any) -> tuple[Any, Any, Any, Any]:
+        """One more word of each of K sentences of a clip: what may follow it, and the state of the LSTM after it.
+
+        Args:
+            words: `(B, K)` int32, the last of each.
+            output: `(B, K, U)`, that of the LSTM before it.
+            cell: `(B, K, U)`, its cell state.
+            memory: `(B, T, M)`.
+            keys: `(B, T, U)`, what `keys` makes of it.
+            mask: `(B, T)` bool.
+
+        Returns:
+            Logits `(B, K, V)`, attention `(B, K, T)`, output and cell `(B, K, U)`.
+        """
+        num_beams = ops.shape(words)[1]
+        flat = [ops.reshape(x, (-1, self.units)) for x in (output, cell)]  # (B*K, U)
+        output, (_, cell) = self.lstm.cell(self.embed(ops.reshape(words, (-1,))), flat)
+        output, cell = (ops.reshape(x, (-1, num_beams, self.units)) for x in (output, cell))
+        return *self.next_words(output, memory, keys, mask), output, cell
 
     def get_config(self) -> dict[str, Any]:
         """The sizes."""
@@ -111,32 +121,50 @@ class Decoder(keras.layers.Layer):
         }
 
 
+class DecoderStart(keras.layers.Layer):
+    """What `DecoderStep` needs of a clip, as a layer of a graph of its own; used in memory alone, in no model file.
+
+    Args:
+        decoder: whose weights it uses.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def call(self, memory: Any, mask: Any) -> tuple[Any, Any, Any]:
+        """Output and cell before the first word, `(B, U)`, and keys `(B, T, U)`."""
+        return *self.decoder.first_state(memory, mask), self.decoder.keys(memory)
+
+
+class DecoderStep(keras.layers.Layer):
+    """`Decoder.step` as a layer of a graph of its own. It is used in memory alone, in no model file.
+
+    Args:
+        decoder: whose weights it uses.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def call(self, words: Any, output: Any, cell: Any, memory: Any, keys: Any, mask: Any) -> Any:
+        """The results of `Decoder.step`."""
+        return self.decoder.step(words, output, cell, memory, keys, mask)
+
+
 class SentenceSearch(keras.layers.Layer):
-    """The most probable sentences of a decoder (beam search), or random ones; the loop over words runs in the backend.
-
-    One beam is greedy search. Several are ranked by their log-probability over a power of their length, which else
-    would favour short sentences (Wu et al. 2016, length normalisation). A random sentence takes each word by its
-    probability: the largest of logits + Gumbel noise (Maddison et al. 2014), among the most probable words that
-    together have the probability `top_p` (nucleus sampling, Holtzman et al. 2020).
-
-    A sentence has one word or more, and `UNKNOWN` is never written. The layer is used in memory alone, and is no part
-    of a model file.
+    """`search_sentences` with a decoder, in the loop of the backend. It is used in memory alone, in no model file.
 
     Args:
         decoder: whose weights it uses.
         num_beams: K.
-        max_words: L - 1; a sentence that has not ended then is ended there.
+        max_words: L - 1.
         sampled: take words at random; with one beam.
 
     Call arguments:
         memory, mask: as for the decoder.
-        noise: of random sentences: `(batch, L, V)` float32, Gumbel distributed.
-        temperature: `(batch, 1)` float32, what logits are divided by, above 0; 1 gives the probabilities as learned.
-        top_p: `(batch, 1)` float32, above 0 to 1.
-
-    Returns:
-        The best first: words `(batch, K, L)` int32, `PADDING` after their end; log-probabilities `(batch, K)` float32
-        of the sentence with its end, at temperature 1; attention `(batch, K, L, T)` float32 of each word.
+        noise, temperature, top_p: of random sentences.
     """
 
     def __init__(self, decoder: Decoder, *, num_beams: int = 1, max_words: int, sampled: bool = False) -> None:
@@ -149,71 +177,20 @@ class SentenceSearch(keras.layers.Layer):
         self, memory: Any, mask: Any, noise: Any = None, temperature: Any = None, top_p: Any = None
     ) -> tuple[Any, Any, Any]:
         """Search on all clips at once."""
-        num_beams, length, num_words = self.num_beams, self.max_words + 1, self.decoder.num_words
-        batch, time = ops.shape(memory)[0], ops.shape(memory)[1]
-        keys = self.decoder.keys(memory)  # (B, T, U)
-        allowed, is_end = ops.arange(num_words) >= END, ops.arange(num_words) == END  # (V,)
-        ended_logs = ops.where(is_end, 0.0, _IMPOSSIBLE)  # of a sentence that goes on no more
-        state = [
-            ops.repeat(x[:, None], num_beams, axis=1) for x in self.decoder.first_state(memory, mask)
-        ]  # (B, U) -> (B, K, U)
-        first = ops.where(ops.arange(num_beams) == 0, 0.0, _IMPOSSIBLE)  # all beams begin alike: only one counts
-        carry = (
-            ops.zeros((), "int32"),
-            ops.full((batch, num_beams, length), PADDING, "int32"),
-            ops.full((batch, num_beams), END, "int32"),
-            ops.zeros((batch, num_beams)) + first,
-            ops.zeros((batch, num_beams), "bool"),
-            *state,
-            ops.zeros((batch, num_beams, length, time)),
+        decoder, keys = self.decoder, self.decoder.keys(memory)  # (B, T, U)
+
+        def next_words(words: Any, output: Any, cell: Any) -> tuple[Any, Any, Any, Any]:
+            return decoder.step(words, output, cell, memory, keys, mask)
+
+        return search_sentences(
+            ops,
+            next_words,
+            decoder.first_state(memory, mask),
+            num_steps=ops.shape(memory)[1],
+            num_words=decoder.num_words,
+            num_beams=self.num_beams,
+            max_words=self.max_words,
+            noise=noise if self.sampled else None,
+            temperature=temperature,
+            top_p=top_p,
         )
-
-        def go_on(i: Any, words: Any, last: Any, totals: Any, ended: Any, *_: Any) -> Any:
-            return ops.logical_and(i < length, ops.logical_not(ops.all(ended)))
-
-        def write(
-            i: Any, words: Any, last: Any, totals: Any, ended: Any, output: Any, cell: Any, seen: Any
-        ) -> tuple[Any, ...]:
-            flat = [ops.reshape(x, (-1, self.decoder.units)) for x in (output, cell)]  # (B*K, U)
-            output, (_, cell) = self.decoder.step(ops.reshape(last, (-1,)), flat)
-            output, cell = (ops.reshape(x, (-1, num_beams, self.decoder.units)) for x in (output, cell))
-            logits, attention = self.decoder.next_words(output, memory, keys, mask)  # (B, K, V), (B, K, T)
-            logs = ops.log_softmax(ops.where(allowed, logits, _IMPOSSIBLE), axis=-1)
-            too_early, too_late = ops.logical_and(is_end, i == 0), ops.logical_and(~is_end, i == length - 1)  # (V,)
-            logs = ops.where(ops.logical_or(too_early, too_late), _IMPOSSIBLE, logs)
-            logs = ops.where(ended[..., None], ended_logs, logs)
-            candidates = totals[..., None] + logs  # (B, K, V)
-            ranks = candidates
-            if self.sampled:
-                ranks = ops.where(
-                    ended[..., None], ended_logs, _sampled(logs, noise[:, i][:, None], temperature, top_p)
-                )
-            _, best = ops.top_k(ops.reshape(ranks, (-1, num_beams * num_words)), num_beams)  # (B, K)
-            beams, last = best // num_words, ops.cast(best % num_words, "int32")
-            totals = _take(ops.reshape(candidates, (-1, num_beams * num_words)), best)
-            words, ended, seen, output, cell = (_take(x, beams) for x in (words, ended, seen, output, cell))
-            now = ops.logical_and(ops.arange(length) == i, ops.logical_not(ended)[..., None])  # (B, K, L)
-            words = ops.where(now, last[..., None], words)
-            seen = ops.where(now[..., None], _take(attention, beams)[:, :, None], seen)
-            ended = ops.logical_or(ended, last == END)
-            return i + 1, words, last, totals, ended, output, cell, seen
-
-        _, words, _, totals, _, _, _, seen = ops.while_loop(go_on, write, carry)
-        lengths = ops.sum(ops.cast(words != PADDING, "float32"), axis=-1)  # (B, K), with the end
-        _, order = ops.top_k(totals / ((5 + lengths) / 6) ** _LENGTH_PENALTY, num_beams)
-        words, totals, seen = (_take(x, order) for x in (words, totals, seen))
-        return ops.where(words == END, PADDING, words), totals, seen
-
-
-def _take(x: Any, places: Any) -> Any:
-    """`(B, N, ...)` at the places `(B, K)` of its second axis: `(B, K, ...)`."""
-    return ops.take_along_axis(x, ops.reshape(places, (*ops.shape(places), *[1] * (len(x.shape) - 2))), axis=1)
-
-
-def _sampled(logs: Any, noise: Any, temperature: Any, top_p: Any) -> Any:
-    """Log-probabilities `(B, 1, V)` as ranks of which the largest is a random word, impossible outside the nucleus."""
-    logs = ops.log_softmax(logs / temperature[..., None], axis=-1)
-    ordered = ops.flip(ops.sort(ops.exp(logs), axis=-1), axis=-1)  # (B, 1, V)
-    before = ops.cumsum(ordered, axis=-1) - ordered  # the probability of all that are more probable
-    least = ops.min(ops.where(before < top_p[..., None], ordered, 1.0), axis=-1, keepdims=True)  # (B, 1, 1)
-    return ops.where(ops.exp(logs) >= least, logs + noise, _IMPOSSIBLE)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from activity.errors import SettingError, VideoError, check_type, printable
-from activity.models.captioner import ActivityCaptioner, Sentence, SentenceWriter, load_captioner
+from activity.models.sentences import InferenceCaptioner, Sentence, SentenceWriter
 from activity.predictor.prediction import Failure
 from activity.predictor.predictor import features_of
 from activity.predictor.sources import FrameStream, most_threads, names_of, read_ahead
 from activity.predictor.windows import WindowReader
+from activity.runtimes.exported import load_inference_model
 
 _logger = logging.getLogger(__name__)
 
@@ -98,8 +99,9 @@ class Captioner:
         print(captioner.describe("clip.mp4").caption)
 
     Args:
-        model: from `activity.models.captioner.load_captioner` or a training run.
-        num_beams: of the search, 1 or more; see `activity.models.decoder.SentenceSearch`.
+        model: from `activity.runtimes.exported.load_inference_model` with the task `describe`,
+            `activity.models.captioner.load_captioner` or a training run.
+        num_beams: of the search, 1 or more; see `activity.models.search.search_sentences`.
         temperature: draw words at random, at this temperature above 0; `None`: the most probable sentence.
         top_p: of random words, see `SentenceWriter.write`.
         seed: of random words; the same source then gives the same sentence.
@@ -111,7 +113,7 @@ class Captioner:
 
     def __init__(
         self,
-        model: ActivityCaptioner,
+        model: InferenceCaptioner,
         *,
         num_beams: int = 5,
         temperature: float | None = None,
@@ -119,7 +121,7 @@ class Captioner:
         seed: int = 0,
         num_threads: int | None = None,
     ) -> None:
-        check_type("model", model, ActivityCaptioner, "a model in memory (a file is read by Captioner.load)")
+        check_type("model", model, InferenceCaptioner, "a model in memory (a file is read by Captioner.load)")
         for name, value, good, expected in (
             ("num_beams", num_beams, num_beams >= 1, "1 or more"),
             ("temperature", temperature, temperature is None or 0 < temperature <= 100, "above 0 to 100"),
@@ -132,13 +134,15 @@ class Captioner:
         self._writer = SentenceWriter(model, num_beams=num_beams, sampled=temperature is not None)
 
     @classmethod
-    def load(cls, model_path: Path | str, **options: Any) -> Captioner:
-        """Read a model file; the options are those of the class.
+    def load(cls, model_path: Path | str, *, runtime: str = "auto", **options: Any) -> Captioner:
+        """Read a model file for one of `activity.runtimes.choice.RUNTIMES`; the options are those of the class.
 
         Raises:
             ModelFileError: it is missing, damaged, not ours, or labels activities.
+            ActivityError: the runtime that was asked for by name cannot be had.
         """
-        return cls(load_captioner(Path(model_path)), **options)
+        model = load_inference_model(Path(model_path), runtime=runtime, task="describe")
+        return cls(model, **options)
 
     def describe(self, source: Path | str, *, timeline: bool = False) -> Description:
         """Write a sentence for one video or image; see `describe_many`.
@@ -195,7 +199,7 @@ class Captioner:
             raise SettingError("temperature", "a number: a language has one most probable sentence", None)
         if num < 1:
             raise SettingError("num", "1 or more", num)
-        shape = self.model.encoder.input["features"].shape[2:]  # (S, D)
+        shape = self.model.feature_shape
         length = self.model.spec.num_frames
         written = self._writer.write(
             np.zeros((num, length, *shape), np.float32),

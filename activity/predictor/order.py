@@ -9,7 +9,7 @@ import numpy as np
 from activity.errors import ActivityError
 from activity.models.captioner import ActivityCaptioner
 from activity.models.classifier import predict
-from activity.models.decoder import END, NUM_SPECIAL
+from activity.models.search import END, NUM_SPECIAL
 
 
 def surprises(order: ActivityCaptioner, labels: Sequence[str]) -> np.ndarray:

@@ -18,7 +18,7 @@ from activity.evaluation.captioning import CaptionEvaluation
 from activity.evaluation.evaluator import Evaluation
 from activity.evaluation.metrics import ReliabilityBin, Scores, expected_calibration_error, reliability_bins
 from activity.model_selection.tuning import SETTINGS, Search, Trial
-from activity.models.captioner import Sentence
+from activity.models.sentences import Sentence
 from activity.reports.style import BLUE, GREY, LIGHT_BLUE, ORANGE, VERMILION, plain_text, shortened
 
 _PANELS = 4  # in a row

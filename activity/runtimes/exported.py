@@ -6,7 +6,8 @@ Those of a model file are beside it:
     model.exported/openvino/   network.json, backbone.xml, backbone.bin, head.xml, head.bin
     model.exported/onnx/       network.json, backbone.onnx, head.onnx
 
-They are made on first use, compared with Keras, and made again when the model file has changed or they are damaged.
+and of a captioner, in place of the head, those of `activity.runtimes.stepwise`: `encoder` and `step`. They are made on
+first use, compared with Keras, and made again when the model file has changed or they are damaged.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
@@ -39,10 +40,14 @@ from activity.files import (
 from activity.models.backend import keras
 from activity.models.info import ModelInfo, read_info
 from activity.models.network import InferenceModel
+from activity.models.search import NUM_SPECIAL
+from activity.models.sentences import InferenceCaptioner, Search
 from activity.runtimes.choice import choose, describe, falling_back, format_of, is_bf16, tell_once
 from activity.runtimes.formats import FORMATS, Graph, check_writable, write_graph
+from activity.runtimes.stepwise import StepwiseDecoder, encoder_graph, step_graph
 
 if TYPE_CHECKING:
+    from activity.models.captioner import ActivityCaptioner
     from activity.models.classifier import ActivityClassifier
 
 FORKED = "computes in the process that this one was forked from, and would hang here"
@@ -55,50 +60,63 @@ _NUM_IMAGES = 17  # random ones to compare on; an odd batch too
 _logger = logging.getLogger(__name__)
 
 
-def load_inference_model(model_path: Path, *, runtime: str = "auto") -> InferenceModel:
-    """A model file, ready to predict with a runtime.
+@overload
+def load_inference_model(
+    model_path: Path, *, runtime: str = "auto", task: Literal["classify"] = "classify"
+) -> InferenceModel: ...
+@overload
+def load_inference_model(
+    model_path: Path, *, runtime: str = "auto", task: Literal["describe"]
+) -> InferenceCaptioner: ...
+def load_inference_model(model_path: Path, *, runtime: str = "auto", task: str = "classify") -> InferenceModel:
+    """A model file, ready to predict with a runtime; one of `describe` is an `InferenceCaptioner`.
 
     Args:
         model_path: a `.keras` file.
         runtime: one of `RUNTIMES`. With `auto`, it falls back to Keras where a runtime is missing or an export fails.
             Keras alone computes a model of feature files.
+        task: `classify` or `describe`, which the model must be for.
 
     Raises:
         ActivityError: the runtime that was asked for by name is not installed, or does not compute what Keras does.
-        ModelFileError: there is no such file, it is damaged, not ours, or of another version.
+        ModelFileError: there is no such file, it is damaged, not ours, of another version, or for another
+            task.
     """
     model_path = Path(model_path)
     if not model_path.is_file():
         raise ModelFileError("no such model file", path=model_path)
     chosen = choose(runtime)
-    if read_info(model_path).spec.num_features:  # a head alone costs next to nothing
+    if read_info(model_path, task=task).spec.num_features:  # a head alone costs next to nothing
         if runtime not in ("auto", "keras"):
             raise ActivityError(f"a model of feature files is computed by keras, not by {runtime}", path=model_path)
         chosen = "keras"
     with falling_back(runtime, chosen):
         if chosen != "keras":
-            model = _kept_model(model_path, chosen) or _export_model(model_path, chosen)
+            model = _kept_model(model_path, chosen, task) or _export_model(model_path, chosen, task)
             tell_once(str(model_path), "predicting", chosen)
             return model
-    classifier = _load_in_keras(model_path)
+    in_keras = _load_in_keras(model_path, task)
     tell_once(str(model_path), "predicting", "keras")
-    return classifier
+    return in_keras
 
 
 _keras_process: int | None = None  # in which models were loaded; its forks have them, but none of its threads
 
 
-def _load_in_keras(model_path: Path) -> ActivityClassifier:
+def _load_in_keras(model_path: Path, task: str) -> ActivityClassifier | ActivityCaptioner:
     global _keras_process
     if _keras_process not in (None, os.getpid()):
         raise ActivityError(f"Keras {FORKED}", path=model_path, hint=SPAWN)
+    from activity.models.captioner import load_captioner
     from activity.models.classifier import load_classifier
 
     _keras_process = os.getpid()
-    return load_classifier(model_path)
+    return load_captioner(model_path) if task == "describe" else load_classifier(model_path)
 
 
-def open_extractor(backbone: keras.Model, runtime: str, *, num_images: int, cache_dir: Path | None) -> Graph:
+def open_extractor(
+    backbone: keras.Model, runtime: str, *, num_images: int, cache_dir: Path | None
+) -> Callable[[np.ndarray], np.ndarray]:
     """A function that computes features `(N, D)` float32 of images `(N, H, W, 3)` uint8.
 
     Args:
@@ -127,7 +145,9 @@ def open_extractor(backbone: keras.Model, runtime: str, *, num_images: int, cach
     return functools.partial(predict, backbone)
 
 
-_last_extractor: dict[tuple[str, str], Graph] = {}  # a backbone computes one stream after the other
+_last_extractor: dict[
+    tuple[str, str], Callable[[np.ndarray], np.ndarray]
+] = {}  # a backbone computes one stream after the other
 
 
 def digest_of_model(model: keras.Model) -> str:
@@ -155,14 +175,48 @@ class ExportedModel(InferenceModel):
 
     def extract_features(self, images: np.ndarray) -> np.ndarray:
         """Features `(N, D)` float32 of images `(N, H, W, 3)` uint8 RGB."""
-        return self._backbone(images)
+        (features,) = self._backbone(images)
+        return features
 
     def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Probabilities `(B, C)` float32 of padded features `(B, T, S, D)` and their mask `(B, T)` bool."""
-        return self._head(features, mask)
+        (probabilities,) = self._head(features, mask)
+        return probabilities
 
 
-def _kept_model(model_path: Path, runtime: str) -> InferenceModel | None:
+class ExportedCaptioner(InferenceCaptioner):
+    """The captioner in an exported folder; the arguments are those of `ExportedModel`."""
+
+    def __init__(self, folder: Path, runtime: str) -> None:
+        about = json.loads((folder / "network.json").read_text(encoding="utf-8"))
+        self.info = ModelInfo.from_dict(about)
+        self._backbone = _open_part(folder, "backbone", runtime)
+        self.decoder = StepwiseDecoder(*(_open_part(folder, part, format_of(runtime)) for part in ("encoder", "step")))
+
+    def extract_features(self, images: np.ndarray) -> np.ndarray:
+        """Features `(N, D)` float32 of images `(N, H, W, 3)` uint8 RGB."""
+        (features,) = self._backbone(images)
+        return features
+
+    @functools.cached_property
+    def feature_shape(self) -> tuple[int, ...]:
+        """`(S, D)` of a frame."""
+        images = np.zeros((1, self.spec.height, self.spec.width, 3), np.uint8)
+        return len(self.spec.streams), self.extract_features(images).shape[-1]
+
+    def build_search(self, *, num_beams: int, sampled: bool) -> Search:
+        """The search in NumPy, which asks the decoder for each word."""
+        num_words = len(self.info.words) + NUM_SPECIAL
+        options = {"num_words": num_words, "num_beams": num_beams, "max_words": self.info.max_words}
+
+        def search(inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+            drawn = {name: x for name, x in inputs.items() if name not in ("features", "mask")}
+            return self.decoder.search(inputs["features"], inputs["mask"], **options, **drawn)
+
+        return search
+
+
+def _kept_model(model_path: Path, runtime: str, task: str) -> InferenceModel | None:
     """The earlier export of just this model file, if it can be read."""
     folder = _export_dir(model_path, runtime)
     try:
@@ -172,7 +226,10 @@ def _kept_model(model_path: Path, runtime: str) -> InferenceModel | None:
         return None
     except (OSError, ValueError, KeyError, TypeError):
         is_current = True  # but damaged
-    return ExportedModel(folder, runtime) if is_current and _is_whole(folder) else None
+    return _KINDS[task](folder, runtime) if is_current and _is_whole(folder) else None
+
+
+_KINDS: dict[str, type[ExportedModel | ExportedCaptioner]] = {"classify": ExportedModel, "describe": ExportedCaptioner}
 
 
 def _is_whole(folder: Path) -> bool:
@@ -183,26 +240,34 @@ def _is_whole(folder: Path) -> bool:
     return False
 
 
-def _export_model(model_path: Path, runtime: str) -> InferenceModel:
+def _export_model(model_path: Path, runtime: str, task: str) -> InferenceModel:
     from activity.runtimes.exporting import about_model
-    from activity.runtimes.loops import with_plain_loops
 
     kind = format_of(runtime)
     check_writable(kind)
-    classifier = _load_in_keras(model_path)
+    model = _load_in_keras(model_path, task)
     _logger.info("%s: exporting for %s, once", model_path, kind)
     about = {
         "format_version": FORMAT_VERSION,
         "source": _source(model_path),
-        **about_model(classifier, describe(kind)),
+        **about_model(model, describe(kind)),
     }
     with _new_export(_export_dir(model_path, runtime)) as folder:
-        write_graph(classifier.backbone, kind, _part_path(folder, "backbone", kind))
-        head = with_plain_loops(classifier.head, classifier.spec.num_frames)
-        write_graph(head, kind, _part_path(folder, "head", kind))
+        for part, graph in _parts_of(model).items():
+            write_graph(graph, kind, _part_path(folder, part, kind))
         (folder / "network.json").write_text(json.dumps(about, indent=2, allow_nan=False), encoding="utf-8")
-        _check_model(classifier, ExportedModel(folder, kind))
-        return ExportedModel(folder, runtime)
+        _check_model(model, _KINDS[task](folder, kind))
+        return _KINDS[task](folder, runtime)
+
+
+def _parts_of(model: ActivityClassifier | ActivityCaptioner) -> dict[str, keras.Model]:
+    """What is exported of a model, by the names of the files."""
+    from activity.models.classifier import ActivityClassifier
+    from activity.runtimes.loops import with_plain_loops
+
+    if isinstance(model, ActivityClassifier):
+        return {"backbone": model.backbone, "head": with_plain_loops(model.head, model.spec.num_frames)}
+    return {"backbone": model.backbone, "encoder": encoder_graph(model), "step": step_graph(model)}
 
 
 def _part_path(folder: Path, part: str, runtime: str) -> Path:
@@ -228,9 +293,13 @@ def _source(model_path: Path) -> str:
     return digest_of(parts, size=16)
 
 
-def _opened_extractor(backbone: keras.Model, runtime: str, folder: Path | None) -> Graph:
+def _opened_extractor(backbone: keras.Model, runtime: str, folder: Path | None) -> Callable[[np.ndarray], np.ndarray]:
+    def opened(folder: Path, runtime: str) -> Callable[[np.ndarray], np.ndarray]:
+        graph = _open_part(folder, "backbone", runtime)
+        return lambda images: graph(images)[0]
+
     if folder and folder.is_dir() and _is_whole(folder):
-        return _open_part(folder, "backbone", runtime)
+        return opened(folder, runtime)
     from activity.models.classifier import predict
     from activity.runtimes.exporting import check_parity
 
@@ -240,11 +309,11 @@ def _opened_extractor(backbone: keras.Model, runtime: str, folder: Path | None) 
     with _new_export(folder) as made:
         write_graph(backbone, kind, _part_path(made, "backbone", kind))
         images = _random_images(backbone.input_shape[1:])
-        check_parity(predict(backbone, images), _open_part(made, "backbone", kind)(images), quantity="features")
-        return _open_part(made, "backbone", runtime)
+        check_parity(predict(backbone, images), opened(made, kind)(images), quantity="features")
+        return opened(made, runtime)
 
 
-_OUR_STEMS = {"network", "backbone", "head", Path(DIGESTS_NAME).stem}  # of the files of an export
+_OUR_STEMS = {"network", "backbone", "head", "encoder", "step", Path(DIGESTS_NAME).stem}  # of the files of an export
 
 
 @contextlib.contextmanager
@@ -267,19 +336,22 @@ def _new_export(folder: Path | None) -> Iterator[Path]:
                 _logger.warning("%s: cannot be written (%s), so the export is for this run only", folder, reason)
 
 
-def _check_model(classifier: InferenceModel, exported: InferenceModel) -> None:
+def _check_model(model: ActivityClassifier | ActivityCaptioner, exported: InferenceModel) -> None:
     """Raise `ActivityError` unless features and probabilities agree, also of padded clips."""
-    from activity.runtimes.exporting import check_parity
+    from activity.runtimes.exporting import check_parity, check_words
 
-    spec, rng = classifier.spec, np.random.default_rng(0)
+    spec, rng = model.spec, np.random.default_rng(0)
     images = _random_images((spec.height, spec.width, 3))
-    features = classifier.extract_features(images)  # (N, D)
+    features = model.extract_features(images)  # (N, D)
     check_parity(features, exported.extract_features(images), quantity="features")
     lengths = sorted({1, -(-spec.num_frames // 2), spec.num_frames})
     shape = (len(lengths), spec.num_frames, len(spec.streams))
     mask = np.arange(spec.num_frames) < np.array(lengths)[:, None]  # (B, T)
     clips = features[rng.integers(0, len(features), shape)] * mask[:, :, None, None]  # (B, T, S, D)
-    check_parity(classifier.predict_features(clips, mask), exported.predict_features(clips, mask))
+    if isinstance(exported, ExportedCaptioner):
+        check_words(model, exported.decoder, clips, mask)
+    else:
+        check_parity(model.predict_features(clips, mask), exported.predict_features(clips, mask))
 
 
 def _random_images(shape: tuple[int, ...]) -> np.ndarray:

@@ -19,7 +19,7 @@ import logging
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -30,7 +30,8 @@ from activity.models.backend import keras
 if TYPE_CHECKING:
     import numpy as np
 
-Graph: TypeAlias = "Callable[..., np.ndarray]"  # arrays, in the order of the names of the inputs -> one array
+# Arrays, in the order of the names of the inputs -> arrays, in the order of the names of the outputs
+Graph: TypeAlias = "Callable[..., tuple[np.ndarray, ...]]"
 
 _OPENVINO_BATCH, _ONNX_BATCH = 4, 16  # images, or clips
 
@@ -103,7 +104,7 @@ def write_graph(model: keras.Model, name: str, path: Path) -> None:
     """Write a model in a format, without what libraries log while they do.
 
     Args:
-        model: of any inputs and one output.
+        model: of any inputs and outputs; several have names.
         name: a key of `FORMATS`.
         path: of the file or folder.
 
@@ -158,7 +159,8 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
         traced = tf.function(functools.partial(model, training=False)).get_concrete_function(signature)
     frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
     inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (frozen.inputs, frozen.outputs))
-    named = traced.structured_outputs if isinstance(traced.structured_outputs, dict) else model.output_names
+    several = isinstance(traced.structured_outputs, dict)
+    named = sorted(traced.structured_outputs) if several else model.output_names  # as TensorFlow orders them
     names = [*(name.removesuffix(":0") for name in inputs), *named]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf2onnx was written for NumPy 1
@@ -232,17 +234,16 @@ def _open_savedmodel(path: Path) -> Graph:
 
     loaded = tf.saved_model.load(str(path))  # its functions live only as long as it does
 
-    def run(*arrays: np.ndarray) -> np.ndarray:
+    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         signature = loaded.signatures["serving_default"]
         names = sorted(signature.structured_input_signature[1])
         outputs = signature(**{name: tf.constant(x) for name, x in zip(names, arrays, strict=True)})
-        return next(iter(outputs.values())).numpy()
+        return tuple(outputs[name].numpy() for name in sorted(outputs))
 
     return run
 
 
 def _open_openvino(path: Path, *, bf16: bool = False) -> Graph:
-    import numpy as np
     import openvino
 
     # By itself OpenVINO would take bfloat16 wherever the CPU has it. A few images at a time, which stay in the caches
@@ -252,59 +253,68 @@ def _open_openvino(path: Path, *, bf16: bool = False) -> Graph:
         "PERFORMANCE_HINT": "THROUGHPUT",
     }
     compiled = openvino.Core().compile_model(path, "CPU", settings)
-    order = sorted(range(len(compiled.inputs)), key=lambda i: compiled.inputs[i].any_name)
+    order, outputs = (
+        sorted(range(len(ports)), key=lambda i: ports[i].any_name) for ports in (compiled.inputs, compiled.outputs)
+    )
     queue, lock = openvino.AsyncInferQueue(compiled), threading.Lock()
 
-    def run(*arrays: np.ndarray) -> np.ndarray:
+    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         with lock:  # a queue serves one caller at a time, on all cores
             return run_alone(*arrays)
 
-    def run_alone(*arrays: np.ndarray) -> np.ndarray:
-        results: dict[int, np.ndarray] = {}
+    def run_alone(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        results: dict[int, list[np.ndarray]] = {}
 
         def take(request: Any, start: int) -> None:
-            results[start] = request.get_output_tensor().data.copy()
+            results[start] = [request.get_output_tensor(i).data.copy() for i in outputs]
 
         queue.set_callback(take)
         for start in range(0, len(arrays[0]), _OPENVINO_BATCH):
             part = (x[start : start + _OPENVINO_BATCH] for x in arrays)
             queue.start_async(dict(zip(order, part, strict=True)), start)
         queue.wait_all()
-        return np.concatenate([results[start] for start in sorted(results)])
+        return _joined(results[start] for start in sorted(results))
 
     return run
 
 
 def _open_onnx(path: Path) -> Graph:
-    import numpy as np
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # while it waits, decoding needs the cores
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = sorted(value.name for value in session.get_inputs())
+    names, outputs = (
+        sorted(value.name for value in values) for values in (session.get_inputs(), session.get_outputs())
+    )
 
-    def run(*arrays: np.ndarray) -> np.ndarray:
+    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         starts = range(0, len(arrays[0]), _ONNX_BATCH)
         parts = [[x[start : start + _ONNX_BATCH] for x in arrays] for start in starts]
-        return np.concatenate([session.run(None, dict(zip(names, part, strict=True)))[0] for part in parts])
+        return _joined(session.run(outputs, dict(zip(names, part, strict=True))) for part in parts)
 
     return run
 
 
 def _open_litert(path: Path) -> Graph:
-    import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
     signature = Interpreter(str(path)).get_signature_runner()
     names = sorted(signature.get_input_details())
 
-    def run(*arrays: np.ndarray) -> np.ndarray:
+    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         items = ([x[i : i + 1] for x in arrays] for i in range(len(arrays[0])))
         results = (signature(**dict(zip(names, item, strict=True))) for item in items)
-        return np.concatenate([next(iter(result.values())) for result in results])
+        return _joined([result[name] for name in sorted(result)] for result in results)
 
     return run
+
+
+def _joined(parts: Iterable[Sequence[np.ndarray]]) -> tuple[np.ndarray, ...]:
+    """Outputs of parts of a batch -> those of the batch."""
+    import numpy as np
+
+    return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
 
 
 FORMATS: dict[str, Format] = {

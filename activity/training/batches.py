@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from activity.models.backend import ops
-from activity.models.decoder import END, PADDING
+from activity.models.search import END, PADDING
 from activity.video.clips import window_starts
 
 _MAX_SHIFT = 0.06  # of the frame's size

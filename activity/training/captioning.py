@@ -22,9 +22,10 @@ from activity.models.backbones import choose_weights
 from activity.models.backend import keras, ops
 from activity.models.captioner import ActivityCaptioner, begin_with, build_encoder
 from activity.models.classifier import ActivityClassifier, load_classifier
-from activity.models.decoder import NUM_SPECIAL, PADDING, UNKNOWN, Decoder
+from activity.models.decoder import Decoder
 from activity.models.heads import HeadOptions
 from activity.models.info import ModelInfo
+from activity.models.search import NUM_SPECIAL, PADDING, UNKNOWN
 from activity.training.batches import CaptionBatches, ClipBatches
 from activity.training.fitting import Stage, StagePlan, fit, without_times
 from activity.training.record import record_of

@@ -20,9 +20,10 @@ from activity.files import lock_folder
 from activity.models.backbones import build_identity
 from activity.models.backend import keras
 from activity.models.captioner import ActivityCaptioner, build_encoder
-from activity.models.decoder import NUM_SPECIAL, Decoder
+from activity.models.decoder import Decoder
 from activity.models.heads import HeadOptions
 from activity.models.info import ModelInfo
+from activity.models.search import NUM_SPECIAL
 from activity.training.batches import CaptionBatches, FeatureBatches
 from activity.training.captioning import CaptioningRun, words_are_judged
 from activity.training.fitting import StagePlan, fit

@@ -31,7 +31,7 @@ from activity.evaluation.captioning import CaptionEvaluation, evaluate_captions
 from activity.evaluation.captions import score_captions, tokens_of
 from activity.evaluation.metrics import Mean
 from activity.model_selection.cross_validation import divide_folds
-from activity.models.captioner import Sentence, SentenceWriter
+from activity.models.sentences import Sentence, SentenceWriter
 from activity.runtimes.features import extract_features
 from activity.training.captioning import train_captioner
 from activity.training.trainer import backbone_of

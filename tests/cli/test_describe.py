@@ -110,9 +110,24 @@ def test_each_command_names_the_other(caption_model, ramp_model, ramp_videos, ca
     assert status == 1 and "this one writes sentences; try: activity describe captioner.keras SOURCE..." in err
     status, _, err = run(capsys, "describe", ramp_model, path)
     assert status == 1 and "this one labels activities; try: activity classify ramps.keras SOURCE..." in err
-    for command in (["export", caption_model, "--format", "onnx", "--out", "x.onnx"], ["serve", caption_model]):
-        status, _, err = run(capsys, *command)
-        assert status == 1 and "this one writes sentences" in err
+    status, _, err = run(capsys, "serve", caption_model)
+    assert status == 1 and "this one writes sentences" in err
+
+
+def test_export_writes_two_graphs_and_replaces_neither_unasked(caption_model, tmp_path, capsys):
+    command = ["export", caption_model, "--format", "savedmodel", "--out", tmp_path / "saved"]
+    status, out, err = run(capsys, *command)
+    assert status == 0 and "matches Keras on 11 test clips" in out and f"wrote {tmp_path / 'saved'}" in err
+    assert {"saved_model.pb", "network.json", "step"} <= {path.name for path in (tmp_path / "saved").iterdir()}
+    (tmp_path / "m.step.xml").write_text("mine")
+    status, _, err = run(capsys, "export", caption_model, "--format", "openvino", "--out", tmp_path / "m.xml")
+    assert status == 1 and "m.step.xml" in err and (tmp_path / "m.step.xml").read_text() == "mine"
+
+
+def test_an_unknown_runtime_is_told_before_the_work(caption_model, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(capsys, "describe", caption_model, "clip.avi", "--runtime", "abacus")
+    assert "abacus" in capsys.readouterr().err
 
 
 def test_train_evaluate_describe_and_tell(captioned_dataset, caption_config, ramp_videos, tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 
 from activity.errors import DatasetError
 from activity.evaluation.captioning import CaptionEvaluation, evaluate_captions, nearest_stacks
-from activity.models.captioner import Sentence
+from activity.models.sentences import Sentence
 
 
 @pytest.fixture(scope="module")

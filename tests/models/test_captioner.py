@@ -9,12 +9,13 @@ import pytest
 from conftest import CAPTIONS
 
 from activity.errors import ModelFileError, SettingError
-from activity.models.captioner import ActivityCaptioner, SentenceWriter, build_encoder, load_captioner
+from activity.models.captioner import ActivityCaptioner, build_encoder, load_captioner
 from activity.models.classifier import load_classifier
-from activity.models.decoder import NUM_SPECIAL
 from activity.models.heads import HeadOptions
 from activity.models.info import ModelInfo, read_info
 from activity.models.saving import save_model
+from activity.models.search import NUM_SPECIAL
+from activity.models.sentences import SentenceWriter
 from activity.runtimes.features import extract_features
 
 

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from activity.models.decoder import END, NUM_SPECIAL, PADDING, UNKNOWN, Decoder, SentenceSearch
+from activity.models.decoder import Decoder, SentenceSearch
 from activity.models.layers import make_model
+from activity.models.search import END, NUM_SPECIAL, PADDING, UNKNOWN
 
 NUM_WORDS, UNITS, TIME, WIDTH, LENGTH = NUM_SPECIAL + 3, 8, 5, 4, 4
 RNG = np.random.default_rng(0)

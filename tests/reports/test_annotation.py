@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from activity.datasets.samples import Segment
-from activity.models.captioner import Sentence
+from activity.models.sentences import Sentence
 from activity.predictor.captioner import CaptionedSegment
 from activity.predictor.timeline import Timeline
 from activity.reports.annotation import Overlay, Subtitles

@@ -14,10 +14,11 @@ from activity.errors import ActivityError, ModelFileError
 from activity.models.backbones import build_backbone
 from activity.models.classifier import ActivityClassifier, load_classifier
 from activity.models.saving import save_model
+from activity.predictor.captioner import Captioner
 from activity.predictor.predictor import Predictor
 from activity.runtimes import choice, exported
 from activity.runtimes.choice import choose
-from activity.runtimes.exported import ExportedModel, load_inference_model, open_extractor
+from activity.runtimes.exported import ExportedCaptioner, ExportedModel, load_inference_model, open_extractor
 from activity.runtimes.features import _cache_dirs, extract_features
 from activity.runtimes.formats import FORMATS
 
@@ -49,6 +50,52 @@ def log(caplog):
 
 def about(model):
     return json.loads((model.parent / "ramps.exported" / "openvino" / "network.json").read_text())
+
+
+# === Captioners ===
+
+
+@pytest.mark.parametrize("runtime", HERE)
+def test_every_runtime_writes_the_sentences_of_keras(runtime, caption_model, ramp_videos, tmp_path, log):
+    path = shutil.copy(caption_model, tmp_path / "captioner.keras")
+    videos = sorted(ramp_videos.glob("*/*.avi"))[:3]
+    expected = Captioner.load(path, runtime="keras")
+    for num_beams in (1, 4):  # the search is outside of the graphs, so one export serves both
+        captioner = Captioner.load(path, runtime=runtime, num_beams=num_beams)
+        assert (
+            isinstance(captioner.model, ExportedCaptioner) and captioner.model.info.words == expected.model.info.words
+        )
+    assert log.text.count("exporting for") == 1
+    for one, other in zip(captioner.describe_many(videos), expected.describe_many(videos), strict=True):
+        assert one.caption == other.caption
+        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+        np.testing.assert_allclose(one.sentences[0].attention, other.sentences[0].attention, atol=1e-4)
+    drawn = {"temperature": 1.3, "seed": 3}
+    one, other = (Captioner.load(path, runtime=name, **drawn) for name in (runtime, "keras"))
+    assert [x.text for x in one.generate(5)] == [x.text for x in other.generate(5)]
+
+
+@pytest.mark.parametrize("runtime", HERE)
+def test_describe_starts_without_keras_once_it_is_exported(runtime, caption_model, ramp_videos, tmp_path):
+    path = shutil.copy(caption_model, tmp_path / "captioner.keras")
+    words = ["describe", str(path), str(next(ramp_videos.glob("*/*.avi"))), "--runtime", runtime]
+    program = (
+        f"import sys; from activity.cli.main import main; status = main({words!r}); "
+        "print(status, *sorted({'keras', 'tensorflow', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    )
+    first, second = (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120) for _ in range(2)
+    )
+    assert first.stdout.splitlines()[-1].startswith("0 keras"), first.stdout + first.stderr
+    assert second.stdout.splitlines()[-1] == "0", second.stdout + second.stderr
+    assert second.stdout.splitlines()[0] == first.stdout.splitlines()[0]
+
+
+def test_a_model_of_another_task_is_named(caption_model, ramp_model):
+    with pytest.raises(ModelFileError, match="activity describe"):
+        load_inference_model(caption_model)
+    with pytest.raises(ModelFileError, match="activity classify"):
+        load_inference_model(ramp_model, task="describe")
 
 
 # === Exported networks ===
@@ -146,7 +193,7 @@ class TestExportedFolder:
         monkeypatch.setitem(
             FORMATS,
             "openvino",
-            dataclasses.replace(entry, open=lambda path: lambda *arrays: entry.open(path)(*arrays) * 1.1),
+            dataclasses.replace(entry, open=lambda path: lambda *arrays: (entry.open(path)(*arrays)[0] * 1.1,)),
         )
         with pytest.raises(ActivityError, match="openvino cannot compute .* features differ from those of Keras"):
             load_inference_model(openvino_model, runtime="openvino")

@@ -16,13 +16,17 @@ from activity.config import ClipSpec
 from activity.datasets.synthetic import draw_frames
 from activity.errors import ActivityError, ModelFileError, VideoError
 from activity.models.backbones import build_backbone
+from activity.models.captioner import ActivityCaptioner, build_encoder
 from activity.models.classifier import ActivityClassifier, load_classifier
+from activity.models.decoder import Decoder
 from activity.models.heads import HEADS, HeadOptions, build_head
-from activity.models.info import ModelInfo
+from activity.models.info import ModelInfo, read_info
 from activity.models.saving import save_model
+from activity.models.search import NUM_SPECIAL
+from activity.predictor.captioner import Captioner
 from activity.predictor.predictor import Predictor
 from activity.runtimes import exporting
-from activity.runtimes.exporting import export_classifier
+from activity.runtimes.exporting import export_model
 from activity.runtimes.formats import FORMATS
 from activity.video.writer import write_video
 
@@ -50,6 +54,19 @@ def write_model(path, *, head="chunks", streams=("rgb", "motion"), size=32, back
     return save_model(ActivityClassifier(encoder, predict_features, info), path)
 
 
+def write_captioner(path):
+    keras.utils.set_random_seed(3)
+    spec, words = ClipSpec(num_frames=5, height=32, width=32, streams=("rgb",)), ("a", "dog", "sits")
+    backbone = build_backbone("small_cnn", height=32, width=32, weights="none")
+    encoder = build_encoder(HeadOptions(units=6, members=1), num_features=backbone.output_shape[-1], num_streams=1)
+    decoder = Decoder(len(words) + NUM_SPECIAL, 8)
+    info = ModelInfo(spec=spec, labels=(), words=words, max_words=6, clip_seconds=2.0, window_seconds=1.5)
+    model = ActivityCaptioner(backbone, encoder, decoder, info)
+    for weight in decoder.weights:  # far from even, so that rounding changes no word
+        weight.assign(3 * weight)
+    return save_model(model, path)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model") / "m.keras")
@@ -75,7 +92,7 @@ NOISE_ALONE = {"clips": ()}  # clips of one frame, of half of the frames, of all
 @pytest.mark.parametrize("format", ["savedmodel", "openvino"])
 def test_a_full_disk_leaves_what_was_there(format, model, rgb_model, tmp_path, monkeypatch):
     needs(format)
-    export_classifier(model, format, tmp_path / NAMES[format], **NOISE_ALONE)
+    export_model(model, format, tmp_path / NAMES[format], **NOISE_ALONE)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     move = shutil.move
 
@@ -86,7 +103,7 @@ def test_a_full_disk_leaves_what_was_there(format, model, rgb_model, tmp_path, m
 
     monkeypatch.setattr("shutil.move", full)
     with pytest.raises(OSError, match="No space left on device"):
-        export_classifier(rgb_model, format, tmp_path / NAMES[format], **NOISE_ALONE)
+        export_model(rgb_model, format, tmp_path / NAMES[format], **NOISE_ALONE)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -100,9 +117,7 @@ SLOW = [pytest.param(head, marks=pytest.mark.slow) for head in HEADS if head != 
 @pytest.mark.parametrize("head", ["chunks", *SLOW])
 def test_every_head_is_the_same_in_every_format(format, head, tmp_path):
     needs(format)
-    made = export_classifier(
-        write_model(tmp_path / "m.keras", head=head), format, tmp_path / NAMES[format], **NOISE_ALONE
-    )
+    made = export_model(write_model(tmp_path / "m.keras", head=head), format, tmp_path / NAMES[format], **NOISE_ALONE)
     assert made.difference < 1e-5 and made.clips == {"noise": 3}
 
 
@@ -113,11 +128,11 @@ def test_difficult_backbones_are_the_same(format, backbone, tmp_path):
     """EfficientNet has constants that TensorFlow hands to its graph, ConvNeXt what Keras leaves to XLA."""
     needs(format)
     path = write_model(tmp_path / "m.keras", backbone=backbone, streams=("rgb",))
-    assert export_classifier(path, format, tmp_path / NAMES[format], **NOISE_ALONE).difference < 1e-5
+    assert export_model(path, format, tmp_path / NAMES[format], **NOISE_ALONE).difference < 1e-5
 
 
 def test_synthetic_clips_and_noise_are_compared_and_the_line_says_so(model, tmp_path):
-    made = export_classifier(model, "savedmodel", tmp_path / "saved")
+    made = export_model(model, "savedmodel", tmp_path / "saved")
     assert made.clips == {"synthetic": 8, "noise": 3}
     line = made.as_text()
     assert (
@@ -128,10 +143,10 @@ def test_synthetic_clips_and_noise_are_compared_and_the_line_says_so(model, tmp_
 
 
 def test_given_videos_are_compared(model, video, tmp_path):
-    made = export_classifier(model, "savedmodel", tmp_path / "saved", clips=[video, video])
+    made = export_model(model, "savedmodel", tmp_path / "saved", clips=[video, video])
     assert made.clips == {"of 2 videos": 2} and "on 2 test clips (2 of 2 videos; " in made.as_text()
     with pytest.raises(VideoError):
-        export_classifier(model, "savedmodel", tmp_path / "none", clips=[tmp_path / "none.avi"])
+        export_model(model, "savedmodel", tmp_path / "none", clips=[tmp_path / "none.avi"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["saved"]
 
 
@@ -147,21 +162,21 @@ def test_one_that_computes_something_else_leaves_nothing_behind(change, message,
 
     def open_changed(path):
         run = entry.open(path)
-        return lambda *clip: change(run(*clip))
+        return lambda *clip: (change(run(*clip)[0]),)
 
     monkeypatch.setitem(FORMATS, "savedmodel", dataclasses.replace(entry, open=open_changed))
     with pytest.raises(ActivityError, match=message):
-        export_classifier(model, "savedmodel", tmp_path / "saved", **NOISE_ALONE)
+        export_model(model, "savedmodel", tmp_path / "saved", **NOISE_ALONE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_label_is_refused_however_small_the_difference(model, tmp_path, monkeypatch):
     even = np.full((1, 3), 1 / 3, np.float32) + np.float32([0, 1e-4, 0])
     monkeypatch.setattr(exporting, "predict", lambda *_: even)
-    entry = dataclasses.replace(FORMATS["savedmodel"], open=lambda path: lambda *_: even[:, ::-1] * [1, 1, 1.001])
+    entry = dataclasses.replace(FORMATS["savedmodel"], open=lambda path: lambda *_: (even[:, ::-1] * [1, 1, 1.001],))
     monkeypatch.setitem(FORMATS, "savedmodel", entry)
     with pytest.raises(ActivityError, match="the export to savedmodel is refused: it gives another label than Keras"):
-        export_classifier(model, "savedmodel", tmp_path / "saved", **NOISE_ALONE)
+        export_model(model, "savedmodel", tmp_path / "saved", **NOISE_ALONE)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,7 +185,7 @@ def test_litert_has_builtin_operators_only(rgb_model, tmp_path):
     from tensorflow.lite.python import schema_py_generated as schema
 
     out = tmp_path / "m.tflite"
-    export_classifier(rgb_model, "litert", out, **NOISE_ALONE)
+    export_model(rgb_model, "litert", out, **NOISE_ALONE)
     graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(out.read_bytes(), 0))
     assert len(graph.operatorCodes) > 10
     for operator in graph.operatorCodes:
@@ -184,7 +199,7 @@ def test_litert_has_builtin_operators_only(rgb_model, tmp_path):
 def test_what_a_program_must_know_is_beside_it(format, model, tmp_path):
     needs(format)
     out = tmp_path / NAMES[format]
-    made = export_classifier(model, format, out, **NOISE_ALONE)
+    made = export_model(model, format, out, **NOISE_ALONE)
     note = out / "network.json" if format == "savedmodel" else tmp_path / f"{out.name}.json"
     about, classifier = json.loads(note.read_text(encoding="utf-8")), load_classifier(model)
     assert ClipSpec(**about["spec"]) == classifier.spec and tuple(about["labels"]) == LABELS
@@ -207,7 +222,7 @@ def test_an_earlier_export_is_replaced(format, model, rgb_model, tmp_path):
     needs(format)
     out = tmp_path / NAMES[format]
     for path in (model, rgb_model):
-        files = export_classifier(path, format, out, **NOISE_ALONE).files
+        files = export_model(path, format, out, **NOISE_ALONE).files
     note = out / "network.json" if format == "savedmodel" else files[-1]
     assert json.loads(note.read_text())["spec"]["streams"] == ["rgb"]
     assert set(files) == set(tmp_path.iterdir())
@@ -231,7 +246,7 @@ def test_a_name_it_cannot_have_is_told_before_the_work(format, name, message, tm
     (tmp_path / "folder.xml").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(ActivityError, match=message):
-        export_classifier(tmp_path / "none.keras", format, tmp_path / name)
+        export_model(tmp_path / "none.keras", format, tmp_path / name)
 
 
 def test_a_missing_package_is_told_with_the_way_to_get_it(tmp_path, monkeypatch):
@@ -239,7 +254,7 @@ def test_a_missing_package_is_told_with_the_way_to_get_it(tmp_path, monkeypatch)
     with pytest.raises(
         ActivityError, match=r"onnx, tf2onnx must be installed; pip install '\.\[onnx\]' in the project"
     ):
-        export_classifier(tmp_path / "m.keras", "onnx", tmp_path / "m.onnx")
+        export_model(tmp_path / "m.keras", "onnx", tmp_path / "m.onnx")
 
 
 def test_a_model_that_a_format_cannot_express_is_one_line(model, tmp_path, monkeypatch):
@@ -248,34 +263,102 @@ def test_a_model_that_a_format_cannot_express_is_one_line(model, tmp_path, monke
 
     monkeypatch.setattr(exporting, "write_graph", fail)
     with pytest.raises(ActivityError, match="this model cannot be exported to savedmodel: No Op registered"):
-        export_classifier(model, "savedmodel", tmp_path / "saved")
+        export_model(model, "savedmodel", tmp_path / "saved")
     with pytest.raises(ModelFileError, match="no such model file"):
-        export_classifier(tmp_path / "none.keras", "savedmodel", tmp_path / "saved")
+        export_model(tmp_path / "none.keras", "savedmodel", tmp_path / "saved")
     assert list(tmp_path.iterdir()) == []
 
 
 # === Programs of others ===
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_an_example_labels_a_video_without_this_package(format, rgb_model, video, tmp_path):
-    needs(format)
-    export_classifier(rgb_model, format, tmp_path / NAMES[format], **NOISE_ALONE)
-    absent = ["activity", "keras"] + (["tensorflow"] if format != "savedmodel" else [])
-    example = shutil.copy(EXAMPLES / f"classify_{format}.py", tmp_path)
-    program = (
+def run_without(absent, program, *, cwd):
+    """Run a Python program that cannot import some modules."""
+    code = (
         f"import runpy, sys; sys.modules.update(dict.fromkeys({absent})); "
         "sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    command = [sys.executable, "-c", program, example, NAMES[format], video]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", code, *program]
+    run = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
+    return run
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_example_labels_a_video_without_this_package(format, rgb_model, video, tmp_path):
+    needs(format)
+    export_model(rgb_model, format, tmp_path / NAMES[format], **NOISE_ALONE)
+    absent = ["activity", "keras"] + (["tensorflow"] if format != "savedmodel" else [])
+    example = shutil.copy(EXAMPLES / f"classify_{format}.py", tmp_path)
+    run = run_without(absent, [example, NAMES[format], video], cwd=tmp_path)
     label, probability = run.stdout.split()
     expected = Predictor.load(rgb_model, runtime="keras").predict(video)
     assert label == expected.label and float(probability) == pytest.approx(expected.probability, abs=1e-3)
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_an_example_is_short(format):
-    code = (EXAMPLES / f"classify_{format}.py").read_text().rpartition('"""')[2].splitlines()
-    assert len([line for line in code if line and not line.startswith(("import ", "from "))]) <= 15
+def test_an_example_describes_a_video_without_this_package(video, tmp_path):
+    needs("onnx")
+    path = write_captioner(tmp_path / "m.keras")
+    export_model(path, "onnx", tmp_path / "m.onnx", **NOISE_ALONE)
+    example = shutil.copy(EXAMPLES / "describe_onnx.py", tmp_path)
+    run = run_without(["activity", "keras", "tensorflow"], [example, "m.onnx", video], cwd=tmp_path)
+    assert run.stdout.strip() == Captioner.load(path, runtime="keras", num_beams=1).describe(video).caption
+
+
+@pytest.mark.parametrize(("name", "most_lines"), [*((f"classify_{x}", 15) for x in FORMATS), ("describe_onnx", 23)])
+def test_an_example_is_short(name, most_lines):
+    code = (EXAMPLES / f"{name}.py").read_text().rpartition('"""')[2].splitlines()
+    assert len([line for line in code if line and not line.startswith(("import ", "from "))]) <= most_lines
+
+
+# === Captioners ===
+
+
+@pytest.mark.parametrize("format", ["savedmodel", "onnx", "openvino"])
+def test_a_captioner_is_its_encoder_and_a_step_of_its_decoder(format, caption_model, tmp_path):
+    needs(format)
+    out, info = tmp_path / NAMES[format], read_info(caption_model, task="describe")
+    made = export_model(caption_model, format, out)
+    assert made.difference < 1e-5 and made.clips == {"synthetic": 8, "noise": 3}
+    assert set(made.files) == set(tmp_path.iterdir())
+    step = out / "step" if format == "savedmodel" else tmp_path / f"m.step{out.suffix}"
+    assert step.exists()
+    note = out / "network.json" if format == "savedmodel" else tmp_path / f"{out.name}.json"
+    about = json.loads(note.read_text(encoding="utf-8"))
+    num_frames, num_words = info.spec.num_frames, len(info.words) + 3
+    assert tuple(about["words"]) == info.words and about["special_words"] == {"padding": 0, "unknown": 1, "end": 2}
+    assert about["step"]["file"] == step.name and about["first_word"] == 3
+    assert about["step"]["outputs"]["logits"] == {
+        "dtype": "float32",
+        "shape": [None, None, num_words],
+        "axes": "batch sentences words",
+    }
+    assert about["outputs"]["memory"]["shape"][1] == num_frames and about["outputs"]["hidden"]["axes"] == "batch units"
+    assert about["step"]["inputs"]["hidden"]["axes"] == "batch sentences units"
+
+
+def test_a_captioner_with_another_step_is_refused(caption_model, ramp_model, tmp_path, monkeypatch):
+    entry = FORMATS["savedmodel"]
+
+    def wrong(path):
+        graph = entry.open(path)
+        if path.name != "step":
+            return graph
+
+        def run(*arrays):
+            attention, logits, *state = graph(*arrays)
+            return attention, logits + np.arange(logits.shape[-1]), *state
+
+        return run
+
+    monkeypatch.setitem(FORMATS, "savedmodel", dataclasses.replace(entry, open=wrong))
+    with pytest.raises(ActivityError, match="is refused: its probabilities of words differ from those of Keras by"):
+        export_model(caption_model, "savedmodel", tmp_path / "saved", **NOISE_ALONE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_format_of_single_clips_is_refused_for_a_captioner(caption_model, tmp_path):
+    needs("litert")
+    expected = "format must be one of savedmodel, onnx, openvino for a captioner, received: litert"
+    with pytest.raises(ActivityError, match=expected):
+        export_model(caption_model, "litert", tmp_path / "m.tflite")

@@ -11,7 +11,7 @@ from activity.config import TrainConfig
 from activity.errors import ActivityError, DatasetError, SettingError
 from activity.evaluation.captioning import evaluate_captions
 from activity.models.captioner import load_captioner
-from activity.models.decoder import END, NUM_SPECIAL, PADDING, UNKNOWN
+from activity.models.search import END, NUM_SPECIAL, PADDING, UNKNOWN
 from activity.training.batches import CaptionBatches, FeatureBatches
 from activity.training.captioning import Vocabulary, accuracy_of_words, loss_of_words, train_captioner
 
