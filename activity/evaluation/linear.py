@@ -6,11 +6,15 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+# Threads of BLAS wait for each other, spinning, longer than they compute on matrices of up to some thousand rows.
+_in_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 _ABSENT = -30.0  # logit of a label without training videos
 _LEAST_CHANGE = 1e-6  # deviation of a feature, as a share of its mean
 
 
+@_in_one_thread
 def logistic_regression(
     features: np.ndarray, label_ids: np.ndarray, num_labels: int, *, is_balanced: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -50,6 +54,7 @@ def _span(rows: np.ndarray) -> np.ndarray:
     return (directions[:, kept] / np.sqrt(squares[kept])).T @ rows
 
 
+@_in_one_thread
 def discriminant_analysis(
     features: np.ndarray, label_ids: np.ndarray, num_labels: int, *, is_balanced: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -296,11 +296,14 @@ class Project(keras.layers.Layer):
         They have one scale for each stream, at which the mean variance of its components is 1.
         """
         from scipy.linalg import eigh
+        from threadpoolctl import threadpool_limits
 
         kernel = np.zeros(self.kernel.shape, np.float32)
         for stream, x in enumerate(np.moveaxis(np.asarray(features, np.float32), 1, 0)):  # (N, D) of each
             dims = x.shape[1]
-            variances, directions = eigh(x.T @ x / len(x), subset_by_index=(dims - self.num_components, dims - 1))
+            squares = x.T @ x / len(x)
+            with threadpool_limits(limits=1, user_api="blas"):  # its threads would wait longer than they compute
+                variances, directions = eigh(squares, subset_by_index=(dims - self.num_components, dims - 1))
             kernel[stream] = directions[:, ::-1] / np.sqrt(max(variances.mean(), 1e-12))
         self.kernel.assign(kernel)
         self.trainable = False
