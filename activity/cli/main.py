@@ -40,7 +40,7 @@ COMMANDS = {  # what each does, in order of the help
     "generate": "write random sentences in the style of a model's captions, or orders of activities",
     "export": "write a model as one graph for programs of your own",
     "info": "tell what a model recognises and how it was trained",
-    "serve": "show a web page that labels videos",
+    "serve": "show a web page that labels or describes videos",
     "doctor": "check versions, devices, codecs and weights",
     "completion": "print a script that completes the words of these commands in a shell",
 }

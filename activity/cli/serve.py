@@ -25,13 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow-host", nargs="+", default=[], metavar="NAME", help="names of this page, where a proxy serves it")
     add("--max-seconds", type=seconds, default=600.0, metavar="S", help="longest video accepted; default: %(default)g")
     add("--max-megabytes", type=positive_int, default=500, metavar="N", help="in a file; default: %(default)s")
-    add("--examples", type=Path, nargs="+", default=[], metavar="VIDEO", help="to try, on the page")
+    add("--examples", type=Path, nargs="+", default=[], metavar="FILE", help="to try, on the page")
     add_runtime(parser, "the model")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C."""
-    read_info(arguments.model)
+    read_info(arguments.model, task=None)
     check_runtime(arguments.runtime)
     from activity.apps.web import serve
 

@@ -7,6 +7,7 @@ is read from the file. It holds the scores of the validation split, not those of
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from activity.config import FEATURES, TrainConfig, as_dict, recipe_arguments
+from activity.errors import printable
 from activity.models.backbones import BACKBONES, choose_weights
 from activity.models.info import ModelInfo, TrainingRecord, read_info, stack_as_text, unknown_name
 from activity.progress import format_table
@@ -129,7 +131,7 @@ class ModelCard:
         Args:
             with_paths: also show folders, files and commands of the computer where the model was made.
         """
-        lines = [f"# {_cell(self.path.name)}", ""]
+        lines = [f"# {plain_markdown(self.path.name)}", ""]
         what = f"A video classifier for {len(self.info.labels)} activities"
         if self.info.task == "order":
             what = f"A model of the order of {len(self.info.labels)} activities"
@@ -139,8 +141,8 @@ class ModelCard:
         for title, rows in self._sections().items():
             lines += ["", f"## {title.capitalize()}", "", "| | |", "|---|---|"]
             shown = [row for row in rows if with_paths or row[0] not in _WITH_PATHS]
-            lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in shown]
-        lines += ["", "## Limits", "", *(f"- {_cell(limit)}" for limit in self.limits)]
+            lines += [f"| {plain_markdown(name)} | {plain_markdown(value)} |" for name, value in shown]
+        lines += ["", "## Limits", "", *(f"- {limit}" for limit in self.limits)]
         return "\n".join(lines)
 
     def _sections(self) -> dict[str, list[Row]]:
@@ -338,5 +340,9 @@ def _updates_since(record: TrainingRecord) -> Sequence[Mapping[str, Any]]:
     return record.updates
 
 
-def _cell(value: str) -> str:
-    return value.replace("|", "\\|").replace("\n", " ")
+def plain_markdown(text: str) -> str:
+    """A text in Markdown, in a line or the cell of a table, where nothing of it is markup, a link or HTML."""
+    return _MARKUP.sub(r"\\\g<0>", printable(text))
+
+
+_MARKUP = re.compile(r"[\\`*\[\]<>|~$@]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|:(?=//)|(?<=www)\.", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""An explanation as an image: importance over time, and heat maps over the frames."""
+"""Explanations as images: importance over time and heat maps over the frames; or which frames each word looked at."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from activity.errors import printable
+from activity.errors import VideoError, printable
+from activity.predictor.captioner import Description
 from activity.predictor.explainer import Explanation
+from activity.reports.figures import attention_figure
 from activity.reports.style import BLUE, GREY, LIGHT_BLUE, VERMILION, plain_text, shortened
+from activity.video.clips import TIMESTAMP_TOLERANCE_SECONDS
+from activity.video.decoder import Check
+from activity.video.download import local_path
+from activity.video.images import open_video
 
-# === The image ===
+# === Of a label ===
 
 _LEFT, _RIGHT, _HEAD, _BARS, _GAP, _FOOT = 0.75, 0.35, 1.15, 1.4, 0.08, 0.45  # inches
 _WIDEST, _TALLEST, _LEAST_WIDTH = 15.0, 2.4, 9.0  # all columns, an image, the figure
@@ -99,3 +105,42 @@ def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     strength = np.minimum(1.6 * smooth, 0.75)[..., None]
     colour = colormaps["inferno"](0.3 + 0.7 * smooth)[..., :3]
     return np.rint(255 * (grey * (1 - strength) + colour * strength)).astype(np.uint8)
+
+
+# === Of a sentence ===
+
+_FRAME_HEIGHT = 160  # pixels
+
+
+def attention_of(description: Description, *, check: Check | None = None) -> Figure:
+    """Which frames of its video each word of the best sentence looked at, see `attention_figure`.
+
+    The video is decoded again, up to the last of these frames.
+
+    Args:
+        description: of a video that is still there.
+        check: called with the time of each frame that passes, in seconds; what it raises ends the work.
+
+    Raises:
+        VideoError: the video cannot be read any more.
+    """
+    times = description.timestamps_seconds
+    return attention_figure(description.sentences[0], _frames_at(description.source, times, check), times)
+
+
+def _frames_at(source: Path | str, timestamps_seconds: np.ndarray, check: Check | None) -> np.ndarray:
+    """Frames of a video at N rising times, from its first frame on: `(N, H, W, 3)` uint8 RGB, small, all of one size.
+
+    A frame that lasts may be asked for again and again.
+    """
+    due, start, frames = timestamps_seconds - TIMESTAMP_TOLERANCE_SECONDS, None, list[np.ndarray]()
+    with open_video(local_path(source), num_threads=0, check=check) as reader:
+        size = max(1, round(_FRAME_HEIGHT * reader.info.width / reader.info.height)), _FRAME_HEIGHT
+        for _, timestamp in reader:
+            start = timestamp if start is None else start
+            copies = int(np.searchsorted(due, timestamp - start, side="right")) - len(frames)
+            if copies > 0:
+                frames += [cv2.resize(reader.retrieve(), size, interpolation=cv2.INTER_AREA)] * copies
+            if len(frames) == len(due):
+                return np.stack(frames)
+    raise VideoError("has changed since it was described", path=source)

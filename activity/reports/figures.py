@@ -305,9 +305,11 @@ def attention_figure(sentence: Sentence, frames: np.ndarray, timestamps_seconds:
         timestamps_seconds: `(N,)` of the frames.
     """
     num_words, num_frames = sentence.attention.shape
-    figure = Figure(figsize=(max(6.0, 0.7 * num_frames + 1.5), 0.3 * num_words + 1.8), layout="constrained")
-    top, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, max(1.0, 0.4 * num_words)))
     ratio = frames.shape[1] / frames.shape[2]
+    column = min(max(10 / num_frames, 0.3), 1.2)  # inches
+    heights = column * ratio, 0.3 * num_words
+    figure = Figure(figsize=(column * num_frames + 1.5, sum(heights) + 0.9), layout="constrained")
+    top, axes = figure.subplots(2, 1, sharex=True, height_ratios=heights)
     for i, frame in enumerate(frames):
         top.imshow(frame, extent=(i - 0.48, i + 0.48, 0, ratio), aspect="auto")
     top.set(xlim=(-0.5, num_frames - 0.5), ylim=(0, ratio))

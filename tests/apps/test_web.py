@@ -1,6 +1,8 @@
-"""The page in a real browser, and the session and visitors that it is made of."""
+"""The page in a real browser."""
 
+import base64
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -9,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.parse
@@ -23,8 +24,11 @@ import pytest
 
 pytest.importorskip("gradio", reason="the web page needs gradio: pip install '.[web]'")
 
-from activity.apps.web import PageSession, serve
+from activity.apps.web import serve
 from activity.errors import ActivityError
+from activity.models.captioner import load_captioner
+from activity.models.saving import save_model
+from activity.predictor.captioner import Captioner
 from activity.predictor.predictor import Predictor
 from activity.video.writer import write_video
 
@@ -32,97 +36,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 @pytest.fixture(scope="module")
-def page_session(ramp_model):
-    return PageSession(ramp_model, runtime="keras", max_seconds=5)
-
-
-@pytest.fixture(scope="module")
 def text_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "notes.mp4"
     path.write_text("not a video\n" * 50)
     return path
-
-
-class TestPageSession:
-    def test_it_says_what_python_says(self, page_session, ramp_model, ramp_videos, tmp_path):
-        path = ramp_videos / "darkens" / "p0_0.avi"
-        expected = Predictor.load(ramp_model, runtime="keras").predict(path, timeline=True)
-        prediction = page_session.predict(path)
-        assert prediction.as_dict() == expected.as_dict()
-        about = json.loads(next(p for p in page_session.files(prediction, tmp_path) if p.suffix == ".json").read_text())
-        assert about == {**expected.as_dict(), "source": "p0_0.avi"}  # no folder of ours
-
-    def test_all_that_is_shown_is_made(self, page_session, ramp_videos, tmp_path):
-        prediction = page_session.predict(ramp_videos / "darkens" / "p0_0.avi")
-        made = [*page_session.files(prediction, tmp_path), page_session.explained(prediction, tmp_path)]
-        assert {path.name for path in made} == {"p0_0.json", "p0_0.csv", "p0_0.srt", "p0_0.png", "p0_0-why.png"}
-        assert (
-            Predictor(page_session.predictor.model)
-            .predict(page_session.annotated(prediction, tmp_path))
-            .duration_seconds
-            > 0
-        )
-
-    def test_what_is_no_video_is_named_without_its_folder(self, page_session, text_file):
-        with pytest.raises(ActivityError, match=r"^notes\.mp4: cannot be read: ") as caught:
-            page_session.predict(text_file)
-        assert str(text_file.parent) not in str(caught.value)
-
-    def test_what_is_too_long_is_refused_before_it_is_read(self, ramp_model, ramp_videos):
-        page_session = PageSession(ramp_model, runtime="keras", max_seconds=0.1)
-        with pytest.raises(ActivityError, match=r"p0_0.avi: too long: this page takes up to 0.1 seconds"):
-            page_session.predict(ramp_videos / "darkens" / "p0_0.avi")
-
-    def test_what_turns_out_too_long_is_refused_whatever_its_header_says(self, ramp_model, tmp_path):
-        jpeg = cv2.imencode(".jpg", np.full((32, 32, 3), 90, np.uint8))[1].tobytes()
-        (tmp_path / "header.mjpeg").write_bytes(75 * jpeg)  # has none
-        frames = [np.full((32, 32, 3), 90, np.uint8)] * 75
-        write_video(tmp_path / "packets.avi", frames, frames_per_second=25)  # their times are those of decoding
-        page_session = PageSession(ramp_model, runtime="keras", max_seconds=1)
-        for name, length in {"header.mjpeg": "3", "packets.avi": "more"}.items():
-            message = f"^{name}: too long: this page takes up to 1 seconds, and it has {length}; `activity classify`"
-            with pytest.raises(ActivityError, match=message):
-                page_session.predict(tmp_path / name)
-
-    def test_a_decoder_that_hangs_does_not_keep_the_page(self, ramp_model, ramp_videos, monkeypatch):
-        released = threading.Event()
-
-        def hang(*_, **__):
-            yield from [] if released.wait(60) else []
-
-        monkeypatch.setattr("activity.predictor.sources.iter_frames", hang)
-        page_session = PageSession(ramp_model, runtime="keras", max_seconds=5, patience_seconds=0.2)
-        began = time.monotonic()
-        with pytest.raises(ActivityError, match=r"^p0_0.avi: cannot be read: decoding took longer than 5.2 s and was"):
-            page_session.predict(ramp_videos / "darkens" / "p0_0.avi")
-        assert time.monotonic() - began < 20
-        released.set()
-
-    def test_drawing_the_labels_keeps_to_the_limits_too(self, page_session, ramp_videos, tmp_path, monkeypatch):
-        prediction = page_session.predict(ramp_videos / "darkens" / "p0_0.avi")
-        monkeypatch.setattr(page_session, "max_seconds", 0.1)
-        with pytest.raises(ActivityError, match=r"^p0_0.avi: too long: this page takes up to 0.1 seconds"):
-            page_session.annotated(prediction, tmp_path)
-        page_session = PageSession(page_session.model_path, runtime="keras", max_seconds=5, patience_seconds=-30)
-        with pytest.raises(ActivityError, match=r"^p0_0.avi: its labels took too long to draw"):
-            page_session.annotated(prediction, tmp_path)
-        assert list(tmp_path.iterdir()) == []
-
-    def test_a_playlist_is_refused(self, page_session, tmp_path, ramp_videos):
-        (tmp_path / "a.mp4").write_text(f"ffconcat version 1.0\nfile {ramp_videos}/darkens/p0_0.avi\n")
-        with pytest.raises(ActivityError, match=r"^a\.mp4: cannot be read: this is a playlist \(ffconcat\)"):
-            page_session.predict(tmp_path / "a.mp4")
-
-    @pytest.mark.real
-    def test_lengths_of_real_files_are_those_of_their_frames(self, ramp_model, real_data):
-        page_session = PageSession(ramp_model, runtime="keras", max_seconds=1)
-        for name in ("live.webm", "raw.h264"):
-            with pytest.raises(ActivityError, match=f"{name}: .*too long"):
-                page_session.predict(real_data / "cases" / name)
-        with pytest.raises(
-            ActivityError, match=r"song_cover\.mp3: cannot be read: a sound file .* a cover picture is no video"
-        ):
-            page_session.predict(real_data / "cases" / "song_cover.mp3")
 
 
 class TestServe:
@@ -212,24 +129,35 @@ def browser():
 
 
 @pytest.fixture
-def visit(browser, page_address):
-    """A function that opens the page as a new visitor."""
+def open_page(browser):
+    """A function that opens a page as a new visitor."""
     with contextlib.ExitStack() as stack:
 
-        def open_page(address=page_address):
+        def open_(address):
             context = browser.new_context(accept_downloads=True)
             stack.callback(context.close)
             page = context.new_page()
             page.set_default_timeout(60_000)
             page.goto(address)
-            page.get_by_text("What does this video show?").wait_for()
+            page.get_by_text("What does this video").wait_for()
             return page
 
-        yield open_page
+        yield open_
 
 
-def give(page, path):
-    page.set_input_files("#video input[type=file]", str(path))
+@pytest.fixture
+def visit(open_page, page_address):
+    """The same for the page of labels."""
+    return lambda address=page_address: open_page(address)
+
+
+def give(page, path, place="video"):
+    page.set_input_files(f"#{place} input[type=file]", str(path))
+
+
+def give_image(page, path):
+    page.get_by_role("tab", name="Image").click()
+    give(page, path, "image")
 
 
 def made_by(temporary):
@@ -329,25 +257,198 @@ class TestInABrowser:
         pytest.fail(f"left: {left}")
 
 
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    path = tmp_path_factory.mktemp("image") / "photo.png"
+    cv2.imwrite(str(path), np.full((40, 60, 3), 90, np.uint8))
+    return path
+
+
+@pytest.fixture(scope="module")
+def captions_temporary(tmp_path_factory):
+    return tmp_path_factory.mktemp("captions")
+
+
+@pytest.fixture(scope="module")
+def captions_address(caption_model, ramp_videos, image, captions_temporary):
+    examples = ramp_videos / "brightens" / "p2_0.avi", image
+    options = ("--max-seconds", "30", "--max-megabytes", "1", "--examples", *examples)
+    with served(caption_model, captions_temporary, *options) as (url, _):
+        yield url
+
+
+@pytest.fixture
+def page(open_page, captions_address):
+    """The page of sentences, opened as a new visitor."""
+    return open_page(captions_address)
+
+
+@pytest.fixture(scope="module")
+def captioner(caption_model):
+    return Captioner.load(caption_model)
+
+
+@pytest.fixture(scope="module")
+def changing_video(tmp_path_factory):
+    """Eight seconds that grow brighter and darker."""
+    path = tmp_path_factory.mktemp("changing") / "changing.avi"
+    levels = 130 + 100 * np.sin(np.arange(80) / 5)
+    write_video(path, [np.full((48, 64, 3), level, np.uint8) for level in levels], frames_per_second=10)
+    return path
+
+
+class TestSentencesInABrowser:
+    def test_a_video_gets_its_sentences(self, page, ramp_videos, captioner):
+        path = ramp_videos / "darkens" / "p1_0.avi"
+        give(page, path)
+        expected = captioner.describe(path, timeline=True)
+        page.locator("#answer h2", has_text=expected.caption).wait_for()
+        rows = page.locator("#sentences tbody tr").all_inner_texts()
+        assert [row.split("\t")[1] for row in rows] == [sentence.text for sentence in expected.sentences]
+        assert rows[0].split("\t")[0] == f"{np.exp(expected.log_probability):.1%}"
+        page.locator("#annotated video").wait_for()
+        page.locator("#why img").wait_for()
+        assert not page.locator("#when").is_visible()  # all of it has one sentence
+        assert page.locator("#downloads").get_by_text("(JSON, CSV, SRT)").is_visible()
+        with page.expect_download() as download:
+            page.locator("#downloads a", has_text="KB").or_(page.locator("#downloads a", has_text="B")).first.click()
+        about = json.loads(Path(download.value.path()).read_text())
+        assert about == {**expected.as_dict(top_k=5), "source": path.name}
+
+    def test_a_long_video_gets_one_for_each_part(self, page, changing_video, captioner):
+        give(page, changing_video)
+        page.locator("#when tbody tr").first.wait_for()
+        expected = captioner.describe(changing_video, timeline=True)
+        rows = [row.split("\t") for row in page.locator("#when tbody tr").all_inner_texts()]
+        assert [sentence for _, sentence in rows] == [segment.sentence.text for segment in expected.segments]
+        assert rows[0][0].startswith("0:00.0 - ") and rows[-1][0].endswith(" - 0:08.0")
+        part = "This is of the part that the model is most certain of, from 0:0"
+        assert part in page.locator("#answer").inner_text()
+        page.locator("#why img").wait_for()
+
+    def test_an_image_takes_the_place_of_a_video_and_the_other_way_about(
+        self, page, changing_video, image, captioner, ramp_videos
+    ):
+        give(page, changing_video)
+        page.locator("#annotated video").wait_for()
+        give_image(page, image)
+        page.locator("#answer h2", has_text=captioner.describe(image).caption).wait_for()
+        page.locator("#downloads").get_by_text("(JSON)").wait_for()
+        page.locator("#status").wait_for(state="hidden")
+        for part in ("#when", "#annotated", "#why"):
+            assert not page.locator(part).is_visible(), part
+        page.get_by_role("tab", name="Video").click()
+        page.locator("#video").get_by_text("Drop Video Here").wait_for()  # it is of an image now
+        give(page, ramp_videos / "brightens" / "p1_0.avi")
+        page.locator("#why img").wait_for()
+        page.get_by_role("tab", name="Image").click()
+        page.locator("#image").get_by_text("Drop Image Here").wait_for()
+        assert page.locator("#answer h2").is_visible()
+
+    def test_a_file_that_is_taken_back_takes_its_sentences_with_it(self, page, image):
+        give_image(page, image)
+        page.locator("#answer h2").wait_for()
+        page.locator("#image").get_by_label("Remove Image").click()
+        page.locator("#answer").wait_for(state="hidden")
+
+    def test_a_text_file_is_told_from_an_image(self, page, tmp_path):
+        (tmp_path / "notes.jpg").write_text("not an image\n" * 50)
+        give_image(page, tmp_path / "notes.jpg")
+        error = page.locator(".toast-body")
+        error.get_by_text("notes.jpg: cannot be read: this is a text file").wait_for()
+        assert "/" not in error.inner_text()  # no folder of this computer
+        assert not page.locator("#answer h2").is_visible()
+
+    @pytest.mark.parametrize("place", ["Video", "Image"])
+    def test_an_example_can_be_tried(self, page, place):
+        page.get_by_role("tab", name=place).click()
+        page.locator(".gallery-item:visible").or_(page.locator(".gallery:visible button")).first.click()
+        page.locator("#answer h2").wait_for()
+
+    def test_nothing_of_an_image_is_left(self, page, image, captions_temporary):
+        renamed = image.with_name("of-a-visitor.png")
+        renamed.write_bytes(image.read_bytes() + b"\0")  # the same file has the same place
+        give_image(page, renamed)
+        page.locator("#answer h2").wait_for()
+        assert [path for path in made_by(captions_temporary) if path.stem == renamed.stem]
+        page.context.close()
+        for _ in range(100):
+            left = [path for path in made_by(captions_temporary) if path.stem == renamed.stem]
+            if not left:
+                return
+            time.sleep(0.2)
+        pytest.fail(f"left: {left}")
+
+    def test_an_image_that_was_not_sent_is_not_read(self, captions_address, image, captions_temporary):
+        well, made = ask(captions_address, upload(captions_address, image), "visitor", place=1)
+        assert well and [path for path in made if path.suffix == ".json"]
+        before = made_by(captions_temporary)
+        for path in (image, "/etc/hostname", next(path for path in made if path.suffix == ".json")):
+            well, _ = ask(captions_address, path, "attacker", place=1)
+            assert not well
+        pixels = cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes()
+        url = f"data:image/png;base64,{base64.b64encode(pixels).decode()}"
+        _, written = ask(captions_address, "", "attacker", place=1, url=url)
+        assert not written and made_by(captions_temporary) == before
+
+    def test_words_are_no_markup(self, caption_model, open_page, changing_video, image, tmp_path):
+        words = (
+            "<img src=x onerror=\"document.title='owned'\">",
+            "![pixel](https://evil.example/pixel.png)",
+            "[link](javascript:alert(1))https://evil.example www.evil.example a@evil.example",
+            "**bold** _it_ `code` | <b>b</b> &lt; \\",
+            "$$x^2$$ ~~gone~~ </td></table><script>document.title='owned'</script>",
+            "# head",
+        )
+        model = load_captioner(caption_model)
+        assert len(model.info.words) == len(words)
+        model.info = dataclasses.replace(model.info, words=words)
+        asked = []
+        with served(save_model(model, tmp_path / "foreign.keras"), tmp_path) as (address, _):
+            page = open_page(address)
+            page.on("request", lambda request: asked.append(request.url))
+            page.get_by_text("About this model").click()
+            page.get_by_text("made with").wait_for()
+            shown = page.get_by_text("made with").locator("xpath=ancestor::*[contains(@class, 'prose')][1]")
+            assert all(word in shown.inner_text() for word in words)
+            markup = "img, a, strong, em, code:not(:text-is('activity')), del, b, script, .katex"
+            assert shown.locator(markup.replace("code:not(:text-is('activity'))", "del")).count() == 0
+            expected = Captioner(model).describe(changing_video, timeline=True)
+            give(page, changing_video)
+            page.locator("#why img").wait_for(state="attached")  # far below, it is not loaded yet
+            assert page.locator("#answer h2").inner_text() == expected.caption
+            for place, sentences in (
+                ("#sentences", expected.sentences),
+                ("#when", [segment.sentence for segment in expected.segments]),
+            ):
+                cells = page.locator(f"{place} tbody tr td:nth-child(2)").all_inner_texts()
+                assert cells == [sentence.text for sentence in sentences]
+            for place in ("#answer", "#sentences", "#when"):
+                assert page.locator(place).locator(markup).count() == 0, place
+            assert page.title() == "activity: foreign.keras"
+        assert [url for url in asked if not url.startswith((address, "blob:", "data:"))] == []
+
+
 def post(url, body, content_type="application/json"):
     request = urllib.request.Request(url, body, {"Content-Type": content_type})
     return json.loads(urllib.request.urlopen(request, timeout=30).read())
 
 
 def upload(address, path):
-    """Send a file to the page, as a browser does before it asks for labels."""
+    """Send a file to the page, as a browser does before it asks about it."""
     head = f'--limit\r\nContent-Disposition: form-data; name="files"; filename="{path.name}"\r\n\r\n'
     body = head.encode() + path.read_bytes() + b"\r\n--limit--\r\n"
     (there,) = post(f"{address}/gradio_api/upload", body, "multipart/form-data; boundary=limit")
     return Path(there)
 
 
-def ask(address, path, session, **more):
-    """Ask for labels in the name of a session: whether that went well, and the files that the answers name."""
+def ask(address, path, session, *, place=0, **more):
+    """Ask about a file in the name of a session: whether that went well, and the files that the answers name."""
     config = json.loads(urllib.request.urlopen(f"{address}/config", timeout=30).read())
-    (label,) = (each["id"] for each in config["dependencies"] if each["api_name"] == "label")
-    value = path and {"path": str(path), "meta": {"_type": "gradio.FileData"}, **more}
-    body = json.dumps({"data": [value], "fn_index": label, "session_hash": session})
+    look = [each for each in config["dependencies"] if str(each["api_name"]).startswith("look")][place]
+    data = [None] * len(look["inputs"])
+    data[place] = path and {"path": str(path), "meta": {"_type": "gradio.FileData"}, **more}
+    body = json.dumps({"data": data, "fn_index": look["id"], "session_hash": session})
     post(f"{address}/gradio_api/queue/join", body.encode())
     url = f"{address}/gradio_api/queue/data?session_hash={urllib.parse.quote(session, safe='')}"
     paths = set()
@@ -461,7 +562,7 @@ class TestAHostileClient:
         (sent,) = (path for path in victim_files if path.suffix == ".avi")
         data = [{"path": str(sent), "meta": {"_type": "gradio.FileData"}}]
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            post(f"{page_address}/gradio_api/run/label", json.dumps({"data": data}).encode())
+            post(f"{page_address}/gradio_api/run/look", json.dumps({"data": data}).encode())
 
 
 def test_the_page_ends_with_control_c_and_leaves_nothing(ramp_model, tmp_path):

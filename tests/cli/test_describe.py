@@ -110,8 +110,6 @@ def test_each_command_names_the_other(caption_model, ramp_model, ramp_videos, ca
     assert status == 1 and "this one writes sentences; try: activity describe captioner.keras SOURCE..." in err
     status, _, err = run(capsys, "describe", ramp_model, path)
     assert status == 1 and "this one labels activities; try: activity classify ramps.keras SOURCE..." in err
-    status, _, err = run(capsys, "serve", caption_model)
-    assert status == 1 and "this one writes sentences" in err
 
 
 def test_export_writes_two_graphs_and_replaces_neither_unasked(caption_model, tmp_path, capsys):

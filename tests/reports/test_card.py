@@ -15,7 +15,7 @@ from activity.errors import ModelFileError
 from activity.models.classifier import load_classifier
 from activity.models.info import TrainingRecord
 from activity.models.saving import save_model
-from activity.reports.card import model_card
+from activity.reports.card import model_card, plain_markdown
 from activity.training.trainer import train
 
 
@@ -119,6 +119,20 @@ def test_the_same_is_told_in_a_terminal_and_on_a_page(card_of):
     ):
         assert words in text and words in page
     assert page.splitlines()[0] == "# changed.keras" and "## Limits" in page
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("motion_crop, 0.5 s & more", "motion_crop, 0.5 s & more"),
+        ("a|b\\c\n", r"a\|b\\c\\n"),
+        ("**bold** _it_ `code` ~~gone~~", r"\*\*bold\*\* \_it\_ \`code\` \~\~gone\~\~"),
+        ("<img src=x> &lt; $$x$$", r"\<img src=x\> \&lt; \$\$x\$\$"),
+        ("[a](https://b.c) WWW.b.c a@b.c", r"\[a\](https\://b.c) WWW\.b.c a\@b.c"),
+    ],
+)
+def test_what_the_file_holds_is_no_markup(text, escaped):
+    assert plain_markdown(text) == escaped
 
 
 UPDATE = {

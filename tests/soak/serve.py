@@ -64,7 +64,7 @@ class Page:
         assert self.process.stdout
         self.process.stdout.readline()  # it is there
         config = json.loads(self.get("/config"))
-        (self.label_id,) = (each["id"] for each in config["dependencies"] if each["api_name"] == "label")
+        (self.look_id,) = (each["id"] for each in config["dependencies"] if each["api_name"] == "look")
 
     def get(self, path: str, **headers: str) -> bytes:
         """What the page answers."""
@@ -89,7 +89,7 @@ class Page:
             except urllib.error.HTTPError as error:
                 return error.read().decode()
             value = {"path": path, "meta": {"_type": "gradio.FileData"}}
-            ask = {"data": [value], "fn_index": self.label_id, "session_hash": session}
+            ask = {"data": [value], "fn_index": self.look_id, "session_hash": session}
             self.post("/gradio_api/queue/join", json.dumps(ask).encode())
             url = f"{self.address}/gradio_api/queue/data?session_hash={session}"
             said, began = "", time.monotonic()
