@@ -79,7 +79,13 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="of BORIS, ELAN, Label Studio, ActivityNet, DeepEthogram or Create ML, told apart by their content",
     )
-    group.add_argument("--tier", nargs="+", default=[], metavar="T", help="tiers to read, of ELAN; default: all")
+    group.add_argument(
+        "--tier",
+        nargs="+",
+        default=[],
+        metavar="T",
+        help="tiers of ELAN, or tags of Label Studio, to read; default: all",
+    )
     group.add_argument(
         "--label-rate",
         type=in_range(float, 0.001, 1000),

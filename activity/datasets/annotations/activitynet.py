@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from activity.datasets.annotations.content import AnnotationFile
-from activity.datasets.annotations.records import Annotations, Film, Format, Record
+from activity.datasets.annotations.records import Annotations, Film, Format, Record, positive
 
 _SPLITS = {"training": "train", "train": "train", "validation": "val", "val": "val", "testing": "test", "test": "test"}
 
@@ -31,7 +31,7 @@ def _read(file: AnnotationFile) -> Annotations:
         subset = str(video.get("subset") or "")
         if subset and subset not in _SPLITS:
             found.warn(where, f"subset {subset} is none of {', '.join(_SPLITS)}; it is split as if it had none")
-        film = Film(name, seconds=_positive(video.get("duration")), rate=_positive(video.get("fps")))
+        film = Film(name, seconds=positive(video.get("duration")), rate=positive(video.get("fps")))
         for number, annotation in enumerate(video["annotations"], start=1):
             _read_one(found, f"{where} annotation {number}", annotation, film, _SPLITS.get(subset, ""))
     if unlabelled:
@@ -47,10 +47,6 @@ def _read_one(found: Annotations, where: str, annotation: Any, film: Film, split
     start, end = segment
     label = str(annotation.get("label") or "")
     found.records.append(Record(where=where, films=(film,), label=label, start=start, end=end, split=split))
-
-
-def _positive(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and 0 < value < float("inf") else None
 
 
 FORMATS = (Format("ActivityNet (JSON)", _recognise, _read),)

@@ -7,13 +7,14 @@ not know are the independent variables of the user, and carried through.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias
 
 from activity.datasets.annotations.content import AnnotationFile, Table
-from activity.datasets.annotations.records import Annotations, Film, Format, Record
+from activity.datasets.annotations.records import Annotations, Film, Format, Record, positive
 
 _OBSERVATION, _BEHAVIOR, _SUBJECT = "Observation id", "Behavior", "Subject"
 _START, _STOP, _TIME = "Start (s)", "Stop (s)", "Time"
@@ -86,7 +87,10 @@ def _read_table(found: Annotations, table: Table, header: int) -> None:
         if not is_aggregated and not event:
             found.error(where, f"expected START, STOP or POINT, received {kind or 'nothing'}")
             continue
-        offset, total = (_number(cells.get(name, "")) for name in (_OFFSET, _TOTAL))
+        offset = _offset(cells.get(_OFFSET) or 0)
+        if offset is None:
+            found.error(where, f"not a number of seconds: {_OFFSET} {cells[_OFFSET]}")
+            continue
         found.records.append(
             Record(
                 where=where,
@@ -95,8 +99,8 @@ def _read_table(found: Annotations, table: Table, header: int) -> None:
                 start=cells.get(_START if is_aggregated else _TIME, "") or "nothing",
                 end=None if event else cells.get(_STOP, "") or "nothing",
                 event=event,
-                offset=offset or 0.0,
-                total_seconds=None if "Source" in names else total,
+                offset=offset,
+                total_seconds=None if names & {*_SOURCES} else positive(cells.get(_TOTAL)),
                 columns=columns,
             )
         )
@@ -144,9 +148,9 @@ def _queues(
                 said.add(observation)
                 found.warn(where, _other_players(others))
         elif not source and (film := _first(cells, _FILMS)):
-            time = _number(cells.get(_START, cells.get(_TIME, ""))) or 0.0
+            time = positive(cells.get(_START, cells.get(_TIME))) or 0.0
             firsts[observation][film] = min(time, firsts[observation].get(film, time))
-            rates[film] = _number(_first(cells, _RATES)) or None
+            rates[film] = positive(_first(cells, _RATES))
     for observation, films in firsts.items():
         paths = players or sorted(films, key=lambda film: films[film])
         queues.setdefault(observation, tuple(Film(path, rate=rates.get(path)) for path in paths))
@@ -168,19 +172,20 @@ def _player_1(text: str) -> tuple[list[str], int]:
 
 
 def _at(values: list[str], index: int) -> float | None:
-    return _number(values[index]) or None if index < len(values) else None
+    return positive(values[index]) if index < len(values) else None
 
 
 def _first(cells: dict[str, str], names: Iterable[str]) -> str:
     return next((cells[name] for name in names if cells.get(name)), "")
 
 
-def _number(text: str) -> float | None:
-    """A number of the description of an observation; what it may be without."""
+def _offset(value: Any) -> float | None:
+    """Seconds that times are ahead, of either sign; `None` if it is no number."""
     try:
-        return float(text)
-    except ValueError:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return seconds if math.isfinite(seconds) else None
 
 
 def _columns(cells: dict[str, str]) -> dict[str, str]:
@@ -231,7 +236,7 @@ def _films(found: Annotations, where: str, observation: dict[str, Any]) -> tuple
 
     def of(key: str, path: str) -> float | None:
         values = info.get(key)
-        return _number(str(values.get(path, ""))) or None if isinstance(values, dict) else None
+        return positive(values.get(path)) if isinstance(values, dict) else None
 
     paths = [path for path in players.get("1") or [] if isinstance(path, str)]
     return tuple(Film(path, rate=of("fps", path), seconds=of("length", path)) for path in paths)
@@ -244,7 +249,10 @@ def _read_observation(
     films: tuple[Film, ...],
     behaviors: dict[str, tuple[str, str]],
 ) -> None:
-    offset = _number(str(observation.get("time offset", ""))) or 0.0
+    offset = _offset(observation.get("time offset") or 0)
+    if offset is None:
+        found.error(f"observation {name}", f"not a number of seconds: time offset {observation['time offset']}")
+        return
     variables = observation.get("independent_variables")
     variables = {str(k): str(v) for k, v in variables.items() if v} if isinstance(variables, dict) else {}
     num_seen: Counter[tuple[str, str, str]] = Counter()

@@ -13,6 +13,7 @@ from activity.datasets.annotations.content import AnnotationFile, Xml
 from activity.datasets.annotations.records import Annotations, Film, Format, Record
 
 _UNITS = {"milliseconds": 1000.0, "PAL-frames": 25.0, "PAL-50-frames": 50.0, "NTSC-frames": 30000 / 1001}
+_MOST_PARENTS = 100
 _SOUNDS = (".wav", ".mp3", ".ogg", ".flac", ".m4a", ".aac", ".aif", ".aiff")
 
 
@@ -77,7 +78,7 @@ def _film(file: AnnotationFile, document: Xml, found: Annotations) -> tuple[Film
     origin = media.get("TIME_ORIGIN", "0")
     try:
         return Film(path), int(origin) / 1000
-    except ValueError:
+    except (ValueError, OverflowError):
         where = f"line {document.lines[media]}"
         found.error(where, f"TIME_ORIGIN is not a number: expected milliseconds, received {origin}; no label is read")
         return None, 0.0
@@ -107,7 +108,7 @@ class _Spans:
             name, value = slot.get("TIME_SLOT_ID", ""), slot.get("TIME_VALUE")
             try:
                 order.append((name, None if value is None else int(value) / ticks_per_second))
-            except ValueError:
+            except (ValueError, OverflowError):
                 line = f"line {document.lines[slot]}"
                 found.error(line, f"TIME_VALUE of {name} is not a number: {value}; its annotations are not read")
                 self._slots[name] = None
@@ -125,6 +126,8 @@ class _Spans:
         name = annotation.get("ANNOTATION_ID", "")
         if name in seen:
             return f"refers to itself: {' -> '.join((*seen, name))}"
+        if len(seen) > _MOST_PARENTS:
+            return f"has more than {_MOST_PARENTS} parents, one above the other"
         if annotation.tag != "REF_ANNOTATION":
             start, end = (self._time(annotation.get(f"TIME_SLOT_REF{number}", "")) for number in (1, 2))
             return start if isinstance(start, str) else end if isinstance(end, str) else (start, end)

@@ -50,7 +50,7 @@ def _recognise_columns(file: AnnotationFile) -> bool:
     return (
         bool(names)
         and all(name and not _INTEGER.fullmatch(name) for name in names)
-        and any(row[first:] and all(cell in _VALUES for cell in row[first:]) for row in rows)
+        and 2 * sum(bool(row[first:]) and all(cell in _VALUES for cell in row[first:]) for row in rows) > len(rows)
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from activity.datasets.annotations.content import AnnotationFile
-from activity.datasets.annotations.records import Annotations, Film, Format, Record
+from activity.datasets.annotations.records import Annotations, Film, Format, Record, positive
 
 _RATES = ("fps", "framerate", "frame_rate", "frameRate")
 _DEFAULT_RATE = 24.0
@@ -105,13 +105,15 @@ def _film(data: dict[str, Any]) -> Film:
     """The film of a task: the value that is called a video, or else the first text."""
     texts = {name: value for name, value in data.items() if isinstance(value, str)}
     address = next((texts[name] for name in texts if "video" in name.lower()), next(iter(texts.values()), ""))
-    rate = next((data[name] for name in _RATES if isinstance(data.get(name), (int, float)) and data[name] > 0), None)
-    return Film(_path_in(address), rate=rate)
+    return Film(_path_in(address), rate=next(filter(None, (positive(data.get(name)) for name in _RATES)), None))
 
 
 def _path_in(address: str) -> str:
     """The path in an address such as `/data/upload/1/0a1b2c3d-a.mp4` or `/data/local-files/?d=films/a.mp4`."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # such as https://[
+        return address
     if named := parse_qs(parts.query).get("d"):
         return named[0]
     return unquote(parts.path) if parts.scheme or address.startswith("/data/") else address

@@ -30,6 +30,7 @@ _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # what Label Studio puts before th
 _RATES_AGREE = 5e-4  # of a rate: 29.97 is not 30
 _LENGTHS_AGREE = 0.01  # of a length; and half a second
 _MOST_SAID = 30  # problems on screen, of each severity; problems.csv has all
+_MOST_COMPARED = 1000  # names, to find one that is like another: more would take long
 _MOST_ROWS = 5  # that are named together
 
 _logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class _Films:
         for path in filter(is_utf8, paths):
             self._by_name[_plain(PurePosixPath(path).name)].append(path)
             self._by_stem[_plain(PurePosixPath(path).stem)].append(path)
-        self._found: dict[str, str | Problem] = {}
+        self._found: dict[str, tuple[str, str]] = {}
         self._facts: dict[str, _Facts | str] = {}
 
     def find(self, name: str) -> tuple[str, str]:
@@ -116,6 +117,11 @@ class _Films:
         By the longest common end of both paths; then by the name alone, without what Label Studio puts before it, or
         without its ending.
         """
+        if name not in self._found:
+            self._found[name] = self._find(name)
+        return self._found[name]
+
+    def _find(self, name: str) -> tuple[str, str]:
         parts = _parts_of(name)
         if not parts:
             return "", "names no film"
@@ -134,7 +140,7 @@ class _Films:
             [],
         )
         if not candidates:
-            hint = did_you_mean(own, self._by_name)
+            hint = did_you_mean(own, self._by_name) if len(self._by_name) < _MOST_COMPARED else ""
             return "", f"there is no film {printable(own)} in {self._videos_dir}{hint and f'; {hint}'}"
         ends = {path: _common_end(parts, _parts_of(path)) for path in candidates}
         best = [path for path, end in ends.items() if end == max(ends.values())]
@@ -212,7 +218,7 @@ class _Reader:
         self._places: dict[str, str] = {}  # name of a sample -> where it is from
         self._said: set[object] = set()
         self._all: list[tuple[Path, Problem]] = []
-        self._splits: dict[str, str] = {}
+        self._firsts: dict[str, Sample] = {}
         self._called: dict[str, str] = {}  # film -> what the first record calls it
         self.samples: dict[str, Sample] = {}
         self.problems: dict[str, str] = {}
@@ -380,7 +386,7 @@ class _Reader:
             raise _Wrong(f"{paths[0]} is a single image, which has no time")
         if record.event == "POINT":
             half = (self._point_seconds or 0.0) / 2
-            if not 0 <= start < total:
+            if not 0 <= start <= total:
                 raise _Wrong(self._outside(record, start, total, paths))
             start, end = max(0.0, start - half), min(start + half, total)
         self._check_order(record, start, end, total, paths)
@@ -447,18 +453,21 @@ class _Reader:
         return begin, math.inf if end is None else round(end - record.offset, 6)
 
     def _add_sample(self, file: Path, record: Record, place: _Place, label: str) -> None:
+        columns = {name: unicodedata.normalize("NFC", text) for name, text in record.columns.items()}
         sample = Sample(
             path=place.path,
             label=label,
-            group=group_from_name(place.path),
+            group=columns.pop("group", "") or group_from_name(place.path),
             split=record.split,
             start_seconds=place.start or None,  # 0 is the beginning too
             end_seconds=None if math.isinf(place.end) else place.end,
-            extra={name: unicodedata.normalize("NFC", text) for name, text in record.columns.items()},
+            extra=columns,
         )
-        if self._splits.setdefault(sample.path, sample.split) != sample.split:
-            splits = f"{self._splits[sample.path] or 'none'} and {sample.split or 'none'}"
-            raise _Wrong(f"{sample.path} is in two splits, {splits}; all labels of a film must keep to one")
+        first = self._firsts.setdefault(sample.path, sample)
+        for what, one, two in (("group", first.group, sample.group), ("split", first.split, sample.split)):
+            if one != two:
+                both = f"{one or 'none'} and {two or 'none'}"
+                raise _Wrong(f"{sample.path} has two {what}s, {both}; all labels of a film must keep to one {what}")
         where = f"{file.name} {record.where}"
         other = self.samples.get(sample.name)
         if other is None:
@@ -484,7 +493,7 @@ def _number(value: Time, in_frames: bool) -> float | None:
         return -total if sign else total
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         expected = "a number of a frame" if in_frames else "seconds, or mm:ss"

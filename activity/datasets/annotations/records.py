@@ -7,6 +7,7 @@ A module of this package that has `FORMATS` is a format; see `activity.datasets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -104,6 +105,15 @@ class Annotations:
     def warn(self, where: str, reason: str) -> None:
         """Note what should be known of a row."""
         self.problems.append(Problem(WARNING, where, reason))
+
+
+def positive(value: object) -> float | None:
+    """A number above 0 that a description has, also as text; `None` if it is none, which it may be."""
+    try:
+        number = float(value) if isinstance(value, (str, int, float)) else 0.0
+    except (ValueError, OverflowError):
+        return None
+    return number if 0 < number < math.inf else None
 
 
 @dataclass(frozen=True)

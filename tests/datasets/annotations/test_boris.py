@@ -354,3 +354,31 @@ def test_a_column_that_is_missing_is_named(write, problems_of):
     labels, problems = problems_of(good, write("bad.tsv", lines))
     assert labels == ["run"]
     assert problems[0].startswith("bad.tsv: row 1: ERROR: missing column Stop (s); received: Observation id, ")
+
+
+def test_a_point_may_be_at_the_very_end(write, same_as_by_hand):
+    file = write("e.tsv", aggregated(point("10.000", "hop")))
+    rows = ["path,label,start_seconds,end_seconds,observation", "a.avi,hop,9.75,10,obs 1"]
+    assert not same_as_by_hand(rows, file, point_seconds=0.5)
+
+
+def test_an_offset_that_is_no_number_shifts_nothing_in_silence(write, problems_of):
+    rows = state("1.0", "2.0", "run"), state("3.0", "4.0", "run", **{"Time offset (s)": "00:10"})
+    labels, problems = problems_of(write("e.tsv", aggregated(*rows)))
+    assert labels == ["run"]
+    assert problems == ["e.tsv: row 3: ERROR: not a number of seconds: Time offset (s) 00:10"]
+    good = observation([1, "", "run", "", ""], [2, "", "run", "", ""])
+    labels, problems = problems_of(write("s.boris", project(one=good, two={**good, "time offset": "soon"})))
+    assert labels == ["run"]
+    assert problems == ["s.boris: observation two: ERROR: not a number of seconds: time offset soon"]
+
+
+def test_live_observations_and_events_without_a_film_are_named(write, problems_of):
+    rows = [state("1.0", "2.0", "run"), state("3.0", "4.0", "run", **{"Observation id": "obs 2", "Source": ""})]
+    live = {"Observation id": "obs 3", "Source": "NA", "Observation type": "Live observation"}
+    labels, problems = problems_of(write("e.tsv", aggregated(*rows, state("3.0", "4.0", "run", **live))))
+    assert labels == ["run"]
+    assert problems == [
+        "e.tsv: row 4: WARNING: a live observation has no film; left out",
+        "e.tsv: row 3: ERROR: names no film",
+    ]

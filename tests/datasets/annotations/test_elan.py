@@ -233,3 +233,12 @@ def test_what_pympi_writes_is_read_as_pympi_reads_it(tmp_path):
         )
         assert sorted((x.start, x.end, x.label) for x in read.records if x.tier == name) == expected
     assert {(x.films[0].name, x.offset) for x in read.records} == {("/films/a.mp4", -0.25)} and not read.problems
+
+
+def test_a_chain_of_parents_without_end_is_refused(write, problems_of):
+    chain = [reference(f"b{n}", f"b{n + 1}", "x") for n in range(5000)]
+    text = document(TIMES, tier("legs", aligned("a1", "ts1", "ts2", "run")), tier("how", *chain))
+    labels, problems = problems_of(write("a.eaf", text))
+    assert labels == ["run"]
+    assert "b0): ERROR: has more than 100 parents, one above the other" in problems[0]
+    assert "refers to b5000, and there is no such parent" in problems[-1]

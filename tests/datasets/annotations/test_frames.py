@@ -2,6 +2,9 @@
 
 import pytest
 
+from activity.datasets.annotations.matching import list_labelled
+from activity.errors import DatasetError
+
 
 def deepethogram(*columns):
     """A table as `DataFrame.to_csv` writes it: the first column is the number of the frame, without a name."""
@@ -99,3 +102,10 @@ def test_lists_of_many_films_have_names_and_splits(write, same_as_by_hand):
         "feral.json: b.avi": "ERROR: expected a list of one integer a frame; several labels at once are not read",
         "feral.json: d.avi frame 0 to 49": "ERROR: label 7 has no name; class_names has 0, 1, 2",
     }
+
+
+def test_a_column_of_times_is_no_behaviour(write, films):
+    """As in tables of behaviours that BORIS samples at an interval: their rows are no frames."""
+    rows = [f"{0.5 * number},{number % 2},0" for number in range(20)]
+    with pytest.raises(DatasetError, match="not a file of annotations that is known"):
+        list_labelled(films, [write("a.csv", ["time,run,wave", *rows])])

@@ -163,3 +163,13 @@ def test_tags_are_tiers(write, same_as_by_hand):
         tiers=["how"],
         label_rate=10,
     )
+
+
+def test_an_address_that_is_none_is_a_name(write, films, problems_of):
+    tasks = [
+        task("a.avi", annotation(region(1, 10, "run"))),
+        task("https://[a.avi", annotation(region(1, 10, "run")), number=2),
+    ]
+    labels, problems = problems_of(write("e.json", tasks), label_rate=10)
+    assert labels == ["run"]
+    assert problems[0].startswith("e.json: task 2 region r1: ERROR: there is no film [a.avi in")

@@ -150,3 +150,24 @@ def test_a_film_that_does_not_open_is_left_to_the_decoder(write, tmp_path):
     with pytest.raises(DatasetError, match=r"broken.avi cannot be opened \(.*\), so its rate is unknown; give it"):
         list_labelled(films, [frames])
     assert len(list_labelled(films, [frames], label_rate=2).samples) == 2
+
+
+def test_a_column_called_group_is_the_group(write, same_as_by_hand, problems_of):
+    rows = ["a.avi,run,0,1,anna", "a.avi,walk,1,2,anna", "b.avi,run,0,1,"]
+    file = write("m.csv", [f"{HEADER},group", *rows])
+    assert not same_as_by_hand(
+        ["path,label,start_seconds,end_seconds,group", *rows[:2], "b.avi,run,0,1,b.avi"],
+        file,
+    )
+    _, problems = problems_of(write("two.csv", [f"{HEADER},group", rows[0], "a.avi,walk,1,2,ben"]))
+    assert problems == [
+        "two.csv: row 3: ERROR: a.avi has two groups, anna and ben; all labels of a film must keep to one group"
+    ]
+
+
+def test_numbers_without_measure_are_none(write, problems_of):
+    huge = "9" * 400
+    entries = [{"video": "a.avi", "label": "run", "start": 0, "end": end} for end in (1, int(huge), True, [2], 1e309)]
+    labels, problems = problems_of(write("m.json", entries))
+    assert labels == ["run"] and len(problems) == 4
+    assert all("ERROR: not a number: expected seconds, or mm:ss, received" in problem for problem in problems)
