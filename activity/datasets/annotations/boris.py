@@ -238,7 +238,8 @@ def _films(found: Annotations, where: str, observation: dict[str, Any]) -> tuple
         values = info.get(key)
         return positive(values.get(path)) if isinstance(values, dict) else None
 
-    paths = [path for path in players.get("1") or [] if isinstance(path, str)]
+    own = players.get("1")
+    paths = [path for path in (own if isinstance(own, list) else []) if isinstance(path, str)]
     return tuple(Film(path, rate=of("fps", path), seconds=of("length", path)) for path in paths)
 
 
@@ -261,24 +262,24 @@ def _read_observation(
         if not isinstance(event, list) or len(event) < 3:
             found.error(where, f"expected a list of time, subject and behavior, received {event}")
             continue
-        time, subject, code, modifiers, comment = (*event, "", "")[:5]
+        time, subject, code, modifiers, comment = (event[0], *(str(x or "") for x in (*event[1:], "", "")))[:5]
         if code not in behaviors:
             found.error(where, f"behavior {code} is not in the ethogram of the project")
             continue
         kind, category = behaviors[code]
-        key = str(subject), str(code), str(modifiers)
+        key = subject, code, modifiers
         state: _Event = "STOP" if num_seen[key] % 2 else "START"
         num_seen[key] += 1
         columns = {
             **variables,
-            **{"subject": str(subject), "observation": name, "category": category},
-            **{"modifiers": str(modifiers or ""), "comment": str(comment or "")},
+            **{"subject": subject, "observation": name, "category": category},
+            **{"modifiers": modifiers, "comment": comment},
         }
         found.records.append(
             Record(
                 where=where,
                 films=films,
-                label=str(code),
+                label=code,
                 start=time,
                 event="POINT" if kind.lower().startswith("point") else state,
                 offset=offset,

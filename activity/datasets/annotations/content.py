@@ -136,8 +136,8 @@ class AnnotationFile:
         parser.CharacterDataHandler, parser.StartDoctypeDeclHandler = builder.data, refuse
         try:
             parser.Parse(self._bytes, True)
-        except expat.ExpatError as error:
-            raise DatasetError(f"begins as XML, but is not: {error}", path=self.path) from error
+        except (expat.ExpatError, LookupError, ValueError) as error:  # also of an encoding that nobody knows
+            raise DatasetError(f"begins as XML, but is not: {one_line(error)}", path=self.path) from error
         return Xml(builder.close(), lines)
 
     @cached_property
@@ -194,7 +194,9 @@ class AnnotationFile:
                 for member in archive.infolist():
                     if member.filename.endswith((".xml", ".rels")):
                         _check_no_definitions(archive.read(member), self.path)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, expat.ExpatError) as error:
+        except DatasetError:
+            raise
+        except Exception as error:  # of damaged archives zipfile raises anything
             raise DatasetError(f"begins as XLSX, but is not: {one_line(error)}", path=self.path) from error
 
 

@@ -97,7 +97,9 @@ def _recognise_list(file: AnnotationFile) -> bool:
         return False
     words = file.text[:2000].replace(",", " ").split()[:5]
     rows = file.tables[0].rows
-    return all(_INTEGER.fullmatch(word) for word in words) and (len(rows) == 1 or len(rows[0].cells) == 1)
+    return (
+        bool(rows) and all(_INTEGER.fullmatch(word) for word in words) and (len(rows) == 1 or len(rows[0].cells) == 1)
+    )
 
 
 def _read_list(file: AnnotationFile) -> Annotations:
@@ -145,12 +147,11 @@ def _read_lists(file: AnnotationFile) -> Annotations:
     if not isinstance(names, dict):
         found.error("class_names", f"expected an object, number -> name; received {type(names).__name__}")
         return found
-    split_of = {
-        film: split
-        for split in _SPLITS
-        for film in (splits.get(split) or [] if isinstance(splits, dict) else [])
-        if isinstance(film, str)
-    }
+    splits = {} if splits is None else splits
+    if not isinstance(splits, dict) or not all(isinstance(films, list) for films in splits.values()):
+        found.error("splits", "expected an object, split -> list of films; no split is read")
+        splits = {}
+    split_of = {str(film): split for split in _SPLITS for film in splits.get(split, [])}
     for film, words in file.json["labels"].items():
         where = f"{film} frame"
         if not isinstance(words, list) or any(isinstance(word, list) for word in words):

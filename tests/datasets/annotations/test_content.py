@@ -45,6 +45,7 @@ def test_encodings_that_say_what_they_are(write, encoding):
         (b"[" * 100_000, "begins as JSON, but is not"),
         (b"<a>\n<b></a>", "begins as XML, but is not: mismatched tag: line 2"),
         (b"<a>caf\xe9</a>", "begins as XML, but is not: not well-formed"),
+        (b'<?xml version="1.0" encoding="none-8"?><a/>', "begins as XML, but is not: unknown encoding"),
         (b'<!DOCTYPE a [<!ENTITY b "bbbb">]><a>&b;</a>', "has a document type definition, which could expand"),
         (b'a,b\n"' + b"x" * 200_000 + b'",1\n', "row 2: not a table: field larger than field limit"),
     ],

@@ -38,6 +38,7 @@ def test_each_format_and_no_other_recognises_its_files(write, name):
         [],
         "Dear all,\n\nthe labels are in the other file.\n",
         ["a,b,c", "1,2,3"],
+        [","],
     ],
 )
 def test_what_is_none_of_them_is_refused_with_what_is_known(write, content):
