@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from activity.datasets.annotations.content import AnnotationFile
-from activity.datasets.annotations.records import Annotations, Film, Format, Record, positive
+from activity.datasets.annotations.records import Annotations, Film, Format, Record, plain_text, positive
 
 _SPLITS = {"training": "train", "train": "train", "validation": "val", "val": "val", "testing": "test", "test": "test"}
 
@@ -45,7 +45,7 @@ def _read_one(found: Annotations, where: str, annotation: Any, film: Film, split
         found.error(where, f"missing segment: expected label and segment, its start and end; received {annotation}")
         return
     start, end = segment
-    label = str(annotation.get("label") or "")
+    label = plain_text(annotation.get("label"))
     found.records.append(Record(where=where, films=(film,), label=label, start=start, end=end, split=split))
 
 

@@ -74,7 +74,7 @@ def _read_table(found: Annotations, table: Table, header: int) -> None:
         received = ", ".join(filter(None, table.rows[header].cells))
         found.error(table.rows[header].where, f"missing column {', '.join(absent)}; received: {received}")
         return
-    rows = [(where, {**block, **cells}) for where, cells in table.below(header)]
+    rows = [(where, {**block, **cells}) for where, cells in found.rows_below(table, header)]
     queues = _queues(found, rows, players)
     for where, cells in rows:
         films = queues.get(cells.get(_OBSERVATION, ""), ())

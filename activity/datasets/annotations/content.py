@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,12 +51,6 @@ class Table:
             if len({*columns} & {*row.cells}) >= at_least:
                 return index
         return None
-
-    def below(self, header: int) -> Iterator[tuple[str, dict[str, str]]]:
-        """`where` and the cells by column of each row below a header; columns without a name are left out."""
-        names = self.rows[header].cells
-        for row in self.rows[header + 1 :]:
-            yield row.where, {name: cell for name, cell in zip(names, row.cells, strict=False) if name}
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,11 @@ def _table(file: AnnotationFile) -> Table | None:
         names = list(dict.fromkeys(str(name) for entry in file.json for name in entry))
         rows = [Row("row 1", names)]
         for number, entry in enumerate(file.json, start=1):
-            rows.append(Row(f"entry {number}", [_text(entry.get(name)) for name in names]))
+            rows.append(
+                Row(f"entry {number}", ["" if entry.get(name) is None else str(entry[name]).strip() for name in names])
+            )
         return Table(rows)
     return file.tables[0] if file.tables else None
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value).strip()
 
 
 def _recognise(file: AnnotationFile) -> bool:
@@ -50,7 +48,7 @@ def _read(file: AnnotationFile) -> Annotations:
         if names[half] and not names[other]:
             found.error(table.rows[0].where, f"missing column {other}, where there is {names[half]}")
             return found
-    for where, cells in table.below(0):
+    for where, cells in found.rows_below(table, 0):
         found.records.append(
             Record(
                 where=where,

@@ -60,10 +60,13 @@ def _read_columns(file: AnnotationFile) -> Annotations:
     first = int(header[0].lower() in _INDEX)
     rows = table.rows[1:]
     film, num_unlabelled = _film(file, len(rows)), 0
+    too_long = {row.where for row in rows if any(row.cells[len(header) :])}
+    for where in too_long:
+        found.error(where, f"expected {len(header)} fields, as the header has; this frame gets no label")
     for column in range(first, len(header)):
         values = []
         for row in rows:
-            cell = row.cells[column] if column < len(row.cells) else ""
+            cell = "0" if row.where in too_long else row.cells[column] if column < len(row.cells) else ""
             if cell not in _VALUES:
                 what = f"not a number 0, 1 or -1 in column {header[column]}: {cell[:_MOST_SHOWN] or 'nothing'}"
                 found.error(row.where, f"{what}; this frame gets no label of it")

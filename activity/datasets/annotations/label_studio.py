@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from activity.datasets.annotations.content import AnnotationFile
-from activity.datasets.annotations.records import Annotations, Film, Format, Record, positive
+from activity.datasets.annotations.records import Annotations, Film, Format, Record, plain_text, positive
 
 _RATES = ("fps", "framerate", "frame_rate", "frameRate")
 _DEFAULT_RATE = 24.0
@@ -67,7 +67,7 @@ def _read_annotation(
         if not labels or not (ranges or "start" in value):
             others[str(region.get("type") if isinstance(region, dict) else "unknown")] += 1
             continue
-        tier = str(region.get("from_name") or "")
+        tier = plain_text(region.get("from_name"))
         tiers[tier] = None
         place = f"{where} region {region.get('id', number)}"
         for times in ranges if isinstance(ranges, list) else [value]:
@@ -86,7 +86,7 @@ def _read_annotation(
                     Record(
                         where=place,
                         films=(film,),
-                        label=str(label),
+                        label=plain_text(label),
                         start=start,
                         end=times["end"],
                         in_frames=in_frames,

@@ -256,8 +256,8 @@ class _Reader:
                 _logger.warning("%s does nothing here: %s", option, what)
         num_said: Counter[str] = Counter()
         for path, problem in self._all:
-            place = f"{path.name}: {problem.where}" if problem.where else path.name
-            line = f"{problem.severity}: {problem.reason}"
+            place = printable(f"{path.name}: {problem.where}" if problem.where else path.name)
+            line = printable(f"{problem.severity}: {problem.reason}")
             known = self.problems.get(place)
             self.problems[place] = f"{known}; {line}" if known else line
             num_said[problem.severity] += 1
@@ -322,7 +322,7 @@ class _Reader:
 
     def _add(self, file: Path, record: Record, format: Format) -> None:
         """Make the samples of a record; raises `_Wrong` if there is none."""
-        texts = (record.label, *(film.name for film in record.films), *record.columns.values())
+        texts = (record.label, *(film.name for film in record.films), *record.columns, *record.columns.values())
         if not all(map(is_utf8, texts)):
             text = next(text for text in texts if not is_utf8(text))
             raise _Wrong(f"wrong encoding: expected UTF-8, received {printable(text)}; save the file as UTF-8")

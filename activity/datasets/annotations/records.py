@@ -8,11 +8,12 @@ A module of this package that has `FORMATS` is a format; see `activity.datasets.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from activity.datasets.annotations.content import AnnotationFile
+from activity.datasets.annotations.content import AnnotationFile, Table
 
 ERROR, WARNING = "ERROR", "WARNING"
 
@@ -105,6 +106,26 @@ class Annotations:
     def warn(self, where: str, reason: str) -> None:
         """Note what should be known of a row."""
         self.problems.append(Problem(WARNING, where, reason))
+
+    def rows_below(self, table: Table, header: int) -> Iterator[tuple[str, dict[str, str]]]:
+        """`where` and the cells by column of each row below a header; columns without a name are left out.
+
+        A row with more cells than the header, and columns of one name, are errors: what is what is not known.
+        """
+        names = table.rows[header].cells
+        if twice := [name for name, count in Counter(filter(None, names)).items() if count > 1]:
+            self.error(table.rows[header].where, f"columns that occur more than once: {', '.join(twice)}")
+            return
+        for row in table.rows[header + 1 :]:
+            if any(row.cells[len(names) :]):
+                self.error(row.where, f"expected {len(names)} fields, as the header has, received {len(row.cells)}")
+                continue
+            yield row.where, {name: cell for name, cell in zip(names, row.cells, strict=False) if name}
+
+
+def plain_text(value: object) -> str:
+    """A text or number as text; empty for anything else."""
+    return str(value).strip() if isinstance(value, (str, int, float)) else ""
 
 
 def positive(value: object) -> float | None:

@@ -373,6 +373,14 @@ def test_an_offset_that_is_no_number_shifts_nothing_in_silence(write, problems_o
     assert problems == ["s.boris: observation two: ERROR: not a number of seconds: time offset soon"]
 
 
+def test_a_rate_that_is_not_that_of_the_film_is_said(write, problems_of):
+    labels, problems = problems_of(
+        write("e.tsv", aggregated(state("1.0", "2.0", "run"), **{"FPS (frame/s)": "25.000"}))
+    )
+    assert labels == ["run"]
+    assert problems == ["e.tsv: row 2: WARNING: a.avi has 10 frames a second, but its labels 25"]
+
+
 def test_live_observations_and_events_without_a_film_are_named(write, problems_of):
     rows = [state("1.0", "2.0", "run"), state("3.0", "4.0", "run", **{"Observation id": "obs 2", "Source": ""})]
     live = {"Observation id": "obs 3", "Source": "NA", "Observation type": "Live observation"}

@@ -88,9 +88,20 @@ def test_faults_are_named_with_their_row(write, films, problems_of):
     ]
 
 
+def test_fields_that_have_no_column_are_an_error(write, problems_of):
+    rows = ["a.avi,run,0,1,,", "a.avi,walk,1,2,slowly", "a.avi,run,2,3"]
+    labels, problems = problems_of(write("m.csv", ["video,label,start,end", *rows]))
+    assert labels == ["run", "run"]
+    assert problems == ["m.csv: row 3: ERROR: expected 4 fields, as the header has, received 5"]
+
+
 @pytest.mark.parametrize(
     "header, missing",
-    [("video,start,end", "missing column label"), ("video,label,start", "missing column end, where there is start")],
+    [
+        ("video,start,end", "missing column label"),
+        ("video,label,start", "missing column end, where there is start"),
+        ("video,label,label", "columns that occur more than once: label"),
+    ],
 )
 def test_a_missing_column_is_named(write, problems_of, header, missing):
     good = write("good.csv", ["video,label,start,end", "a.avi,run,1,2"])

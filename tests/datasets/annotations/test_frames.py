@@ -51,6 +51,14 @@ def test_what_nobody_has_labelled_and_what_is_no_number_give_no_label(write, pro
     ]
 
 
+def test_a_row_with_more_fields_than_columns_gives_no_label(write, problems_of):
+    lines = deepethogram(*film_of(100, run=(0, 10)))
+    lines[5] += ",1"
+    labels, problems = problems_of(write("a.csv", lines))
+    assert labels == ["run", "run"]
+    assert problems == ["a.csv: row 6: ERROR: expected 2 fields, as the header has; this frame gets no label"]
+
+
 def test_a_table_of_another_length_than_its_film_is_said(write, problems_of):
     _, problems = problems_of(write("a.csv", deepethogram(*film_of(60, run=(10, 20)))))
     assert problems == ["a.csv: row 12 to 21: WARNING: a.avi lasts 10.00 s, but its labels are of a film of 6.00 s"]

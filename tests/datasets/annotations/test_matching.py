@@ -8,6 +8,7 @@ from PIL import Image
 
 from activity.datasets.annotations.matching import list_labelled
 from activity.errors import DatasetError, SettingError
+from activity.files import read_csv, write_csv
 
 HEADER = "video,label,start,end"
 
@@ -55,6 +56,21 @@ def test_a_row_in_another_encoding_is_an_error_and_the_others_are_read(write, pr
     assert problems == [
         "m.csv: row 3: ERROR: wrong encoding: expected UTF-8, received f\\xfcttern; save the file as UTF-8",
         "m.csv: row 4: ERROR: wrong encoding: expected UTF-8, received b\\xe9.avi; save the file as UTF-8",
+    ]
+
+
+def test_what_cannot_be_written_is_spelled_out(write, films, tmp_path):
+    """A column in another encoding; and names in JSON may be no text at all."""
+    names = {"database": {"\ud800": {"annotations": [{"label": "run", "segment": [0, 1]}]}}}
+    good = write("m.csv", [HEADER, "a.avi,run,0,1", "b.avi,walk,0,1"])
+    column = write("c.csv", f"{HEADER},gr\xf6\xdfe\na.avi,run,1,2,3\n".encode("latin-1"))
+    listed = list_labelled(films, [good, column, write("n.json", names)])
+    assert len(listed.samples) == 2
+    write_csv(tmp_path / "problems.csv", ["path"], [{"path": f"{a}: {b}"} for a, b in listed.problems.items()])
+    assert [row["path"] for row in read_csv(tmp_path / "problems.csv")] == [
+        "c.csv: row 2: ERROR: wrong encoding: expected UTF-8, received gr\\xf6\\xdfe; save the file as UTF-8",
+        "n.json: video \\ud800 annotation 1: ERROR: wrong encoding: expected UTF-8, received \\ud800; "
+        "save the file as UTF-8",
     ]
 
 
