@@ -82,7 +82,7 @@ def _read_table(found: Annotations, table: Table, header: int) -> None:
         if "live" in cells.get("Observation type", "").lower() or "live" in cells.get("Source", "").lower():
             found.warn(where, "a live observation has no film; left out")
             continue
-        columns = _columns(cells) | variables
+        columns = variables | _columns(cells)
         event = _EVENTS.get(kind, "")
         if not is_aggregated and not event:
             found.error(where, f"expected START, STOP or POINT, received {kind or 'nothing'}")

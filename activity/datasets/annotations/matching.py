@@ -31,6 +31,7 @@ _RATES_AGREE = 5e-4  # of a rate: 29.97 is not 30
 _LENGTHS_AGREE = 0.01  # of a length; and half a second
 _MOST_SAID = 30  # problems on screen, of each severity; problems.csv has all
 _MOST_COMPARED = 1000  # names, to find one that is like another: more would take long
+_MOST_TEXT = 10_000  # characters of what is wrong in one place
 _MOST_ROWS = 5  # that are named together
 
 _logger = logging.getLogger(__name__)
@@ -236,13 +237,11 @@ class _Reader:
         _logger.info("%s: %d rows of %s", path, len(records), format.name)
         if not records and not any(problem.severity == ERROR for problem in self._problems):
             self._problems.append(Problem(ERROR, "", f"holds no labels; it is taken for {format.name}"))
-        unusable: dict[str, list[str]] = defaultdict(list)
         for record in self._paired(records):
             try:
-                self._add(path, record, format)
+                self._add(record, path, format)
             except _Wrong as wrong:
-                unusable[str(wrong)].append(record.where)
-        self._problems += [Problem(ERROR, _name_rows(rows), reason) for reason, rows in unusable.items()]
+                self._problems.append(Problem(ERROR, record.where, str(wrong)))
         self._all += [(path, problem) for problem in self._problems]
 
     def say(self) -> None:
@@ -254,20 +253,24 @@ class _Reader:
         ):
             if given and not num_used:
                 _logger.warning("%s does nothing here: %s", option, what)
-        num_said: Counter[str] = Counter()
+        alike: dict[tuple[str, Path, str], list[str]] = defaultdict(list)
         for path, problem in self._all:
             place = printable(f"{path.name}: {problem.where}" if problem.where else path.name)
             line = printable(f"{problem.severity}: {problem.reason}")
-            known = self.problems.get(place)
-            self.problems[place] = f"{known}; {line}" if known else line
-            num_said[problem.severity] += 1
-            if num_said[problem.severity] <= _MOST_SAID:
-                level = logging.ERROR if problem.severity == ERROR else logging.WARNING
-                where = f"{path}: {problem.where}" if problem.where else str(path)
-                _logger.log(level, "%s %s: %s", problem.severity, where, problem.reason)
+            known = self.problems.get(place, "")
+            self.problems[place] = f"{known}{known and '; '}{line}"[:_MOST_TEXT]
+            alike[problem.severity, path, problem.reason].append(problem.where)
+        num_said: Counter[str] = Counter()
+        for (severity, path, reason), rows in alike.items():
+            num_said[severity] += 1
+            if num_said[severity] <= _MOST_SAID:
+                level = logging.ERROR if severity == ERROR else logging.WARNING
+                _logger.log(
+                    level, "%s %s: %s", severity, ": ".join(filter(None, (str(path), _name_rows(rows)))), reason
+                )
         for severity, count in num_said.items():
             if count > _MOST_SAID:
-                _logger.log(logging.WARNING, "%s: %d more, in problems.csv", severity, count - _MOST_SAID)
+                _logger.warning("%s: %d more, in problems.csv", severity, count - _MOST_SAID)
 
     def _warn_once(self, key: object, where: str, reason: str) -> None:
         if key not in self._said:
@@ -320,7 +323,7 @@ class _Reader:
 
     # === A row ===
 
-    def _add(self, file: Path, record: Record, format: Format) -> None:
+    def _add(self, record: Record, file: Path, format: Format) -> None:
         """Make the samples of a record; raises `_Wrong` if there is none."""
         texts = (record.label, *(film.name for film in record.films), *record.columns, *record.columns.values())
         if not all(map(is_utf8, texts)):
@@ -332,8 +335,8 @@ class _Reader:
         self._num_points += record.event == "POINT"
         self._num_in_frames += record.in_frames
         if record.event == "POINT" and self._point_seconds is None:
-            what = "a POINT event has no length, so all of them are left out; --point-seconds S gives them one"
-            self._warn_once((file, "points"), record.where, what)
+            reason = "a POINT event has no length, and is left out; --point-seconds S gives it one"
+            self._problems.append(Problem(WARNING, record.where, reason))
             return
         paths = [self._film(record, film) for film in record.films]
         if not paths:

@@ -73,5 +73,6 @@ def test_faults_are_named_with_video_and_annotation(write, films, problems_of):
         "an.json: video b: WARNING: subset holiday is none of training, train, validation, val, testing, test; it is "
         "split as if it had none",
         "an.json: video empty: ERROR: expected an object with annotations, a list",
-        f"an.json: video gone annotation 1, video gone annotation 2: ERROR: there is no film gone in {films}",
+        f"an.json: video gone annotation 1: ERROR: there is no film gone in {films}",
+        f"an.json: video gone annotation 2: ERROR: there is no film gone in {films}",
     ]

@@ -71,18 +71,19 @@ def test_faults_are_named_with_their_row(write, films, problems_of):
     )
     assert labels == ["run", "run", "walk"]
     assert problems == [
-        "m.csv: row 8: WARNING: ends at 12 s, beyond the film's end at 10.00 s; it is cut there",
-        "m.csv: row 15: WARNING: the same as m.csv row 2, kept once",
         "m.csv: row 3: ERROR: end before start: 2 to 1",
         "m.csv: row 4: ERROR: no length: 2 to 2",
-        "m.csv: row 5, row 6: ERROR: negative time: begins at -1 s",
+        "m.csv: row 5: ERROR: negative time: begins at -1 s",
+        "m.csv: row 6: ERROR: negative time: begins at -1 s",
         "m.csv: row 7: ERROR: beyond the film's end: begins at 11 s, that of a.avi is at 10.00 s",
+        "m.csv: row 8: WARNING: ends at 12 s, beyond the film's end at 10.00 s; it is cut there",
         "m.csv: row 9: ERROR: not a number: expected seconds, or mm:ss, received two",
         f"m.csv: row 10: ERROR: there is no film aa.avi in {films}; did you mean 'a.avi'?",
         "m.csv: row 11: ERROR: 2 films of one name, x/same.avi, y/same.avi; expected more of the path of same.avi",
         "m.csv: row 12: ERROR: has no label",
         "m.csv: row 13: ERROR: names no film",
         "m.csv: row 14: ERROR: not a number: expected seconds, or mm:ss, received nan",
+        "m.csv: row 15: WARNING: the same as m.csv row 2, kept once",
         "m.csv: row 16: ERROR: a.avi [1.0-2.0 s] has two labels, run (m.csv row 2) and walk; expected one for the very "
         "same times, so walk is left out",
     ]

@@ -110,12 +110,15 @@ def test_options_in_vain_are_named(write, films, caplog):
 
 def test_problems_are_logged_with_file_and_row_but_not_without_end(write, films, caplog):
     rows = [f"a.avi,run,{2 + number},1" for number in range(40)]
-    file = write("m.csv", [HEADER, "a.avi,run,0,1", *rows])
+    file = write("m.csv", [HEADER, "a.avi,run,0,1", *rows, *["a.avi,,1,2"] * 7])
     listed = list_labelled(films, [file])
     errors = [record.message for record in caplog.records if record.levelno == logging.ERROR]
     assert errors[0] == f"ERROR {file}: row 3: end before start: 2 to 1"
-    assert len(errors) == 30 and len(listed.problems) == 40
-    assert "ERROR: 10 more, in problems.csv" in caplog.messages
+    assert len(errors) == 30 and len(listed.problems) == 47
+    assert "ERROR: 11 more, in problems.csv" in caplog.messages
+    caplog.clear()
+    list_labelled(films, [write("m.csv", [HEADER, "a.avi,run,0,1", *["a.avi,,1,2"] * 7])])
+    assert f"ERROR {file}: row 3, row 4, row 5, row 6, row 7 and 2 more: has no label" in caplog.messages
 
 
 def test_overlaps_are_said_once_and_films_without_labels_too(write, films, caplog):
