@@ -31,10 +31,12 @@ class Row:
     """A row of a table.
 
     Attributes:
-        where: its number in the file, for people.
+        number: in the file or sheet, from 1; of a row of several lines that of the last.
+        where: the same for people.
         cells: their text, without white space around it.
     """
 
+    number: int
     where: str
     cells: list[str]
 
@@ -145,7 +147,7 @@ class AnnotationFile:
         delimiter = max("\t,;", key=head.count)
         reader = csv.reader(io.StringIO(self.text, newline=""), delimiter=delimiter)
         try:
-            return [Table(Row(f"row {reader.line_num}", [cell.strip() for cell in row]) for row in reader)]
+            return [Table(Row(reader.line_num, f"row {reader.line_num}", [x.strip() for x in row]) for row in reader)]
         except csv.Error as error:
             raise DatasetError(f"row {reader.line_num}: not a table: {error}", path=self.path) from error
 
@@ -171,7 +173,7 @@ class AnnotationFile:
                     if num_cells > _MOST_CELLS:
                         raise DatasetError(f"has more than {_MOST_CELLS} cells", path=self.path)
                     place = f"sheet {sheet.title} row {number}" if several else f"row {number}"
-                    rows.append(Row(place, [_cell_text(value) for value in values]))
+                    rows.append(Row(number, place, [_cell_text(value) for value in values]))
                 tables.append(Table(rows))
             return tables
         except DatasetError:

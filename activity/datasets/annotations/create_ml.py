@@ -18,10 +18,14 @@ _END = ("endTime", "end", "end_time", "endtime", "endSeconds")
 def _table(file: AnnotationFile) -> Table | None:
     if isinstance(file.json, list) and file.json and all(isinstance(entry, dict) for entry in file.json):
         names = list(dict.fromkeys(str(name) for entry in file.json for name in entry))
-        rows = [Row("row 1", names)]
+        rows = [Row(0, "keys", names)]
         for number, entry in enumerate(file.json, start=1):
             rows.append(
-                Row(f"entry {number}", ["" if entry.get(name) is None else str(entry[name]).strip() for name in names])
+                Row(
+                    number,
+                    f"entry {number}",
+                    ["" if entry.get(name) is None else str(entry[name]).strip() for name in names],
+                )
             )
         return Table(rows)
     return file.tables[0] if file.tables else None

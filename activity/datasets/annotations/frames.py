@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from activity.datasets.annotations.content import AnnotationFile, Table
+from activity.datasets.annotations.content import AnnotationFile, Row, Table
 from activity.datasets.annotations.records import Annotations, Film, Format, Record
 
 _INDEX = {"", "frame", "frames", "index", "frame_number", "unnamed: 0"}
 _VALUES = {"0": 0, "1": 1, "-1": -1, "0.0": 0, "1.0": 1, "-1.0": -1}
 _INTEGER = re.compile(r"[+-]?\d{1,9}")
+_SEPARATOR = re.compile(r"[ \t]*[,;]?[ \t]*\r?\n[ \t]*|[ \t]*[,;][ \t]*|[ \t]+")  # one: an empty line is a frame
 _MOST_SHOWN = 40  # characters of a value that is no number
 _SPLITS = ("train", "val", "test")
 
@@ -58,36 +59,58 @@ def _read_columns(file: AnnotationFile) -> Annotations:
     table, found = file.tables[0], Annotations()
     header = table.rows[0].cells
     first = int(header[0].lower() in _INDEX)
-    rows = table.rows[1:]
-    film, num_unlabelled = _film(file, len(rows)), 0
-    too_long = {row.where for row in rows if any(row.cells[len(header) :])}
-    for where in too_long:
-        found.error(where, f"expected {len(header)} fields, as the header has; this frame gets no label")
+    frames = _frames(found, table, has_index=bool(first))
+    film, num_unlabelled = _film(file, max(frames, default=-1) + 1), 0
     for column in range(first, len(header)):
-        values = []
-        for row in rows:
-            cell = "0" if row.where in too_long else row.cells[column] if column < len(row.cells) else ""
-            if cell not in _VALUES:
+        values = {}
+        for frame, row in frames.items():
+            cell = row.cells[column] if column < len(row.cells) else ""
+            if cell in _VALUES:
+                values[frame] = _VALUES[cell]
+            else:
                 what = f"not a number 0, 1 or -1 in column {header[column]}: {cell[:_MOST_SHOWN] or 'nothing'}"
                 found.error(row.where, f"{what}; this frame gets no label of it")
-            values.append(_VALUES.get(cell, 0))
-        num_unlabelled += values.count(-1)
-        _add_runs(found, table, film, values, {1: header[column]})
+        num_unlabelled += sum(value < 0 for value in values.values())
+        labelled = [frame for frame, value in values.items() if value > 0]
+        for start, stop in _runs_of(labelled):
+            last = frames[stop - 1].where.rpartition(" ")[2]
+            where = frames[start].where + (f" to {last}" if stop - start > 1 else "")
+            found.records.append(
+                Record(where=where, films=(film,), label=header[column], start=start, end=stop, in_frames=True)
+            )
     if num_unlabelled:
         found.warn("file", f"{num_unlabelled} cells are -1, which nobody has labelled; no label is read from them")
     return found
 
 
-def _add_runs(
-    found: Annotations, table: Table, film: Film, values: Sequence[int], labels: dict[int, str], rows_above: int = 1
-) -> None:
-    for value, start, stop in _runs(values):
-        if value in labels:
-            ends = [table.rows[index + rows_above].where for index in (start, stop - 1)]
-            where = ends[0] if stop - start == 1 else f"{ends[0]} to {ends[1].rpartition(' ')[2]}"
-            found.records.append(
-                Record(where=where, films=(film,), label=labels[value], start=start, end=stop, in_frames=True)
-            )
+def _frames(found: Annotations, table: Table, *, has_index: bool) -> dict[int, Row]:
+    """Frame, counted from 0 -> its row: by the column that numbers them, from 0 or 1, or by their order."""
+    header, *rows = table.rows
+    base = 1 if has_index and rows[0].cells[0] == "1" else 0 if has_index else header.number + 1
+    frames: dict[int, Row] = {}
+    expected = 0
+    for row in rows:
+        number = row.cells[0] if has_index else str(row.number)
+        frame = int(number) - base if _INTEGER.fullmatch(number) else -1
+        if frame < 0:
+            found.error(row.where, f"not a number of a frame: {number[:_MOST_SHOWN] or 'nothing'}; it gets no label")
+        elif any(row.cells[len(header.cells) :]):
+            found.error(row.where, f"expected {len(header.cells)} fields, as the header has; this frame gets no label")
+        elif frame in frames:
+            found.error(row.where, f"frame {number} is there already, in {frames[frame].where}; it keeps that label")
+        else:
+            if frame > expected:
+                found.error(row.where, f"{frame - expected} frames are missing before it; they get no label")
+            frames[frame] = row
+        expected = max(expected, frame + 1)
+    return dict(sorted(frames.items()))
+
+
+def _runs_of(frames: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The first frame of each run without a gap, and the one after its last; frames rise."""
+    for _, run in groupby(enumerate(frames), lambda pair: pair[1] - pair[0]):
+        own = [frame for _, frame in run]
+        yield own[0], own[-1] + 1
 
 
 # === A list of integers ===
@@ -107,7 +130,7 @@ def _recognise_list(file: AnnotationFile) -> bool:
 
 def _read_list(file: AnnotationFile) -> Annotations:
     found = Annotations()
-    words = file.json if file.json is not None else re.split(r"[\s,;]+", file.text.strip())
+    words = file.json if file.json is not None else _SEPARATOR.split(file.text.strip(" \t\r\n,;"))
     _add_list(found, "frame", words, _film(file, len(words)), {}, "")
     return found
 
@@ -119,7 +142,10 @@ def _add_list(
     for number, word in enumerate(words):
         is_integer = not isinstance(word, (bool, float)) and _INTEGER.fullmatch(str(word))
         if not is_integer:
-            found.error(f"{where} {number}", f"not a number of a label: {str(word)[:_MOST_SHOWN]}; it gets no label")
+            found.error(
+                f"{where} {number}",
+                f"not a number of a label: {str(word)[:_MOST_SHOWN] or 'nothing'}; it gets no label",
+            )
         values.append(str(int(word)) if is_integer else None)
     num_unlabelled = sum(value is not None and value.startswith("-") for value in values)
     if num_unlabelled:

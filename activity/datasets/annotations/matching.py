@@ -29,6 +29,7 @@ _CLOCK = re.compile(r"(-?)(?:(\d+):)?(\d+):(\d{1,2}(?:\.\d*)?)")  # hh:mm:ss.s, 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of a file
 _RATES_AGREE = 5e-4  # of a rate: 29.97 is not 30
 _LENGTHS_AGREE = 0.01  # of a length; and half a second
+_PAIRED_BY = ("subject", "observation", "modifiers")  # beside label and films
 _MOST_SAID = 30  # problems on screen, of each severity; problems.csv has all
 _MOST_COMPARED = 1000  # names, to find one that is like another: more would take long
 _MOST_TEXT = 10_000  # characters of what is wrong in one place
@@ -294,11 +295,10 @@ class _Reader:
         return [dataclasses.replace(x, columns={**x.columns, **({"tier": x.tier} if x.tier else {})}) for x in records]
 
     def _paired(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Records with their end: each STOP is that of the last START of the same label, subject and films."""
+        """Records with their end: each STOP is that of the START before it that is alike in `_PAIRED_BY`."""
         open_: dict[object, Record] = {}
         for record in records:
-            columns = {name: text for name, text in record.columns.items() if name != "comment"}
-            key = record.films, record.label, tuple(sorted(columns.items()))
+            key = record.films, record.label, tuple(record.columns.get(name) for name in _PAIRED_BY)
             who = f" ({record.columns['subject']})" if "subject" in record.columns else ""
             if record.event == "START":
                 if key in open_:

@@ -170,6 +170,14 @@ def test_tabular_events_are_paired_also_where_behaviours_overlap(write, same_as_
     assert not problems
 
 
+def test_columns_of_an_event_that_nobody_knows_do_not_part_its_halves(write, problems_of):
+    lines = tabular(event("1.0", "START", "run"), event("2.0", "STOP", "run"))
+    labels, problems = problems_of(
+        write("t.tsv", [f"{a}\t{b}" for a, b in zip(lines, ["Clock", "1", "2"], strict=True)])
+    )
+    assert labels == ["run"] and not problems
+
+
 def test_an_event_without_its_other_half_is_an_error(write, problems_of):
     labels, problems = problems_of(
         write(

@@ -57,6 +57,31 @@ def test_a_row_with_more_fields_than_columns_gives_no_label(write, problems_of):
     labels, problems = problems_of(write("a.csv", lines))
     assert labels == ["run", "run"]
     assert problems == ["a.csv: row 6: ERROR: expected 2 fields, as the header has; this frame gets no label"]
+    assert labels == ["run", "run"]
+
+
+@pytest.mark.parametrize("base", [0, 1])
+def test_frames_are_those_that_the_first_column_numbers(write, problems_of, films, base):
+    rows = [(number, int(number < 10 or number >= 40)) for number in [*range(20), *range(30, 60), 5, 99]]
+    lines = [",run", *(f"{number + base},{value}" for number, value in rows), "x,1"]
+    listed = list_labelled(films, [write("a.csv", lines)])
+    assert [sample.span for sample in listed.samples] == [(0.0, 1.0), (4.0, 6.0), (9.9, 10.0)]
+    assert listed.problems == {
+        "a.csv: row 22": "ERROR: 10 frames are missing before it; they get no label",
+        "a.csv: row 52": f"ERROR: frame {5 + base} is there already, in row 7; it keeps that label",
+        "a.csv: row 53": "ERROR: 39 frames are missing before it; they get no label",
+        "a.csv: row 54": "ERROR: not a number of a frame: x; it gets no label",
+    }
+
+
+@pytest.mark.parametrize("lines", [["run", *"1" * 10, "", *"0" * 88, "1"], [*"1" * 10, "", *"0" * 88, "1"]])
+def test_an_empty_row_is_a_frame_too(write, films, lines):
+    listed = list_labelled(films, [write("a.csv", lines)])
+    assert [sample.span for sample in listed.samples if sample.label in ("run", "1")] == [(0.0, 1.0), (9.9, 10.0)]
+    assert list(listed.problems.values()) in (
+        ["ERROR: 1 frames are missing before it; they get no label"],
+        ["ERROR: not a number of a label: nothing; it gets no label"],
+    )
 
 
 def test_a_table_of_another_length_than_its_film_is_said(write, problems_of):
