@@ -91,7 +91,7 @@ def list_labelled(
 
 @dataclass(frozen=True)
 class _Facts:
-    """What a film is: frames a second and seconds; 0 of a single image."""
+    """What a film is: frames a second and seconds, 0 of a single image, infinite where only decoding would tell."""
 
     rate: float
     seconds: float
@@ -148,6 +148,7 @@ class _Films:
         best = [path for path, end in ends.items() if end == max(ends.values())]
         if len(best) > 1:
             best = [path for path in best if len(PurePosixPath(path).parts) == ends[path] == len(parts)] or best
+            best = [path for path in best if name.replace("\\", "/").endswith(path)] or best  # A.avi beside a.avi
         if len(best) > 1:
             return (
                 "",
@@ -170,8 +171,9 @@ class _Films:
         except VideoError as error:
             return error.reason
         frames = None if info.is_image else index_frames(video)
-        claimed = info.duration_seconds_claimed
-        seconds = float(frames.timestamps_seconds[-1]) + 1 / info.frames_per_second if frames else claimed
+        seconds = 0.0 if info.is_image else info.duration_seconds_claimed or math.inf
+        if frames:
+            seconds = float(frames.timestamps_seconds[-1]) + 1 / info.frames_per_second
         return _Facts(info.frames_per_second, seconds)
 
 
@@ -379,6 +381,8 @@ class _Reader:
         ]
         if len(paths) == 1 and not isinstance(facts[0], str):
             lengths = [facts[0].seconds]  # what it is, whatever its labels say
+        if math.inf in lengths[:-1]:
+            raise _Wrong(f"the length of {paths[lengths.index(math.inf)]} is not known, so no time of the next film is")
         total = sum(lengths)
         if record.total_seconds and abs(record.total_seconds - total) > max(0.5, _LENGTHS_AGREE * total) < math.inf:
             raise _Wrong(

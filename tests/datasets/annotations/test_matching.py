@@ -1,5 +1,6 @@
 """Names of films, clocks, and what is said of several files."""
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from activity.datasets.annotations.matching import list_labelled
 from activity.errors import DatasetError, SettingError
 from activity.files import read_csv, write_csv
+from activity.video.images import probe
 
 HEADER = "video,label,start,end"
 
@@ -40,6 +42,27 @@ def test_an_exact_path_is_no_name_of_two(write, films):
         assert [sample.path for sample in listed.samples] == ["same.avi"]
     finally:
         (films / "same.avi").unlink()
+
+
+def test_names_that_differ_by_case_only_are_two(write, films):
+    (films / "A.avi").symlink_to(films / "a.avi")
+    try:
+        listed = list_labelled(films, [write("m.csv", [HEADER, "A.avi,run,0,1", "/x/a.avi,run,1,2"])])
+        assert [(sample.path, sample.span[0]) for sample in listed.samples] == [("A.avi", 0.0), ("a.avi", 1.0)]
+    finally:
+        (films / "A.avi").unlink()
+
+
+def test_a_film_whose_length_only_decoding_would_tell_has_no_end(write, films, monkeypatch):
+    module = "activity.datasets.annotations.matching"
+    monkeypatch.setattr(f"{module}.index_frames", lambda _: None)
+    monkeypatch.setattr(f"{module}.probe", lambda path: dataclasses.replace(probe(path), num_frames_claimed=0))
+    listed = list_labelled(films, [write("m.csv", [HEADER, "a.avi,run,0,500", "a.avi,walk,7,"])])
+    assert [sample.span for sample in listed.samples] == [(0.0, 500.0), (7.0, float("inf"))]
+    old = ["Observation id,Media file,Subject,Behavior,Behavior type,Start (s),Stop (s)"]
+    old += ["1,a.avi,anna,run,STATE,1,2", "1,b.avi,anna,run,STATE,13,14"]
+    with pytest.raises(DatasetError, match="the length of a.avi is not known, so no time of the next film is"):
+        list_labelled(films, [write("old.csv", old)])
 
 
 def test_two_names_for_one_film_are_said(write, problems_of):
