@@ -46,8 +46,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question that offers the known name nearest to an unknown one, or its name today; empty if none is near."""
     from difflib import get_close_matches
 
-    if _RENAMED.get(name, "") in set(known):
-        return f"it is now called '{_RENAMED[name]}'"
+    renamed = _RENAMED.get(name)
+    if renamed and renamed in set(known):
+        return f"it is now called '{renamed}'"
 
     return "".join(f"did you mean '{near}'?" for near in get_close_matches(name, known, n=1))
 

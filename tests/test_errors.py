@@ -52,3 +52,4 @@ def test_a_setting_keeps_its_parts_also_in_another_process():
 def test_an_unknown_name_is_answered_with_the_nearest():
     assert errors.did_you_mean("bidirectonal", ["lstm", "bidirectional"]) == "did you mean 'bidirectional'?"
     assert errors.did_you_mean("xyz", ["lstm", "bidirectional"]) == ""
+    assert errors.did_you_mean("segment", ["", "lstm"]) == ""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from activity.cli.checks import read_settings
 from activity.cli.options import add_choice, frame_size, in_range, positive_int, seconds, seed, stream_names
+from activity.cli.output import say_error
 from activity.config import RESIZE_MODES, STREAMS, ClipSpec
 from activity.files import DIGESTS_NAME, check_folder, check_output
+
+if TYPE_CHECKING:
+    from activity.datasets.samples import VideoList
 
 EXAMPLES = [
     "videos --out dataset",
     "videos/manifest.csv --out dataset --num-frames 32 --size 160",
     "UCF-101 --out dataset --split-files ucfTrainTestlist/*list01.txt",
+    "films --out dataset --labels events.csv",
 ]
 
 CONTINUE = ["the same command continues from here"]
@@ -43,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"images per frame; default: {','.join(STREAMS)}",
     )
     add("--split-files", type=Path, nargs="+", default=[], metavar="FILE", help="official lists of UCF101 or HMDB51")
+    _add_labels(parser)
     add("--workers", type=positive_int, metavar="N", help="decoding processes; default: one per CPU")
     add(
         "--time-limit",
@@ -61,8 +68,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=seed, default=0, help="random seed for the split; default: %(default)s")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Decode, and print what the data set holds."""
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    """The labels of other tools."""
+    group = parser.add_argument_group("labels of other tools, for a folder of films")
+    group.add_argument(
+        "--labels",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="of BORIS, ELAN, Label Studio, ActivityNet, DeepEthogram or Create ML, told apart by their content",
+    )
+    group.add_argument(
+        "--tier",
+        nargs="+",
+        default=[],
+        metavar="T",
+        help="tiers of ELAN, or tags of Label Studio, to read; default: all",
+    )
+    group.add_argument(
+        "--label-rate",
+        type=in_range(float, 0.001, 1000),
+        metavar="R",
+        help="frames a second that frame numbers count; default: as the file says, or as its film has",
+    )
+    group.add_argument(
+        "--point-seconds", type=seconds, metavar="S", help="length of events without one; default: they are left out"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Decode, and print what the data set holds; returns 1 if some labels could not be read."""
+    for option in ("tier", "label_rate", "point_seconds"):
+        if getattr(arguments, option) and not arguments.labels:
+            arguments.parser.error(f"--{option.replace('_', '-')} is for the files of --labels")
     height, width = arguments.size
     spec = read_settings(ClipSpec, arguments, height=height, width=width, num_features=None)  # it reads videos
     check_folder(arguments.out)
@@ -71,8 +110,9 @@ def run(arguments: argparse.Namespace) -> None:
     )
     from activity.datasets.preprocessing import preprocess
 
+    videos = _labelled(arguments) if arguments.labels else arguments.videos
     dataset = preprocess(
-        arguments.videos,
+        videos,
         arguments.out,
         spec,
         split_files=arguments.split_files,
@@ -82,6 +122,24 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     print(f"{dataset.as_text()}\n{'data set':16} {arguments.out}")
+    num_wrong = 0 if isinstance(videos, Path) else sum("ERROR: " in text for text in videos.problems.values())
+    if num_wrong:
+        problems = arguments.out / "problems.csv"
+        say_error(f"labels could not be read in {num_wrong} places, see {problems}; the data set has all others")
+    return int(num_wrong > 0)
+
+
+def _labelled(arguments: argparse.Namespace) -> VideoList:
+    from activity.datasets.annotations.matching import list_labelled
+
+    return list_labelled(
+        arguments.videos,
+        arguments.labels,
+        tiers=arguments.tier,
+        label_rate=arguments.label_rate,
+        point_seconds=arguments.point_seconds,
+        images_per_second=arguments.image_rate,
+    )
 
 
 def _is_dataset(folder: Path) -> bool:

@@ -131,9 +131,7 @@ class Dataset:
             lines.append(counted)
         if self.problems:
             some = name_some((row["path"] for row in self.problems), 3)
-            lines.append(
-                f"problems with {len(self.problems)} of the videos: {self.dataset_dir / 'problems.csv'}: {some}"
-            )
+            lines.append(f"{len(self.problems)} problems: {self.dataset_dir / 'problems.csv'}: {some}")
         return "\n".join(lines)
 
     def split(self, name: str) -> list[Sample]:

@@ -22,6 +22,7 @@ from activity.video.images import IMAGE_SUFFIXES, images_of, numbered_images
 
 MANIFEST_NAME = "manifest.csv"
 _SIDECARS = {".csv", ".json", ".txt", ".md", ".srt", ".xml", ".npy", ".keras", ".log"}
+_SIDECARS |= {".tsv", ".xlsx", ".boris", ".eaf"}  # annotations
 _SYSTEM = {"@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
 _SYSTEM |= {"thumbs.db", "desktop.ini"}  # of network storage, Windows, macOS
 _UCF_GROUP = re.compile(r"^(?P<group>.+_g\d+)_")  # v_ApplyEyeMakeup_g08_c01.avi: take 1 of the eighth recording

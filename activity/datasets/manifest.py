@@ -36,12 +36,13 @@ _HMDB_SPLITS = {"0": "", "1": "train", "2": "test"}  # HMDB51's README; 0 is not
 _logger = logging.getLogger(__name__)
 
 
-def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
+def list_videos(videos: Path | VideoList, *, split_files: Sequence[Path] = ()) -> VideoList:
     """The videos of a folder per class, of a folder with a `manifest.csv`, or of such a CSV.
 
     Args:
         videos: the folder, or the CSV with columns `path,label[,group][,split][,start_seconds][,end_seconds]` and any
-            others; `caption` may stand in the place of `label`, or beside it.
+            others; `caption` may stand in the place of `label`, or beside it. Or a list that is there already, of which
+            the same is checked.
         split_files: official lists of UCF101 (`trainlist01.txt`, `testlist01.txt`) or HMDB51
             (`<label>_test_split1.txt`); videos they do not name are left out.
 
@@ -49,11 +50,10 @@ def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
         DatasetError: no such path, no class folders, fewer than two labels and no captions, two labels or groups that
             look alike, or a manifest or list that does not fit.
     """
-    videos = Path(videos)
-    if not videos.exists():
-        raise DatasetError("no such file or folder; expected a folder of videos or a manifest .csv", path=videos)
-    manifest = videos / MANIFEST_NAME if videos.is_dir() else videos
-    listed = read_manifest(manifest) if manifest.is_file() else scan_folder(videos)
+    if isinstance(videos, VideoList):
+        listed, videos = videos, videos.videos_dir
+    else:
+        listed = _list_place(Path(videos))
     if split_files:
         listed = _apply_split_files(listed, [Path(file) for file in split_files])
     labels = labels_of(listed.samples)
@@ -69,6 +69,13 @@ def list_videos(videos: Path, *, split_files: Sequence[Path] = ()) -> VideoList:
             _logger.warning("%s differ only by case or spaces: %s; are they %s?", what, ", ".join(alike), one)
     _say_what_is_left_out(listed)
     return listed
+
+
+def _list_place(videos: Path) -> VideoList:
+    if not videos.exists():
+        raise DatasetError("no such file or folder; expected a folder of videos or a manifest .csv", path=videos)
+    manifest = videos / MANIFEST_NAME if videos.is_dir() else videos
+    return read_manifest(manifest) if manifest.is_file() else scan_folder(videos)
 
 
 def _say_what_is_left_out(listed: VideoList) -> None:
@@ -158,14 +165,14 @@ def read_manifest(manifest_path: Path) -> VideoList:
         reason = f"none of its {len(rows)} rows names a file that exists in {videos_dir}{says}"
         raise DatasetError(reason, path=manifest_path)
     warn_of_labels_without_videos({sample.label for sample in samples}, there)
-    _warn_of_overlaps(there)
-    _warn_of_unnamed(videos_dir, {sample.path for sample in samples}, manifest_path)
+    warn_of_overlaps(there)
+    warn_of_unnamed(videos_dir, {sample.path for sample in samples}, manifest_path)
     return VideoList(videos_dir, there, missing={**missing, **gone})
 
 
-def _warn_of_unnamed(videos_dir: Path, named: set[str], manifest_path: Path) -> None:
-    """Name what is in the folder of the manifest, or below it, and may be a video too."""
-    real = {os.path.realpath(videos_dir / path) for path in named}
+def warn_of_unnamed(videos_dir: Path, named: set[str], manifest_path: Path | str, *, but: Iterable[Path] = ()) -> None:
+    """Name what is in the folder of the manifest, or below it, and may be a video too, but for some files."""
+    real = {os.path.realpath(path) for path in (*(videos_dir / path for path in named), *but)}
     real |= {os.path.dirname(path) for path in real}  # a folder of images of which some are named is no video
     videos = find_videos(videos_dir, most_files=_MOST_UNNAMED).videos
     unnamed = [video.relative_to(videos_dir) for video in videos if os.path.realpath(video) not in real]
@@ -302,7 +309,7 @@ def _check_segments(samples: Sequence[Sample], lines: Sequence[int], manifest_pa
                 )
 
 
-def _warn_of_overlaps(samples: Sequence[Sample]) -> None:
+def warn_of_overlaps(samples: Sequence[Sample]) -> None:
     """Name segments of one file that overlap under different labels; `samples` are in order."""
     clashes = []
     for i, sample in enumerate(samples):
@@ -432,4 +439,4 @@ def _apply_split_files(listed: VideoList, split_files: list[Path]) -> VideoList:
         _logger.warning("%d of %d videos are not used by the split lists, left out", num_unused, num)
     absent = [key for key in used if key not in keys]
     missing = dict.fromkeys(absent, "named in the split lists, but there is no such file")
-    return VideoList(listed.videos_dir, in_order(kept), listed.skipped, {**listed.missing, **missing})
+    return dataclasses.replace(listed, samples=in_order(kept), missing={**listed.missing, **missing})

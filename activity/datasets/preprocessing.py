@@ -92,7 +92,7 @@ class _Decoded:
 
 
 def preprocess(
-    videos: Path | str,
+    videos: Path | str | VideoList,
     dataset_dir: Path | str,
     spec: ClipSpec,
     *,
@@ -112,7 +112,8 @@ def preprocess(
 
     Args:
         videos: a folder per class, a folder with a `manifest.csv`, or that CSV; see
-            `activity.datasets.manifest.list_videos`.
+            `activity.datasets.manifest.list_videos`. Or a list of videos, as
+            `activity.datasets.annotations.matching.list_labelled` makes it of the labels of other tools.
         dataset_dir: created; must be empty, or a data set of the same spec and videos.
         spec: which frames and at what size.
         split_files: official split lists of UCF101 or HMDB51.
@@ -136,7 +137,7 @@ def preprocess(
     import joblib
 
     dataset_dir = Path(dataset_dir)
-    listed = list_videos(Path(videos), split_files=split_files)
+    listed = list_videos(videos if isinstance(videos, VideoList) else Path(videos), split_files=split_files)
     work = _Work(dataset_dir, spec, num_workers or joblib.cpu_count(), seconds_per_video, images_per_second)
     with lock_folder(dataset_dir, "preprocess"):
         about = _claim_folder(dataset_dir, spec, listed.videos_dir, seed)
@@ -464,7 +465,8 @@ def _one_line(text: str) -> str:
 
 
 def _problems(listed: VideoList, decoded: dict[str, _Decoded]) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = [{"path": path, "reason": reason} for path, reason in listed.missing.items()]
+    noted = (*listed.missing.items(), *listed.problems.items())
+    rows: list[dict[str, object]] = [{"path": path, "reason": reason} for path, reason in noted]
     results = ((sample.name, decoded[sample.sample_id]) for sample in listed.samples)
     rows += [
         {"path": name, "reason": x.problem, "frames_read": x.num_frames, "frames_claimed": x.num_frames_claimed}

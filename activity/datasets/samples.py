@@ -83,12 +83,14 @@ class VideoList:
         skipped: reason -> number of files that are no videos by their names: `hidden`, `image`, `sidecar` ...
         missing: path -> reason, of what is named in a manifest or split list but is not there or says nothing, and of
             what might be a video but cannot be read.
+        problems: file and row -> what is wrong there, in labels of another tool: `ERROR: ...`, or `WARNING: ...`.
     """
 
     videos_dir: Path
     samples: list[Sample]
     skipped: dict[str, int] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 def with_ids(listed: VideoList, images_per_second: float = IMAGES_PER_SECOND) -> VideoList:

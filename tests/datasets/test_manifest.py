@@ -37,7 +37,7 @@ def test_every_file_counts_but_hidden_ones_images_and_sidecars(tmp_path):
     assert listed.videos_dir == tmp_path and not listed.missing
 
 
-@pytest.mark.parametrize("suffix", "csv json txt md srt xml jpg jpeg png bmp tif tiff webp".split())
+@pytest.mark.parametrize("suffix", "csv tsv xlsx json boris eaf txt md srt xml jpg jpeg png bmp tif tiff webp".split())
 def test_files_that_a_search_skips(suffix):
     assert kind_of(Path(f"run/a.{suffix}")) == kind_of(Path(f"run/a.{suffix.upper()}")) in ("image", "sidecar")
 

@@ -95,7 +95,7 @@ def test_whole_run(videos, tmp_path):
         assert sample.label == sample.path.partition("/")[0]
     assert {sample.split for sample in dataset.samples} == {"train", "val", "test"}
 
-    last_line = f"problems with 2 of the videos: {tmp_path / 'out' / 'problems.csv'}: run/broken.mp4, run/cut.avi"
+    last_line = f"2 problems: {tmp_path / 'out' / 'problems.csv'}: run/broken.mp4, run/cut.avi"
     assert dataset.as_text().splitlines()[-1] == last_line
     broken, cut = dataset.problems
     assert broken == {
