@@ -9,7 +9,7 @@ import pytest
 
 NOTEBOOKS = sorted(Path(__file__).parents[1].glob("notebooks/*.ipynb"))
 MOST_KILOBYTES = 400  # with outputs; they are part of the repository's history for ever
-SECONDS_PER_NOTEBOOK = 900  # of patience; alone on two cores each takes about a minute
+SECONDS_PER_NOTEBOOK = 900  # of patience; alone on two cores each takes one to three minutes
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
