@@ -15,8 +15,8 @@ import numpy as np
 from activity.config import TrainConfig
 from activity.datasets.dataset import Dataset
 from activity.datasets.samples import Sample
+from activity.datasets.words import tokens_of
 from activity.errors import ActivityError, DatasetError, SettingError, check_type
-from activity.evaluation.captions import tokens_of
 from activity.files import lock_folder
 from activity.models.backbones import choose_weights
 from activity.models.backend import keras, ops

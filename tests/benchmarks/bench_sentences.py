@@ -27,8 +27,9 @@ from activity.config import ClipSpec, TrainConfig
 from activity.datasets.dataset import load_dataset
 from activity.datasets.preprocessing import preprocess
 from activity.datasets.synthetic_captions import write_captioned_films
+from activity.datasets.words import tokens_of
 from activity.evaluation.captioning import CaptionEvaluation, evaluate_captions
-from activity.evaluation.captions import score_captions, tokens_of
+from activity.evaluation.captions import score_captions
 from activity.evaluation.metrics import Mean
 from activity.model_selection.cross_validation import divide_folds
 from activity.models.captioner import Sentence, SentenceWriter
