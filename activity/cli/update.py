@@ -62,8 +62,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.replay and arguments.scheme != "replay":
         raise SettingError("replay", "1 or more videos a label, with the scheme replay", arguments.replay)
     check_new_model(arguments.out, overwrite=arguments.overwrite)
-    dataset = open_dataset(arguments)
     read_info(arguments.model)
+    dataset = open_dataset(arguments)
     check_runtime(arguments.runtime)
     from activity.models.classifier import load_classifier
     from activity.training.updating import update

@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
 
 from activity.datasets.folders import (
     MANIFEST_NAME,
@@ -25,11 +26,13 @@ from activity.datasets.folders import (
     why_no_video,
 )
 from activity.datasets.samples import SPLITS, TIME_COLUMNS, Sample, VideoList, in_order, labels_of, name_some
+from activity.datasets.words import tokens_of
 from activity.errors import DatasetError
 
 _HMDB_LIST = re.compile(r"^(?P<label>.+)_test_split\d+\.txt$")
 _MOST_UNNAMED = 100_000  # files that are looked at beside those of a manifest
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")  # unseen in text
+_ASCII_WORD = re.compile("[A-Za-z0-9]")
 _HMDB_SPLITS = {"0": "", "1": "train", "2": "test"}  # HMDB51's README; 0 is not used in this split
 
 
@@ -120,7 +123,7 @@ def read_manifest(manifest_path: Path) -> VideoList:
     With the column `caption`, in the place of `label` or beside it, each row of a video or segment is one of its
     captions; all else in these rows must agree. White space in a caption counts as one space each.
 
-    Files that are not there, and captions that are empty, are reported in `VideoList.missing`; all other faults raise,
+    Files that are not there, and captions without words, are reported in `VideoList.missing`; all other faults raise,
     naming the line.
     """
     videos_dir = manifest_path.parent
@@ -136,18 +139,15 @@ def read_manifest(manifest_path: Path) -> VideoList:
                     path=manifest_path,
                 )
         with manifest_path.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.DictReader(text, strict=True)
-            columns = reader.fieldnames or []
-            _check_columns(columns, manifest_path)
-            rows = [(reader.line_num, row) for row in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
+            columns, rows = _read_rows(text, manifest_path)
+    except UnicodeDecodeError as error:
         raise DatasetError(f"not a CSV file in UTF-8: {error}", path=manifest_path) from error
     samples, lines = [], [line for line, _ in rows]
     for line, row in rows:
         try:
             samples.append(_sample_from_row(row))
         except DatasetError as error:
-            raise DatasetError(f"line {line}: {error.reason}", path=manifest_path) from error
+            raise DatasetError(f"line {line}: {error.reason}", path=manifest_path, hint=error.hint) from error
     samples = [dataclasses.replace(sample, path=_on_disk(videos_dir, sample.path)) for sample in samples]
     missing: dict[str, str] = {}
     if "caption" in columns:
@@ -170,6 +170,26 @@ def read_manifest(manifest_path: Path) -> VideoList:
     return VideoList(videos_dir, there, missing={**missing, **gone})
 
 
+def _read_rows(text: TextIO, manifest_path: Path) -> tuple[Sequence[str], list[tuple[int, dict[str, str]]]]:
+    """The columns, which are those expected, and the rows, each with the number of its last line."""
+    reader = csv.DictReader(text, strict=True)
+    rows, last = [], 0
+    try:
+        columns = reader.fieldnames or []
+        last = reader.line_num
+        _check_columns(columns, manifest_path)
+        for row in reader:
+            last = reader.line_num
+            rows.append((last, row))
+    except csv.Error as error:
+        raise DatasetError(
+            f"not a CSV file from line {last + 1} on: {error}",
+            path=manifest_path,
+            hint='close each quote, and double those within a field in quotes: "a ""big"" dog"',
+        ) from error
+    return columns, rows
+
+
 def warn_of_unnamed(videos_dir: Path, named: set[str], manifest_path: Path | str, *, but: Iterable[Path] = ()) -> None:
     """Name what is in the folder of the manifest, or below it, and may be a video too, but for some files."""
     real = {os.path.realpath(path) for path in (*(videos_dir / path for path in named), *but)}
@@ -186,12 +206,14 @@ def warn_of_unnamed(videos_dir: Path, named: set[str], manifest_path: Path | str
 
 
 def _check_columns(columns: Sequence[str], manifest_path: Path) -> None:
+    meant = _meant_columns(columns)
     absent = {"path", "label"} - {*columns, *({"label"} if "caption" in columns else ())}
     if absent:
         raise DatasetError(
             f"expected columns path,label[,group][,split] (or caption for label), missing {name_some(absent)}; "
-            f"received: {','.join(columns)}{_note_on_columns(columns)}",
+            f"received: {','.join(columns)}",
             path=manifest_path,
+            hint=_hint_on_columns(columns, meant),
         )
     names = Counter(_composed(column).strip().casefold() for column in columns if column)
     if twice := [name for name, count in names.items() if count > 1]:
@@ -202,6 +224,9 @@ def _check_columns(columns: Sequence[str], manifest_path: Path) -> None:
             f"columns that would be ignored: {name_some(odd)}; expected small letters, without spaces",
             path=manifest_path,
         )
+    for column, name in meant.items():
+        what = "%s: the column '%s' is not read; write %s in its place if it is that"
+        _logger.warning(what, manifest_path, column, name)
 
 
 def _composed(text: str) -> str:
@@ -248,7 +273,7 @@ def _join_captions(
     joined = [dataclasses.replace(sample, captions=tuple(captions[name])) for name, (sample, _) in first.items()]
     # a label says enough, so that a row with one needs no caption
     missing = {
-        sample.name: f"named in {manifest_path.name} {_name_lines(empty[sample.name])}, but its caption is empty"
+        sample.name: f"named in {manifest_path.name} {_name_lines(empty[sample.name])}, but its caption has no words"
         for sample in joined
         if sample.name in empty and (sample.captions or not sample.label)
     }
@@ -282,12 +307,12 @@ def _say_what_captions_lose(rows: Iterable[tuple[int, dict[str, str]]], manifest
 
 
 def _clean_caption(text: str) -> str:
-    """A caption in one line, its letters composed (NFC), without control characters; empty if nothing of it is seen."""
+    """A caption in one line, its letters composed (NFC), without control characters; empty if it has no words."""
     text = " ".join(_composed(text).split())
-    if text.isascii() and text.isprintable():  # as most of hundreds of thousands are
+    if text.isprintable() and _ASCII_WORD.search(text) and text.isascii():  # as most of hundreds of thousands are
         return text
     text = " ".join(_CONTROLS.sub("", text).split())
-    return text if _looks(text) else ""
+    return text if tokens_of(_looks(text)) else ""
 
 
 def _check_segments(samples: Sequence[Sample], lines: Sequence[int], manifest_path: Path) -> None:
@@ -323,17 +348,34 @@ def warn_of_overlaps(samples: Sequence[Sample]) -> None:
         _logger.warning("%d pairs of segments overlap under different labels: %s", len(clashes), name_some(clashes, 3))
 
 
-def _note_on_columns(columns: Sequence[str]) -> str:
+_ALSO_CALLED = {"labels": "label", "captions": "caption", "sentence": "caption", "sentences": "caption"}
+
+
+def _meant_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Columns that are called otherwise than is expected -> what is expected, and is not there."""
+    names = {column: _composed(column).strip().casefold() for column in columns if column}
+    meant = {column: _ALSO_CALLED.get(name, name) for column, name in names.items()}
+    return {
+        column: name for column, name in meant.items() if name in ("path", "label", "caption") and name not in columns
+    }
+
+
+def _hint_on_columns(columns: Sequence[str], meant: dict[str, str]) -> str:
     if len(columns) == 1 and re.search(r"[;\t|]", columns[0]):
-        return " (columns must be separated by commas)"
-    if {"path", "label"} <= {column.strip().lower() for column in columns}:
-        return " (column names must be in small letters, without spaces)"
-    return ""
+        return "separate the columns by commas"
+    names = ", ".join(f"{name} {'of' if i else 'in the place of'} '{x}'" for i, (x, name) in enumerate(meant.items()))
+    return f"write {names}" if names else ""
 
 
-def _sample_from_row(row: dict[str, str]) -> Sample:
+def _sample_from_row(row: dict[Any, Any]) -> Sample:
     if None in row or None in row.values():
-        raise DatasetError(f"expected {len([k for k in row if k])} fields, received another number")
+        columns = [name for name in row if name is not None]
+        more = row.get(None, [])
+        received = sum(row[name] is not None for name in columns) + len(more)
+        raise DatasetError(
+            f"expected {len(columns)} fields ({','.join(columns)}), received {received}",
+            hint='write a field that holds a comma in quotes: "a dog, then a cat"' if more else "",
+        )
     values = {name: value.strip() if name == "path" else _composed(value.strip()) for name, value in row.items()}
     path, label, split = values.pop("path"), values.pop("label", ""), values.pop("split", "")
     captions = {_clean_caption(values.pop("caption"))} - {""} if "caption" in values else None

@@ -452,6 +452,8 @@ class _Film:
         floor = rng.uniform(0.86, 0.92)
         self.floor = complex(rng.uniform(0.46, 0.54) * width, floor * height)
         self.facing = rng.uniform(-0.6, 0.6)
+        if scene.who == "dog":  # from the front, one that sits looks like one that stands
+            self.facing = 0.5 * self.facing + math.copysign(0.3, self.facing)
         self.reach = rng.uniform(0.36, 0.44) * width / self.stature  # of a moving event, in body heights
         light = rng.uniform(0.7, 1.1)
         base: dict[str, Colour] = {

@@ -36,6 +36,7 @@ _MAX_INDEXED_GAP_SECONDS = 86400.0  # ... in containers with an index of times, 
 _LANDING = 17  # frames that OpenCV decodes unseen after a key frame: it starts 16 before the one it is asked for
 _SEEK_PAYS = 32  # frames that must be skipped; to seek costs about as much as to decode a few
 _MOST_INDEXED = 1_000_000  # frames, of 11 hours at 25 a second: bounds time and memory of an index
+SMALLER = "make it smaller"
 _MOST_PIXELS = 40_000_000  # of a frame: more than 8K has; decoders hold several of them
 _IMAGES = {"MJPG", "JPEG", "MPNG", "PNG", "BMP", "GIF", "WEBP"}  # codecs of cover pictures
 _MOST_DAMAGED = 50  # frames of a stream in a row; then it has ended
@@ -155,7 +156,7 @@ class VideoReader:
     def _check_pixels(self, height: int, width: int) -> None:
         if height * width > _MOST_PIXELS:
             reason = f"has frames of {width}x{height} pixels; expected up to {_MOST_PIXELS // 10**6} million pixels"
-            raise VideoError(reason, path=self.path)
+            raise VideoError(reason, path=self.path, hint=SMALLER)
 
     def _grab(self, *, is_first: bool) -> bool:
         """Go to the next frame; where OpenCV opens a file but has no decoder for it, PyAV takes over."""

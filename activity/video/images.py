@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from activity.errors import VideoError, one_line
-from activity.video.decoder import Check, VideoInfo, VideoReader, name_for_opencv
+from activity.video.decoder import SMALLER, Check, VideoInfo, VideoReader, name_for_opencv
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -165,7 +165,8 @@ class ImageReader(VideoReader):
         except (VideoError, MemoryError):
             raise
         except Image.DecompressionBombError as error:
-            raise VideoError(f"the image {name} has too many pixels ({one_line(error)})", path=self.path) from error
+            reason = f"the image {name} has too many pixels ({one_line(error)})"
+            raise VideoError(reason, path=self.path, hint=SMALLER) from error
         except Exception as error:  # decoders of damaged images raise anything
             raise VideoError(f"the image {name} cannot be read ({one_line(error)})", path=self.path) from error
 

@@ -1,11 +1,13 @@
 """How well sentences are learned: of drawn films and stills with exact truth, and of real clips.
 
-python tests/benchmarks/bench_sentences.py films [--films 2500] [--stills 900] [--seeds 3] [--out DIR]
+python tests/benchmarks/bench_sentences.py films [--films 2500] [--stills 900] [--size 112] [--seeds 3] [--out DIR]
+python tests/benchmarks/bench_sentences.py stills [--stills 2500] [--size 224] [--seeds 3] [--out DIR]
 python tests/benchmarks/bench_sentences.py clips DATASET:FOLDS... [--seeds 3] [--out DIR]
 
 - `films`: combinations of who, colour, what, where and direction that were never trained on: the fraction of sentences
   that is exactly right; the same where each is compared with the truth of another film; whether two events are in the
   right order where both are named; and how long training and searching take.
+- `stills`: the same of stills alone.
 - `clips`: the labels of Weizmann or tennis strokes as sentences, three a label, in folds as for `cross-validate`;
   scores over all clips, pooled over the folds, and the lead over the caption of the nearest training video, with its
   standard error over the groups.
@@ -27,8 +29,9 @@ from activity.config import ClipSpec, TrainConfig
 from activity.datasets.dataset import load_dataset
 from activity.datasets.preprocessing import preprocess
 from activity.datasets.synthetic_captions import write_captioned_films
+from activity.datasets.words import tokens_of
 from activity.evaluation.captioning import CaptionEvaluation, evaluate_captions
-from activity.evaluation.captions import score_captions, tokens_of
+from activity.evaluation.captions import score_captions
 from activity.evaluation.metrics import Mean
 from activity.model_selection.cross_validation import divide_folds
 from activity.models.sentences import Sentence, SentenceWriter
@@ -36,7 +39,10 @@ from activity.runtimes.features import extract_features
 from activity.training.captioning import train_captioner
 from activity.training.trainer import backbone_of
 
-SIZE = 112  # pixels of the drawn films
+DRAWN = {  # what is drawn by default: films, stills, and the side in pixels at which the model sees them
+    "films": (2500, 900, 112),
+    "stills": (0, 2500, 224),
+}
 
 WHAT = {  # label -> what somebody does, of the data sets by their labels
     "bend": ("bends down", "picks something up from the floor"),
@@ -83,7 +89,7 @@ class Results:
         return self.done[key]
 
 
-# === Films ===
+# === Films and stills ===
 
 
 def events_in_order(caption, truth):
@@ -130,17 +136,20 @@ def run_films(dataset, seed, epochs):
     }
 
 
-def films(arguments, results):
+def drawn(arguments, results):
     """Print a row for each seed, and their mean."""
+    asked = (arguments.films, arguments.stills, arguments.size)
+    num_films, num_stills, size = (x if y is None else y for x, y in zip(DRAWN[arguments.what], asked, strict=True))
+    of_stills = {} if num_films else {"num_frames": 1, "streams": ("rgb",)}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = arguments.out or Path(scratch)
+        folder = (arguments.out or Path(scratch)) / f"{num_films}-{num_stills}-{size}"
         if not (folder / "dataset" / "manifest.csv").is_file():
-            write_captioned_films(folder / "videos", num_films=arguments.films, num_stills=arguments.stills)
-            preprocess(folder / "videos", folder / "dataset", ClipSpec(height=SIZE, width=SIZE))
+            write_captioned_films(folder / "videos", num_films=num_films, num_stills=num_stills)
+            preprocess(folder / "videos", folder / "dataset", ClipSpec(height=size, width=size, **of_stills))
         dataset = load_dataset(folder / "dataset")
         rows = []
         for seed in range(arguments.seeds):
-            key = ("films", arguments.films, arguments.stills, arguments.epochs, seed)
+            key = ("drawn", num_films, num_stills, size, arguments.epochs, seed)
             result = results.of(key, partial(run_films, dataset, seed, arguments.epochs))
             rows.append(row_of(result))
             print(json.dumps({"seed": seed, **rows[-1]}), flush=True)
@@ -156,15 +165,20 @@ def row_of(result):
         captions, truth = ([pair[i] for pair, yes in zip(pairs, chosen, strict=True) if yes] for i in (0, 1))
         return score_captions(captions, [[text] for text in np.roll(truth, shift)]).exact
 
-    order = [events_in_order(*pair) for pair, yes in zip(pairs, is_film, strict=True) if yes]
-    named = [right for right in order if right is not None]
+    of_films = {}
+    if is_film.any():
+        order = [events_in_order(*pair) for pair, yes in zip(pairs, is_film, strict=True) if yes]
+        named = [right for right in order if right is not None]
+        of_films = {
+            "films_exact": round(exact(is_film), 3),
+            "films_swapped": round(exact(is_film, shift=1), 3),
+            "order_right": round(float(np.mean(named)), 3),
+            "both_events_named": round(len(named) / len(order), 3),
+        }
     searches = result["searches"]
     beams = (searches.get(key, searches.get(str(key))) for key in (5, 1))
     return {
-        "films_exact": round(exact(is_film), 3),
-        "films_swapped": round(exact(is_film, shift=1), 3),
-        "order_right": round(float(np.mean(named)), 3),
-        "both_events_named": round(len(named) / len(order), 3),
+        **of_films,
         "stills_exact": round(exact(~is_film), 3),
         "cider_d": round(result["cider_d"], 3),
         "baseline_cider_d": round(result["baseline"]["cider_d"], 3),
@@ -237,10 +251,11 @@ def pooled(found, samples):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("films", "clips"))
+    parser.add_argument("what", choices=(*DRAWN, "clips"))
     parser.add_argument("datasets", nargs="*", metavar="DATASET:FOLDS")
-    parser.add_argument("--films", type=int, default=2500)
-    parser.add_argument("--stills", type=int, default=900)
+    parser.add_argument("--films", type=int)
+    parser.add_argument("--stills", type=int)
+    parser.add_argument("--size", type=int)
     parser.add_argument("--epochs", type=int, default=TrainConfig.epochs)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path)
@@ -248,7 +263,7 @@ def main():
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
     results = Results(arguments.out)
-    (films if arguments.what == "films" else clips)(arguments, results)
+    (drawn if arguments.what in DRAWN else clips)(arguments, results)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,11 @@ REFUSED = [
     ),
     ("evaluate m.keras c", 1, "c: it has captions and no labels"),
     ("update m.keras c --out new.keras", 1, "c: it has captions and no labels"),
+    (
+        "update cap.keras c --out new.keras",
+        1,
+        "cap.keras: expected a model that labels activities, and this one writes sentences; try: activity describe",
+    ),
     ("cross-validate c", 1, "c: it has captions and no labels"),
     ("tune c", 1, "c: it has captions and no labels"),
     ("train d --out new.keras --streams rgb,motion", 1, "d: has no stream motion; it was made with rgb"),
@@ -188,9 +193,9 @@ json.dump(found, sys.stdout)
 """
 
 
-def write_model(path, registered_name):
+def write_model(path, registered_name, **learned):
     with zipfile.ZipFile(path, "w") as file:
-        config = {"format_version": 3, "spec": as_dict(ClipSpec(streams=("rgb",))), "labels": ["a", "b"], "record": {}}
+        config = {"format_version": 3, "spec": as_dict(ClipSpec(streams=("rgb",))), "record": {}, **learned}
         config |= {"clip_seconds": 1.0, "window_seconds": 1.0, "threshold": 0.0}
         file.writestr("model.weights.h5", b"")
         file.writestr("config.json", json.dumps({"registered_name": registered_name, "config": config}))
@@ -203,7 +208,8 @@ def answers(tmp_path_factory):
     (folder / "folder.keras").mkdir()
     (folder / "file").touch()
     (folder / "text.keras").write_text("text")
-    write_model(folder / "m.keras", "activity>ActivityClassifier")
+    write_model(folder / "m.keras", "activity>ActivityClassifier", labels=["a", "b"])
+    write_model(folder / "cap.keras", "activity>ActivityCaptioner", labels=[], words=["a"], max_words=9)
     write_model(folder / "other.keras", None)
     for name in ("notes/a.srt", "notes/a.mp4", "notes/a.png", "searched/trials.csv", "foreign.training/x", "a.bin"):
         (folder / name).parent.mkdir(exist_ok=True)

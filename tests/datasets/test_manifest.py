@@ -323,8 +323,16 @@ def test_files_that_a_manifest_names_but_are_not_there(tmp_path, caplog):
         ("", r"path,label\[,group\]\[,split\] \(or caption for label\), missing label, path; received: $"),
         ("file,label\na.avi,run\n", "missing path; received: file,label"),
         ("path;label\na.avi;run\n", "missing label, path; received: path;label"),
-        ("path;label\na.avi;run\n", r"path;label \(columns must be separated by commas\)"),
-        ("Path, Label\na.avi,run\n", r"Path, Label \(column names must be in small letters, without spaces\)"),
+        ("path;label\na.avi;run\n", "path;label; separate the columns by commas"),
+        ("Path, Label\na.avi,run\n", "received: Path, Label; write path in the place of 'Path', label of ' Label'"),
+        (
+            "path,Caption\na.avi,a dog\n",
+            "missing label; received: path,Caption; write caption in the place of 'Caption'",
+        ),
+        ("path,captions\na.avi,a dog\n", "received: path,captions; write caption in the place of 'captions'"),
+        ("path,sentence\na.avi,a dog\n", "received: path,sentence; write caption in the place of 'sentence'"),
+        ("path,labels\na.avi,run\n", "received: path,labels; write label in the place of 'labels'"),
+        ("path,camera\na.avi,run\n", "received: path,camera$"),
         ("path,label,label\na.avi,run,walk\n", "columns that occur more than once: label"),
         ("path,label,Label \na.avi,run,walk\n", "columns that occur more than once: label"),
         (
@@ -342,10 +350,26 @@ def test_files_that_a_manifest_names_but_are_not_there(tmp_path, caplog):
         ("path,label\n  ,run\n", "line 2: path and label must not be empty, received path='' label='run'"),
         ("path,label,split\na.avi,run,dev\n", "line 2: split must be one of train, val, test or empty, received dev"),
         ("path,label,group\na.avi,run,\n", "line 2: group must not be empty where the column exists"),
-        ("path,label\na.avi,run\nb.avi\n", "line 3: expected 2 fields, received another number"),
-        ("path,label\na.avi,run,fast\n", "line 2: expected 2 fields, received another number"),
+        ("path,label\na.avi,run\nb.avi\n", r"line 3: expected 2 fields \(path,label\), received 1$"),
+        (
+            "path,label\na.avi,run,fast\n",
+            r"manifest.csv: line 2: expected 2 fields \(path,label\), received 3; write a field that holds a comma in",
+        ),
+        (
+            "path,caption,group\na.avi,a dog, then a cat,g1\n",
+            r'line 2: expected 3 fields \(path,caption,group\), received 4; .* in quotes: "a dog, then a cat"$',
+        ),
         (b"path,label\na.avi,caf\xe9\n", "manifest.csv: not a CSV file in UTF-8: 'utf-8' codec can't decode"),
-        ('path,label\na.avi,"run\n', "manifest.csv: not a CSV file in UTF-8: unexpected end of data"),
+        (
+            'path,caption\na.avi,a cat\nb.avi,"a dog\nc.avi,a cow\n',
+            r"manifest.csv: not a CSV file from line 3 on: unexpected end of data; close each quote, and double those "
+            r'within a field in quotes: "a ""big"" dog"$',
+        ),
+        (
+            'path,caption\na.avi,"a dog\nb.avi,"a cow"\n',
+            "not a CSV file from line 2 on: ',' expected after '\"'; close",
+        ),
+        ('"path,label\na.avi,run\n', "not a CSV file from line 1 on: unexpected end of data"),
     ],
 )
 def test_faults_of_a_manifest(tmp_path, text, message):
@@ -488,8 +512,8 @@ def test_control_characters_of_captions_are_removed_with_a_word(tmp_path, caplog
     assert "manifest.csv: control characters are removed from 3 captions: lines 2, 3, 4" in caplog.text
 
 
-@pytest.mark.parametrize("empty", ["", "   ", '" \n "', "\u200b\u200d", "\x07"])
-def test_an_empty_caption_is_listed_and_the_run_goes_on(tmp_path, empty, caplog):
+@pytest.mark.parametrize("empty", ["", "   ", '" \n "', "\u200b\u200d", "\x07", "...", "!!", "\u3002"])
+def test_a_caption_without_words_is_listed_and_the_run_goes_on(tmp_path, empty, caplog):
     rows = f"a.avi,a cat\nb.avi,{empty}\na.avi,{empty}\nb.avi,{empty}\n"
     path = manifest(tmp_path, "path,caption\n" + rows)
     listed = list_videos(path)
@@ -497,9 +521,9 @@ def test_an_empty_caption_is_listed_and_the_run_goes_on(tmp_path, empty, caplog)
     assert set(listed.missing) == {"a.avi", "b.avi"}
     last = path.read_text().rstrip("\n").count("\n") + 1
     assert listed.missing["b.avi"] == (
-        f"named in manifest.csv lines {3 if last == 5 else 4}, {last}, but its caption is empty"
+        f"named in manifest.csv lines {3 if last == 5 else 4}, {last}, but its caption has no words"
     )
-    assert "left out: its caption is empty (2)" in caplog.text
+    assert "left out: its caption has no words (2)" in caplog.text
 
 
 def test_of_a_file_that_is_not_there_that_is_said(tmp_path):
@@ -511,7 +535,30 @@ def test_an_empty_caption_beside_others_of_a_labelled_video_is_listed(tmp_path):
     text = "path,label,caption\na.avi,run,\na.avi,run,a run\nb.avi,walk,\n"
     listed = list_videos(manifest(tmp_path, text))
     assert [(sample.label, sample.captions) for sample in listed.samples] == [("run", ("a run",)), ("walk", ())]
-    assert listed.missing == {"a.avi": "named in manifest.csv line 2, but its caption is empty"}
+    assert listed.missing == {"a.avi": "named in manifest.csv line 2, but its caption has no words"}
+
+
+def test_a_caption_of_signs_that_count_as_words_is_one(tmp_path):
+    listed = list_videos(manifest(tmp_path, "path,caption\na.avi,50 %\nb.avi,&\n"))
+    assert [sample.captions for sample in listed.samples] == [("50 %",), ("&",)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "note"),
+    [
+        ("path,label,captions", "'captions' is not read; write caption in its place if it is that"),
+        ("path,caption,Labels", "'Labels' is not read; write label in its place if it is that"),
+        ("path,label,camera", ""),
+        ("path,label,caption,captions", ""),
+    ],
+)
+def test_a_column_that_is_nearly_one_of_ours_is_named(tmp_path, columns, note, caplog):
+    row = ",".join(["a.avi", "run", "x", "y"][: columns.count(",") + 1])
+    listed = list_videos(
+        manifest(tmp_path, f"{columns}\n{row}\n{row.replace('a.avi', 'b.avi').replace('run', 'walk')}\n")
+    )
+    assert len(listed.samples) == 2
+    assert note in caplog.text and ("is not read" in caplog.text) == bool(note)
 
 
 def test_captions_that_repeat_are_kept_once_and_it_is_said(tmp_path, caplog):

@@ -755,7 +755,7 @@ def test_an_empty_caption_is_a_problem(captions, tmp_path, decode_here):
     with (captions / "manifest.csv").open("a") as file:
         file.write("run/03.avi,\n")
     dataset = preprocess(captions, tmp_path / "out", SPEC)
-    assert reasons_of(dataset) == {"run/03.avi": "named in manifest.csv line 25, but its caption is empty"}
+    assert reasons_of(dataset) == {"run/03.avi": "named in manifest.csv line 25, but its caption has no words"}
     assert len(dataset.samples[0].captions) == 2
 
 

@@ -107,10 +107,15 @@ def test_scenes_that_differ_look_different(part, take):
         assert (np.abs(one - other).max(axis=-1) > 60).mean() > 0.05
 
 
+def red_pixels(scene, take):
+    """`(N, 96, 96)` bool, where a red coat is in each frame."""
+    frames = draw_film(scene, take=take, height=96, width=96).astype(int)
+    return (frames[..., 0] > 110) & (frames[..., 1:].max(axis=-1) < 0.4 * frames[..., 0])
+
+
 def coat_track(scene, take):
     """The horizontal place of a red coat in each frame, from -0.5 to 0.5."""
-    frames = draw_film(scene, take=take, height=96, width=96).astype(int)
-    red = (frames[..., 0] > 110) & (frames[..., 1:].max(axis=-1) < 0.4 * frames[..., 0])  # (N, H, W)
+    red = red_pixels(scene, take)  # (N, H, W)
     columns = np.arange(96) / 96 - 0.5
     return (red.sum(axis=1) * columns).sum(axis=1) / red.sum(axis=(1, 2))  # (N,)
 
@@ -137,6 +142,14 @@ def test_where_a_figure_faces_shows_in_single_frames():
         for side in ("left", "right")
     )
     assert (np.abs(left - right).max(axis=-1) > 60).mean() > 0.05
+
+
+def test_a_dog_that_stands_shows_its_side():
+    """So that it is told from one that sits: from the front the two look alike."""
+    for take in range(40):
+        rows, columns = np.nonzero(red_pixels(Scene("dog", "red", "in the snow", ("stands",)), take)[0])
+        high, wide = (np.ptp(np.percentile(places, (2, 98))) for places in (rows, columns))
+        assert wide > 0.95 * high
 
 
 def test_written_films_and_stills_with_their_manifest(tmp_path):

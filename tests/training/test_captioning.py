@@ -11,6 +11,9 @@ from activity.config import TrainConfig
 from activity.errors import ActivityError, DatasetError, SettingError
 from activity.evaluation.captioning import evaluate_captions
 from activity.models.captioner import load_captioner
+from activity.models.classifier import ActivityClassifier
+from activity.models.heads import HeadOptions, build_head
+from activity.models.saving import save_model
 from activity.models.search import END, NUM_SPECIAL, PADDING, UNKNOWN
 from activity.training.batches import CaptionBatches, FeatureBatches
 from activity.training.captioning import Vocabulary, accuracy_of_words, loss_of_words, train_captioner
@@ -80,6 +83,16 @@ def test_it_can_begin_with_an_activity_model(captioned_dataset, caption_config, 
         train_captioner(captioned_dataset, dataclasses.replace(config, units=8), work_dir=tmp_path / "other")
     with pytest.raises(ActivityError, match="it takes 6 .* rgb,motion; the data set has 6 .* px .stretched., rgb;"):
         train_captioner(captioned_dataset.with_streams(("rgb",)), config, work_dir=tmp_path / "other")
+
+
+def test_an_activity_model_to_begin_with_has_the_head_lstm(captioned_dataset, caption_config, ramp_run, tmp_path):
+    old = ramp_run.classifier
+    shape = {"num_features": old.backbone.output_shape[-1], "num_labels": len(old.labels), "num_streams": 2}
+    head = build_head("chunks", HeadOptions(), **shape)
+    path = save_model(ActivityClassifier(old.backbone, head, old.info), tmp_path / "chunks.keras")
+    config = dataclasses.replace(caption_config, encoder=str(path), weights=None, backbone="mobilenet_v2")
+    with pytest.raises(ActivityError, match="chunks.keras: expected a model with the head lstm .*, received chunks"):
+        train_captioner(captioned_dataset, config, work_dir=tmp_path / "run")
 
 
 def test_the_backbone_can_be_fine_tuned_or_learn_from_the_beginning(captioned_dataset, caption_config, tmp_path):
