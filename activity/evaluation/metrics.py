@@ -244,7 +244,7 @@ def _intersection_over_union(a: Segment, b: Segment) -> float:
 
 _NUM_DRAWS = 2000
 _TAIL = 0.025  # on each side of an interval of 95 %
-_FEW_GROUPS = 5  # with fewer, an interval over groups holds the truth in clearly less than 95 % of the cases
+FEW_GROUPS = 5  # with fewer, an interval over groups holds the truth in clearly less than 95 % of the cases
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -291,7 +291,7 @@ def error_by_group(values: np.ndarray, groups: Sequence[str]) -> float:
     for ids in (_group_ids(groups), np.arange(len(values))):
         sums = np.bincount(ids, weights=values - values.mean())  # of each group
         errors.append(float(np.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1)) / len(values)))
-    return max(errors) if len(set(groups)) < _FEW_GROUPS else errors[0]
+    return max(errors) if len(set(groups)) < FEW_GROUPS else errors[0]
 
 
 def interval_by_group(
@@ -341,7 +341,7 @@ def how_drawn(groups: Sequence[str]) -> str:
     num_groups = len(set(groups))
     if num_groups == 1:
         return f"by bootstrap over {len(groups)} videos of a single group: other groups may lie outside"
-    rough = ", rough with so few" if num_groups < _FEW_GROUPS else ""
+    rough = ", rough with so few" if num_groups < FEW_GROUPS else ""
     return f"by bootstrap over {num_groups} groups{rough}"
 
 
