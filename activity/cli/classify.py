@@ -28,6 +28,7 @@ EXAMPLES = [
     "model.keras clip.mp4",
     "model.keras folder 'more/*.mov' --csv labels.csv",
     "model.keras match.mp4 --timeline --out timelines --annotate videos --explain why",
+    "model.keras films --statistics budget.csv",
     "model.keras 0                             (the first camera; Ctrl-C ends it)",
     "model.keras rtsp://camera.local/stream --json",
     "model.keras features/clip.npy --timeline  (a model of feature files)",
@@ -61,6 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--timeline", action="store_true", help="also tell which label each part of a video has")
     help = "model of train --task order: also tell how unusual the order of the parts is, in nats an activity"
     add("--surprise", type=Path, metavar="ORDER.keras", help=help)
+    add(
+        "--statistics",
+        type=_csv_path,
+        metavar="FILE.csv",
+        help="write a table of each label's bouts, seconds, fraction and latency in each video and over all, and "
+        "FILE.transitions.csv, what follows what",
+    )
     add("--out", type=Path, metavar="DIR", help="write each timeline there, as NAME.json, .csv, .srt and .png")
     add(
         "--annotate",
@@ -68,6 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write each video there, as NAME.mp4, with its timeline drawn on it",
     )
+
+
+def _csv_path(text: str) -> Path:
+    """A path that ends in .csv: another file gets a name beside it."""
+    if not text.lower().endswith(".csv"):
+        raise argparse.ArgumentTypeError(f"expected the name of a file that ends in .csv, received: {text}")
+    return Path(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,8 +97,11 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error(f"model and source are swapped; expected: {swapped}")
     sources = expand_sources(arguments.sources, features=_takes_features(arguments.model))
     live = live_source(sources, follow=arguments.follow)
-    if live and any(getattr(arguments, name) for name in ("explain", "timeline", "out", "annotate", "surprise")):
-        whole = "--explain, --timeline, --out, --annotate and --surprise need a whole file, not a live source"
+    of_whole = ("explain", "timeline", "out", "annotate", "surprise", "statistics")
+    if live and any(getattr(arguments, name) for name in of_whole):
+        whole = (
+            "--explain, --timeline, --out, --annotate, --surprise and --statistics need a whole file, not a live source"
+        )
         arguments.parser.error(whole)
     if arguments.surprise:
         read_info(arguments.surprise, task="order")
@@ -118,13 +136,20 @@ def _check_places(arguments: argparse.Namespace, sources: Sequence[str]) -> None
     """Raise `ActivityError` if results could not be written, or would replace something."""
     from activity.predictor.sources import check_apart, distinct_names
 
-    if arguments.csv and not arguments.csv.parent.is_dir():
-        raise ActivityError(f"there is no folder {arguments.csv.parent}", path=arguments.csv)
-    if arguments.csv and arguments.csv.is_dir():
-        raise ActivityError("a folder has this name; give the table another", path=arguments.csv)
+    tables = [path for path in (arguments.csv, arguments.statistics) if path]
+    for table in tables:
+        if not table.parent.is_dir():
+            raise ActivityError(f"there is no folder {table.parent}", path=table)
+        if table.is_dir():
+            raise ActivityError("a folder has this name; give the table another", path=table)
     for folder in filter(None, (arguments.out, arguments.annotate)):
         check_apart(folder, sources)
     places = [("a table of predictions", arguments.csv)] if arguments.csv else []
+    if arguments.statistics:
+        from activity.reports.statistics import transitions_path
+
+        places.append(("a time budget", arguments.statistics))
+        places.append(("a table of transitions", transitions_path(arguments.statistics)))
     for name in distinct_names(sources):
         if arguments.out:
             from activity.reports.timeline import TIMELINE_FORMATS
@@ -134,8 +159,9 @@ def _check_places(arguments: argparse.Namespace, sources: Sequence[str]) -> None
             places.append(("an annotated video", arguments.annotate / f"{name}.mp4"))
         if arguments.explain:
             places.append(("an explanation", arguments.explain / f"{name}.png"))
-    if arguments.csv and any(arguments.csv.resolve() in path.resolve().parents for _, path in places):
-        raise ActivityError("both a table and a folder would have this name; expected two places", path=arguments.csv)
+    for table in tables:
+        if any(table.resolve() in path.resolve().parents for _, path in places):
+            raise ActivityError("both a table and a folder would have this name; expected two places", path=table)
     check_places(arguments, places)
 
 
@@ -165,8 +191,9 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
         predictor.model.info = dataclasses.replace(predictor.model.info, rows_per_second=arguments.rows_per_second)
     explain = _explaining(arguments, predictor)
     surprise = _surprising(arguments, predictor.model.labels)
-    timeline = bool(arguments.timeline or arguments.out or arguments.annotate or arguments.surprise)
-    failed, files = False, bool(arguments.csv or arguments.out or arguments.annotate or arguments.explain)
+    timeline = any((arguments.timeline, arguments.out, arguments.annotate, arguments.surprise, arguments.statistics))
+    files = any((arguments.csv, arguments.out, arguments.annotate, arguments.explain, arguments.statistics))
+    failed, films = False, []
     columns = f"{_COLUMNS},{_top_columns(arguments)}"
     with csv_rows(arguments.csv, columns) as write_row, _watching(sources) as watch:
         results = predictor.predict_many(sources, timeline=timeline, keep_frames=bool(arguments.explain), watch=watch)
@@ -183,12 +210,21 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
                 lines = [f"  surprise {nats:.3f} nats an activity" for nats in unusual.values() if nats is not None]
                 say_result("\n".join([result.as_text(top_k=arguments.top_k), *lines]), goes_on=files)
             if not isinstance(result, Failure):
+                if arguments.statistics and result.timeline:
+                    films.append((result.source, result.timeline.segments, result.duration_seconds))
                 try:
                     explain(result, name)
                     _write_timeline(arguments, result, name)
                 except VideoError as error:  # it could be read a moment ago; the others follow
                     failed = True
                     say_error(str(error))
+    if arguments.statistics:
+        from activity.reports.statistics import FilmSegments, save_statistics
+
+        if not films:
+            _logger.warning("%s has no rows: no source has a timeline", arguments.statistics)
+        of_films = [FilmSegments(*film) for film in films]
+        say_written(save_statistics(of_films, predictor.model.labels, arguments.statistics))
     return int(failed)
 
 

@@ -35,6 +35,7 @@ COMMANDS = {  # what each does, in order of the help
     "evaluate": "measure a model on videos it was not trained with",
     "cross-validate": "train and evaluate once per fold of groups",
     "tune": "search for a better recipe, without the test split",
+    "agree": "compare two annotations of the same videos, of persons or models",
     "classify": "label videos with a model",
     "describe": "write a sentence for each video or image",
     "generate": "write random sentences in the style of a model's captions, or orders of activities",

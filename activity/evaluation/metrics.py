@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -244,7 +244,7 @@ def _intersection_over_union(a: Segment, b: Segment) -> float:
 
 _NUM_DRAWS = 2000
 _TAIL = 0.025  # on each side of an interval of 95 %
-_FEW_GROUPS = 5  # with fewer, an interval over groups holds the truth in clearly less than 95 % of the cases
+FEW_GROUPS = 5  # with fewer, an interval over groups holds the truth in clearly less than 95 % of the cases
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -291,7 +291,7 @@ def error_by_group(values: np.ndarray, groups: Sequence[str]) -> float:
     for ids in (_group_ids(groups), np.arange(len(values))):
         sums = np.bincount(ids, weights=values - values.mean())  # of each group
         errors.append(float(np.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1)) / len(values)))
-    return max(errors) if len(set(groups)) < _FEW_GROUPS else errors[0]
+    return max(errors) if len(set(groups)) < FEW_GROUPS else errors[0]
 
 
 def interval_by_group(
@@ -318,12 +318,30 @@ def interval_by_group(
     return min(lows), max(highs)
 
 
+def interval_over_films(statistic: Callable[[np.ndarray], np.ndarray], num_films: int) -> tuple[np.ndarray, np.ndarray]:
+    """Limits of the interval of 95 % of any statistic of films, by bootstrap over whole films, as `interval_by_group`.
+
+    Args:
+        statistic: of `(D, F)` how often each film is drawn, gives `(D,)` or `(D, L)`; NaN where it is undefined, which
+            counts for nothing.
+        num_films: F, two or more.
+
+    Returns:
+        Low and high, of shape `()` or `(L,)`; NaN where the statistic is undefined in all draws.
+    """
+    weights = np.random.default_rng(0).multinomial(num_films, np.full(num_films, 1 / num_films), size=_NUM_DRAWS)
+    values = np.asarray(statistic(weights), float)
+    values = np.where(np.isnan(values).all(axis=0), np.inf, values)  # else NumPy would warn of them
+    low, high = (np.nanquantile(values, tail, axis=0, method="nearest") for tail in _tails(num_films))
+    return np.where(np.isinf(low), np.nan, low), np.where(np.isinf(high), np.nan, high)
+
+
 def how_drawn(groups: Sequence[str]) -> str:
     """Words on what `interval_by_group` draws from, and whether that is enough."""
     num_groups = len(set(groups))
     if num_groups == 1:
         return f"by bootstrap over {len(groups)} videos of a single group: other groups may lie outside"
-    rough = ", rough with so few" if num_groups < _FEW_GROUPS else ""
+    rough = ", rough with so few" if num_groups < FEW_GROUPS else ""
     return f"by bootstrap over {num_groups} groups{rough}"
 
 
@@ -334,15 +352,12 @@ def _group_ids(groups: Sequence[str]) -> np.ndarray:
 
 
 def _percentiles(values: np.ndarray, ids: np.ndarray) -> tuple[float, float]:
-    from scipy.stats import norm, t
-
     sums, sizes = np.bincount(ids, weights=values), np.bincount(ids)  # (G,)
     num_groups, rng, means = len(sums), np.random.default_rng(0), []
     for part in np.array_split(np.arange(_NUM_DRAWS), -(-_NUM_DRAWS * num_groups // 2**22)):  # memory has an end
         drawn = rng.integers(num_groups, size=(len(part), num_groups))
         means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
-    tail = norm.cdf(t.ppf(_TAIL, num_groups - 1) * np.sqrt(num_groups / (num_groups - 1)))
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    low, high = np.quantile(np.concatenate(means), _tails(num_groups))
     return float(low), float(high)
 
 
@@ -375,3 +390,11 @@ def compared(lead: float, error: float, other: str, interval: tuple[float, float
     if interval[0] <= 0 <= interval[1]:
         return f"{words} by more than one standard error, but not significantly: the 95 % interval includes 0"
     return f"significantly {words}, by more than one standard error"
+
+
+def _tails(num_groups: int) -> tuple[float, float]:
+    """The quantiles of an expanded percentile interval."""
+    from scipy.stats import norm, t
+
+    tail = float(norm.cdf(t.ppf(_TAIL, num_groups - 1) * np.sqrt(num_groups / (num_groups - 1))))
+    return tail, 1 - tail

@@ -15,7 +15,9 @@ import pytest
 from activity.errors import VideoError
 
 
-@pytest.mark.parametrize("option", [["--timeline"], ["--out", "d"], ["--annotate", "d"], ["--explain", "d"]])
+@pytest.mark.parametrize(
+    "option", [["--timeline"], ["--out", "d"], ["--annotate", "d"], ["--explain", "d"], ["--statistics", "d.csv"]]
+)
 def test_options_that_need_a_whole_video_are_refused_for_a_live_source(run, option):
     status, _, err = run("classify", "m.keras", "0", *option)
     assert status == 2 and "need a whole file, not a live source" in err
@@ -275,3 +277,46 @@ def test_rows_have_the_length_that_is_asked_for(run, feature_model, folder, ramp
     assert seconds[0] == 2 * seconds[1]
     status, _, err = run("classify", folder / "model.keras", ramp_videos, "--rows-per-second", 2)
     assert status == 2 and "--rows-per-second is for models of feature files; this one takes videos" in err
+
+
+def test_classify_writes_the_statistics_of_all_timelines(run, folder, ramp_videos, tmp_path):
+    bad, table = tmp_path / "bad.mp4", tmp_path / "budget.csv"
+    bad.write_text("text")
+    files = [ramp_videos / "darkens" / "p0_0.avi", bad, ramp_videos / "brightens" / "p0_0.avi"]
+    words = ("classify", folder / "model.keras", *files, "--json", "--statistics", table)
+    status, out, err = run(*words)
+    assert status == 1 and f"wrote {table}" in err and f"wrote {tmp_path / 'budget.transitions.csv'}" in err
+    results = [result for result in map(json.loads, out.splitlines()) if "segments" in result]
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["source"] for row in rows} == {str(files[0]), str(files[2]), "all"}
+    for result in results:
+        for label in {segment["label"] for segment in result["segments"]}:
+            (row,) = (row for row in rows if (row["source"], row["label"]) == (result["source"], label))
+            own = [x for x in result["segments"] if x["label"] == label]
+            seconds = sum(x["end_seconds"] - x["start_seconds"] for x in own)
+            assert int(row["num_bouts"]) == len(own) and float(row["latency_seconds"]) == own[0]["start_seconds"]
+            assert float(row["total_seconds"]) == pytest.approx(seconds)
+            assert float(row["fraction"]) == pytest.approx(seconds / result["duration_seconds"])
+    assert len(results) == 2
+    before = table.read_bytes()
+    status, _, err = run(*words)
+    assert status == 1 and "budget.csv: exists, a time budget of ours" in err and table.read_bytes() == before
+    assert f"wrote {table}" in run(*words, "--overwrite")[2]
+
+
+@pytest.mark.parametrize(
+    "options, status, message",
+    [
+        (["--statistics", "budget"], 2, "expected the name of a file that ends in .csv, received: budget"),
+        (["--statistics", "none/budget.csv"], 1, "there is no folder none"),
+        (["--statistics", "a.csv", "--csv", "a.csv"], 1, "both a table of predictions and a time budget would have"),
+    ],
+)
+def test_statistics_need_a_place_of_their_own(
+    run, folder, ramp_videos, tmp_path, monkeypatch, options, status, message
+):
+    monkeypatch.chdir(tmp_path)
+    words = run("classify", folder / "model.keras", ramp_videos / "darkens" / "p0_0.avi", *options)
+    assert words[0] == status and message in words[2]
+    assert not list(tmp_path.iterdir())

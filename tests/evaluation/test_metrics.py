@@ -15,6 +15,7 @@ from activity.evaluation.metrics import (
     frame_accuracy,
     how_drawn,
     interval_by_group,
+    interval_over_films,
     near_chance,
     reliability_bins,
     segment_f1,
@@ -270,3 +271,11 @@ def test_an_accuracy_near_that_of_the_most_frequent_label_is_spoken_of(accuracy,
 )
 def test_words_on_a_lead(lead, interval, words):
     assert compared(lead, 0.05, "it", interval).startswith(words)
+
+
+def test_the_interval_over_films_is_that_of_draws_of_films():
+    values = np.array([0.2, 0.4, 0.5, 0.6, 0.8, 0.3, 0.7])
+    low, high = interval_over_films(lambda drawn: drawn @ values / drawn.sum(axis=1), len(values))
+    assert (low, high) == pytest.approx(interval_by_group(values, list("abcdefg")), abs=0.02)
+    low, high = interval_over_films(lambda drawn: np.stack([drawn[:, 0], np.full(len(drawn), np.nan)], axis=1), 3)
+    assert low[0] == 0 and high[0] >= 2 and np.isnan([low[1], high[1]]).all()

@@ -10,6 +10,7 @@ import pkgutil
 from pathlib import Path
 
 from activity.datasets.annotations.content import AnnotationFile
+from activity.datasets.annotations.own import OWN_FORMATS
 from activity.datasets.annotations.records import Annotations, Format
 from activity.errors import DatasetError
 
@@ -21,13 +22,20 @@ _MODULES = [
 FORMATS: dict[str, Format] = {format.name: format for module in _MODULES for format in getattr(module, "FORMATS", ())}
 
 
-def read_annotations(path: Path) -> tuple[Format, Annotations]:
+def read_annotations(path: Path, *, own: bool = False) -> tuple[Format, Annotations]:
     """The format of a file, found by its content, and what it holds.
+
+    Args:
+        path: of the file.
+        own: read manifests and timelines of this program too.
 
     Raises:
         DatasetError: the file is damaged, empty, or of no known format.
     """
     file = AnnotationFile(path)
+    for format in OWN_FORMATS if own else ():
+        if format.recognise(file):
+            return format, format.read(file)
     for table in file.tables:
         header = {*table.rows[0].cells} if table.rows else set()
         if {"path", "label"} <= header and header & {"start_seconds", "end_seconds", "group", "split", "sample_id"}:

@@ -13,8 +13,9 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from activity.datasets.annotations.formats import read_annotations
 from activity.datasets.annotations.records import ERROR, WARNING, Annotations, Film, Format, Problem, Record, Time
@@ -64,9 +65,7 @@ def list_labelled(
         DatasetError: no such folder, or no row of any file can be used.
         SettingError: a rate or length is not above 0.
     """
-    for name, value in (("label_rate", label_rate), ("point_seconds", point_seconds)):
-        if value is not None and not 0 < value < math.inf:
-            raise SettingError(name, "above 0", value)
+    _check_settings(label_rate, point_seconds)
     videos_dir, paths = Path(videos_dir), [Path(file) for file in files]
     if not videos_dir.is_dir():
         raise DatasetError("expected the folder of the videos that the labels are of", path=videos_dir)
@@ -75,6 +74,7 @@ def list_labelled(
     reader = _Reader(_Films(videos_dir, images_per_second, paths), tuple(tiers), label_rate, point_seconds)
     for path in paths:
         reader.read(path)
+    _say_what_is_in_vain([reader])
     reader.say()
     if not reader.samples:
         first = next((f"; first problem: {place}: {what}" for place, what in reader.problems.items()), "")
@@ -84,6 +84,85 @@ def list_labelled(
     named = {sample.path for sample in samples}
     warn_of_unnamed(videos_dir, named, paths[0] if len(paths) == 1 else "--labels", but=paths)
     return VideoList(videos_dir, samples, problems=reader.problems)
+
+
+def _check_settings(label_rate: float | None, point_seconds: float | None) -> None:
+    for name, value in (("label_rate", label_rate), ("point_seconds", point_seconds)):
+        if value is not None and not 0 < value < math.inf:
+            raise SettingError(name, "above 0", value)
+
+
+@dataclass
+class FilmLabels:
+    """The labels of a film, as a file has them.
+
+    Attributes:
+        spans: `start_seconds, end_seconds, label` of each; they may overlap, and an infinite end is that of the film.
+        seconds: length of the film, where it is known.
+    """
+
+    spans: list[tuple[float, float, str]] = field(default_factory=list)
+    seconds: float | None = None
+
+
+def read_labels(
+    sides: Sequence[Sequence[Path]],
+    videos_dir: Path | None = None,
+    *,
+    tiers: Sequence[str] = (),
+    label_rate: float | None = None,
+    point_seconds: float | None = None,
+) -> tuple[list[dict[str, FilmLabels]], int]:
+    """The labels that each of some annotators gave, without a need for the films, and how many places are wrong.
+
+    Each thing that is wrong is logged with its file and row; good rows are read all the same.
+
+    Args:
+        sides: the files of each annotator, of formats of other tools or of this program.
+        videos_dir: folder of the films, if it is at hand: names are then found there, and lengths and rates are those
+            of the films.
+        tiers: as of `list_labelled`.
+        label_rate: likewise.
+        point_seconds: likewise.
+
+    Returns:
+        Of each annotator, name of a film -> its labels.
+
+    Raises:
+        DatasetError: there is no such folder.
+        SettingError: a rate or length is not above 0.
+    """
+    _check_settings(label_rate, point_seconds)
+    if videos_dir and not videos_dir.is_dir():
+        raise DatasetError("expected the folder of the videos that the labels are of", path=videos_dir)
+    everything = [path for files in sides for path in files]
+    films = _Films(videos_dir, IMAGES_PER_SECOND, everything) if videos_dir else _NoFilms()
+    readers = [_LabelReader(films, tuple(tiers), label_rate, point_seconds) for _ in sides]
+    for reader, files in zip(readers, sides, strict=True):
+        for path in files:
+            reader.read(path, own=True)
+    _say_what_is_in_vain(readers)
+    for reader in readers:
+        reader.say(more="")
+    num_wrong = sum(f"{ERROR}: " in text for reader in readers for text in reader.problems.values())
+    return [reader.labels for reader in readers], num_wrong
+
+
+def pair_films(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """Name of a film -> what another file calls it: by the longest common end of both paths, then by the name alone.
+
+    Both must be the best for the other, or the only one: a name that could be two films is none.
+    """
+    names, others = list(names), list(others)
+    forward, backward = _Names(others), _Names(names)
+    found = {name: forward.find(name)[0] for name in names}
+    found_back = {other: backward.find(other)[0] for other in others}
+    pairs = {name: other for name, other in found.items() if other and found_back[other] == name}
+    claims = {(name, other) for name, other in found.items() if other}
+    claims |= {(name, other) for other, name in found_back.items() if name}
+    claims = {(a, b) for a, b in claims if a not in pairs and b not in pairs.values()}
+    of_name, of_other = Counter(a for a, _ in claims), Counter(b for _, b in claims)
+    return pairs | {a: b for a, b in sorted(claims) if of_name[a] == of_other[b] == 1}
 
 
 # === Films ===
@@ -97,24 +176,20 @@ class _Facts:
     seconds: float
 
 
-class _Films:
-    """The films below a folder, found by what annotations call them."""
+class _Names:
+    """Paths of films, found by what annotations call them; `place` is where they are."""
 
-    def __init__(self, videos_dir: Path, images_per_second: float, others: Iterable[Path]) -> None:
-        self._videos_dir, self._images_per_second = videos_dir, images_per_second
-        no_film = {path.resolve() for path in others}
-        found = [path for path in find_videos(videos_dir).videos if path.resolve() not in no_film]
-        paths = [path.relative_to(videos_dir).as_posix() for path in found]
+    def __init__(self, paths: Iterable[str], place: Path | str = "") -> None:
+        self._place = place
         self._by_name: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         for path in filter(is_utf8, paths):
             self._by_name[_plain(PurePosixPath(path).name)].append(path)
             self._by_stem[_plain(PurePosixPath(path).stem)].append(path)
         self._found: dict[str, tuple[str, str]] = {}
-        self._facts: dict[str, _Facts | str] = {}
 
     def find(self, name: str) -> tuple[str, str]:
-        """The path of a film below the folder, or an empty one; and why it is empty.
+        """The path of a film among them, or an empty one; and why it is empty.
 
         By the longest common end of both paths; then by the name alone, without what Label Studio puts before it, or
         without its ending.
@@ -143,7 +218,7 @@ class _Films:
         )
         if not candidates:
             hint = did_you_mean(own, self._by_name) if len(self._by_name) < _MOST_COMPARED else ""
-            return "", f"there is no film {printable(own)} in {self._videos_dir}{hint and f'; {hint}'}"
+            return "", f"there is no film {printable(own)} in {self._place}{hint and f'; {hint}'}"
         ends = {path: _common_end(parts, _parts_of(path)) for path in candidates}
         best = [path for path, end in ends.items() if end == max(ends.values())]
         if len(best) > 1:
@@ -155,6 +230,17 @@ class _Films:
                 f"{len(best)} films of one name, {name_some(best)}; expected more of the path of {printable(name)}",
             )
         return best[0], ""
+
+
+class _Films(_Names):
+    """The films below a folder."""
+
+    def __init__(self, videos_dir: Path, images_per_second: float, others: Iterable[Path]) -> None:
+        self._videos_dir, self._images_per_second = videos_dir, images_per_second
+        no_film = {path.resolve() for path in others}
+        found = [path for path in find_videos(videos_dir).videos if path.resolve() not in no_film]
+        super().__init__((path.relative_to(videos_dir).as_posix() for path in found), videos_dir)
+        self._facts: dict[str, _Facts | str] = {}
 
     def facts(self, path: str) -> _Facts | str:
         """Rate and length of a film, or why it cannot be opened."""
@@ -175,6 +261,19 @@ class _Films:
         if frames:
             seconds = float(frames.timestamps_seconds[-1]) + 1 / info.frames_per_second
         return _Facts(info.frames_per_second, seconds)
+
+
+class _NoFilms:
+    """In the place of films that are not at hand: each is what it is called."""
+
+    def find(self, name: str) -> tuple[str, str]:
+        """The name with forward slashes."""
+        path = name.replace("\\", "/").strip()
+        return path, "" if _parts_of(name) else "names no film"
+
+    def facts(self, path: str) -> _Facts | str:
+        """That nothing is known of it."""
+        return "no film is at hand"
 
 
 def _plain(name: str) -> str:
@@ -215,10 +314,22 @@ class _Reader:
     """Reads files, one after the other, into samples and problems."""
 
     def __init__(
-        self, films: _Films, tiers: tuple[str, ...], label_rate: float | None, point_seconds: float | None
+        self,
+        films: _Films | _NoFilms,
+        tiers: tuple[str, ...],
+        label_rate: float | None,
+        point_seconds: float | None,
     ) -> None:
         self._films, self._tiers, self._rate, self._point_seconds = films, tiers, label_rate, point_seconds
-        self._num_points, self._num_in_frames, self._num_tiered = 0, 0, 0
+        self.options_in_vain = {
+            option: what
+            for option, given, what in (
+                ("--tier", tiers, "these files have no tiers"),
+                ("--label-rate", label_rate, "these files count in seconds"),
+                ("--point-seconds", point_seconds, "these files have no events without a length"),
+            )
+            if given
+        }
         self._places: dict[str, str] = {}  # name of a sample -> where it is from
         self._said: set[object] = set()
         self._all: list[tuple[Path, Problem]] = []
@@ -227,10 +338,10 @@ class _Reader:
         self.samples: dict[str, Sample] = {}
         self.problems: dict[str, str] = {}
 
-    def read(self, path: Path) -> None:
-        """Read a file."""
+    def read(self, path: Path, *, own: bool = False) -> None:
+        """Read a file; `own`: one of this program too."""
         try:
-            format, found = read_annotations(path)
+            format, found = read_annotations(path, own=own)
         except DatasetError as error:
             hint = error.hint and f"; {error.hint}"
             self._all.append((path, Problem(ERROR, "", f"{error.reason}{hint}")))
@@ -247,15 +358,8 @@ class _Reader:
                 self._problems.append(Problem(ERROR, record.where, str(wrong)))
         self._all += [(path, problem) for problem in self._problems]
 
-    def say(self) -> None:
-        """Log all problems, and which options were in vain."""
-        for option, given, num_used, what in (
-            ("--tier", self._tiers, self._num_tiered, "these files have no tiers"),
-            ("--label-rate", self._rate, self._num_in_frames, "these files count in seconds"),
-            ("--point-seconds", self._point_seconds, self._num_points, "these files have no events without a length"),
-        ):
-            if given and not num_used:
-                _logger.warning("%s does nothing here: %s", option, what)
+    def say(self, more: str = ", in problems.csv") -> None:
+        """Log all problems; `more` says where those are that are too many."""
         alike: dict[tuple[str, Path, str], list[str]] = defaultdict(list)
         for path, problem in self._all:
             place = printable(f"{path.name}: {problem.where}" if problem.where else path.name)
@@ -273,7 +377,7 @@ class _Reader:
                 )
         for severity, count in num_said.items():
             if count > _MOST_SAID:
-                _logger.warning("%s: %d more, in problems.csv", severity, count - _MOST_SAID)
+                _logger.warning("%s: %d more%s", severity, count - _MOST_SAID, more)
 
     def _warn_once(self, key: object, where: str, reason: str) -> None:
         if key not in self._said:
@@ -283,7 +387,7 @@ class _Reader:
     def _of_tiers(self, path: Path, found: Annotations) -> list[Record]:
         if found.tiers is None:
             return found.records
-        self._num_tiered += 1
+        self.options_in_vain.pop("--tier", None)
         counts = Counter(record.tier for record in found.records)
         listed = ", ".join(f"{printable(tier) or '(no name)'} ({counts[tier]})" for tier in found.tiers)
         for tier in self._tiers:
@@ -334,8 +438,10 @@ class _Reader:
         label = " ".join(unicodedata.normalize("NFC", record.label).split())
         if not label:
             raise _Wrong("has no label")
-        self._num_points += record.event == "POINT"
-        self._num_in_frames += record.in_frames
+        if record.event == "POINT":
+            self.options_in_vain.pop("--point-seconds", None)
+        if record.in_frames:
+            self.options_in_vain.pop("--label-rate", None)
         if record.event == "POINT" and self._point_seconds is None:
             reason = "a POINT event has no length, and is left out; --point-seconds S gives it one"
             self._problems.append(Problem(WARNING, record.where, reason))
@@ -488,6 +594,32 @@ class _Reader:
                 f"{sample.name} has two labels, {other.label} ({self._places[sample.name]}) and {label}; expected one "
                 f"for the very same times, so {label} is left out{hint}"
             )
+
+
+class _LabelReader(_Reader):
+    """Reads files into the labels of each film, of which several may be of one time."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.labels: dict[str, FilmLabels] = {}
+
+    def _add_sample(self, file: Path, record: Record, place: _Place, label: str) -> None:
+        film = self.labels.setdefault(place.path, FilmLabels())
+        film.spans.append((place.start, place.end, label))
+        facts = self._films.facts(place.path)
+        if not isinstance(facts, str):
+            film.seconds = facts.seconds if math.isfinite(facts.seconds) else None
+        elif not film.seconds:
+            of = next(film for film in record.films if self._films.find(film.name)[0] == place.path)
+            rate = self._rate or of.rate
+            film.seconds = of.seconds or (of.num_frames / rate if of.num_frames and rate else None)
+
+
+def _say_what_is_in_vain(readers: Sequence[_Reader]) -> None:
+    """Log which options no reader has used."""
+    for option, what in readers[0].options_in_vain.items():
+        if all(option in reader.options_in_vain for reader in readers):
+            _logger.warning("%s does nothing here: %s", option, what)
 
 
 def _number(value: Time, in_frames: bool) -> float | None:
