@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from activity.cli.checks import check_places, check_runtime
 from activity.cli.options import add_model, add_overwrite, add_runtime, in_range, positive_int
 from activity.cli.output import say_error, say_result, say_written
+from activity.datasets.annotations.formats import WRITTEN
 from activity.errors import ActivityError, ModelFileError, VideoError
 from activity.files import csv_rows, noted_results
 from activity.models.info import ModelInfo, check_takes_videos, read_info
@@ -29,11 +30,13 @@ EXAMPLES = [
     "model.keras folder 'more/*.mov' --csv labels.csv",
     "model.keras match.mp4 --timeline --out timelines --annotate videos --explain why",
     "model.keras films --statistics budget.csv",
+    "model.keras films --out labels --format eaf --format csv",
     "model.keras 0                             (the first camera; Ctrl-C ends it)",
     "model.keras rtsp://camera.local/stream --json",
     "model.keras features/clip.npy --timeline  (a model of feature files)",
 ]
 
+_FORMATS = ("json", "csv", "srt", "png")  # of `reports.timeline`, which takes long to import; a test compares them
 _COLUMNS = "source,label,probability,duration_seconds,error"
 _LIVE_COLUMNS = "time,time_seconds,label,probability"
 _logger = logging.getLogger(__name__)
@@ -71,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, metavar="DIR", help="write each timeline there, as NAME.json, .csv, .srt and .png")
     add(
+        "--format",
+        action="append",
+        choices=[*_FORMATS, *WRITTEN],
+        help="write only this there, for another tool too (NAME.boris, NAME.label-studio.json ...); repeatable",
+    )
+    add(
         "--annotate",
         type=Path,
         metavar="DIR",
@@ -103,6 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
             "--explain, --timeline, --out, --annotate, --surprise and --statistics need a whole file, not a live source"
         )
         arguments.parser.error(whole)
+    if arguments.format and not arguments.out:
+        arguments.parser.error("--format says how timelines are written; expected --out DIR beside it")
     if arguments.surprise:
         read_info(arguments.surprise, task="order")
     _check_places(arguments, sources)
@@ -124,7 +135,11 @@ def _check_features(arguments: argparse.Namespace, info: ModelInfo, live: str | 
         if arguments.rows_per_second:
             arguments.parser.error("--rows-per-second is for models of feature files; this one takes videos")
         return
-    for task, asked in (("a live source", live), ("--explain", arguments.explain), ("--annotate", arguments.annotate)):
+    films = next((format for format in arguments.format or () if format in WRITTEN), "")
+    for task, asked in (
+        *(("a live source", live), ("--explain", arguments.explain), ("--annotate", arguments.annotate)),
+        (f"--format {films}", films),
+    ):
         if asked:
             check_takes_videos(info, task)
     if not arguments.rows_per_second:
@@ -152,9 +167,10 @@ def _check_places(arguments: argparse.Namespace, sources: Sequence[str]) -> None
         places.append(("a table of transitions", transitions_path(arguments.statistics)))
     for name in distinct_names(sources):
         if arguments.out:
-            from activity.reports.timeline import TIMELINE_FORMATS
+            from activity.reports.timeline import timeline_endings
 
-            places += [("a timeline", arguments.out / f"{name}.{ending}") for ending in TIMELINE_FORMATS]
+            endings = timeline_endings(arguments.format or ()).values()
+            places += [("a timeline", arguments.out / f"{name}.{ending}") for ending in endings]
         if arguments.annotate:
             places.append(("an annotated video", arguments.annotate / f"{name}.mp4"))
         if arguments.explain:
@@ -314,7 +330,8 @@ def _write_timeline(arguments: argparse.Namespace, result: Prediction, name: str
         from activity.reports.timeline import save_timeline
 
         with noted_results():
-            say_written(save_timeline(result, arguments.out, name, top_k=arguments.top_k))
+            options = {"top_k": arguments.top_k, "formats": arguments.format or ()}
+            say_written(save_timeline(result, arguments.out, name, **options))
     if arguments.annotate:
         from activity.reports.annotation import annotate
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from activity.config import ClipSpec
+from activity.datasets.annotations.formats import WRITTEN
+from activity.datasets.annotations.records import LabelledFilm
 from activity.datasets.feature_files import is_feature_file
 from activity.datasets.samples import Segment
 from activity.errors import printable
@@ -24,7 +30,8 @@ from activity.reports.style import (
     save_figure,
     text_width,
 )
-from activity.video.download import local_path
+from activity.video.decoder import index_frames, is_url
+from activity.video.download import local_path, without_password
 from activity.video.images import probe
 from activity.video.sampling import read_stack
 
@@ -40,15 +47,21 @@ _MOST_THUMBNAILS = 24
 _NAME_POINTS = 9
 _CLOCK_FROM = 120  # seconds, from which an axis shows minutes
 
+_logger = logging.getLogger(__name__)
 
-def save_timeline(prediction: Prediction, out_dir: Path, name: str, *, top_k: int = 5) -> list[Path]:
-    """Write the timeline of a video into a folder in all formats of `TIMELINE_FORMATS`, each as `<name>.<format>`.
+
+def save_timeline(
+    prediction: Prediction, out_dir: Path, name: str, *, top_k: int = 5, formats: Sequence[str] = ()
+) -> list[Path]:
+    """Write the timeline of a video into a folder, in each format as `<name>.<ending>`, see `timeline_endings`.
 
     Args:
         prediction: with its timeline. Its source is read for the thumbnails, unless it is a feature file.
         out_dir: made if need be.
         name: of the files, without an ending.
         top_k: activities in the JSON file, 1 or more.
+        formats: names in `TIMELINE_FORMATS`, or in `activity.datasets.annotations.formats.WRITTEN`, which are those of
+            other tools and need a film; by default all of the former.
 
     Returns:
         The paths that were written.
@@ -59,10 +72,59 @@ def save_timeline(prediction: Prediction, out_dir: Path, name: str, *, top_k: in
     """
     timeline_of(prediction)
     out_dir.mkdir(parents=True, exist_ok=True)
-    paths = [out_dir / f"{name}.{ending}" for ending in TIMELINE_FORMATS]
-    for write, path in zip(TIMELINE_FORMATS.values(), paths, strict=True):
-        write(prediction, path, top_k)
+    endings = timeline_endings(formats)
+    paths = [out_dir / f"{name}.{ending}" for ending in endings.values()]
+    film = None
+    for format, path in zip(endings, paths, strict=True):
+        if format in TIMELINE_FORMATS:
+            TIMELINE_FORMATS[format](prediction, path, top_k)
+            continue
+        film = film or labelled_film(prediction)
+        write_labels = WRITTEN[format].write
+        assert write_labels is not None
+        with atomic_file(path, "w") as file:
+            file.write(write_labels(film, path.resolve()))
     return paths
+
+
+def timeline_endings(formats: Sequence[str] = ()) -> dict[str, str]:
+    """Format -> the ending of its files, without a dot in front; of none, those of all `TIMELINE_FORMATS`."""
+    return {
+        format: format if format in TIMELINE_FORMATS else WRITTEN[format].ending
+        for format in formats or TIMELINE_FORMATS
+    }
+
+
+def labelled_film(prediction: Prediction) -> LabelledFilm:
+    """What a format of another tool is written from: the segments that have a label, and the film's frames.
+
+    Frames are counted in the file. Where that fails, or they last unequally long, there are as many as its length has
+    at its nominal rate, and unequal ones are warned of.
+
+    Raises:
+        VideoError: the source can no longer be read.
+        ValueError: the prediction has no timeline.
+    """
+    path, source = local_path(prediction.source), prediction.source
+    info, index, seconds = probe(path), index_frames(path), prediction.duration_seconds
+    rate = info.frames_per_second
+    num_frames = max(1, round(seconds * rate))
+    if index:
+        times = index.timestamps_seconds
+        if np.abs(times - np.arange(len(times)) / rate).max() <= 1 / rate:
+            num_frames = len(times)
+        else:
+            text = "%s: its frames last unequally long; where a format counts frames, they are counted at %g a second"
+            _logger.warning(text, printable(without_password(source)), rate)
+    unknown = unknown_name(prediction.labels)
+    return LabelledFilm(
+        address=without_password(source) if is_url(source) else os.path.abspath(source),
+        seconds=seconds,
+        rate=rate,
+        num_frames=num_frames,
+        labels=prediction.labels,
+        segments=tuple(x for x in timeline_of(prediction).segments if x.label != unknown),
+    )
 
 
 def save_captions(description: Description, out_dir: Path, name: str, *, top_k: int = 1) -> list[Path]:

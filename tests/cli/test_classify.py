@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+from activity.datasets.annotations.formats import WRITTEN
+from activity.datasets.annotations.matching import list_labelled
 from activity.errors import VideoError
 
 
@@ -160,6 +162,50 @@ def test_classify_writes_timelines_and_annotated_videos(run, folder, ramp_videos
     expected |= {tmp_path / "videos" / f"{name}.mp4" for name in names}
     assert {*(tmp_path / "out").glob("[!.]*"), *(tmp_path / "videos").glob("[!.]*")} == expected
     assert {line.removeprefix("wrote ") for line in err.splitlines() if "wrote" in line} == set(map(str, expected))
+
+
+def test_classify_writes_the_formats_that_are_asked_for(run, folder, ramp_videos, tmp_path):
+    file, out = ramp_videos / "darkens" / "p0_0.avi", tmp_path / "out"
+    words = ("classify", folder / "model.keras", file, "--out", out, "--format", "eaf", "--format", "json")
+    status, _, err = run(*words)
+    assert status == 0
+    assert {path.name for path in out.glob("[!.]*")} == {"p0_0.eaf", "p0_0.json"}
+    assert [line for line in err.splitlines() if "wrote" in line] == [
+        f"wrote {out / name}" for name in ("p0_0.eaf", "p0_0.json")
+    ]
+    status, _, err = run(*words)
+    assert status == 1 and "p0_0.eaf" in err and "--overwrite" in err
+    assert run(*words, "--overwrite")[0] == 0
+    (out / "p0_0.eaf").write_text("corrected by hand")
+    status, _, err = run(*words, "--overwrite")
+    assert status == 1 and (out / "p0_0.eaf").read_text() == "corrected by hand"
+
+
+def test_labels_that_are_written_are_trained_on(run, folder, ramp_videos, tmp_path):
+    films = tmp_path / "films"
+    films.mkdir()
+    for name in ("p0_0.avi", "p1_0.avi"):
+        shutil.copy(ramp_videos / "darkens" / name, films)
+    formats = ("boris", "eaf", "label-studio", "activitynet", "per-frame")
+    words = [word for name in formats for word in ("--format", name)]
+    status, out, _ = run("classify", folder / "model.keras", films, "--out", tmp_path / "out", "--json", *words)
+    assert status == 0
+    expected = [(x["label"], x["start_seconds"], x["end_seconds"]) for x in json.loads(out.splitlines()[0])["segments"]]
+    for name in formats:
+        (file,) = (tmp_path / "out").glob(f"p0_0.{WRITTEN[name].ending}")
+        listed = list_labelled(films, [file])
+        assert not listed.problems, name
+        for sample, (label, start, end) in zip(listed.samples, expected, strict=True):
+            assert sample.label == label and sample.span == pytest.approx((start, end), abs=0.11), name
+
+
+def test_a_format_needs_a_folder_a_name_that_is_known_and_a_film(run, one_line, folder, feature_model, tmp_path):
+    status, _, err = run("classify", folder / "model.keras", "a.avi", "--format", "eaf")
+    assert status == 2 and "--format says how timelines are written; expected --out DIR beside it" in err
+    status, _, err = run("classify", folder / "model.keras", "a.avi", "--out", tmp_path, "--format", "elan")
+    assert status == 2 and "eaf" in err
+    status, _, err = run("classify", feature_model, "a.npy", "--out", tmp_path, "--format", "csv", "--format", "eaf")
+    assert status == 1 and "--format eaf needs a model of videos; this one takes feature files" in one_line(err)
 
 
 def test_a_video_that_can_no_longer_be_read_does_not_stop_the_others(run, folder, ramp_videos, tmp_path, monkeypatch):

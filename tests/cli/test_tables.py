@@ -72,7 +72,7 @@ def test_an_export_format(folder, tmp_path, monkeypatch, capsys):
         written[path] = model
 
     def open_written(path):
-        return lambda frames, mask: written[path].predict_on_batch({"frames": frames, "mask": mask})["probabilities"]
+        return lambda frames, mask: (written[path].predict_on_batch({"frames": frames, "mask": mask})["probabilities"],)
 
     monkeypatch.setitem(FORMATS, "toy", Format(".toy", "keras", write, open_written))
     command = ["export", str(folder / "model.keras"), "--format", "toy", "--out"]

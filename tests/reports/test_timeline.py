@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from activity.cli.classify import _FORMATS
 from activity.cli.main import main
+from activity.datasets.annotations.formats import WRITTEN
+from activity.datasets.annotations.matching import list_labelled
 from activity.datasets.samples import Segment
 from activity.errors import VideoError
 from activity.predictor.prediction import Prediction
 from activity.predictor.timeline import Timeline
 from activity.reports.annotation import annotate
 from activity.reports.style import label_colour
-from activity.reports.timeline import TIMELINE_FORMATS, as_srt, save_timeline, timeline_figure
+from activity.reports.timeline import TIMELINE_FORMATS, as_srt, labelled_film, save_timeline, timeline_figure
 from activity.video.decoder import VideoReader, read_frames
 from activity.video.images import probe
 from activity.video.writer import write_video
@@ -152,6 +155,47 @@ class TestSaveTimeline:
                 function()
         with pytest.raises(ValueError, match="timeline=True"):
             annotate(grey_video, prediction, tmp_path / "a.mp4")
+
+
+class TestFormatsOfOtherTools:
+    @pytest.mark.parametrize("format", WRITTEN)
+    def test_only_what_is_asked_for_without_unknown(self, grey_video, tmp_path, format):
+        paths = save_timeline(prediction_of(grey_video), tmp_path, "grey", formats=[format, "csv", format])
+        assert [path.name for path in paths] == [f"grey.{WRITTEN[format].ending}", "grey.csv"]
+        assert {path for path in tmp_path.iterdir() if path.name[0] != "."} == {grey_video, *paths}
+        listed = list_labelled(tmp_path, paths[:1])
+        assert not listed.problems
+        assert [(x.path, x.label, *x.span) for x in listed.samples] == [
+            ("grey.avi", "run", 0, 1),
+            ("grey.avi", "walk", 2, 3),
+        ]
+        assert "unknown" in paths[1].read_text()
+
+    def test_a_class_called_unknown_is_a_label(self, grey_video, tmp_path):
+        segments = ((0.0, 1.0, "unknown"), (1.0, 3.0, "no answer"))
+        film = labelled_film(prediction_of(grey_video, segments, ("run", "unknown")))
+        assert [segment.label for segment in film.segments] == ["unknown"]
+
+    def test_frames_are_counted_in_the_file(self, grey_video):
+        film = labelled_film(prediction_of(grey_video))
+        assert (film.address, film.rate, film.num_frames, film.seconds) == (str(grey_video), 10, 30, 3)
+
+    @pytest.mark.real
+    def test_frames_that_last_unequally_long_are_said_to_be_counted_at_one_rate(self, real_data, caplog):
+        source = real_data / "videos" / "torture" / "syn_vfr.mkv"
+        film = labelled_film(prediction_of(source, ((0.0, 2.0, "run"),)))
+        assert film.num_frames == round(2.0 * film.rate)
+        assert f"frames last unequally long; where a format counts frames, they are counted at {film.rate:g} a" in (
+            caplog.text
+        )
+
+    def test_what_is_no_film_has_no_frames(self, tmp_path):
+        (tmp_path / "text.mp4").write_text("text")
+        with pytest.raises(VideoError, match="this is a text file"):
+            save_timeline(prediction_of(tmp_path / "text.mp4"), tmp_path / "out", "a", formats=["boris"])
+
+    def test_the_command_line_knows_all_names(self):
+        assert tuple(TIMELINE_FORMATS) == _FORMATS and not set(_FORMATS) & set(WRITTEN)
 
 
 class TestSubtitles:

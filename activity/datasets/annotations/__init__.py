@@ -1,1 +1,1 @@
-"""Labels that other tools wrote: a module for each of their formats, and what turns any of them into samples."""
+"""Labels of other tools, read and written: a module a format, and what turns any of them into samples."""

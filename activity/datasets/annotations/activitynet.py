@@ -7,10 +7,20 @@ files `v_NAME.mp4`.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path, PurePath
 from typing import Any
 
 from activity.datasets.annotations.content import AnnotationFile
-from activity.datasets.annotations.records import Annotations, Film, Format, Record, plain_text, positive
+from activity.datasets.annotations.records import (
+    Annotations,
+    Film,
+    Format,
+    LabelledFilm,
+    Record,
+    plain_text,
+    positive,
+)
 
 _SPLITS = {"training": "train", "train": "train", "validation": "val", "val": "val", "testing": "test", "test": "test"}
 
@@ -49,4 +59,20 @@ def _read_one(found: Annotations, where: str, annotation: Any, film: Film, split
     found.records.append(Record(where=where, films=(film,), label=label, start=start, end=end, split=split))
 
 
-FORMATS = (Format("ActivityNet (JSON)", _recognise, _read),)
+def _write(film: LabelledFilm, _: Path) -> str:
+    """A database of one film, which is called without its ending, as all are there; each annotation has its score."""
+    annotations = [
+        {"label": x.label, "segment": [round(x.start_seconds, 3), round(x.end_seconds, 3)], "score": x.probability}
+        for x in film.segments
+    ]
+    video = {"duration": film.seconds, "fps": film.rate, "subset": "", "annotations": annotations}
+    taxonomy = [
+        {"nodeId": number, "nodeName": label, "parentId": 0, "parentName": "Root"}
+        for number, label in enumerate(film.labels, start=1)
+    ]
+    root = {"nodeId": 0, "nodeName": "Root", "parentId": None, "parentName": None}
+    release = {"version": "", "taxonomy": [root, *taxonomy], "database": {PurePath(film.name).stem: video}}
+    return json.dumps(release, indent=1, allow_nan=False) + "\n"
+
+
+FORMATS = (Format("ActivityNet (JSON)", _recognise, _read, ending="activitynet.json", write=_write),)

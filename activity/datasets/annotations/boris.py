@@ -3,18 +3,24 @@
 Times are those of an observation: of the films of its player 1, one after the other, plus its time offset
 (`event2media_file_name` in `boris/observation_operations.py`). Columns are found by name; names that this program does
 not know are the independent variables of the user, and carried through.
+
+A project is what is written, as BORIS opens projects and imports observations from them, but not its exported events.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import string
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeAlias
 
 from activity.datasets.annotations.content import AnnotationFile, Table
-from activity.datasets.annotations.records import Annotations, Film, Format, Record, positive
+from activity.datasets.annotations.records import Annotations, Film, Format, LabelledFilm, Record, positive
 
 _OBSERVATION, _BEHAVIOR, _SUBJECT = "Observation id", "Behavior", "Subject"
 _START, _STOP, _TIME = "Start (s)", "Stop (s)", "Time"
@@ -34,6 +40,7 @@ _ALL = {_OBSERVATION, _BEHAVIOR, _SUBJECT, _START, _STOP, _TIME, _TOTAL, _OFFSET
 _ALL |= {*_RATES, *_LENGTHS, *_CARRIED, *_COMMENTS, *_UNUSED}
 _MODIFIER = re.compile(r"Modifiers?( #\d+)?")
 _PLAYER = re.compile(r"\|?\s*player #(\d+):\s*")
+_KEYS = string.digits + string.ascii_lowercase
 _NO_SUBJECT = "No focal subject"
 _Event: TypeAlias = Literal["", "START", "STOP", "POINT"]
 _EVENTS: dict[str, _Event] = {"START": "START", "STOP": "STOP", "POINT": "POINT"}
@@ -292,7 +299,42 @@ def _values(table: Any) -> Iterable[Any]:
     return table.values() if isinstance(table, dict) else ()
 
 
+def _write_project(film: LabelledFilm, _: Path) -> str:
+    """A project (format 7.0, of versions 7 to 9) with the ethogram of all labels, and an observation of the film.
+
+    A state has an event at its start and at its end. Behaviors beyond the 36th share keys; BORIS then asks for one.
+    """
+    path, now = film.address, datetime.now().isoformat(timespec="seconds")
+    times = [(round(t, 3), x.label) for x in film.segments for t in (x.start_seconds, x.end_seconds)]
+    observation = {
+        **{"type": "MEDIA", "date": now, "description": "", "time offset": 0.0, "observation time interval": [0, 0]},
+        **{"independent_variables": {}, "visualize_spectrogram": False, "visualize_waveform": False},
+        **{"close_behaviors_between_videos": False, "scan_sampling_time": 0},
+        "file": {str(player): [path] if player == 1 else [] for player in range(1, 9)},
+        "media_info": {
+            **{"length": {path: film.seconds}, "fps": {path: film.rate}, "hasVideo": {path: True}},
+            **{"hasAudio": {path: False}, "offset": {"1": 0.0}},
+        },
+        "events": [[seconds, "", label, "", "", "NA"] for seconds, label in times],  # NA: index of the frame
+    }
+    behaviors = {
+        str(number): {
+            **{"type": "State event", "key": _KEYS[number % len(_KEYS)], "code": label, "description": ""},
+            **{"color": "", "category": "", "modifiers": {}, "excluded": "", "coding map": ""},
+        }
+        for number, label in enumerate(film.labels)
+    }
+    name = PurePath(film.name).stem
+    project = {
+        **{"time_format": "seconds", "project_date": now, "project_name": name, "project_description": ""},
+        **{"project_format_version": "7.0", "subjects_conf": {}, "behaviors_conf": behaviors},
+        **{"behavioral_categories": [], "behavioral_categories_config": {}, "independent_variables": {}},
+        **{"coding_map": {}, "behaviors_coding_map": [], "converters": {}, "observations": {name: observation}},
+    }
+    return json.dumps(project, indent=1, allow_nan=False) + "\n"
+
+
 FORMATS = (
     Format("BORIS events, aggregated or tabular (CSV, TSV, XLSX)", _recognise_table, _read_tables),
-    Format("BORIS project (.boris)", _recognise_project, _read_project),
+    Format("BORIS project (.boris)", _recognise_project, _read_project, ending="boris", write=_write_project),
 )

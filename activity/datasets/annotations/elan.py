@@ -5,15 +5,23 @@ The standard library reads them, and not pympi: it gives no lines, stops at the 
 
 from __future__ import annotations
 
+import mimetypes
+import os
 from bisect import bisect
+from datetime import datetime, timezone
+from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
-from xml.etree.ElementTree import Element
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
 
 from activity.datasets.annotations.content import AnnotationFile, Xml
-from activity.datasets.annotations.records import Annotations, Film, Format, Record
+from activity.datasets.annotations.records import Annotations, Film, Format, LabelledFilm, Record
+from activity.errors import printable
 
 _UNITS = {"milliseconds": 1000.0, "PAL-frames": 25.0, "PAL-50-frames": 50.0, "NTSC-frames": 30000 / 1001}
 _MOST_PARENTS = 100
+_TIER = "activity"
+_SCHEMA = "http://www.w3.org/2001/XMLSchema-instance"
 _SOUNDS = (".wav", ".mp3", ".ogg", ".flac", ".m4a", ".aac", ".aif", ".aiff")
 
 
@@ -150,4 +158,52 @@ class _Spans:
         return seconds
 
 
-FORMATS = (Format("ELAN (.eaf)", _recognise, _read),)
+def _write(film: LabelledFilm, path: Path) -> str:
+    """A document (EAF 3.0) with the labels in one tier; ELAN finds the film by its place, or else from the document."""
+    ElementTree.register_namespace("xsi", _SCHEMA)
+    root = Element(
+        "ANNOTATION_DOCUMENT",
+        {
+            **{
+                "AUTHOR": "",
+                "DATE": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "FORMAT": "3.0",
+                "VERSION": "3.0",
+            },
+            f"{{{_SCHEMA}}}noNamespaceSchemaLocation": "http://www.mpi.nl/tools/elan/EAFv3.0.xsd",
+        },
+    )
+    header = SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
+    mime = mimetypes.guess_type(film.name)[0] or "unknown"
+    SubElement(header, "MEDIA_DESCRIPTOR", {**_media(film, path), "MIME_TYPE": mime})
+    last = SubElement(header, "PROPERTY", NAME="lastUsedAnnotationId")
+    last.text = str(len(film.segments))
+    order = SubElement(root, "TIME_ORDER")
+    tier = SubElement(root, "TIER", LINGUISTIC_TYPE_REF="default-lt", TIER_ID=_TIER)
+    for number, segment in enumerate(film.segments, start=1):
+        start = round(1000 * segment.start_seconds)
+        slots = {f"ts{2 * number - 1}": start, f"ts{2 * number}": max(round(1000 * segment.end_seconds), start + 1)}
+        for name, milliseconds in slots.items():
+            SubElement(order, "TIME_SLOT", TIME_SLOT_ID=name, TIME_VALUE=str(milliseconds))
+        names = dict(zip(("TIME_SLOT_REF1", "TIME_SLOT_REF2"), slots, strict=True))
+        annotation = SubElement(tier, "ANNOTATION")
+        aligned = SubElement(annotation, "ALIGNABLE_ANNOTATION", {"ANNOTATION_ID": f"a{number}", **names})
+        SubElement(aligned, "ANNOTATION_VALUE").text = printable(segment.label)  # XML has no control characters
+    flags = {"GRAPHIC_REFERENCES": "false", "TIME_ALIGNABLE": "true"}
+    SubElement(root, "LINGUISTIC_TYPE", {**flags, "LINGUISTIC_TYPE_ID": "default-lt"})
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _media(film: LabelledFilm, path: Path) -> dict[str, str]:
+    if film.is_url:
+        return {"MEDIA_URL": film.address}
+    try:
+        relative = PurePath(os.path.relpath(film.address, path.parent)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return {"MEDIA_URL": Path(film.address).as_uri()}
+    relative = relative if relative.startswith("../") else f"./{relative}"
+    return {"MEDIA_URL": Path(film.address).as_uri(), "RELATIVE_MEDIA_URL": printable(relative)}
+
+
+FORMATS = (Format("ELAN (.eaf)", _recognise, _read, ending="eaf", write=_write),)

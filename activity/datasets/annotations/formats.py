@@ -1,4 +1,4 @@
-"""The table of formats of annotations, and the reading of a file of any of them.
+"""The tables of formats of annotations, and the reading of a file of any of them.
 
 To add a format, add a module beside this one with `FORMATS`, a tuple of `activity.datasets.annotations.records.Format`.
 """
@@ -20,6 +20,7 @@ _MODULES = [
     if module.name not in ("formats", "matching")  # which need the table
 ]
 FORMATS: dict[str, Format] = {format.name: format for module in _MODULES for format in getattr(module, "FORMATS", ())}
+WRITTEN: dict[str, Format] = {format.ending.partition(".")[0]: format for format in FORMATS.values() if format.write}
 
 
 def read_annotations(path: Path, *, own: bool = False) -> tuple[Format, Annotations]:

@@ -1,20 +1,24 @@
 """Labels frame by frame: a column a behaviour, as DeepEthogram writes, or a list of integers a film.
 
 - A CSV with a column of 0 and 1 for each behaviour and a row for each frame; -1 is a frame that nobody has labelled
-  (jbohnslav/deepethogram, `projects.py`). It belongs to the film whose name it has, with or without `_labels`.
+  (jbohnslav/deepethogram, `projects.py`). It belongs to the film whose name it has, with or without `_labels`
+  or `.per-frame`, as it is written here.
 - A text of one integer a frame, in lines or separated by commas or spaces, or a JSON list of them; the same.
 - A JSON object with `labels`, film -> a list of integers, and `class_names`, as FERAL reads and BORIS's plugin writes.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from activity.datasets.annotations.content import AnnotationFile, Row, Table
-from activity.datasets.annotations.records import Annotations, Film, Format, Record
+from activity.datasets.annotations.records import Annotations, Film, Format, LabelledFilm, Record
 
 _INDEX = {"", "frame", "frames", "index", "frame_number", "unnamed: 0"}
 _VALUES = {"0": 0, "1": 1, "-1": -1, "0.0": 0, "1.0": 1, "-1.0": -1}
@@ -26,7 +30,7 @@ _SPLITS = ("train", "val", "test")
 
 def _film(file: AnnotationFile, num_frames: int) -> Film:
     """The film that a file is called after: `a_labels.csv` is of `a.mp4`, in the folder of the same name, if any."""
-    name = re.sub(r"_labels?$", "", file.path.stem)
+    name = re.sub(r"(_labels?|\.per-frame)$", "", file.path.stem)
     return Film(str(file.path.resolve().parent / name), num_frames=num_frames)
 
 
@@ -113,6 +117,19 @@ def _runs_of(frames: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield own[0], own[-1] + 1
 
 
+def _write_columns(film: LabelledFilm, _: Path) -> str:
+    """A row a frame, numbered from 0, and a column for each label, whether it occurs or not."""
+    frames = {label: [0] * film.num_frames for label in film.labels}
+    for segment in film.segments:
+        start, stop = film.frames_of(segment)
+        frames[segment.label][start:stop] = [1] * (stop - start)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["frame", *frames])
+    writer.writerows([frame, *cells] for frame, cells in enumerate(zip(*frames.values(), strict=True)))
+    return text.getvalue()
+
+
 # === A list of integers ===
 
 
@@ -192,7 +209,13 @@ def _read_lists(file: AnnotationFile) -> Annotations:
 
 
 FORMATS = (
-    Format("a column of 0 and 1 a behaviour (CSV), as of DeepEthogram", _recognise_columns, _read_columns),
+    Format(
+        "a column of 0 and 1 a behaviour (CSV), as of DeepEthogram",
+        _recognise_columns,
+        _read_columns,
+        ending="per-frame.csv",
+        write=_write_columns,
+    ),
     Format("a list of one integer a frame (text or JSON)", _recognise_list, _read_list),
     Format("lists of one integer a frame with class_names (JSON), as of FERAL", _recognise_lists, _read_lists),
 )

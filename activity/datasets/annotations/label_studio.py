@@ -3,19 +3,34 @@
 `ranges` count frames from 1, both ends included (`TimelineLabels` in the documentation, and `utils/converter.py` of the
 YOLO example of HumanSignal/label-studio-ml-backend), at the `frameRate` of the tag `Video`, 24 unless it is set. The
 export does not hold the labelling configuration, so the rate is known only where the data of a task has it.
+
+A task without annotations is one to be imported (labelstud.io/guide/predictions), and its predictions are read: an
+export has `annotations`, if only an empty list. Such tasks are what is written.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path, PurePath
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from activity.datasets.annotations.content import AnnotationFile
-from activity.datasets.annotations.records import Annotations, Film, Format, Record, plain_text, positive
+from activity.datasets.annotations.records import (
+    Annotations,
+    Film,
+    Format,
+    LabelledFilm,
+    Record,
+    plain_text,
+    positive,
+)
 
 _RATES = ("fps", "framerate", "frame_rate", "frameRate")
 _DEFAULT_RATE = 24.0
+_ANNOTATIONS = ("annotations", "completions", "predictions")  # the first that a task has is read
+_TAG, _VIDEO = "videoLabels", "video"  # names of the tags in Label Studio's template for timelines of videos
 
 
 def _tasks(file: AnnotationFile) -> list[Any]:
@@ -24,7 +39,7 @@ def _tasks(file: AnnotationFile) -> list[Any]:
 
 def _recognise(file: AnnotationFile) -> bool:
     return any(
-        isinstance(task, dict) and isinstance(task.get("data"), dict) and {"annotations", "completions"} & task.keys()
+        isinstance(task, dict) and isinstance(task.get("data"), dict) and {*_ANNOTATIONS} & task.keys()
         for task in _tasks(file)[:100]
     )
 
@@ -34,14 +49,15 @@ def _read(file: AnnotationFile) -> Annotations:
     others, unread = Counter[str](), Counter[str]()
     for number, task in enumerate(_tasks(file), start=1):
         where = f"task {task.get('id', number)}" if isinstance(task, dict) else f"task {number}"
-        annotations = task.get("annotations", task.get("completions")) if isinstance(task, dict) else None
+        read = next((name for name in _ANNOTATIONS if isinstance(task, dict) and name in task), "")
+        annotations = task[read] if read else None
         if not isinstance(annotations, list) or not isinstance(task.get("data"), dict):
             found.error(where, "expected an object with data and annotations")
             continue
         film = _film(task["data"])
         valid = [x for x in annotations if isinstance(x, dict) and not x.get("was_cancelled")]
         unread["cancelled annotations"] += len(annotations) - len(valid)
-        for kind in ("predictions", "drafts"):
+        for kind in filter(lambda kind: kind != read, ("predictions", "drafts")):
             unread[kind] += len(task[kind]) if isinstance(task.get(kind), list) else 0
         if len(valid) > 1:
             found.warn(where, f"has {len(valid)} annotations; all are read, with their annotator in a column")
@@ -119,4 +135,35 @@ def _path_in(address: str) -> str:
     return unquote(parts.path) if parts.scheme or address.startswith("/data/") else address
 
 
-FORMATS = (Format("Label Studio (JSON)", _recognise, _read, default_rate=_DEFAULT_RATE),)
+def _write(film: LabelledFilm, _: Path) -> str:
+    """A task to be imported, with the labels as a prediction; `fps` in its data is for `frameRate="$fps"`.
+
+    The address is that of a file below the root of local storage (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=/).
+    """
+    regions = []
+    for number, segment in enumerate(film.segments, start=1):
+        start, stop = film.frames_of(segment)  # from 0, the last one not included
+        regions.append(
+            {
+                **{"id": f"r{number}", "type": "timelinelabels", "from_name": _TAG, "to_name": _VIDEO},
+                "value": {"ranges": [{"start": start + 1, "end": stop}], "timelinelabels": [segment.label]},
+                "score": segment.probability,
+            }
+        )
+    local = quote(PurePath(film.address).as_posix().lstrip("/"))
+    address = film.address if film.is_url else f"/data/local-files/?d={local}"
+    prediction = {"model_version": "activity", "result": regions}
+    task = {"data": {"video": address, "fps": film.rate}, "predictions": [prediction]}
+    return json.dumps([task], indent=1, allow_nan=False) + "\n"
+
+
+FORMATS = (
+    Format(
+        "Label Studio (JSON)",
+        _recognise,
+        _read,
+        default_rate=_DEFAULT_RATE,
+        ending="label-studio.json",
+        write=_write,
+    ),
+)

@@ -1,4 +1,4 @@
-"""What a reader of annotations gives: records as their file has them, and what is wrong with it.
+"""What a reader of annotations gives: records as their file has them, and what is wrong with it; what a writer gets.
 
     file --content--> text, tables, JSON or XML --a format's module--> records --matching--> samples
 
@@ -11,9 +11,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from activity.datasets.annotations.content import AnnotationFile, Table
+
+if TYPE_CHECKING:
+    from activity.datasets.samples import Segment
 
 ERROR, WARNING = "ERROR", "WARNING"
 
@@ -137,6 +141,42 @@ def positive(value: object) -> float | None:
     return number if 0 < number < math.inf else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelledFilm:
+    """A film with its labels, to be written.
+
+    Attributes:
+        address: its path, absolute, or its URL.
+        seconds: its length.
+        rate: frames a second, above 0; the same all through the film.
+        num_frames: 1 or more.
+        labels: names of all activities, whether they occur or not.
+        segments: parts with one of these labels, in order of time; they do not overlap, and may leave gaps.
+    """
+
+    address: str
+    seconds: float
+    rate: float
+    num_frames: int
+    labels: tuple[str, ...]
+    segments: tuple[Segment, ...]
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it comes from a network."""
+        return "://" in self.address
+
+    @property
+    def name(self) -> str:
+        """Of the file, without its folder."""
+        return Path(self.address).name
+
+    def frames_of(self, segment: Segment) -> tuple[int, int]:
+        """The first frame of a segment, counted from 0, and the one after its last; at least one frame."""
+        start = min(round(segment.start_seconds * self.rate), self.num_frames - 1)
+        return start, min(max(round(segment.end_seconds * self.rate), start + 1), self.num_frames)
+
+
 @dataclass(frozen=True)
 class Format:
     """A format of annotations.
@@ -146,9 +186,13 @@ class Format:
         recognise: whether a file is of this format, by its content.
         read: the records of such a file.
         default_rate: frames a second that the tool counts by where it is not told another rate.
+        ending: of the files that `write` makes; up to its first dot it is the name of the format on the command line.
+        write: the text of a file with the labels of a film, to lie at a path; `None`: it is only read.
     """
 
     name: str
     recognise: Callable[[AnnotationFile], bool]
     read: Callable[[AnnotationFile], Annotations]
     default_rate: float | None = None
+    ending: str = ""
+    write: Callable[[LabelledFilm, Path], str] | None = None
