@@ -20,7 +20,7 @@ TASKS = ("classify", "describe", "order")
 _OF_LABELS = ("head", "layers", "merge_mode", "stack", "mixup", "class_weight", "precision")
 # settings of a model that writes, sentences or orders of activities
 _OF_WRITING = ("max_words", "label_smoothing", "scheduled_sampling")
-_OF_DESCRIBING = ("decoder_units", "vocabulary", "withheld", "encoder")
+_OF_DESCRIBING = ("components", "decoder_units", "vocabulary", "withheld", "encoder")
 OF_SENTENCES = (*_OF_WRITING, *_OF_DESCRIBING)
 _OF_CLIPS = ("features", "backbone", "weights", "members", "fine_tune", "fine_tune_epochs", "flip")
 _IDLE = {  # of each task
@@ -132,6 +132,7 @@ class TrainConfig:
         precision: fraction of correct answers below which the model says "unknown"; by default it always answers.
         seed: random seed for weights, shuffling and dropout.
         mixed_precision: compute in float16 on a GPU.
+        components: principal components of each stream that a model of sentences reads; more serve only many videos.
         decoder_units: hidden units of the LSTM that writes sentences.
         vocabulary: number of words it knows: the most frequent ones.
         max_words: longest sentence, or order of activities.
@@ -165,6 +166,7 @@ class TrainConfig:
     precision: float | None = None
     seed: int = 0
     mixed_precision: bool = False
+    components: int = 64
     decoder_units: int = 256
     vocabulary: int = 10_000
     max_words: int = 20
@@ -174,7 +176,17 @@ class TrainConfig:
     encoder: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("units", "layers", "members", "epochs", "fine_tune_epochs", "batch_size", "decoder_units"):
+        counts = (
+            "units",
+            "layers",
+            "members",
+            "epochs",
+            "fine_tune_epochs",
+            "batch_size",
+            "components",
+            "decoder_units",
+        )
+        for name in counts:
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         _check("task", self.task, self.task in TASKS, f"one of {', '.join(TASKS)}")
         _check("vocabulary", self.vocabulary, 2 <= self.vocabulary <= 1_000_000, "2 to 1000000")

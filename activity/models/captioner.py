@@ -18,6 +18,7 @@ from activity.models.backend import keras, ops
 from activity.models.classifier import ActivityClassifier, extracted, predict, versions
 from activity.models.decoder import Decoder, SentenceSearch
 from activity.models.heads import (
+    NUM_COMPONENTS,
     PROJECT,
     STANDARDIZE,
     HeadOptions,
@@ -30,11 +31,6 @@ from activity.models.layers import HidePadding, Project, Standardize, make_model
 from activity.models.saving import load_model
 from activity.models.sentences import InferenceCaptioner, Search
 from activity.models.stack import stacked_head
-
-# Of each stream: a sentence names many things at once, a label one (`activity.models.heads.NUM_COMPONENTS`). Of drawn
-# stills, whose sentences tell who, colour, place and pose, linear models read all four rightly in 0.94 with 64, in 0.97
-# with 256 and in 0.98 with 512 of the 1280 that MobileNetV2 has.
-NUM_COMPONENTS = 256
 
 
 @keras.saving.register_keras_serializable(package="activity")
@@ -168,30 +164,20 @@ def build_encoder(
     return make_model({"features": features, "mask": mask}, memory, name="encoder")
 
 
-def components_of(classifier: ActivityClassifier, path: Path) -> int:
-    """Number of principal components of each stream that the head of an activity model reads, for `begin_with`.
-
-    Raises:
-        ActivityError: its head is another than `lstm`.
-    """
-    head = stacked_head(classifier.head)
-    if head.name != "lstm":
-        raise ActivityError(f"expected a model with the head lstm to begin with, received {head.name}", path=path)
-    return int(head.get_layer(PROJECT).num_components)
-
-
 def begin_with(encoder: keras.Model, classifier: ActivityClassifier, path: Path) -> None:
     """Give an encoder what the head of an activity model has learned (warm start).
 
     Args:
-        encoder: of the same sizes, with as many components as `components_of`.
-        classifier: the activity model, with the head `lstm`.
+        encoder: of the same sizes.
+        classifier: the activity model.
         path: of its file, for the message.
 
     Raises:
-        ActivityError: it is of other sizes.
+        ActivityError: its head is another than `lstm`, or of other sizes.
     """
     head = stacked_head(classifier.head)
+    if head.name != "lstm":
+        raise ActivityError(f"expected a model with the head lstm to begin with, received {head.name}", path=path)
     sources, targets = ([*(m.get_layer(n) for n in fixed_layers(m)), _lstms_of(m)] for m in (head, encoder))
     for source, target in zip(sources, targets, strict=True):
         shapes = [[tuple(w.shape) for w in layer.weights] for layer in (source, target)]
@@ -199,7 +185,7 @@ def begin_with(encoder: keras.Model, classifier: ActivityClassifier, path: Path)
             raise ActivityError(
                 f"its {source.name} has other sizes: {shapes[0]}, expected {shapes[1]}",
                 path=path,
-                hint="give --units and --members of its training",
+                hint="give --units, --members and --components of its training",
             )
         target.set_weights(source.get_weights())
         target.trainable = source.trainable

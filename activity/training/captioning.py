@@ -20,7 +20,7 @@ from activity.errors import ActivityError, DatasetError, SettingError, check_typ
 from activity.files import lock_folder
 from activity.models.backbones import choose_weights
 from activity.models.backend import keras, ops
-from activity.models.captioner import NUM_COMPONENTS, ActivityCaptioner, begin_with, build_encoder, components_of
+from activity.models.captioner import ActivityCaptioner, begin_with, build_encoder
 from activity.models.classifier import ActivityClassifier, load_classifier
 from activity.models.decoder import Decoder
 from activity.models.heads import HeadOptions
@@ -134,9 +134,8 @@ def train_captioner(
         raise SettingError("task", "describe", config.task)
     work_dir, dataset = Path(work_dir), with_given_features(dataset.captioned(), config)
     dataset.split("train")
-    begun, num_components = load_classifier(Path(config.encoder)) if config.encoder else None, NUM_COMPONENTS
+    begun = load_classifier(Path(config.encoder)) if config.encoder else None
     if begun:
-        num_components = components_of(begun, Path(str(config.encoder)))
         backbone = _backbone_of_model(begun, dataset, config)
     else:
         config = dataclasses.replace(config, weights=choose_weights(config.backbone, config.weights))
@@ -150,7 +149,7 @@ def train_captioner(
         raise DatasetError("its captions for training have no words, only punctuation", path=dataset.dataset_dir)
     _say_what_is_cut(dataset, vocabulary, config)
     with lock_folder(work_dir, "train"), compute_precision(config.mixed_precision):
-        model = build_captioner(dataset, config, vocabulary.words, backbone, num_components)
+        model = build_captioner(dataset, config, vocabulary.words, backbone)
         if begun:
             begin_with(model.encoder, begun, Path(str(config.encoder)))
         claim_work_dir(work_dir, dataset, config, resume)
@@ -162,7 +161,7 @@ def train_captioner(
             model.backbone.trainable = False
     if config.mixed_precision:
         trained, of_same = model, dataclasses.replace(config, weights="none")
-        model = build_captioner(dataset, of_same, vocabulary.words, backbone, num_components)
+        model = build_captioner(dataset, of_same, vocabulary.words, backbone)
         model.set_weights(trained.get_weights())  # a float32 model: nothing of the precision of training
     run, record = CaptioningRun(model, stages), record_of(dataset, config, stages)
     model.info = dataclasses.replace(model.info, record=record).with_record(history=tuple(run.history))
@@ -206,7 +205,6 @@ def build_captioner(
     config: TrainConfig,
     words: Sequence[str],
     backbone: keras.Model | None = None,
-    num_components: int = NUM_COMPONENTS,
 ) -> ActivityCaptioner:
     """An untrained captioner for a data set: the backbone with its weights, all else with random ones."""
     backbone = backbone or backbone_of(dataset, config)
@@ -214,7 +212,7 @@ def build_captioner(
         HeadOptions(units=config.units, members=config.members, dropout=config.dropout),
         num_features=backbone.output_shape[-1],
         num_streams=len(dataset.spec.streams),
-        num_components=num_components,
+        num_components=config.components,
     )
     decoder = Decoder(len(words) + NUM_SPECIAL, config.decoder_units, config.dropout)
     info = ModelInfo(words=tuple(words), max_words=config.max_words, **clips_of(dataset))

@@ -1,7 +1,7 @@
 """How well sentences are learned: of drawn films and stills with exact truth, and of real clips.
 
 python tests/benchmarks/bench_sentences.py films [--films 2500] [--stills 900] [--size 112] [--seeds 3] [--out DIR]
-python tests/benchmarks/bench_sentences.py stills [--stills 2500] [--size 224] [--seeds 3] [--out DIR]
+python tests/benchmarks/bench_sentences.py stills [--stills 2500] [--size 224] [--components 64] [--seeds 3]
 python tests/benchmarks/bench_sentences.py clips DATASET:FOLDS... [--seeds 3] [--out DIR]
 
 - `films`: combinations of who, colour, what, where and direction that were never trained on: the fraction of sentences
@@ -107,11 +107,11 @@ def event_of(part):
     return " ".join(words[:place])
 
 
-def run_films(dataset, seed, epochs):
+def run_films(dataset, seed, epochs, components):
     """Train on all films and stills, and write about those of the test split."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as work_dir:
-        config = TrainConfig(task="describe", seed=seed, epochs=epochs)
+        config = TrainConfig(task="describe", seed=seed, epochs=epochs, components=components)
         run = train_captioner(dataset, config, work_dir=work_dir)
     seconds = time.perf_counter() - start
     evaluation = evaluate_captions(run.model, dataset)
@@ -149,8 +149,9 @@ def drawn(arguments, results):
         dataset = load_dataset(folder / "dataset")
         rows = []
         for seed in range(arguments.seeds):
-            key = ("drawn", num_films, num_stills, size, arguments.epochs, seed)
-            result = results.of(key, partial(run_films, dataset, seed, arguments.epochs))
+            recipe = arguments.epochs, arguments.components
+            key = ("drawn", num_films, num_stills, size, *recipe, seed)
+            result = results.of(key, partial(run_films, dataset, seed, *recipe))
             rows.append(row_of(result))
             print(json.dumps({"seed": seed, **rows[-1]}), flush=True)
     print(json.dumps({"mean": {name: round(float(np.mean([row[name] for row in rows])), 3) for name in rows[0]}}))
@@ -257,6 +258,7 @@ def main():
     parser.add_argument("--stills", type=int)
     parser.add_argument("--size", type=int)
     parser.add_argument("--epochs", type=int, default=TrainConfig.epochs)
+    parser.add_argument("--components", type=int, default=TrainConfig.components, help="of films and stills")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

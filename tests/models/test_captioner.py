@@ -134,12 +134,13 @@ def test_the_memory_does_not_depend_on_padding():
     assert memory.shape == (2, 6, 2 * 2 * 4 + 2 * 5) and not memory[0, 4:].any()
 
 
-@pytest.mark.parametrize(("num_features", "num_components"), [(1280, 256), (100, 100)])
-def test_the_memory_has_more_components_than_a_head_of_labels_reads(num_features, num_components):
-    encoder = build_encoder(HeadOptions(units=4), num_features=num_features, num_streams=2)
+@pytest.mark.parametrize(
+    ("num_features", "asked", "num_components"),
+    [(300, {}, 64), (300, {"num_components": 256}, 256), (100, {"num_components": 256}, 100)],
+)
+def test_the_memory_has_as_many_components_as_are_asked_for(num_features, asked, num_components):
+    encoder = build_encoder(HeadOptions(units=4), num_features=num_features, num_streams=2, **asked)
     assert encoder.output_shape[-1] == 2 * 4 + 2 * num_components
-    encoder = build_encoder(HeadOptions(units=4), num_features=num_features, num_streams=2, num_components=64)
-    assert encoder.output_shape[-1] == 2 * 4 + 2 * 64
 
 
 def test_a_captioner_gives_logits_of_the_next_words(caption_run, captioned_dataset):

@@ -79,7 +79,9 @@ def test_it_can_begin_with_an_activity_model(captioned_dataset, caption_config, 
         np.testing.assert_allclose(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b), atol=1e-6)
     for a, b in zip(weights_of(ramp_run.classifier.backbone), weights_of(run.model.backbone), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(ActivityError, match="has other sizes: .* give --units and --members of its training"):
+    with pytest.raises(
+        ActivityError, match="has other sizes: .* give --units, --members and --components of its training"
+    ):
         train_captioner(captioned_dataset, dataclasses.replace(config, units=8), work_dir=tmp_path / "other")
     with pytest.raises(ActivityError, match="it takes 6 .* rgb,motion; the data set has 6 .* px .stretched., rgb;"):
         train_captioner(captioned_dataset.with_streams(("rgb",)), config, work_dir=tmp_path / "other")
