@@ -285,7 +285,7 @@ def page(open_page, captions_address):
 
 @pytest.fixture(scope="module")
 def captioner(caption_model):
-    return Captioner.load(caption_model)
+    return Captioner.load(caption_model, runtime="keras")
 
 
 @pytest.fixture(scope="module")
