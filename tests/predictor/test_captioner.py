@@ -9,6 +9,7 @@ from conftest import CAPTIONS
 
 from activity.errors import ModelFileError, SettingError, VideoError
 from activity.evaluation.captioning import evaluate_captions
+from activity.models.captioner import load_captioner
 from activity.predictor.captioner import Captioner
 from activity.predictor.prediction import Failure
 from activity.predictor.predictor import Predictor
@@ -20,8 +21,8 @@ def captioner(caption_model):
     return Captioner.load(caption_model)
 
 
-def test_a_file_gets_the_sentence_of_the_data_set(captioner, captioned_dataset):
-    expected = evaluate_captions(captioner.model, captioned_dataset)
+def test_a_file_gets_the_sentence_of_the_data_set(captioner, caption_model, captioned_dataset):
+    expected = evaluate_captions(load_captioner(caption_model), captioned_dataset)
     for sample, sentence in zip(expected.samples, expected.sentences, strict=True):
         described = captioner.describe(captioned_dataset.videos_dir / sample.path)
         assert described.caption == sentence.text and described.caption in sample.captions
