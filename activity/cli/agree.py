@@ -84,7 +84,11 @@ def _files(path: Path) -> list[Path]:
     """A file, or the JSON files of a folder."""
     if not path.is_dir():
         return [path]
+    from activity.datasets.annotations.formats import WRITTEN
+
+    of_others = tuple(f".{format.ending}" for format in WRITTEN.values())  # what classify --format wrote beside them
     files = [file for file in sorted(path.glob("*.json")) if not file.name.startswith(".")]
+    files = [file for file in files if not file.name.endswith(of_others)]
     if not files:
         raise DatasetError("a folder without JSON files; expected timelines of classify --out", path=path)
     return files

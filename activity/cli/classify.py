@@ -37,6 +37,7 @@ EXAMPLES = [
 ]
 
 _FORMATS = ("json", "csv", "srt", "png")  # of `reports.timeline`, which takes long to import; a test compares them
+_KNOWN_BY_NAME = ("per-frame", "activitynet")  # formats in which a film has no folder
 _COLUMNS = "source,label,probability,duration_seconds,error"
 _LIVE_COLUMNS = "time,time_seconds,label,probability"
 _logger = logging.getLogger(__name__)
@@ -165,7 +166,13 @@ def _check_places(arguments: argparse.Namespace, sources: Sequence[str]) -> None
 
         places.append(("a time budget", arguments.statistics))
         places.append(("a table of transitions", transitions_path(arguments.statistics)))
-    for name in distinct_names(sources):
+    for source, name in zip(sources, distinct_names(sources), strict=True):
+        by_name = [format for format in arguments.format or () if format in _KNOWN_BY_NAME]
+        if by_name and Path(source).stem != name:
+            text = (
+                "%s: written as %s, another video has its name; %s knows a film by its name, and will not find it again"
+            )
+            _logger.warning(text, source, name, ", ".join(by_name))
         if arguments.out:
             from activity.reports.timeline import timeline_endings
 

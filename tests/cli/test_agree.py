@@ -83,3 +83,17 @@ def test_a_folder_without_timelines_is_an_error(run, files, tmp_path, one_line):
     (tmp_path / "empty").mkdir()
     status, _, err = run("agree", files[0], tmp_path / "empty")
     assert status == 1 and "a folder without JSON files" in one_line(err)
+
+
+def test_files_for_other_tools_beside_timelines_are_not_counted_again(run, tmp_path):
+    timeline = {
+        "source": "/there/a.mp4",
+        "duration_seconds": 4.0,
+        "segments": [{"start_seconds": 0, "end_seconds": 4, "label": "sit"}],
+    }
+    other = {"database": {"a": {"annotations": [{"segment": [0, 2], "label": "eat"}]}}}
+    (tmp_path / "a.json").write_text(json.dumps(timeline))
+    (tmp_path / "a.activitynet.json").write_text(json.dumps(other))
+    status, out, _ = run("agree", tmp_path, tmp_path, "--json")
+    about = json.loads(out)
+    assert status == 0 and about["films"] == ["/there/a.mp4"] and about["labels"] == ["sit"]

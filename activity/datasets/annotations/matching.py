@@ -21,7 +21,7 @@ from activity.datasets.annotations.formats import read_annotations
 from activity.datasets.annotations.records import ERROR, WARNING, Annotations, Film, Format, Problem, Record, Time
 from activity.datasets.folders import MANIFEST_NAME, find_videos, group_from_name
 from activity.datasets.manifest import warn_of_overlaps, warn_of_unnamed
-from activity.datasets.samples import Sample, VideoList, in_order, name_some
+from activity.datasets.samples import SPLITS, Sample, VideoList, in_order, name_some
 from activity.errors import DatasetError, SettingError, VideoError, did_you_mean, is_utf8, printable
 from activity.video.decoder import index_frames
 from activity.video.images import IMAGES_PER_SECOND, images_of, probe
@@ -567,11 +567,17 @@ class _Reader:
 
     def _add_sample(self, file: Path, record: Record, place: _Place, label: str) -> None:
         columns = {name: unicodedata.normalize("NFC", text) for name, text in record.columns.items()}
+        split = record.split or columns.pop("split", "").strip().lower()
+        if split not in ("", *SPLITS):
+            raise _Wrong(f"split must be one of {', '.join(SPLITS)} or empty, received {printable(split)}")
+        if columns.pop("caption", ""):
+            reason = "its caption is not read; sentences come from a manifest with a column caption"
+            self._warn_once((file, "caption"), record.where, reason)
         sample = Sample(
             path=place.path,
             label=label,
             group=columns.pop("group", "") or group_from_name(place.path),
-            split=record.split,
+            split=split,
             start_seconds=place.start or None,  # 0 is the beginning too
             end_seconds=None if math.isinf(place.end) else place.end,
             extra=columns,

@@ -108,3 +108,21 @@ def test_a_missing_column_is_named(write, problems_of, header, missing):
     good = write("good.csv", ["video,label,start,end", "a.avi,run,1,2"])
     labels, problems = problems_of(write("bad.csv", [header, "a.avi,1,2"]), good)
     assert labels == ["run"] and problems[0].startswith(f"bad.csv: row 1: ERROR: {missing}") and len(problems) == 1
+
+
+def test_a_split_of_the_labels_counts_as_that_of_a_manifest(write, same_as_by_hand, problems_of):
+    by_hand = ["path,label,start_seconds,end_seconds,split", "a.avi,run,1,2,test", "b.avi,walk,0,2,train"]
+    rows = ["video,label,start,end,split", "a.avi,run,1,2,Test", "b.avi,walk,0,2,train"]
+    assert not same_as_by_hand(by_hand, write("m.csv", rows))
+    labels, problems = problems_of(write("n.csv", [*rows, "day 1/c.avi,run,0,1,trial"]))
+    assert labels == ["run", "walk"]
+    (problem,) = problems
+    assert "row 4" in problem and "ERROR: split must be one of train, val, test or empty, received trial" in problem
+
+
+def test_captions_beside_labels_are_said_not_to_be_read(write, problems_of):
+    rows = ["video,label,start,end,caption", "a.avi,run,1,2,a man runs", "b.avi,walk,0,2,a man walks"]
+    labels, problems = problems_of(write("m.csv", rows))
+    assert labels == ["run", "walk"]
+    (problem,) = problems
+    assert "WARNING: its caption is not read; sentences come from a manifest with a column caption" in problem
