@@ -578,8 +578,8 @@ class _Reader:
             label=label,
             group=columns.pop("group", "") or group_from_name(place.path),
             split=split,
-            start_seconds=place.start or None,  # 0 is the beginning too
-            end_seconds=None if math.isinf(place.end) else place.end,
+            start_seconds=round(place.start, 6) or None,  # 0 is the beginning too
+            end_seconds=None if math.isinf(place.end) else round(place.end, 6),
             extra=columns,
         )
         first = self._firsts.setdefault(sample.path, sample)
@@ -642,7 +642,8 @@ def _number(value: Time, in_frames: bool) -> float | None:
         number = math.nan
     if not math.isfinite(number):
         expected = "a number of a frame" if in_frames else "seconds, or mm:ss"
-        raise _Wrong(f"not a number: expected {expected}, received {printable(str(value)[:60])}")
+        comma = "; write a point in place of the comma" if "," in str(value) else ""
+        raise _Wrong(f"not a number: expected {expected}, received {printable(str(value)[:60])}{comma}")
     return number
 
 

@@ -126,3 +126,10 @@ def test_captions_beside_labels_are_said_not_to_be_read(write, problems_of):
     assert labels == ["run", "walk"]
     (problem,) = problems
     assert "WARNING: its caption is not read; sentences come from a manifest with a column caption" in problem
+
+
+def test_a_decimal_comma_is_told_how_to_write_it(write, problems_of):
+    rows = ["video;label;start;end", "a.avi;run;0,5;2", "b.avi;walk;0;2"]
+    labels, problems = problems_of(write("m.csv", rows))
+    assert labels == ["walk"]
+    assert "received 0,5; write a point in place of the comma" in problems[0]
