@@ -132,7 +132,7 @@ class TrainConfig:
         precision: fraction of correct answers below which the model says "unknown"; by default it always answers.
         seed: random seed for weights, shuffling and dropout.
         mixed_precision: compute in float16 on a GPU.
-        components: principal components of each stream that a model of sentences reads; more serve only many videos.
+        components: principal components of each stream that a model of sentences reads; on few videos more do harm.
         decoder_units: hidden units of the LSTM that writes sentences.
         vocabulary: number of words it knows: the most frequent ones.
         max_words: longest sentence, or order of activities.

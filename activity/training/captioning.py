@@ -214,6 +214,8 @@ def build_captioner(
         num_streams=len(dataset.spec.streams),
         num_components=config.components,
     )
+    if (num_features := backbone.output_shape[-1]) < config.components != TrainConfig.components:
+        _logger.warning("--components %d: a frame has %d features, all are kept", config.components, num_features)
     decoder = Decoder(len(words) + NUM_SPECIAL, config.decoder_units, config.dropout)
     info = ModelInfo(words=tuple(words), max_words=config.max_words, **clips_of(dataset))
     return ActivityCaptioner(backbone, encoder, decoder, info)

@@ -16,7 +16,13 @@ from activity.models.heads import HeadOptions, build_head
 from activity.models.saving import save_model
 from activity.models.search import END, NUM_SPECIAL, PADDING, UNKNOWN
 from activity.training.batches import CaptionBatches, FeatureBatches
-from activity.training.captioning import Vocabulary, accuracy_of_words, loss_of_words, train_captioner
+from activity.training.captioning import (
+    Vocabulary,
+    accuracy_of_words,
+    build_captioner,
+    loss_of_words,
+    train_captioner,
+)
 
 
 def weights_of(model):
@@ -229,3 +235,11 @@ def test_a_model_file_writes_the_same(caption_run, caption_model, captioned_data
     ours, theirs = (evaluate_captions(model, captioned_dataset).sentences for model in (caption_run.model, loaded))
     assert [x.text for x in ours] == [x.text for x in theirs]
     assert [x.log_probability for x in ours] == [x.log_probability for x in theirs]
+
+
+def test_more_components_than_features_are_said_to_be_all(captioned_dataset, caption_config, caplog):
+    build_captioner(captioned_dataset, dataclasses.replace(caption_config, components=5000), ["a"])
+    assert "--components 5000: a frame has " in caplog.text and "features, all are kept" in caplog.text
+    caplog.clear()
+    build_captioner(captioned_dataset, caption_config, ["a"])
+    assert "--components" not in caplog.text
