@@ -16,8 +16,10 @@ _RESIZED = {"stretch": "stretched", "crop": "cropped", "letterbox": "letterboxed
 RESIZE_MODES = tuple(_RESIZED)
 CLASS_WEIGHTS = ("none", "balanced")
 TASKS = ("classify", "describe", "order")
+LABELS_PER = ("clip", "step")
 # settings of the head and of its estimate, which a model that writes sentences has not
-_OF_LABELS = ("head", "layers", "merge_mode", "stack", "mixup", "class_weight", "precision")
+_OF_STEPS = ("labels_per", "background", "multi_label")  # settings of labels with times
+_OF_LABELS = ("head", "layers", "merge_mode", "stack", "mixup", "class_weight", "precision", *_OF_STEPS)
 # settings of a model that writes, sentences or orders of activities
 _OF_WRITING = ("max_words", "label_smoothing", "scheduled_sampling")
 _OF_DESCRIBING = ("components", "decoder_units", "vocabulary", "withheld", "encoder")
@@ -109,6 +111,10 @@ class TrainConfig:
 
     Args:
         task: `classify` learns labels, `describe` sentences, `order` which activities follow each other in films.
+        labels_per: `clip` learns one label for each video or segment, `step` one for each time step of whole films.
+        background: with labels per step, what lies between the labelled segments of a film is a label of its own,
+            `background`; by default nothing is learned from it.
+        multi_label: with labels per step, several labels may hold at once, and none between the labelled segments.
         features: folder of feature files of another network, one for each video, in place of a backbone.
         backbone: image model that turns frames into features, a key of `activity.models.backbones.BACKBONES`.
         weights: `imagenet`, `none` (random), or the path of a file for the backbone; by default ImageNet if it exists.
@@ -143,6 +149,9 @@ class TrainConfig:
     """
 
     task: str = "classify"
+    labels_per: str = "clip"
+    background: bool = False
+    multi_label: bool = False
     features: str | None = None
     backbone: str = "mobilenet_v2"
     weights: str | None = None
@@ -189,6 +198,7 @@ class TrainConfig:
         for name in counts:
             _check(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
         _check("task", self.task, self.task in TASKS, f"one of {', '.join(TASKS)}")
+        _check("labels_per", self.labels_per, self.labels_per in LABELS_PER, " or ".join(LABELS_PER))
         _check("vocabulary", self.vocabulary, 2 <= self.vocabulary <= 1_000_000, "2 to 1000000")
         _check("max_words", self.max_words, 1 <= self.max_words <= MAX_WORDS, f"1 to {MAX_WORDS}")
         _check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "0 to below 1")
@@ -206,6 +216,9 @@ class TrainConfig:
             _check("backbone", self.backbone, self.backbone != FEATURES, "an image model where no `features` are named")
         else:
             self._leave_out_backbone()
+        if self.background and self.multi_label:
+            _logger.warning("--background does nothing with --multi-label: there, no label holds between segments")
+            object.__setattr__(self, "background", False)
         for name in _IDLE[self.task]:
             if getattr(self, name) != getattr(TrainConfig, name):
                 _logger.warning("%s does nothing with --task %s", recipe_flag(name), self.task)

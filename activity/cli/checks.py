@@ -57,12 +57,13 @@ def read_recipe(arguments: argparse.Namespace) -> TrainConfig:
     return config
 
 
-def open_dataset(arguments: argparse.Namespace, *, task: str = "classify") -> Dataset:
+def open_dataset(arguments: argparse.Namespace, *, task: str = "classify", labels_per: str = "clip") -> Dataset:
     """The labelled samples of a data set, seen through the streams that were asked for, or with the feature files.
 
     Args:
         arguments: of the command.
         task: `describe`: the samples with captions.
+        labels_per: `step`: also the samples without a label, as they tell where nothing is known of a film.
 
     Raises:
         DatasetError: it is not a data set folder, has no labels or captions, lacks a stream, or the feature files do
@@ -71,7 +72,10 @@ def open_dataset(arguments: argparse.Namespace, *, task: str = "classify") -> Da
     from activity.datasets.dataset import load_dataset
 
     dataset = load_dataset(arguments.dataset)
-    dataset = dataset.captioned() if task == "describe" else dataset.labelled()
+    if task == "describe":
+        dataset = dataset.captioned()
+    elif labels_per == "clip" or not dataset.labels:  # which is an error
+        dataset = dataset.labelled()
     if getattr(arguments, "features", None):
         for name, default in (("streams", None), ("runtime", "auto")):
             if getattr(arguments, name, default) != default:

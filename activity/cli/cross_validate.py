@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_report(arguments)
     from activity.datasets.splits import assign_folds
 
-    dataset = open_dataset(arguments)
+    dataset = open_dataset(arguments, labels_per=config.labels_per)
     assign_folds(dataset.samples, arguments.folds, seed=config.seed)  # raises if it cannot
     from activity.model_selection.cross_validation import cross_validate
     from activity.reports.report import save_report

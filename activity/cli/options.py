@@ -9,7 +9,16 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from activity.config import CLASS_WEIGHTS, OF_SENTENCES, STREAMS, TASKS, TrainConfig, current_streams, recipe_flag
+from activity.config import (
+    CLASS_WEIGHTS,
+    LABELS_PER,
+    OF_SENTENCES,
+    STREAMS,
+    TASKS,
+    TrainConfig,
+    current_streams,
+    recipe_flag,
+)
 from activity.errors import did_you_mean
 from activity.models.backbones import BACKBONES
 from activity.models.heads import HEADS, MERGE_MODES
@@ -156,6 +165,7 @@ _TYPES = {"int": (int, "N"), "float": (float, "X"), "str": (str, None)}
 
 _TABLES: dict[str, Collection[str]] = {
     "task": TASKS,
+    "labels_per": LABELS_PER,
     "backbone": BACKBONES,
     "head": HEADS,
     "merge_mode": MERGE_MODES,

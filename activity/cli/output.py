@@ -13,7 +13,7 @@ from activity.errors import printable
 
 if TYPE_CHECKING:
     from activity.training.captioning import CaptioningRun
-    from activity.training.trainer import TrainingRun
+    from activity.training.result import TrainingRun
 
 _logger = logging.getLogger(__name__)
 

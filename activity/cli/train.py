@@ -15,12 +15,13 @@ from activity.config import TASKS, TrainConfig
 if TYPE_CHECKING:
     from activity.datasets.dataset import Dataset
     from activity.training.captioning import CaptioningRun
-    from activity.training.trainer import TrainingRun
+    from activity.training.result import TrainingRun
 
 EXAMPLES = [
     "dataset --out model.keras",
     "dataset --out model.keras --streams motion,motion_crop --precision 0.9",
     "dataset --out model.keras --backbone vgg16 --head bidirectional --fine-tune 4",
+    "dataset --out steps.keras --labels-per step --background    (what happens when, of films with segments)",
     "dataset --out captioner.keras --task describe          (sentences, of a manifest with captions)",
     "dataset --out order.keras --task order                 (what follows what, of films with segments)",
 ]
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Train, write the model file, and print the scores."""
     config = read_recipe(arguments)
     check_new_model(arguments.out, overwrite=arguments.overwrite, resume=arguments.resume)
-    dataset = open_dataset(arguments, task=config.task)
+    dataset = open_dataset(arguments, task=config.task, labels_per=config.labels_per)
     options = {"work_dir": state_dir(arguments.out), "resume": arguments.resume, "runtime": arguments.runtime}
     run = _TRAIN[config.task](dataset, config, options)
     run.model.info = run.model.info.with_record(command=arguments.command_line)

@@ -17,6 +17,7 @@ from activity.datasets.splits import audit_leaks
 from activity.errors import DatasetError, check_type, printable
 from activity.evaluation.linear import baseline_probabilities
 from activity.evaluation.metrics import Mean, Scores, compared, how_drawn, near_chance, share_of_largest
+from activity.evaluation.steps import SegmentSteps
 from activity.models.classifier import ActivityClassifier, predict
 from activity.models.info import ModelInfo, unknown_name
 from activity.models.network import LONG_CLIPS, InferenceModel
@@ -276,6 +277,8 @@ def evaluate(
     dataset = dataset.with_streams(classifier.spec.streams)
     samples = dataset.split(split)
     _warn_of_bias(classifier, dataset, samples)
+    if classifier.info.labels_per == "step":
+        return _evaluate_steps(classifier, dataset, samples, shuffle_seed, runtime, baseline)
     features = extract_features(dataset, samples, classifier.backbone, keep=False, runtime=runtime)
     of_baseline = _baseline_scores(classifier, dataset, samples, features, runtime) if baseline else None
     if shuffle_seed is not None:  # which leaves the means of the baseline as they are
@@ -292,6 +295,36 @@ def evaluate(
     )
 
 
+def _evaluate_steps(
+    classifier: ActivityClassifier,
+    dataset: Dataset,
+    samples: list[Sample],
+    shuffle_seed: int | None,
+    runtime: str,
+    baseline: bool,
+) -> Evaluation:
+    """The same of a model of steps: a segment is predicted within its film, from its steps alone."""
+    spec, backbone = classifier.spec, classifier.backbone
+    segments = SegmentSteps.of(dataset, samples, spec, backbone, keep=False, runtime=runtime)
+    if not segments.samples:
+        raise DatasetError(f"none of its films can be read from {dataset.videos_dir}", path=dataset.dataset_dir)
+    of_baseline = None
+    if baseline:
+        of_baseline = _baseline_scores(classifier, dataset, segments.samples, segments.stacks, runtime)
+    if shuffle_seed is not None:
+        rng = np.random.default_rng(shuffle_seed)
+        for sample, part in zip(segments.samples, segments.parts, strict=True):
+            stack = segments.films[sample.path]
+            stack[part] = rng.permutation(stack[part])
+    label_ids, labels = _label_ids(classifier, segments.samples), classifier.labels
+    return Evaluation(
+        segments.samples,
+        Scores(segments.predict(classifier, range(len(segments.samples))), label_ids, labels),
+        baseline=of_baseline,
+        thresholds=np.full(len(label_ids), classifier.threshold) if classifier.threshold else None,
+    )
+
+
 def predict_head_alone(classifier: ActivityClassifier, stacks: Sequence[np.ndarray]) -> np.ndarray | None:
     """Probabilities `(len(stacks), C)` of feature stacks `(N, S, D)` by the head of a stack without its linear models.
 
@@ -305,7 +338,7 @@ class _HeadAlone(InferenceModel):
         self.info: ModelInfo = classifier.info
         self._head = stacked_head(classifier.head)
 
-    def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def run_head(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return predict(self._head, {"features": features, "mask": mask})
 
 
@@ -319,7 +352,11 @@ def _baseline_scores(
     """Scores on samples by logistic regression on the mean features of the training videos; `None`, with a line why."""
     try:
         training = training_samples(classifier, dataset, samples)
-        rest = extract_features(dataset, training, classifier.backbone, keep=False, runtime=runtime)
+        if classifier.info.labels_per == "step":
+            read = SegmentSteps.of(dataset, training, classifier.spec, classifier.backbone, keep=False, runtime=runtime)
+            training, rest = read.samples, read.stacks
+        else:
+            rest = extract_features(dataset, training, classifier.backbone, keep=False, runtime=runtime)
     except DatasetError as error:  # the model itself does not need these videos
         _logger.warning("no baseline: %s", error)
         return None
@@ -369,7 +406,7 @@ def _warn_of_bias(classifier: ActivityClassifier, dataset: Dataset, samples: Seq
         _logger.warning(audit.on_videos)
     longest = LONG_CLIPS * classifier.clip_seconds
     too_long = [sample for sample in samples if sample.duration_seconds > longest]
-    if too_long and dataset.spec.frames_per_second is None:
+    if too_long and dataset.spec.frames_per_second is None and classifier.info.labels_per == "clip":
         _logger.warning(
             "%d of these %d videos are longer than %.1f s, twice the longest of training; classify reads such videos "
             "in windows and may answer otherwise",
@@ -393,6 +430,8 @@ def check_fits(classifier: ActivityClassifier, dataset: Dataset) -> None:
 def check_spec(model: InferenceModel, dataset: Dataset) -> None:
     """Raise `DatasetError` unless the data set holds the input that the model expects."""
     expected, held, same = model.spec, dataset.spec, ["streams"]
+    if model.info.labels_per == "step":  # reads whole films at a rate of its own
+        same += ["num_frames", "frames_per_second"]
     hint = "run preprocess with the model's settings"
     if bool(expected.num_features) != bool(held.num_features):
         hint = "name their folder with --features" if expected.num_features else "leave out --features"

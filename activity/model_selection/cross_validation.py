@@ -14,16 +14,21 @@ import numpy as np
 
 from activity.config import TrainConfig
 from activity.datasets.dataset import Dataset
+from activity.datasets.samples import name_some
 from activity.datasets.splits import assign_folds, audit_leaks
+from activity.datasets.steps import labels_of_steps
 from activity.errors import DatasetError, printable
 from activity.evaluation.evaluator import Evaluation, predict_head_alone
 from activity.evaluation.linear import baseline_probabilities
 from activity.evaluation.metrics import Mean, Scores, mean_and_error
+from activity.evaluation.steps import SegmentSteps
 from activity.models.backend import keras
 from activity.progress import progress_bar
 from activity.runtimes.features import extract_features
+from activity.training.preparation import backbone_of, check_labels, with_given_features
 from activity.training.stages import stage_names
-from activity.training.trainer import build_classifier, check_labels, train, with_given_features
+from activity.training.steps import step_spec
+from activity.training.trainer import train
 
 _CrossValidation = TypeVar("_CrossValidation", bound="CrossValidation")
 
@@ -161,9 +166,15 @@ def cross_validate(
     Raises:
         DatasetError: the folds cannot be made.
     """
-    dataset = with_given_features(dataset.labelled(), config)
-    labels, samples = dataset.labels, dataset.samples
-    parts = divide_folds(dataset, folds, seed=config.seed)
+    if config.labels_per == "step":  # rows without a label tell what is not known of a film
+        dataset = with_given_features(dataset, config)
+        labels, samples = list(labels_of_steps(dataset, config)), [x for x in dataset.samples if x.label]
+    else:
+        dataset = with_given_features(dataset.labelled(), config)
+        labels, samples = dataset.labels, dataset.samples
+    parts = divide_folds(
+        dataset, folds, seed=config.seed, fewest_labels=2 - (len(labels) - len(dataset.labels)) - config.multi_label
+    )
     probabilities, baseline, of_head = np.zeros((3, len(samples), len(labels)))
     thresholds, are_stacks = np.zeros(len(samples)), True
     label_ids = np.asarray([labels.index(sample.label) for sample in samples])
@@ -195,7 +206,7 @@ class FoldResult:
 
     Attributes:
         name: of the fold.
-        test: `(N,)` bool, the samples of the fold among all N.
+        test: `(N,)` bool, the samples of the fold among all N that have a label.
         probabilities: `(n, C)` of those n samples.
         features: `(T, S, D)` of all N samples, by the backbone of that classifier.
         threshold: of that classifier.
@@ -210,7 +221,7 @@ class FoldResult:
     head_alone: np.ndarray | None = None
 
 
-def divide_folds(dataset: Dataset, folds: str, *, seed: int = 0) -> dict[str, Dataset]:
+def divide_folds(dataset: Dataset, folds: str, *, seed: int = 0, fewest_labels: int = 2) -> dict[str, Dataset]:
     """For each fold the data set with that fold as its test split and all other samples as its train split.
 
     The splits of the data set do not count; `folds` is as for `cross_validate`.
@@ -225,7 +236,7 @@ def divide_folds(dataset: Dataset, folds: str, *, seed: int = 0) -> dict[str, Da
         samples = [dataclasses.replace(x, split="test" if of == fold else "train") for x, of in pairs]
         parts[fold] = dataclasses.replace(dataset, samples=samples)
         try:
-            check_labels(parts[fold])  # all before the first is trained
+            check_labels(parts[fold], fewest=fewest_labels)  # all before the first is trained
         except DatasetError as error:
             raise DatasetError(f"fold {fold}: {error}") from error
     return parts
@@ -248,22 +259,43 @@ def evaluate_folds(
         backbone: that of `config`, if it is available; it must stay frozen.
         runtime: what computes the features; see `activity.runtimes.exported`.
     """
-    features = None
+    features = segments = None
     if stage_names(config) == ["head"]:  # the backbone stays as it is, so once is enough for all folds
         dataset = next(iter(parts.values()))
-        backbone = backbone or build_classifier(dataset, config).backbone
-        features = extract_features(dataset, dataset.samples, backbone, runtime=runtime)
+        backbone = backbone or backbone_of(dataset, config)
+        if config.labels_per == "step":
+            segments = _read_segments(dataset, backbone, runtime)
+        else:
+            features = extract_features(dataset, dataset.samples, backbone, runtime=runtime)
     for number, (fold, part) in enumerate(parts.items()):
         with _graphs_freed():
             run = train(part, config, work_dir=work_dir / str(number), backbone=backbone, runtime=runtime)
             classifier = run.classifier
-            stacks = features or extract_features(part, part.samples, classifier.backbone, keep=False, runtime=runtime)
-            test = np.asarray([sample.split == "test" for sample in part.samples])
-            held_out = [stacks[i] for i in np.flatnonzero(test)]
-            probabilities, of_head = classifier.predict_stacks(held_out), predict_head_alone(classifier, held_out)
+            test = np.asarray([sample.split == "test" for sample in part.samples if sample.label])
+            held_out = np.flatnonzero(test).tolist()
+            if segments:
+                probabilities, of_head, stacks = segments.predict(classifier, held_out), None, segments.stacks
+            else:
+                stacks = features or extract_features(
+                    part, part.samples, classifier.backbone, keep=False, runtime=runtime
+                )
+                of_samples = [stacks[i] for i in held_out]
+                probabilities, of_head = (
+                    classifier.predict_stacks(of_samples),
+                    predict_head_alone(classifier, of_samples),
+                )
             result = FoldResult(fold, test, probabilities, stacks, classifier.threshold, of_head)
             del run, classifier
         yield result
+
+
+def _read_segments(dataset: Dataset, backbone: keras.Model, runtime: str) -> SegmentSteps:
+    """All labelled segments of a data set, in its order; raises `DatasetError` if a film cannot be read."""
+    segments = SegmentSteps.of(dataset, dataset.samples, step_spec(dataset), backbone, runtime=runtime)
+    if absent := {sample.path for sample in dataset.samples if sample.label} - set(segments.films):
+        hint = "run the same preprocess command again, which lists them"
+        raise DatasetError(f"films cannot be read: {name_some(absent)}", path=dataset.videos_dir, hint=hint)
+    return segments
 
 
 @contextlib.contextmanager

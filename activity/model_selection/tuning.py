@@ -230,6 +230,8 @@ def score_of(correct: np.ndarray, losses: np.ndarray) -> float:
 
 
 def _check_recipe(config: TrainConfig) -> None:
+    if config.labels_per == "step":
+        raise ActivityError("tune searches for labels per clip, received --labels-per step", hint="train with it")
     if config.fine_tune:
         raise ActivityError("tune searches on the features of a frozen backbone", hint="leave --fine-tune to train")
     if stage_names(config) != ["head"]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from activity._version import __version__
 from activity.models.backend import keras
-from activity.models.heads import FUSE, member_predictions_of
+from activity.models.heads import FUSE, carrying, member_predictions_of
 from activity.models.info import FORMAT_VERSION, ModelInfo
 from activity.models.layers import TimeDistributed, uses_jit
-from activity.models.network import InferenceModel
+from activity.models.network import InferenceModel, RunWithState
 from activity.models.saving import load_model
 
 
@@ -20,6 +20,7 @@ from activity.models.saving import load_model
 class ActivityClassifier(InferenceModel, keras.Model):
     """Clips to probabilities: `{"frames": (batch, T, S, H, W, 3) uint8, "mask": (batch, T) bool}` -> `(batch, C)`.
 
+    Of a model of steps, probabilities are `(batch, T, C)`; see `ModelInfo.labels_per`.
     Of a model of feature files, frames are their rows `(batch, T, 1, D)` float32, which its backbone gives as they are.
 
     The two parts can be called on their own, which gives the same probabilities: `backbone` on real frames only, then
@@ -92,9 +93,19 @@ class ActivityClassifier(InferenceModel, keras.Model):
         """Features `(N, D)` float32 of images `(N, H, W, 3)` uint8 RGB."""
         return predict(self.backbone, images)
 
-    def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Probabilities `(B, C)` float32 of padded features `(B, T, S, D)` and their mask `(B, T)` bool."""
+    def run_head(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Probabilities `(B, C)`, or of steps `(B, T, C)`, of padded features `(B, T, S, D)` and mask `(B, T)`."""
         return predict(self.head, {"features": features, "mask": mask})
+
+    def open_states(self) -> RunWithState:
+        """The head in a graph that takes and gives its state."""
+        graph = carrying(self.head)
+
+        def run(features: np.ndarray, mask: np.ndarray, hidden: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, ...]:
+            outputs = graph.predict_on_batch({"features": features, "mask": mask, "hidden": hidden, "cell": cell})
+            return outputs["probabilities"], outputs["next_hidden"], outputs["next_cell"]
+
+        return run
 
 
 def extracted(encoder: keras.Model, frames: keras.KerasTensor) -> keras.KerasTensor:

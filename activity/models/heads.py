@@ -14,7 +14,8 @@ own output), M members, C labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from activity.errors import ActivityError, SettingError, did_you_mean
@@ -69,13 +70,39 @@ class Head:
             sequence `(B, T, U)` and a state `(B, U')`.
         reads: names of the options that it uses beside `dropout` and `members`.
         build_members: of a head that reads all streams, instead of `build`: their principal components, side by side
-            `(B, T, S*P)`, the mask, the options, the number of labels, and whether an answer is wanted for each frame,
-            to the predictions of all members, `(B, M, C)` or `(B, M, T, C)`.
+            `(B, T, S*P)`, the mask, the options, and what is to be predicted, to the predictions of all members,
+            `(B, M, C)` or `(B, M, T, C)`.
+        carries: it reads forward alone: answers for each frame can go on from the state after the frames before.
     """
 
     build: Callable[[Tensor, Tensor, HeadOptions], tuple[Tensor, Tensor]] | None = None
     reads: tuple[str, ...] = ()
-    build_members: Callable[[Tensor, Tensor, HeadOptions, int, bool], Tensor] | None = None
+    build_members: Callable[[Tensor, Tensor, HeadOptions, Answer], Tensor] | None = None
+    carries: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a head predicts.
+
+    Args:
+        num_labels: C.
+        per_frame: `(B, T, C)`, for each frame; else `(B, C)`, for the clip.
+        multi_label: each label holds or not, whatever the others do; else the probabilities sum to 1.
+        before: of a head that carries, the states of its LSTMs to begin with, `(B, M*U)` each; by default zeros.
+        after: where the head puts those at the end, if there are such to begin with.
+    """
+
+    num_labels: int
+    per_frame: bool = False
+    multi_label: bool = False
+    before: tuple[Tensor, ...] = ()
+    after: list[Tensor] = field(default_factory=list)
+
+    @property
+    def activation(self) -> str:
+        """Of the last layer of each member."""
+        return "sigmoid" if self.multi_label else "softmax"
 
 
 def build_head(
@@ -86,6 +113,8 @@ def build_head(
     num_labels: int,
     num_streams: int = 1,
     per_frame: bool = False,
+    multi_label: bool = False,
+    carries: bool = False,
 ) -> keras.Model:
     """A head with random weights.
 
@@ -98,6 +127,9 @@ def build_head(
             (late fusion): what a weak stream learned by heart does not spoil what a strong one saw.
         per_frame: give `(batch, T, C)`, a label for each frame. The values at padded frames mean nothing; train with
             the mask as sample weights.
+        multi_label: see `Answer`.
+        carries: the head also takes `hidden` and `cell`, and gives a dictionary of `probabilities`, `next_hidden` and
+            `next_cell`, `(batch, M*U)` each; only with `per_frame`, and of heads that can.
 
     Raises:
         ActivityError: no such head.
@@ -107,13 +139,16 @@ def build_head(
         raise ActivityError(f"no head '{name}'; {expected}", hint=did_you_mean(name, HEADS))
     from activity.models.layers import Fuse, MemberPredictions, Project, Standardize, make_model
 
-    entry = HEADS[name]
+    entry, inputs = HEADS[name], dict[str, Tensor]()
+    if carries:
+        inputs = {state: keras.Input((options.members * options.units,), name=state) for state in ("hidden", "cell")}
+    answer = Answer(num_labels, per_frame, multi_label, before=tuple(inputs.values()))
     features = keras.Input((None, num_streams, num_features), name="features")
     mask = keras.Input((None,), dtype="bool", name="mask")
     standard = Standardize(name=STANDARDIZE)(features)  # (B, T, S, D)
     if entry.build_members:
         components = Project(min(NUM_COMPONENTS, num_features), name=PROJECT)(standard)  # (B, T, S*P)
-        predicted = entry.build_members(components, mask, options, num_labels, per_frame)  # (B, M, [T,] C)
+        predicted = entry.build_members(components, mask, options, answer)  # (B, M, [T,] C)
     else:
         member_predictions = []  # S*M x (B, [T,] C)
         for x in ops.unstack(standard, num_streams, axis=2):  # S x (B, T, D)
@@ -122,10 +157,38 @@ def build_head(
                 sequence, state = entry.build(x, mask, options)  # (B, T, U), (B, U')
                 read = keras.layers.Dropout(options.dropout)(sequence if per_frame else state)
                 # float32 also under mixed precision: a float16 softmax loses small probabilities
-                member_predictions.append(keras.layers.Dense(num_labels, activation="softmax", dtype="float32")(read))
+                dense = keras.layers.Dense(num_labels, activation=answer.activation, dtype="float32")
+                member_predictions.append(dense(read))
         predicted = MemberPredictions(name=_MEMBER_PREDICTIONS)(member_predictions)  # (B, S*M, [T,] C)
-    probabilities = Fuse(name=FUSE, dtype="float32")(predicted)  # (B, M, [T,] C) -> (B, [T,] C)
-    return make_model({"features": features, "mask": mask}, probabilities, name=name)
+    fuse = Fuse(multi_label=multi_label, name=FUSE, dtype="float32")
+    probabilities = fuse(predicted)  # (B, M, [T,] C) -> (B, [T,] C)
+    inputs |= {"features": features, "mask": mask}
+    if carries:
+        outputs = dict(zip(("next_hidden", "next_cell"), answer.after, strict=True))
+        return make_model(inputs, {**outputs, "probabilities": probabilities}, name=name)
+    return make_model(inputs, probabilities, name=name)
+
+
+def carrying(head: keras.Model) -> keras.Model:
+    """A head for frames that also takes and gives the state of its LSTMs; its weights are copied, as they are now.
+
+    Args:
+        head: made by `build_head` with `per_frame`, of an entry that `carries`.
+    """
+    cell = next(layer.cell for layer in head.layers if isinstance(layer, keras.layers.RNN))
+    num_streams, num_features = head.input["features"].shape[2:]
+    again = build_head(
+        head.name,
+        HeadOptions(units=cell.units, members=cell.members),
+        num_features=num_features,
+        num_labels=head.output_shape[-1],
+        num_streams=num_streams,
+        per_frame=True,
+        multi_label=head.get_layer(FUSE).multi_label,
+        carries=True,
+    )
+    again.set_weights(head.get_weights())
+    return again
 
 
 def member_predictions_of(head: keras.Model) -> keras.Model:
@@ -191,13 +254,16 @@ def with_members(head: keras.Model, options: HeadOptions, kept: Sequence[int]) -
     """
     from activity.models.layers import Fuse, MemberPredictions, make_model
 
+    multi_label = head.get_layer(FUSE).multi_label
     if not HEADS[head.name].build_members:
         members = head.get_layer(_MEMBER_PREDICTIONS).input  # S*M x (B, C)
         predicted = MemberPredictions(name=_MEMBER_PREDICTIONS)([members[i] for i in kept])
-        return make_model(head.input, Fuse(name=FUSE, dtype="float32")(predicted), name=head.name)
+        fuse = Fuse(multi_label=multi_label, name=FUSE, dtype="float32")
+        return make_model(head.input, fuse(predicted), name=head.name)
     num_streams, num_features = head.input["features"].shape[2:]
     shape = {"num_streams": num_streams, "num_features": num_features, "num_labels": head.output_shape[-1]}
-    smaller = build_head(head.name, options, **shape)
+    per_frame = len(head.output_shape) == 3
+    smaller = build_head(head.name, options, **shape, per_frame=per_frame, multi_label=multi_label)
     for source, target in zip(head.weights, smaller.weights, strict=True):
         values = ops.convert_to_numpy(source)
         target.assign(values if values.shape == tuple(target.shape) else values[list(kept)])  # members come first
@@ -316,32 +382,36 @@ def _chunks(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tens
 # === The heads of all streams: components (B, T, P) and mask (B, T) to the predictions of all members ===
 
 
-def _lstm(x: Tensor, mask: Tensor, options: HeadOptions, num_labels: int, per_frame: bool) -> Tensor:
-    """LSTMs in both directions over few components, and these components beside them (skip), by chunks of the clip."""
+def _lstm(x: Tensor, mask: Tensor, options: HeadOptions, answer: Answer, *, both_directions: bool = True) -> Tensor:
+    """LSTMs over few components, and these components beside them (skip), by chunks of the clip."""
     from activity.models.layers import ChunkMeans
 
-    members, units, num_inputs = options.members, options.units, x.shape[-1]
-    x, sequence = member_sequences(x, mask, options)  # (B, T, M*P), (B, T, 2*M*U)
+    members, units, num_inputs, per_frame = options.members, options.units, x.shape[-1], answer.per_frame
+    if answer.before:
+        x, sequence, *after = member_sequences(x, mask, options, both_directions=False, before=answer.before)
+        answer.after.extend(after)
+    else:
+        x, sequence = member_sequences(x, mask, options, both_directions=both_directions)  # (B, T, M*P), (B, T, R*M*U)
     parts = []
-    for values, directions, width in ((sequence, 2, units), (x, 1, num_inputs)):
+    for values, directions, width in ((sequence, 1 + both_directions, units), (x, 1, num_inputs)):
         if not per_frame:
             values = ChunkMeans(NUM_CHUNKS)(values, mask=mask)  # (B, T, R*M*W) -> (B, K*R*M*W)
         values = keras.layers.Reshape((-1, directions, members, width))(values)  # (B, K or T, R, M, W)
         values = ops.transpose(values, (0, 3, 1, 2, 4))  # (B, M, K or T, R, W)
         parts.append(keras.layers.Reshape((members, -1, directions * width))(values))  # (B, M, K or T, R*W)
-    read = keras.layers.Concatenate()(parts)  # (B, M, K or T, 2*U + P)
+    read = keras.layers.Concatenate()(parts)  # (B, M, K or T, R*U + P)
     if not per_frame:
-        read = keras.layers.Reshape((members, NUM_CHUNKS * read.shape[-1]))(read)  # (B, M, K*(2*U + P))
+        read = keras.layers.Reshape((members, NUM_CHUNKS * read.shape[-1]))(read)  # (B, M, K*(R*U + P))
     read = keras.layers.Dropout(options.dropout)(read)
     equation = "bmtf,mfc->bmtc" if per_frame else "bmf,mfc->bmc"
-    output_shape = (members, None, num_labels) if per_frame else (members, num_labels)
-    fan = read.shape[-1] + num_labels
+    output_shape = (members, None, answer.num_labels) if per_frame else (members, answer.num_labels)
+    fan = read.shape[-1] + answer.num_labels
     initializer = keras.initializers.RandomUniform(-((6 / fan) ** 0.5), (6 / fan) ** 0.5)  # Glorot's, of each member
     return keras.layers.EinsumDense(
         equation,
         output_shape,
         bias_axes="mc",
-        activation="softmax",
+        activation=answer.activation,
         kernel_initializer=initializer,
         dtype="float32",  # also under mixed precision: a float16 softmax loses small probabilities
         name=_MEMBER_PREDICTIONS,
@@ -351,13 +421,16 @@ def _lstm(x: Tensor, mask: Tensor, options: HeadOptions, num_labels: int, per_fr
 # === Parts of heads ===
 
 
-def member_sequences(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Tensor, Tensor]:
-    """What each member of the head `lstm` reads of `(B, T, P)` components, and its LSTMs in both directions over that.
+def member_sequences(
+    x: Tensor, mask: Tensor, options: HeadOptions, *, both_directions: bool = True, before: Sequence[Tensor] = ()
+) -> tuple[Tensor, ...]:
+    """What each member of the head `lstm` reads of `(B, T, P)` components, and its LSTMs over that.
 
     A component is dropped in all frames of a clip or in none (Gal & Ghahramani 2016): its other frames would tell it.
 
     Returns:
-        `(B, T, M*P)` and `(B, T, 2*M*U)`: forward of all members, then backward; zeros on padding.
+        `(B, T, M*P)` and `(B, T, R*M*U)`: forward of all members, then, if wanted, backward; zeros on padding. Given
+        the states `before`, `(B, M*U)` each, those after the last real frame follow.
     """
     from activity.models.layers import HidePadding, MemberLSTMCell
 
@@ -365,8 +438,12 @@ def member_sequences(x: Tensor, mask: Tensor, options: HeadOptions) -> tuple[Ten
     x = ops.repeat(ops.expand_dims(x, 2), members, axis=2)  # (B, T, P) -> (B, T, M, P)
     x = keras.layers.Dropout(options.dropout, noise_shape=(None, 1, members, num_inputs))(x)
     x = keras.layers.Reshape((-1, members * num_inputs))(x)  # (B, T, M, P) -> (B, T, M*P)
-    lstm = keras.layers.RNN(MemberLSTMCell(options.units, members), return_sequences=True)
-    return x, HidePadding()(keras.layers.Bidirectional(lstm)(x, mask=mask), mask=mask)
+    lstm = keras.layers.RNN(MemberLSTMCell(options.units, members), return_sequences=True, return_state=bool(before))
+    if before:
+        sequence, *after = lstm(x, mask=mask, initial_state=list(before))
+        return x, HidePadding()(sequence, mask=mask), *after
+    lstm = keras.layers.Bidirectional(lstm) if both_directions else lstm
+    return x, HidePadding()(lstm(x, mask=mask), mask=mask)
 
 
 _BOTH = {"return_sequences": True, "return_state": True}
@@ -392,6 +469,7 @@ def _mean_and_max(x: Tensor, mask: Tensor) -> Tensor:
 _BIDIRECTIONAL = ("units", "merge_mode")
 HEADS: dict[str, Head] = {
     "lstm": Head(None, ("units",), build_members=_lstm),
+    "lstm_forward": Head(None, ("units",), build_members=partial(_lstm, both_directions=False), carries=True),
     "lstm_plain": Head(_lstm_plain, ("units",)),
     "backward": Head(_backward, ("units",)),
     "stacked": Head(_stacked, ("units", "layers")),

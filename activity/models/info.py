@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from activity.config import MAX_WORDS, ClipSpec, TrainConfig, as_dict, current_settings, spec_from_dict
+from activity.config import LABELS_PER, MAX_WORDS, ClipSpec, TrainConfig, as_dict, current_settings, spec_from_dict
 from activity.errors import ActivityError, ModelFileError, SettingError, printable
 
 FORMAT_VERSION = 3  # of the model file; raised when its parts change; 1 had no streams, 2 no windows
@@ -111,6 +111,11 @@ class ModelInfo:
         clip_seconds: the longest time a clip spanned in training. A video of more than twice that is read in windows.
         window_seconds: how long these are: less than most clips of training, so that most lie within one activity.
         threshold: probability below which an answer is "unknown"; 0: there is always an answer; above 1: never.
+        labels_per: `clip`: probabilities of a clip; `step`: of each of its time steps. The windows of such a model are
+            clips; its `window_seconds` are what most labelled segments of training last.
+        state_size: of a model of steps whose head goes on from the state of the steps before: numbers in each of the
+            two states of its LSTMs; 0: it reads windows.
+        multi_label: of a model of steps: several labels may hold at once; those whose probability reaches `threshold`.
         rows_per_second: of the feature files of training, at the median; `None`: of a model of videos.
         record: how the model came about.
     """
@@ -122,6 +127,9 @@ class ModelInfo:
     clip_seconds: float
     window_seconds: float
     threshold: float = 0.0
+    labels_per: str = "clip"
+    state_size: int = 0
+    multi_label: bool = False
     rows_per_second: float | None = None
     record: TrainingRecord = field(default_factory=TrainingRecord)
 
@@ -139,10 +147,26 @@ class ModelInfo:
                 raise SettingError(name, "above 0", getattr(self, name))
         if not 0 <= self.threshold < float("inf"):
             raise SettingError("threshold", "0 or more", self.threshold)
+        if self.labels_per not in LABELS_PER:
+            raise SettingError("labels_per", " or ".join(LABELS_PER), self.labels_per)
+        if self.labels_per == "step" and (self.words or not self.spec.frames_per_second):
+            raise SettingError("labels_per", "clip: a model of steps has labels, and frames at a rate", "step")
+        if self.state_size < 0 or (self.state_size and self.labels_per != "step"):
+            raise SettingError("state_size", "0, or more of a model of steps", self.state_size)
+        if self.multi_label and self.labels_per != "step":
+            raise SettingError("multi_label", "false: only models of steps may have several labels at once", True)
         rate = self.rows_per_second
         if not (1e-6 <= (rate or 0) <= 1e6 if self.spec.num_features else rate is None):
             expected = "0.000001 to 1000000" if self.spec.num_features else "none: the model takes videos"
             raise SettingError("rows_per_second", expected, rate)
+
+    def on_steps(self) -> str:
+        """How a model of steps reads a film, for people."""
+        rate, length = self.spec.frames_per_second or 0.0, self.spec.num_frames
+        steps = f"a label for each step, {rate:.3g} a second"
+        if self.state_size:
+            return f"{steps}; goes on from the state of the steps before, so that streams need no windows"
+        return f"{steps}; films and streams are read in windows of {length} steps ({length / rate:.1f} s)"
 
     @property
     def task(self) -> str:
@@ -159,6 +183,8 @@ class ModelInfo:
         record = self.record.as_dict()
         told = {"record": record} if record else {}
         values |= {"rows_per_second": self.rows_per_second} if self.rows_per_second else {}
+        if self.labels_per == "step":
+            values |= {name: getattr(self, name) for name in ("labels_per", "state_size", "multi_label")}
         values |= {"words": list(self.words), "max_words": self.max_words} if self.words else {}
         return {"spec": as_dict(self.spec), "labels": list(self.labels), **values, **told}
 
@@ -176,6 +202,9 @@ class ModelInfo:
             words=tuple(info.get("words", ())),
             max_words=info.get("max_words", 0),
             **{name: float(info[name]) for name in ("clip_seconds", "window_seconds", "threshold")},
+            labels_per=info.get("labels_per", "clip"),
+            state_size=info.get("state_size", 0),
+            multi_label=info.get("multi_label", False),
             rows_per_second=info.get("rows_per_second"),
             record=TrainingRecord.from_dict(info["record"]),
         )
@@ -191,7 +220,7 @@ _SETTINGS = {item.name: _PLAIN[str(item.type)] for item in dataclasses.fields(Tr
 _SPEC = {item.name: _PLAIN.get(str(item.type), [str]) for item in dataclasses.fields(ClipSpec)}
 _INFO: dict[str, Any] = {"spec": dict, "labels": [str], "words": [str], "max_words": int, "record": dict}
 _INFO |= dict.fromkeys(("clip_seconds", "window_seconds", "threshold"), float)
-_INFO["rows_per_second"] = (float, None)
+_INFO |= {"rows_per_second": (float, None), "labels_per": str, "state_size": int, "multi_label": bool}
 _BY_SPLIT: tuple[Any, ...] = ({}, {"train": int, "val": int, "test": int})
 _COMPARED = ({"num_videos": 0}, {"num_videos": int, "split": str, "before": float, "after": float})
 _RECORD: dict[str, Any] = {

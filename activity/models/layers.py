@@ -378,11 +378,12 @@ class Fuse(_EndsMask):
 
     Args:
         weighted: the members have weights, which are set, not learned; else all have the same.
+        multi_label: each label holds or not, whatever the others do: the odds of each are fused, not the shares.
     """
 
-    def __init__(self, weighted: bool = False, **kwargs: Any) -> None:
+    def __init__(self, weighted: bool = False, multi_label: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.weighted = weighted
+        self.weighted, self.multi_label = weighted, multi_label
 
     def build(self, input_shape: Any) -> None:
         """Create the temperature, and the weights if there are any; both are set, not learned."""
@@ -396,13 +397,16 @@ class Fuse(_EndsMask):
     def call(self, inputs: Any) -> Any:
         """Weighted mean of the logarithms, divided by the temperature, to probabilities."""
         logs = ops.log(ops.maximum(inputs, 1e-7))  # (B, M, ..., C)
+        if self.multi_label:
+            logs -= ops.log(ops.maximum(1 - inputs, 1e-7))
         if self.weighted:
             weights = ops.reshape(self.member_weights, (1, -1, *[1] * (len(inputs.shape) - 2)))
             fused = ops.sum(logs * weights, axis=1)  # (B, M, ..., C) -> (B, ..., C)
         else:
             fused = ops.mean(logs, axis=1)
-        return ops.softmax(fused / self.temperature, axis=-1)
+        fused /= self.temperature
+        return ops.sigmoid(fused) if self.multi_label else ops.softmax(fused, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
-        """Whether it is weighted."""
-        return {**super().get_config(), "weighted": self.weighted}
+        """Whether it is weighted, and for several labels at once."""
+        return {**super().get_config(), "weighted": self.weighted, "multi_label": self.multi_label}

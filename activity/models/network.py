@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,12 +14,17 @@ from activity.video.clips import pad_right, window_starts
 LONG_CLIPS = 2.0  # a video longer than so many clips of training is read in windows
 _WINDOWS_PER_BATCH = 64
 _STEPS_PER_WINDOW = 8
+_LEAST = 1e-7  # probability
+
+
+# Features (B, T, S, D), mask (B, T), hidden and cell state (B, Z) -> probabilities (B, T, C), states (B, Z) after them.
+RunWithState: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
 
 
 class InferenceModel:
     """A model that is ready to predict: images to features, and features of clips to probabilities.
 
-    A subclass gives `info`, `extract_features` and `predict_features`.
+    A subclass gives `info`, `extract_features` and `run_head`.
 
     Attributes:
         info: what the model file tells; to change something in it, assign a copy with `dataclasses.replace`.
@@ -68,9 +74,26 @@ class InferenceModel:
         """Features `(N, D)` float32 of images `(N, H, W, 3)` uint8 RGB."""
         raise NotImplementedError
 
-    def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Probabilities `(B, C)` float32 of padded features `(B, T, S, D)` and their mask `(B, T)` bool."""
+    def run_head(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """What the head gives for padded features `(B, T, S, D)` and their mask `(B, T)` bool.
+
+        Probabilities float32: `(B, C)` of clips, of a model of steps `(B, T, C)`, without meaning on padding.
+        """
         raise NotImplementedError
+
+    def open_states(self) -> RunWithState:
+        """A head that goes on from a state, of a model whose `info.state_size` is not 0: see `StateReader`."""
+        raise NotImplementedError
+
+    def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Probabilities `(B, C)` float32 of padded features `(B, T, S, D)` and their mask `(B, T)` bool.
+
+        Of a model of steps, they are the mean over the steps.
+        """
+        predicted = self.run_head(features, mask)
+        if self.info.labels_per == "clip":
+            return predicted
+        return np.stack([steps[real].mean(axis=0) for steps, real in zip(predicted, mask, strict=True)])  # (B, C)
 
     def extract_stack_features(self, frames: np.ndarray) -> np.ndarray:
         """Features `(N, S, D)` float32 of real frames `(N, S, H, W, 3)` uint8 RGB."""
@@ -79,17 +102,25 @@ class InferenceModel:
 
     def predict_windows(self, windows: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
         """Probabilities `(len(windows), C)` of windows, each a feature stack `(N, S, D)` and its first frame."""
-        predicted = []
+        return np.concatenate([self.predict_features(clips, mask) for clips, mask in self._clips_of(windows)])
+
+    def predict_window_steps(self, windows: Sequence[tuple[np.ndarray, int]]) -> list[np.ndarray]:
+        """Probabilities `(n, C)` of the n real steps of each window, by a model of steps."""
+        return [
+            steps[real]
+            for clips, mask in self._clips_of(windows)
+            for steps, real in zip(self.run_head(clips, mask), mask, strict=True)
+        ]
+
+    def _clips_of(self, windows: Sequence[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of padded clips `(B, T, S, D)` with their masks `(B, T)`."""
         length = self.spec.num_frames
         for first in range(0, len(windows), _WINDOWS_PER_BATCH):
             clips = [
                 pad_right(stack[start : start + length], length)
                 for stack, start in windows[first : first + _WINDOWS_PER_BATCH]
             ]
-            predicted.append(
-                self.predict_features(np.stack([clip for clip, _ in clips]), np.stack([mask for _, mask in clips]))
-            )
-        return np.concatenate(predicted)
+            yield np.stack([clip for clip, _ in clips]), np.stack([mask for _, mask in clips])
 
     def predict_windows_of(self, stacks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities `(W, C)` of the windows that cover feature stacks `(N, S, D)`, and `(W,)` whose each is."""
@@ -98,7 +129,68 @@ class InferenceModel:
         predicted = self.predict_windows([(stacks[i], start) for i, start in windows])
         return predicted, np.asarray([i for i, _ in windows])
 
+    def predict_film(self, stack: np.ndarray) -> np.ndarray:
+        """Probabilities `(N, C)` of the steps of a feature stack `(N, S, D)`, by a model of steps."""
+        if self.info.state_size:
+            return StateReader(self).see(stack)
+        length = self.spec.num_frames
+        starts = window_starts(len(stack), length)
+        windows = self.predict_window_steps([(stack, start) for start in starts])
+        return join_steps(list(zip(starts, windows, strict=True)), len(stack), multi_label=self.info.multi_label)
+
     def predict_stacks(self, stacks: Sequence[np.ndarray]) -> np.ndarray:
         """Probabilities `(len(stacks), C)` of feature stacks `(N, S, D)`: the mean over the windows that cover each."""
         predicted, owners = self.predict_windows_of(stacks)
         return np.stack([predicted[owners == i].mean(axis=0) for i in range(len(stacks))])
+
+
+class StateReader:
+    """Probabilities of steps as they come, by a model that carries its state on: however long, in constant memory.
+
+    Args:
+        model: whose `info.state_size` is not 0.
+    """
+
+    def __init__(self, model: InferenceModel) -> None:
+        self._run, self._length = model.open_states(), model.spec.num_frames
+        self._states = [np.zeros((1, model.info.state_size), np.float32)] * 2
+
+    def see(self, features: np.ndarray) -> np.ndarray:
+        """Probabilities `(n, C)` of the next steps, from their features `(n, S, D)`."""
+        seen = []
+        for first in range(0, len(features), self._length):
+            clip, mask = pad_right(features[first : first + self._length], self._length)
+            steps, *self._states = self._run(clip[None], mask[None], *self._states)
+            seen.append(steps[0, mask])
+        return np.concatenate(seen)
+
+
+def join_steps(windows: Sequence[tuple[int, np.ndarray]], num_steps: int, *, multi_label: bool = False) -> np.ndarray:
+    """Probabilities of steps, from those of windows that overlap: the mean of logarithms, as the members of a head are.
+
+    A window knows most of what is in its middle: a step weighs the less, the nearer it is to an end of the window.
+
+    Args:
+        windows: first step, and probabilities `(n, ..., C)` of n steps from there on; they cover all steps.
+        num_steps: N.
+        multi_label: fuse the odds of each label; else probabilities sum to 1.
+
+    Returns:
+        `(N, ..., C)`.
+    """
+    shape = windows[0][1].shape[1:]
+    total, weight = np.zeros((num_steps, *shape)), np.zeros((num_steps, *[1] * len(shape)))
+    for start, probabilities in windows:
+        length = len(probabilities)
+        near = 1 - np.abs(np.arange(length) + 0.5 - length / 2) / (length / 2 + 0.5)
+        near = near.reshape(-1, *[1] * len(shape))
+        logs = np.log(np.maximum(probabilities, _LEAST))
+        if multi_label:
+            logs = logs - np.log(np.maximum(1 - probabilities, _LEAST))
+        total[start : start + length] += near * logs
+        weight[start : start + length] += near
+    fused = total / weight
+    if multi_label:
+        return 1 / (1 + np.exp(-fused))
+    fused = np.exp(fused - fused.max(axis=-1, keepdims=True))
+    return fused / fused.sum(axis=-1, keepdims=True)

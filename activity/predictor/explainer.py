@@ -142,7 +142,10 @@ class Explainer:
         real = ops.convert_to_tensor(mask[None])
 
         def log_odds(clip: Any) -> Any:
-            return _log_odds(self.classifier.head({"features": clip, "mask": real}, training=False), label_id)[0]
+            probabilities = self.classifier.head({"features": clip, "mask": real}, training=False)
+            if self.classifier.info.labels_per == "step":
+                probabilities = ops.mean(probabilities[:, : len(features)], axis=1)  # (1, T, C) -> (1, C)
+            return _log_odds(probabilities, label_id)[0]
 
         slope = gradient(log_odds, clip[None])[0, : len(features)]  # (N, S, D)
         probability = self.classifier.predict_features(clip[None], mask[None])[0, label_id]

@@ -2,6 +2,8 @@
 
     Capture --frames--> streams --backbone--> the last T features --head--> window --LiveLabels--> Decision
 
+A model of steps that carries its state on needs no window: it decides with each frame.
+
 Memory is that of a window or two, however long it lasts.
 """
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from activity.errors import printable
 from activity.models.info import check_takes_videos, unknown_name
-from activity.models.network import InferenceModel
+from activity.models.network import InferenceModel, StateReader
 from activity.predictor.prediction import best_first
 from activity.predictor.timeline import LiveLabels
 from activity.video.capture import Capture, Frame, stream_maker, ticks
@@ -94,7 +96,7 @@ def watch(
     with Capture(source, model.spec, model.window_rate, timeout_seconds) as capture:
         for window in _windows(model, capture.frames()):
             if window.starts:
-                live_labels = LiveLabels(model.threshold)
+                live_labels = LiveLabels(model.threshold, multi_label=model.info.multi_label)
             label_id, probabilities = live_labels.next(window.probabilities)
             label, late = names[label_id], time.monotonic() - window.arrived
             yield Decision(
@@ -118,7 +120,7 @@ def _warm_up(model: InferenceModel) -> None:
 
 
 class _WindowPrediction(NamedTuple):
-    """A window: `seconds` and `arrived` of its newest frame, whether it is the first of a stretch, and `(C,)`."""
+    """A window or step: `seconds` and `arrived` of its newest frame, whether it begins a stretch, and `(C,)`."""
 
     seconds: float
     arrived: float
@@ -145,6 +147,7 @@ class _Stretch:
         self._model, self._start = model, start_seconds
         self._times: deque[tuple[float, float]] = deque()  # seconds and arrived of what the maker holds
         self._features: deque[np.ndarray] = deque(maxlen=model.spec.num_frames)  # (S, D) each
+        self._states = StateReader(model) if model.info.state_size else None  # then no windows are needed
         self._num_new = 0  # features since the last window
         self._num_predicted = 0
         self._maker = stream_maker(model.spec)
@@ -162,14 +165,24 @@ class _Stretch:
 
     def _windows(self, images: Iterable[np.ndarray]) -> Iterator[_WindowPrediction]:
         for image in images:  # (S, H, W, 3)
-            self._features.append(self._model.extract_stack_features(image[None])[0])
+            features = self._model.extract_stack_features(image[None])  # (1, S, D)
+            if self._states:
+                yield self._window(self._times.popleft(), self._states.see(features)[0])
+                continue
+            self._features.append(features[0])
             self._newest = self._times.popleft()
             self._num_new += 1
             if len(self._features) == self._features.maxlen and self._num_new >= self._model.stride:
                 yield self._predict()
 
     def _predict(self) -> _WindowPrediction:
-        probabilities = self._model.predict_windows([(np.stack(self._features), 0)])[0]  # (C,)
+        windows = [(np.stack(self._features), 0)]
         self._num_new = 0
+        if self._model.info.labels_per == "step":  # what comes after is not in view: the newest steps are
+            steps = self._model.predict_window_steps(windows)[0]  # (n, C)
+            return self._window(self._newest, steps[-self._model.stride :].mean(axis=0))
+        return self._window(self._newest, self._model.predict_windows(windows)[0])
+
+    def _window(self, newest: tuple[float, float], probabilities: np.ndarray) -> _WindowPrediction:
         self._num_predicted += 1
-        return _WindowPrediction(*self._newest, self._num_predicted == 1, probabilities)
+        return _WindowPrediction(*newest, self._num_predicted == 1, probabilities)

@@ -24,8 +24,13 @@ from activity.models.info import ModelInfo
 from activity.models.network import InferenceModel
 from activity.predictor.prediction import Failure, Prediction, WindowFrames
 from activity.predictor.sources import FrameStream, most_threads, names_of, read_ahead
-from activity.predictor.timeline import Window, make_timeline
-from activity.predictor.windows import WindowReader
+from activity.predictor.timeline import (
+    Window,
+    make_timeline,
+    make_timeline_of_labels,
+    make_timeline_of_steps,
+)
+from activity.predictor.windows import StepReader, WindowReader
 from activity.runtimes.exported import FORKED, SPAWN, load_inference_model
 
 _logger = logging.getLogger(__name__)
@@ -141,7 +146,8 @@ class Predictor:
         model, length = self.model, self.model.spec.num_frames
         half = max(1, length // 2)  # as where features come from a data set
         strides = [half, model.stride] if timeline else [half]
-        readers: dict[ClipSpec, list[WindowReader[np.ndarray]]] = {}
+        of_steps = model.info.labels_per == "step"
+        readers: dict[ClipSpec, list[Any]] = {}
         kept: dict[ClipSpec, np.ndarray] = {}
         try:
             for spec, chunk in stream:
@@ -149,6 +155,8 @@ class Predictor:
                 features = features_of(model, chunk)  # (n, S, D)
                 if spec not in readers:
                     readers[spec] = [WindowReader(model.predict_windows, length, stride) for stride in strides]
+                    if of_steps:
+                        readers[spec] = [StepReader(model)]
                 for reader in readers[spec]:
                     reader.see(features)
                 if keep_frames:
@@ -171,15 +179,22 @@ class Predictor:
             frames_per_second=whole.frames_per_second,
             frames=None if only is None else WindowFrames(only, np.array(sampled.timestamps_seconds)),
         )
+        if of_steps:
+            steps = readers[whole][0].steps
+            prediction = dataclasses.replace(prediction, probabilities=steps.mean(axis=0))
         if not timeline:
             return prediction
         if not sampled.duration_seconds:
             return Failure(stream.source, "an image lasts no time, so it has no timeline; expected a video")
+        if of_steps:
+            make = make_timeline_of_labels if model.info.multi_label else make_timeline_of_steps
+            options = {"threshold": model.threshold, "window_seconds": model.window_seconds}
+            return dataclasses.replace(prediction, timeline=make(steps, sampled.edges_seconds, model.labels, **options))
         moving = next((spec for spec in stream.sampled if spec.frames_per_second), whole)
         edges = stream.sampled[moving].edges_seconds
-        steps = [Window(*window) for window in readers[moving][1].finish(edges)]
-        found = make_timeline(steps, edges, model.labels, threshold=model.threshold)
-        return dataclasses.replace(prediction, timeline=found)
+        often = [Window(*window) for window in readers[moving][1].finish(edges)]
+        made = make_timeline(often, edges, model.labels, threshold=model.threshold)
+        return dataclasses.replace(prediction, timeline=made)
 
 
 def features_of(model: InferenceModel, chunk: np.ndarray) -> np.ndarray:

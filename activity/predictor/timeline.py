@@ -37,8 +37,9 @@ class Timeline:
 
     Attributes:
         edges_seconds: `(K + 1,)`, rising; moment `k` is `[edges[k], edges[k + 1])`.
-        probabilities: `(K, C)`, smoothed; rows sum to 1.
-        segments: in order, without gaps; neighbours differ in their label.
+        probabilities: `(K, C)`, smoothed; rows sum to 1, but for a model of several labels at once.
+        segments: in order, without gaps; neighbours differ in their label. Of several labels at once, segments may
+            overlap, and there are gaps where none holds.
     """
 
     edges_seconds: np.ndarray
@@ -80,11 +81,12 @@ class LiveLabels:
     """Labels of a stream, window after window, from the past alone.
 
     The windows so far are multiplied, the older the less weight, so that none alone outvotes earlier ones that were as
-    confident; then as in a timeline. The label of a new activity comes when about three quarters of a window show it.
+    confident; then as in a timeline. The label of a new activity comes when about three quarters of a window show it,
+    or a few steps, of a model that decides with each. Of several labels at once, it is the most probable one.
     """
 
-    def __init__(self, threshold: float) -> None:
-        self._hysteresis = Hysteresis(threshold)
+    def __init__(self, threshold: float, *, multi_label: bool = False) -> None:
+        self._hysteresis, self._multi_label = Hysteresis(threshold), multi_label
         self._logarithms: np.ndarray | None = None
 
     def next(self, probabilities: np.ndarray) -> tuple[int, np.ndarray]:
@@ -93,7 +95,8 @@ class LiveLabels:
         before = newest if self._logarithms is None else self._logarithms
         self._logarithms = _NEWEST * newest + (1 - _NEWEST) * before
         fused = np.exp(self._logarithms)
-        fused /= fused.sum()
+        if not self._multi_label:
+            fused /= fused.sum()
         return self._hysteresis.next(fused), fused
 
 
@@ -112,11 +115,33 @@ def make_timeline(
         threshold: probability below which a moment is "unknown".
     """
     edges = np.asarray(edges_seconds, float)
-    probabilities = _smooth(windows, edges)  # (K, C)
+    window_seconds = windows[0].end_seconds - windows[0].start_seconds
+    return make_timeline_of_steps(
+        _smooth(windows, edges), edges, labels, threshold=threshold, window_seconds=window_seconds
+    )
+
+
+def make_timeline_of_steps(
+    probabilities: np.ndarray,
+    edges_seconds: Sequence[float] | np.ndarray,
+    labels: Sequence[str],
+    *,
+    threshold: float,
+    window_seconds: float,
+) -> Timeline:
+    """Segments of a video from `(K, C)` probabilities of its moments; see `make_timeline`.
+
+    Args:
+        probabilities: rows sum to 1.
+        edges_seconds: `(K + 1,)` of the moments.
+        labels: names of the C activities.
+        threshold: probability below which a moment is "unknown".
+        window_seconds: how long activities usually last; a segment of less than half of that goes to a neighbour.
+    """
+    edges = np.asarray(edges_seconds, float)
     hysteresis = Hysteresis(threshold)
     label_ids = np.asarray([hysteresis.next(row) for row in probabilities])  # (K,)
-    shortest = _SHORTEST_SEGMENT * (windows[0].end_seconds - windows[0].start_seconds)
-    _absorb_short(label_ids, probabilities, threshold, edges, shortest)
+    _absorb_short(label_ids, probabilities, threshold, edges, _SHORTEST_SEGMENT * window_seconds)
     for a, b in list(_runs(label_ids)):  # a short segment may have moved the mean of the one that it was merged with
         means, label_id = probabilities[a:b].mean(axis=0), label_ids[a]  # (C,)
         if label_id == len(labels) or means[label_id] < max(threshold, 1 / len(labels)):
@@ -127,6 +152,38 @@ def make_timeline(
         probability = means.max() if label_id == len(labels) else means[label_id]
         segments.append(Segment(float(edges[a]), float(edges[b]), names[label_id], float(probability)))
     return Timeline(edges, probabilities, tuple(segments))
+
+
+def make_timeline_of_labels(
+    probabilities: np.ndarray,
+    edges_seconds: Sequence[float] | np.ndarray,
+    labels: Sequence[str],
+    *,
+    threshold: float,
+    window_seconds: float,
+) -> Timeline:
+    """Segments where each label holds, of which several may at once, or none; in the order of their starts.
+
+    Args:
+        probabilities: `(K, C)`, of each label by itself.
+        edges_seconds: `(K + 1,)` of the moments.
+        labels: names of the C activities.
+        threshold: probability from which on a label holds.
+        window_seconds: how long activities usually last; what holds, or does not, for less than a quarter of that
+            between its like, is taken for noise.
+    """
+    edges, segments = np.asarray(edges_seconds, float), []
+    for label, of_label in zip(labels, np.asarray(probabilities).T, strict=True):  # (K,)
+        pair = np.column_stack([1 - of_label, of_label])  # (K, 2)
+        holds = (of_label >= threshold).astype(int)
+        _absorb_short(holds, pair, 0.0, edges, _SHORTEST_SEGMENT / 2 * window_seconds)
+        for a, b in _runs(holds):
+            if holds[a]:
+                probability = max(threshold, float(of_label[a:b].mean()))
+                segments.append(Segment(float(edges[a]), float(edges[b]), label, probability))
+    order = {label: number for number, label in enumerate(labels)}
+    segments.sort(key=lambda segment: (segment.start_seconds, order[segment.label]))
+    return Timeline(edges, np.asarray(probabilities), tuple(segments))
 
 
 def _smooth(windows: Sequence[Window], edges: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from activity.config import ClipSpec
 from activity.errors import VideoError
+from activity.models.network import InferenceModel, StateReader, join_steps
 from activity.predictor.prediction import Prediction, WindowFrames
 from activity.predictor.timeline import Window
 from activity.video.clips import window_starts
@@ -65,6 +66,46 @@ class WindowReader(Generic[_Result]):
             results = self._read([(features, start - first) for start in starts])
             self._results.update(zip(starts, results, strict=True))
             self._next = starts[-1] + self._stride
+
+
+class StepReader:
+    """The probabilities of the steps of a film, by a model of steps, while its features come.
+
+    The model goes on from its state where it can; else it reads windows, half of each in the next, which are joined.
+
+    Attributes:
+        steps: `(N, C)`, after `finish`.
+    """
+
+    steps: np.ndarray
+
+    def __init__(self, model: InferenceModel) -> None:
+        self._length, self._multi_label = model.spec.num_frames, model.info.multi_label
+        self._parts: list[np.ndarray] = []
+        self._states = StateReader(model) if model.info.state_size else None
+        self._windows = WindowReader(model.predict_window_steps, self._length, max(1, self._length // 2))
+
+    def see(self, features: np.ndarray) -> None:
+        """The next features `(n, S, D)`."""
+        if self._states:
+            self._parts.append(self._states.see(features))
+        else:
+            self._windows.see(features)
+
+    def finish(self, edges_seconds: tuple[float, ...]) -> list[tuple[float, float, np.ndarray, int]]:
+        """Start and end in seconds, mean probabilities and first step of the windows, given the times of N steps."""
+        num_steps = len(edges_seconds) - 1
+        if self._states:
+            self.steps = np.concatenate(self._parts)
+        else:
+            windows = [(first, steps) for *_, steps, first in self._windows.finish(edges_seconds)]
+            self.steps = join_steps(windows, num_steps, multi_label=self._multi_label)
+        starts = window_starts(num_steps, self._length)
+        ends = [min(start + self._length, num_steps) for start in starts]
+        return [
+            (edges_seconds[a], edges_seconds[b], self.steps[a:b].mean(axis=0), a)
+            for a, b in zip(starts, ends, strict=True)
+        ]
 
 
 def read_window(spec: ClipSpec, prediction: Prediction, window: Window) -> WindowFrames:

@@ -177,7 +177,9 @@ def _rows_of_model(card: ModelCard) -> list[Row]:
     if spec.frames_per_second is None:
         clip = f"{spec.num_frames} {items}, spread evenly over the video"
     else:
-        clip = f"{spec.num_frames} {items}, {spec.frames_per_second:g} a second; several clips of a longer video"
+        clip = f"{spec.num_frames} {items}, {spec.frames_per_second:.3g} a second; several clips of a longer video"
+    if info.labels_per == "step":
+        clip = info.on_steps()
     windows = f"; a video more than twice as long is read in windows of {info.window_seconds:.1f} s"
     below = f'below a probability of {info.threshold:.3f} the answer is "{unknown_name(info.labels)}"'
     size = [
@@ -190,6 +192,8 @@ def _rows_of_model(card: ModelCard) -> list[Row]:
     if info.task == "order":
         return [("labels", f"{len(info.labels)}: {', '.join(info.labels)}"), ("answer", "how probable each is next")]
     answer = below if info.threshold else "always one of the labels"
+    if info.multi_label:
+        answer = f"each label whose probability is {info.threshold:.3f} or more, several at once or none"
     names = ("labels", f"{len(info.labels)}: {', '.join(info.labels)}")
     if info.words:
         names = (
@@ -225,8 +229,9 @@ def _rows_of_scores(card: ModelCard) -> list[Row]:
     if "accuracy" in scores:
         rows.append(("training", f"accuracy {scores['accuracy']:.3f}, loss {scores['loss']:.3f}"))
     if estimate := card.record.estimate:
+        counted = "training videos" if card.info.labels_per == "clip" else "steps of training films"
         numbers = (
-            "accuracy {accuracy:.3f} +- {standard_error:.3f} on {num_videos} training videos of {num_groups} "
+            f"accuracy {{accuracy:.3f}} +- {{standard_error:.3f}} on {{num_videos}} {counted} of {{num_groups}} "
             "groups, each predicted without its group; head alone {head_accuracy:.3f}, baseline {baseline_accuracy:.3f}"
         )
         if "shuffled_accuracy" in estimate:  # which earlier versions did not measure

@@ -39,7 +39,7 @@ from activity.files import (
 )
 from activity.models.backend import keras
 from activity.models.info import ModelInfo, read_info
-from activity.models.network import InferenceModel
+from activity.models.network import InferenceModel, RunWithState
 from activity.models.search import NUM_SPECIAL
 from activity.models.sentences import InferenceCaptioner, Search
 from activity.runtimes.choice import choose, describe, falling_back, format_of, is_bf16, tell_once
@@ -178,10 +178,22 @@ class ExportedModel(InferenceModel):
         (features,) = self._backbone(images)
         return features
 
-    def predict_features(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Probabilities `(B, C)` float32 of padded features `(B, T, S, D)` and their mask `(B, T)` bool."""
+    def run_head(self, features: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Probabilities `(B, C)`, or of steps `(B, T, C)`, of padded features `(B, T, S, D)` and mask `(B, T)`."""
+        if self.info.state_size:
+            zeros = np.zeros((len(features), self.info.state_size), np.float32)
+            return self.open_states()(features, mask, zeros, zeros)[0]
         (probabilities,) = self._head(features, mask)
         return probabilities
+
+    def open_states(self) -> RunWithState:
+        """The exported head, which takes and gives its state."""
+
+        def run(features: np.ndarray, mask: np.ndarray, hidden: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, ...]:
+            next_cell, next_hidden, probabilities = self._head(cell, features, hidden, mask)
+            return probabilities, next_hidden, next_cell
+
+        return run
 
 
 class ExportedCaptioner(InferenceCaptioner):
@@ -263,10 +275,12 @@ def _export_model(model_path: Path, runtime: str, task: str) -> InferenceModel:
 def _parts_of(model: ActivityClassifier | ActivityCaptioner) -> dict[str, keras.Model]:
     """What is exported of a model, by the names of the files."""
     from activity.models.classifier import ActivityClassifier
+    from activity.models.heads import carrying
     from activity.runtimes.loops import with_plain_loops
 
     if isinstance(model, ActivityClassifier):
-        return {"backbone": model.backbone, "head": with_plain_loops(model.head, model.spec.num_frames)}
+        head = carrying(model.head) if model.info.state_size else model.head
+        return {"backbone": model.backbone, "head": with_plain_loops(head, model.spec.num_frames)}
     return {"backbone": model.backbone, "encoder": encoder_graph(model), "step": step_graph(model)}
 
 
@@ -351,7 +365,7 @@ def _check_model(model: ActivityClassifier | ActivityCaptioner, exported: Infere
     if isinstance(exported, ExportedCaptioner):
         check_words(model, exported.decoder, clips, mask)
     else:
-        check_parity(model.predict_features(clips, mask), exported.predict_features(clips, mask))
+        check_parity(model.run_head(clips, mask), exported.run_head(clips, mask))
 
 
 def _random_images(shape: tuple[int, ...]) -> np.ndarray:

@@ -12,7 +12,7 @@ import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,12 +21,15 @@ import numpy as np
 from activity.config import stored_streams
 from activity.datasets.arrays import map_array
 from activity.datasets.dataset import Dataset, Stacks
-from activity.datasets.samples import Sample
-from activity.files import DAMAGED, atomic_file, digest_of, is_intact, remove_leftovers
+from activity.datasets.samples import Sample, content_of, file_of
+from activity.errors import VideoError
+from activity.files import DAMAGED, atomic_file, digest_of, digest_of_file, is_intact, remove_leftovers
 from activity.models.backend import keras
 from activity.progress import progress_bar
 from activity.runtimes.choice import is_bf16
 from activity.runtimes.exported import digest_of_model, open_extractor
+from activity.video.prefetch import Prefetch
+from activity.video.sampling import iter_frames
 
 _FRAMES_PER_BATCH = 32
 
@@ -62,6 +65,64 @@ def extract_features(
                 _write(_path(cache_dir, id_), features[id_])
         streams.append([features[sample.sample_id] for sample in samples])  # S x (N, D)
     return [np.stack(of_sample, axis=1) for of_sample in zip(*streams, strict=True)]  # (N, S, D)
+
+
+def extract_films(
+    dataset: Dataset, films: Sequence[Sample], backbone: keras.Model, *, keep: bool = True, runtime: str = "auto"
+) -> dict[str, np.ndarray]:
+    """Features `(N, S, D)` float32 of whole videos at the rate of the data set's spec, by `sample_id`.
+
+    Their frames are in no data set folder: they are decoded from the videos, and only the features are kept. A video
+    that cannot be read any more is left out, with a line that says why.
+
+    Args:
+        dataset: its spec has a rate.
+        films: whole videos; see `activity.datasets.steps.films_of`.
+        backbone: see `extract_features`.
+        keep: see `extract_features`.
+        runtime: see `extract_features`.
+    """
+    if dataset.features:
+        read = dataset.features.read(films, dataset.spec)  # (N, D) each
+        return {film.sample_id: rows[:, None] for film, rows in zip(films, read, strict=True)}
+    dirs = list(_cache_dirs(dataset, backbone, runtime).values())
+    features, todo = dict[str, np.ndarray](), []
+    for film in films:
+        streams = [cached for folder in dirs if (cached := _read(_path(folder, film.sample_id))) is not None]
+        if len(streams) == len(dirs):
+            features[film.sample_id] = np.stack(streams, axis=1)  # S x (N, D) -> (N, S, D)
+        else:
+            todo.append(film)
+    if not todo:
+        return features
+    for folder in (dirs[0].parent, *dirs) if keep else ():
+        remove_leftovers(folder)
+    seconds = sum(film.duration_seconds for film in todo)
+    num_images = int(seconds * (dataset.spec.frames_per_second or 1)) * len(dirs)
+    extract = open_extractor(backbone, runtime, num_images=num_images, cache_dir=dirs[0].parent if keep else None)
+    for film in progress_bar(todo, desc=f"{backbone.name} films", unit="film"):
+        try:
+            computed = _film_features(dataset, film, extract)
+        except VideoError as error:
+            _logger.warning("%s: left out: %s", dataset.videos_dir / film.path, error.reason)
+            continue
+        features[film.sample_id] = computed
+        for s, folder in enumerate(dirs if keep else ()):
+            _write(_path(folder, film.sample_id), computed[:, s])
+    return features
+
+
+def _film_features(dataset: Dataset, film: Sample, extract: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """`(N, S, D)` of a whole video, decoded in a thread while features are computed."""
+    path = dataset.videos_dir / film.path
+    if path.is_file() and digest_of_file(path) != file_of(content_of(film)):
+        raise VideoError("has changed since preprocess read it; run preprocess again", path=path)
+    parts = []
+    with Prefetch(iter_frames(path, dataset.spec, num_threads=0), num_ahead=2 * _FRAMES_PER_BATCH) as frames:
+        while batch := list(islice(frames, _FRAMES_PER_BATCH)):
+            images = np.stack(batch)  # (n, S, H, W, 3)
+            parts.append(extract(images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:2], -1))
+    return np.concatenate(parts).astype(np.float32)
 
 
 def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.Model, runtime: str = "auto") -> Stacks:

@@ -12,10 +12,9 @@ def with_plain_loops(head: keras.Model, num_frames: int) -> keras.Model:
 
     OpenVINO knows no such lists, and tf2onnx takes twice as long over them.
     """
-    features, mask = head.input["features"], head.input["mask"]
     inputs = {
-        "features": keras.Input((num_frames, *features.shape[2:]), name=features.name),
-        "mask": keras.Input((num_frames,), dtype="bool", name=mask.name),
+        name: keras.Input((num_frames, *x.shape[2:]), dtype=x.dtype, name=x.name) if name in ("features", "mask") else x
+        for name, x in head.input.items()
     }
 
     def replace(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -33,11 +32,12 @@ class _PlainLoop(keras.layers.Layer):
         super().__init__(name=layer.name)
         self._layer = layer
 
-    def call(self, inputs: Any, mask: Any) -> Any:
-        """`(B, T, D)` -> `(B, T, U)`, and from one direction the last states `(B, U)` too."""
+    def call(self, inputs: Any, mask: Any, initial_state: Any = None) -> Any:
+        """`(B, T, D)` -> `(B, T, U)`, and of a layer that returns its states, the last ones `(B, U)` too."""
         layer = self._layer
         if not isinstance(layer, keras.layers.Bidirectional):
-            return _loop(layer, inputs, mask)
+            sequence, *states = _loop(layer, inputs, mask, initial_state)
+            return [sequence, *states] if layer.return_state else sequence
         forward, *_ = _loop(layer.forward_layer, inputs, mask)
         backward, *_ = _loop(layer.backward_layer, inputs, mask)
         return _MERGE[layer.merge_mode](forward, ops.flip(backward, axis=1))
@@ -47,13 +47,15 @@ class _PlainLoop(keras.layers.Layer):
         return None
 
 
-def _loop(layer: keras.layers.RNN, inputs: Any, mask: Any) -> list[Any]:
+def _loop(layer: keras.layers.RNN, inputs: Any, mask: Any, initial_state: Any = None) -> list[Any]:
     if layer.go_backwards:
         inputs, mask = ops.flip(inputs, axis=1), ops.flip(mask, axis=1)
     num_frames = inputs.shape[1]
     steps = ops.reshape(ops.arange(num_frames), (1, -1, 1))  # (1, T, 1)
     batch, widths = ops.shape(inputs)[0], layer.cell.state_size
-    states = [ops.zeros((batch, width)) for width in (widths if isinstance(widths, list | tuple) else [widths])]
+    states = initial_state or [
+        ops.zeros((batch, width)) for width in (widths if isinstance(widths, list | tuple) else [widths])
+    ]
 
     def step(i: Any, sequence: Any, *states: Any) -> tuple[Any, ...]:
         output, new = layer.cell(ops.take(inputs, i, axis=1), list(states), training=False)  # (B, U)

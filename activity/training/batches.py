@@ -14,6 +14,8 @@ from activity.models.backend import ops
 from activity.models.search import END, PADDING
 from activity.video.clips import window_starts
 
+_WINDOWS_ENOUGH = 2000  # in an epoch of steps; of fewer, each step is in several
+_MOST_OVERLAP = 4
 _MAX_SHIFT = 0.06  # of the frame's size
 _MAX_GAIN = 0.2  # brightness 0.8 to 1.2
 
@@ -145,6 +147,53 @@ class FeatureBatches(ClipBatches):
         real = frames < self.lengths[samples, None]
         rows = np.where(real, self._rows[samples, None] + frames, self._padding)
         return ops.convert_to_tensor(self._take(rows.astype(np.int32), axis=0))
+
+
+class StepBatches(FeatureBatches):
+    """Of features of films, with targets for each step: `(B, T, C + 2)`, shares of labels, a weight, and the fold.
+
+    A step of which nothing is known, and padding, weighs 0. In training, windows lie at random around known steps; so
+    many of them that they overlap, the more the fewer films there are.
+
+    Args:
+        stacks: per film `(N, S, D)`, or as `activity.models.heads.prepared` gives them.
+        targets: per film `(N, C)`.
+        weights: per film `(N,)`, 0 or more.
+        folds: `(V,)` of each film; by default all are 0.
+        options: those of `ClipBatches`.
+    """
+
+    def __init__(
+        self,
+        stacks: Sequence[np.ndarray],
+        targets: Sequence[np.ndarray],
+        weights: Sequence[np.ndarray],
+        *,
+        folds: Sequence[int] | np.ndarray | None = None,
+        **options: Any,
+    ) -> None:
+        self._known = [np.flatnonzero(of_film) for of_film in weights]
+        super().__init__(stacks, [[0.0]] * len(stacks), **options)
+        of_films = zip(targets, weights, np.zeros(len(stacks)) if folds is None else folds, strict=True)
+        rows = [np.column_stack([held, weight, np.full(len(held), fold)]) for held, weight, fold in of_films]
+        self._steps = np.concatenate([*rows, np.zeros_like(rows[0][:1])], dtype=np.float32)  # the last is padding
+
+    def _windows(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if not self.training:
+            return super()._windows(rng)
+        num_known = np.array([len(known) for known in self._known])
+        apart = self.num_frames / np.clip(_WINDOWS_ENOUGH * self.num_frames / num_known.sum(), 1, _MOST_OVERLAP)
+        counts = np.ceil(num_known / apart).astype(int)
+        samples = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+        around = np.array([rng.choice(self._known[i]) for i in samples])
+        starts = around - rng.integers(0, self.num_frames, len(samples))
+        return samples, np.clip(starts, 0, np.maximum(0, self.lengths[samples] - self.num_frames))
+
+    def _clips(
+        self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray
+    ) -> tuple[Any, np.ndarray]:
+        rows = np.where(mask, self._rows[samples, None] + frames, self._padding)  # (B, T)
+        return self._features(samples, frames), self._steps[rows]
 
 
 class CaptionBatches:

@@ -28,9 +28,7 @@ from activity.models.info import ModelInfo
 from activity.models.search import NUM_SPECIAL, PADDING, UNKNOWN
 from activity.training.batches import CaptionBatches, ClipBatches
 from activity.training.fitting import Stage, StagePlan, fit, without_times
-from activity.training.record import record_of
-from activity.training.stages import clip_source, plan_stage, stage_names
-from activity.training.trainer import (
+from activity.training.preparation import (
     backbone_of,
     claim_work_dir,
     clips_of,
@@ -39,6 +37,8 @@ from activity.training.trainer import (
     say_what_is_idle,
     with_given_features,
 )
+from activity.training.record import record_of
+from activity.training.stages import clip_source, plan_stage, stage_names
 
 _logger = logging.getLogger(__name__)
 

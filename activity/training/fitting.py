@@ -185,16 +185,16 @@ def _train_epochs(plan: StagePlan, epochs: range) -> Iterator[dict[str, float]]:
     """
     model, train_batches, val_batches = plan.model, plan.train_batches, plan.val_batches
     num_labels = model.output_shape[-1]
-    class_weights = None
+    of_classes = None
     if plan.is_balanced:
         assert isinstance(train_batches, ClipBatches)
-        class_weights = _class_weights(train_batches.targets[:, :num_labels])
+        of_classes = class_weights(train_batches.targets[:, :num_labels])
     with Prefetch(batch for epoch in epochs for batch in train_batches.epoch(epoch)) as batches:
         for epoch in epochs:
             start, waited = time.perf_counter(), batches.waiting_seconds
             model.reset_metrics()
             for inputs, targets in islice(batches, len(train_batches)):
-                weights = None if class_weights is None else targets[:, :num_labels] @ class_weights
+                weights = None if of_classes is None else targets[:, :num_labels] @ of_classes
                 logs = model.train_on_batch(inputs, targets, sample_weight=weights, return_dict=True)
             row = {"epoch": epoch, "loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])}
             waited = batches.waiting_seconds - waited
@@ -247,7 +247,7 @@ def _memory_in_words() -> Iterator[None]:
         raise ActivityError("not enough memory for a step of training", hint=hint) from error
 
 
-def _class_weights(targets: np.ndarray) -> np.ndarray:
+def class_weights(targets: np.ndarray) -> np.ndarray:
     """`(C,)` of shares of labels `(V, C)`: the inverse of their sums, 1 on average over the samples."""
     sums = targets.sum(axis=0)
     return np.divide(len(targets), sums * (sums > 0).sum(), out=np.ones_like(sums), where=sums > 0)

@@ -27,8 +27,8 @@ from activity.models.search import NUM_SPECIAL
 from activity.training.batches import CaptionBatches, FeatureBatches
 from activity.training.captioning import CaptioningRun, words_are_judged
 from activity.training.fitting import StagePlan, fit
+from activity.training.preparation import claim_work_dir, merge_val
 from activity.training.record import record_of
-from activity.training.trainer import claim_work_dir, merge_val
 
 _NOTHING = ClipSpec(num_frames=1, streams=(FEATURES,), num_features=1)  # what the model is shown
 

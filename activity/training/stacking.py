@@ -204,11 +204,11 @@ class Estimate:
     train_accuracy: float
     share_of_largest: float
 
-    def as_text(self) -> str:
-        """Two lines for a terminal: the numbers, and what to make of them."""
+    def as_text(self, counted: str = "videos") -> str:
+        """Two lines for a terminal: the numbers, and what to make of them; `counted` is what was predicted."""
         return (
-            f"{'out of fold':16} accuracy {self.accuracy:.3f} +- {self.standard_error:.3f} on {self.num_videos} videos "
-            f"of {self.num_groups} groups, each predicted without its group; head alone {self.head_accuracy:.3f}, "
+            f"{'out of fold':16} accuracy {self.accuracy:.3f} +- {self.standard_error:.3f} on {self.num_videos} "
+            f"{counted} of {self.num_groups} groups, each predicted without its group; head alone {self.head_accuracy:.3f}, "
             f"baseline {self.baseline_accuracy:.3f}, frames shuffled {self.shuffled_accuracy:.3f}\n"
             f"{'':16} {self.advice()}"
         )

@@ -19,7 +19,7 @@ import numpy as np
 from activity.config import TrainConfig
 from activity.datasets.dataset import Dataset
 from activity.datasets.samples import Sample, content_of, labels_of, name_some
-from activity.errors import DatasetError, ModelFileError, SettingError
+from activity.errors import ActivityError, DatasetError, ModelFileError, SettingError
 from activity.evaluation.evaluator import check_spec
 from activity.models.backend import keras
 from activity.models.classifier import ActivityClassifier
@@ -27,9 +27,11 @@ from activity.models.info import TrainingRecord
 from activity.models.stack import is_stack, stacked_head
 from activity.progress import format_table
 from activity.runtimes.features import extract_features
+from activity.training.preparation import merge_val
 from activity.training.record import when
+from activity.training.result import TrainingRun
 from activity.training.schemes import UPDATE_SCHEMES
-from activity.training.trainer import TrainingRun, build_classifier, merge_val, train, train_on
+from activity.training.trainer import build_classifier, train, train_on
 
 # Of the recipe's. Measured on drawn videos of other people, 3 seeds, new-only with two new labels: at 1 the accuracy on
 # old videos falls by 0.10; at 0.3 it stays, and of the new ones far more are learned than at 0.1.
@@ -195,6 +197,9 @@ def update(
         raise SettingError("scheme", f"one of {', '.join(UPDATE_SCHEMES)}", scheme)
     if replay is not None and (scheme != "replay" or replay < 1):
         raise SettingError("replay", "1 or more videos a label, with the scheme replay", replay)
+    if classifier.info.labels_per == "step":
+        hint = "train it again, on all films"
+        raise ActivityError("a model of steps is not updated; expected one with a label per clip", hint=hint)
     recipe = _recipe(classifier)
     if recipe.features and dataset.features:  # which need not be where those of the old model were
         recipe = dataclasses.replace(recipe, features=str(dataset.features.features_dir))
