@@ -316,12 +316,16 @@ def _clean_caption(text: str) -> str:
 
 
 def _check_segments(samples: Sequence[Sample], lines: Sequence[int], manifest_path: Path) -> None:
-    """Raise `DatasetError` where two rows name the same, or split one file across groups or splits."""
-    names: dict[str, int] = {}
+    """Raise `DatasetError` where two rows name the same, or split one file across groups or splits.
+
+    Several labels of one segment are no fault: they may hold at once.
+    """
+    names: dict[tuple[str, str], int] = {}
     first: dict[str, tuple[Sample, int]] = {}
     for sample, line in zip(samples, lines, strict=True):
-        if names.setdefault(sample.name, line) != line:
-            raise DatasetError(f"lines {names[sample.name]} and {line} both name {sample.name}", path=manifest_path)
+        name = sample.name, sample.label if sample.is_segment else ""
+        if names.setdefault(name, line) != line:
+            raise DatasetError(f"lines {names[name]} and {line} both name {sample.name}", path=manifest_path)
         other, other_line = first.setdefault(sample.path, (sample, line))
         for column in ("group", "split"):
             values = [getattr(one, column) or "none" for one in (other, sample)]
@@ -345,7 +349,8 @@ def warn_of_overlaps(samples: Sequence[Sample]) -> None:
             if other.label and sample.label and other.label != sample.label:
                 clashes.append(f"{sample.name} ({sample.label}) and {other.name} ({other.label})")
     if clashes:
-        _logger.warning("%d pairs of segments overlap under different labels: %s", len(clashes), name_some(clashes, 3))
+        what = "%d pairs of segments overlap under different labels: %s; train --multi-label learns both"
+        _logger.warning(what, len(clashes), name_some(clashes, 3))
 
 
 _ALSO_CALLED = {"labels": "label", "captions": "caption", "sentence": "caption", "sentences": "caption"}
@@ -380,7 +385,8 @@ def _sample_from_row(row: dict[Any, Any]) -> Sample:
     path, label, split = values.pop("path"), values.pop("label", ""), values.pop("split", "")
     captions = {_clean_caption(values.pop("caption"))} - {""} if "caption" in values else None
     parts = PurePosixPath(path.replace("\\", "/"))
-    if not path or (not label and captions is None):
+    is_segment = any(values.get(column) for column in TIME_COLUMNS)  # without a label: nothing is known of that time
+    if not path or (not label and captions is None and not is_segment):
         raise DatasetError(f"path and label must not be empty, received path={path!r} label={label!r}")
     if parts.is_absolute() or ".." in parts.parts or re.match(r"^[A-Za-z]:", path):
         raise DatasetError(f"a path must stay inside the folder of the manifest, received {path}")

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -118,11 +119,13 @@ def with_ids(listed: VideoList, images_per_second: float = IMAGES_PER_SECOND) ->
     paths = list(dict.fromkeys(sample.path for sample in listed.samples))
     with ThreadPoolExecutor() as pool:
         digests = dict(zip(paths, pool.map(read, paths), strict=True))
-    identified = [
-        dataclasses.replace(sample, sample_id=f"{_id_name(sample.path)}-{digests[sample.path]}{_id_times(sample)}")
-        for sample in listed.samples
-        if sample.path not in unread
-    ]
+    identified, seen = [], Counter[str]()
+    for sample in listed.samples:
+        if sample.path not in unread:
+            id_ = f"{_id_name(sample.path)}-{digests[sample.path]}{_id_times(sample)}"
+            seen[id_] += 1
+            more = f"_label{seen[id_]}" if seen[id_] > 1 else ""  # of the very same times
+            identified.append(dataclasses.replace(sample, sample_id=id_ + more))
     return dataclasses.replace(listed, samples=identified, missing={**listed.missing, **unread})
 
 
@@ -151,7 +154,7 @@ def file_of(content: str) -> str:
 
 def in_order(samples: Iterable[Sample]) -> list[Sample]:
     """Samples by path, and by time within a video."""
-    return sorted(samples, key=lambda sample: (sample.path, sample.span))
+    return sorted(samples, key=lambda sample: (sample.path, sample.span, sample.label))
 
 
 def labels_of(samples: Iterable[Sample]) -> list[str]:

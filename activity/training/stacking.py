@@ -208,7 +208,8 @@ class Estimate:
         """Two lines for a terminal: the numbers, and what to make of them; `counted` is what was predicted."""
         return (
             f"{'out of fold':16} accuracy {self.accuracy:.3f} +- {self.standard_error:.3f} on {self.num_videos} "
-            f"{counted} of {self.num_groups} groups, each predicted without its group; head alone {self.head_accuracy:.3f}, "
+            f"{counted} of {self.num_groups} groups, each predicted without its group; "
+            f"head alone {self.head_accuracy:.3f}, "
             f"baseline {self.baseline_accuracy:.3f}, frames shuffled {self.shuffled_accuracy:.3f}\n"
             f"{'':16} {self.advice()}"
         )

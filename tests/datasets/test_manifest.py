@@ -406,7 +406,7 @@ def test_segments_of_a_manifest(tmp_path, caplog):
         ("b.avi,run,,\na.avi,run,5,5", "line 3: end_seconds must be above start_seconds, received 5.0 to 5.0"),
         ("a.avi,run,7,5", "end_seconds must be above start_seconds, received 7.0 to 5.0"),
         ("a.avi,run,,0", "end_seconds must be above start_seconds, received 0.0 to 0.0"),
-        ("a.avi,run,1,2\nb.avi,run,1,2\n./a.avi,jump,1.0,2.0", r"lines 2 and 4 both name a.avi \[1.0-2.0 s\]"),
+        ("a.avi,run,1,2\nb.avi,run,1,2\n./a.avi,run,1.0,2.0", r"lines 2 and 4 both name a.avi \[1.0-2.0 s\]"),
         ("a.avi,run,,2\na.avi,run,0,2.0000001", r"lines 2 and 3 both name a.avi \[0.0-2.0 s\]"),
         ("a.avi,run,0,\na.avi,run,,", "lines 2 and 3 both name a.avi$"),
     ],

@@ -195,7 +195,7 @@ def test_a_single_feature_is_not_normalised_away():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("gpt", {}, "no head 'gpt'; expected one of lstm, lstm_plain, backward"),
+        ("gpt", {}, "no head 'gpt'; expected one of lstm, lstm_forward, lstm_plain, backward"),
         ("stacked", {"layers": 0}, "layers must be 1 or more, received: 0"),
         ("bidirectional", {"merge_mode": None}, "merge_mode must be one of concat, sum, mul, ave, received: None"),
     ],

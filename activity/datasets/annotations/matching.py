@@ -330,12 +330,12 @@ class _Reader:
             )
             if given
         }
-        self._places: dict[str, str] = {}  # name of a sample -> where it is from
+        self._places: dict[tuple[str, str], str] = {}  # name and label of a sample -> where it is from
         self._said: set[object] = set()
         self._all: list[tuple[Path, Problem]] = []
         self._firsts: dict[str, Sample] = {}
         self._called: dict[str, str] = {}  # film -> what the first record calls it
-        self.samples: dict[str, Sample] = {}
+        self.samples: dict[tuple[str, str], Sample] = {}
         self.problems: dict[str, str] = {}
 
     def read(self, path: Path, *, own: bool = False) -> None:
@@ -588,18 +588,12 @@ class _Reader:
                 both = f"{one or 'none'} and {two or 'none'}"
                 raise _Wrong(f"{sample.path} has two {what}s, {both}; all labels of a film must keep to one {what}")
         where = f"{file.name} {record.where}"
-        other = self.samples.get(sample.name)
-        if other is None:
-            self.samples[sample.name], self._places[sample.name] = sample, where
-        elif other.label == label:
-            reason = f"the same as {self._places[sample.name]}, kept once"
+        name = sample.name, label
+        if name in self.samples:
+            reason = f"the same as {self._places[name]}, kept once"
             self._problems.append(Problem(WARNING, record.where, reason))
-        else:
-            hint = "; --tier chooses one" if record.tier else ""
-            raise _Wrong(
-                f"{sample.name} has two labels, {other.label} ({self._places[sample.name]}) and {label}; expected one "
-                f"for the very same times, so {label} is left out{hint}"
-            )
+        else:  # several labels may hold for the very same times
+            self.samples[name], self._places[name] = sample, where
 
 
 class _LabelReader(_Reader):

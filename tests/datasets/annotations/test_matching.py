@@ -149,7 +149,8 @@ def test_overlaps_are_said_once_and_films_without_labels_too(write, films, caplo
     listed = list_labelled(films, [file])
     assert [sample.label for sample in listed.samples] == ["run", "walk"] and not listed.problems
     assert [message for message in caplog.messages if "segments overlap" in message] == [
-        "1 pairs of segments overlap under different labels: a.avi [0.0-2.0 s] (run) and a.avi [1.0-3.0 s] (walk)"
+        "1 pairs of segments overlap under different labels: a.avi [0.0-2.0 s] (run) and a.avi [1.0-3.0 s] (walk); "
+        "train --multi-label learns both"
     ]
     assert (
         f"{file}: does not name 5 files beside its videos: b.avi, day 1/ (1), slow/ (1) and 2 more" in caplog.messages
