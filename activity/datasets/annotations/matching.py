@@ -81,8 +81,7 @@ def list_labelled(
         raise DatasetError(f"no label of {name_some(map(str, paths))} can be used{first}", path=videos_dir)
     samples = in_order(reader.samples.values())
     warn_of_overlaps(samples)
-    named = {sample.path for sample in samples}
-    warn_of_unnamed(videos_dir, named, paths[0] if len(paths) == 1 else "--labels", but=paths)
+    warn_of_unnamed(videos_dir, reader.named, paths[0] if len(paths) == 1 else "--labels", but=paths)
     return VideoList(videos_dir, samples, problems=reader.problems)
 
 
@@ -352,6 +351,7 @@ class _Reader:
         self._all: list[tuple[Path, Problem]] = []
         self._firsts: dict[str, Sample] = {}
         self._called: dict[str, str] = {}  # film -> what the first record calls it
+        self.named: set[str] = set()  # films, whether or not their rows can be used
         self.samples: dict[str, Sample] = {}
         self.problems: dict[str, str] = {}
 
@@ -365,6 +365,7 @@ class _Reader:
             return
         self._problems = list(found.problems)
         records = self._of_tiers(path, found)
+        self.named |= {self._films.find(film.name)[0] for record in records for film in record.films} - {""}
         _logger.info("%s: %d rows of %s", path, len(records), format.name)
         if not records and not any(problem.severity == ERROR for problem in self._problems):
             self._problems.append(Problem(ERROR, "", f"holds no labels; it is taken for {format.name}"))

@@ -174,6 +174,14 @@ def test_overlaps_are_said_once_and_films_without_labels_too(write, films, caplo
     )
 
 
+def test_films_whose_rows_are_wrong_are_named_all_the_same(write, films, caplog):
+    rows = ["a.avi,run,0,1", "b.avi,run,5,4", "day 1/c.avi,,0,1", "slow/d.avi,run,3,x", "y/same.avi,run,900,901"]
+    list_labelled(films, [write("m.csv", [HEADER, *rows])])
+    assert [text for text in caplog.messages if "does not name" in text] == [
+        f"{write('m.csv', [])}: does not name 1 files beside its videos: x/ (1)"
+    ]
+
+
 def test_a_manifest_in_the_folder_is_not_read_and_labels_beside_films_are_none(films, caplog):
     manifest, labels = films / "manifest.csv", films / "labels.of.films"
     manifest.write_text("path,label\nb.avi,walk\n")
