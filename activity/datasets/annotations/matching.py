@@ -379,7 +379,7 @@ class _Reader:
     def say(self, more: str = ", in problems.csv") -> None:
         """Log all problems; `more` says where those are that are too many."""
         alike: dict[tuple[str, Path, str], list[str]] = defaultdict(list)
-        for path, problem in self._all:
+        for path, problem in dict.fromkeys(self._all):  # a row may be of several labels, and wrong for each
             place = printable(f"{path.name}: {problem.where}" if problem.where else path.name)
             line = printable(f"{problem.severity}: {problem.reason}")
             known = self.problems.get(place, "")
