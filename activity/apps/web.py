@@ -266,4 +266,5 @@ def _errors_in_page(title: str) -> Iterator[None]:
         path = error.path if isinstance(error, ActivityError) else error.filename
         text = str(error) if isinstance(error, ActivityError) else error.strerror or type(error).__name__
         text = text.replace(str(path), Path(path).name) if path else text
-        raise gr.Error(text, title=title, duration=None, print_exception=False) from error
+        # The page of Gradio 6 does not show the title of an error
+        raise gr.Error(f"{title}: {text}", duration=None, print_exception=False) from error

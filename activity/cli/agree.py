@@ -20,7 +20,7 @@ EXAMPLES = [
 
 _WHAT = (
     "labels of BORIS, ELAN, Label Studio, ActivityNet, DeepEthogram or Create ML, a manifest.csv, a timeline of "
-    "classify --out (JSON or CSV), or a folder of these JSON files"
+    "classify --out (JSON or CSV), a folder of these JSON files, or one with a manifest.csv"
 )
 _logger = logging.getLogger(__name__)
 
@@ -81,16 +81,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _files(path: Path) -> list[Path]:
-    """A file, or the JSON files of a folder."""
+    """A file, or those of a folder: its manifest, as a data set has one, or JSON files."""
     if not path.is_dir():
         return [path]
     from activity.datasets.annotations.formats import WRITTEN
+    from activity.datasets.folders import MANIFEST_NAME
 
+    if (path / MANIFEST_NAME).is_file():
+        _logger.info("%s: its %s is read", path, MANIFEST_NAME)
+        return [path / MANIFEST_NAME]
     of_others = tuple(f".{format.ending}" for format in WRITTEN.values())  # what classify --format wrote beside them
     files = [file for file in sorted(path.glob("*.json")) if not file.name.startswith(".")]
     files = [file for file in files if not file.name.endswith(of_others)]
     if not files:
-        raise DatasetError("a folder without JSON files; expected timelines of classify --out", path=path)
+        expected = f"timelines of classify --out, or a {MANIFEST_NAME}, as a data set has one"
+        raise DatasetError(f"a folder without JSON files; expected {expected}", path=path)
     return files
 
 

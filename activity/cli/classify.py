@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,7 +217,7 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
     surprise = _surprising(arguments, predictor.model.labels)
     timeline = any((arguments.timeline, arguments.out, arguments.annotate, arguments.surprise, arguments.statistics))
     files = any((arguments.csv, arguments.out, arguments.annotate, arguments.explain, arguments.statistics))
-    failed, films = False, []
+    failed, films, repeats = False, dict[object, tuple[Any, ...]](), []
     columns = f"{_COLUMNS},{_top_columns(arguments)}"
     with csv_rows(arguments.csv, columns) as write_row, _watching(sources) as watch:
         results = predictor.predict_many(sources, timeline=timeline, keep_frames=bool(arguments.explain), watch=watch)
@@ -234,7 +235,9 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
                 say_result("\n".join([result.as_text(top_k=arguments.top_k), *lines]), goes_on=files)
             if not isinstance(result, Failure):
                 if arguments.statistics and result.timeline:
-                    films.append((result.source, result.timeline.segments, result.duration_seconds))
+                    film = (result.source, result.timeline.segments, result.duration_seconds)
+                    if films.setdefault(_file_of(result.source), film) is not film:
+                        repeats.append(result.source)
                 try:
                     explain(result, name)
                     _write_timeline(arguments, result, name)
@@ -242,13 +245,26 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
                     failed = True
                     say_error(str(error))
     if arguments.statistics:
+        from activity.datasets.samples import name_some
         from activity.reports.statistics import FilmSegments, save_statistics
 
         if not films:
             _logger.warning("%s has no rows: no source has a timeline", arguments.statistics)
-        of_films = [FilmSegments(*film) for film in films]
+        if repeats:
+            text = "%s: files that other sources are too count once; left out: %s"
+            _logger.warning(text, arguments.statistics, name_some(repeats))
+        of_films = [FilmSegments(*film) for film in films.values()]
         say_written(save_statistics(of_films, predictor.model.labels, arguments.statistics))
     return int(failed)
+
+
+def _file_of(source: str) -> object:
+    """What tells a file from all others, however it is called."""
+    try:
+        file = os.stat(source)
+    except OSError:  # it could be read a moment ago
+        return source
+    return file.st_dev, file.st_ino
 
 
 def _top_columns(arguments: argparse.Namespace) -> str:

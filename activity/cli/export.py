@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from activity.cli.options import add_choice, add_model, add_overwrite
 from activity.cli.output import say_written
-from activity.errors import VideoError
+from activity.errors import ActivityError, VideoError
 from activity.files import check_output, foreign_in, noted_results
 from activity.models.info import read_info
-from activity.runtimes.formats import FORMATS, check_export
+from activity.runtimes.formats import FORMATS, check_export, step_path
 
 EXAMPLES = [
     "model.keras --format onnx --out model.onnx",
@@ -47,11 +48,12 @@ def run(arguments: argparse.Namespace) -> None:
     check_export(arguments.format, arguments.out)
     out = arguments.out
     replaced = partial(foreign_in, hidden=True)  # a folder is replaced as a whole
-    second = out.with_name(f"{out.stem}.step{out.suffix}")  # of a captioner
-    written = (out, out.with_name(f"{out.name}.json"), out.with_suffix(".bin"), second, second.with_suffix(".bin"))
+    is_captioner = read_info(arguments.model, task=None).task == "describe"
+    graphs = [out, step_path(out)] if is_captioner and out.suffix else [out]
+    written = (_note_of(out), *graphs, *(graph.with_suffix(".bin") for graph in graphs))
     for path in written:  # the format tells which there are
         check_output(path, overwrite=arguments.overwrite, foreign=replaced, what="an exported model")
-    read_info(arguments.model, task=None)
+    _check_whose(graphs)
     clips = expand_sources(arguments.check)
     for clip in clips:
         if not Path(clip).is_file():
@@ -62,3 +64,20 @@ def run(arguments: argparse.Namespace) -> None:
         made = export_model(arguments.model, arguments.format, arguments.out, clips=clips or None)
     print(made.as_text())
     say_written(made.files)
+
+
+def _note_of(graph: Path) -> Path:
+    return graph.with_name(f"{graph.name}.json")
+
+
+def _check_whose(graphs: Sequence[Path]) -> None:
+    """Raise `ActivityError` if a graph to be replaced is that of another model, whose note would then be wrong."""
+    out, *others = graphs
+    notes = {graph: _note_of(graph) for graph in others}  # a step has none of its own
+    first = out.with_name(f"{out.stem.removesuffix('.step')}{out.suffix}")
+    if step_path(first) == out and not _note_of(out).exists():
+        notes[out] = _note_of(first)
+    for graph, note in notes.items():
+        if graph.exists() and note.exists():
+            reason = f"a graph of another model, that of {note.name}"
+            raise ActivityError(reason, path=graph, hint="choose another name")

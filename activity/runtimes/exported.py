@@ -31,6 +31,7 @@ from activity.files import (
     DAMAGED,
     DIGESTS_NAME,
     atomic_path,
+    check_folder,
     digest_of,
     is_intact,
     lock_folder,
@@ -234,7 +235,7 @@ def _kept_model(model_path: Path, runtime: str, task: str) -> InferenceModel | N
     try:
         about = json.loads((folder / "network.json").read_text(encoding="utf-8"))
         is_current = about["source"] == _source(model_path) and about["format_version"] == FORMAT_VERSION
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError):
         is_current = True  # but damaged
@@ -337,6 +338,7 @@ def _new_export(folder: Path | None) -> Iterator[Path]:
         yield Path(made)
         if folder:
             try:
+                check_folder(folder)
                 with lock_folder(folder.parent, "an export"), atomic_path(folder, sync=False, digest=True) as copy:
                     for path in folder.glob("*"):
                         if path.stem not in _OUR_STEMS:
@@ -346,8 +348,10 @@ def _new_export(folder: Path | None) -> Iterator[Path]:
                     for file in Path(made).iterdir():
                         shutil.copyfile(file, copy / file.name)
             except (OSError, ActivityError) as error:
-                reason = of_system(error) if isinstance(error, OSError) else error.reason
-                _logger.warning("%s: cannot be written (%s), so the export is for this run only", folder, reason)
+                place, reason = (folder, of_system(error)) if isinstance(error, OSError) else (error.path, error.reason)
+                _logger.warning(
+                    "%s: cannot be written (%s), so the export is for this run only", place or folder, reason
+                )
 
 
 def _check_model(model: ActivityClassifier | ActivityCaptioner, exported: InferenceModel) -> None:

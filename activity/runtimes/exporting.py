@@ -38,7 +38,7 @@ from activity.models.captioner import ActivityCaptioner, load_captioner
 from activity.models.classifier import ActivityClassifier, load_classifier, predict, versions
 from activity.models.info import TrainingRecord, check_takes_videos, read_info
 from activity.models.search import END, NUM_SPECIAL, PADDING, UNKNOWN
-from activity.runtimes.formats import FORMATS, Graph, check_export, write_graph
+from activity.runtimes.formats import FORMATS, Graph, check_export, step_path, write_graph
 from activity.runtimes.loops import with_plain_loops
 from activity.runtimes.stepwise import StepwiseDecoder, encoder_graph, random_words, step_graph
 from activity.video.clips import pad_right, window_starts
@@ -200,11 +200,6 @@ def about_model(model: _Model, runtime: str) -> dict[str, Any]:
 
 
 # === The graph ===
-
-
-def step_path(out: Path) -> Path:
-    """Where the second graph of a captioner is; in a SavedModel, which is a folder, a folder in it."""
-    return out.with_name(f"{out.stem}.step{out.suffix}") if out.suffix else out / "step"
 
 
 def _graphs_of(model: _Model, out: Path) -> dict[Path, keras.Model]:

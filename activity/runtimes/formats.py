@@ -100,6 +100,11 @@ def _is_replaceable(folder: Path) -> bool:
     return folder.is_dir() and ((folder / "network.json").is_file() or not any(folder.iterdir()))
 
 
+def step_path(out: Path) -> Path:
+    """Where the second graph of a captioner is; in a SavedModel, which is a folder, a folder in it."""
+    return out.with_name(f"{out.stem}.step{out.suffix}") if out.suffix else out / "step"
+
+
 def write_graph(model: keras.Model, name: str, path: Path) -> None:
     """Write a model in a format, without what libraries log while they do.
 

@@ -442,8 +442,15 @@ def upload(address, path):
     return Path(there)
 
 
-def ask(address, path, session, *, place=0, **more):
+def ask(address, path, session, **more):
     """Ask about a file in the name of a session: whether that went well, and the files that the answers name."""
+    messages = answers(address, path, session, **more)
+    paths = {Path(text) for message in messages for text in strings_in(message) if text.startswith("/")}
+    return messages[-1]["success"], paths
+
+
+def answers(address, path, session, *, place=0, **more):
+    """All that the page says to such a question."""
     config = json.loads(urllib.request.urlopen(f"{address}/config", timeout=30).read())
     look = [each for each in config["dependencies"] if str(each["api_name"]).startswith("look")][place]
     data = [None] * len(look["inputs"])
@@ -451,14 +458,13 @@ def ask(address, path, session, *, place=0, **more):
     body = json.dumps({"data": data, "fn_index": look["id"], "session_hash": session})
     post(f"{address}/gradio_api/queue/join", body.encode())
     url = f"{address}/gradio_api/queue/data?session_hash={urllib.parse.quote(session, safe='')}"
-    paths = set()
+    messages = []
     with urllib.request.urlopen(url, timeout=20) as lines:
         for line in lines:
             if line.startswith(b"data:"):
-                message = json.loads(line.removeprefix(b"data:"))
-                paths |= {Path(text) for text in strings_in(message) if text.startswith("/")}
-                if message["msg"] == "process_completed":
-                    return message["success"], paths
+                messages.append(json.loads(line.removeprefix(b"data:")))
+                if messages[-1]["msg"] == "process_completed":
+                    return messages
     raise AssertionError("the page did not answer")
 
 
@@ -540,6 +546,10 @@ class TestAHostileClient:
                 well, _ = ask(page_address, path, "attacker", **more)
                 assert not well
         assert foreign.is_file()
+
+    def test_an_error_says_what_it_is_about(self, page_address, text_file):
+        told = answers(page_address, upload(page_address, text_file), "victim")[-1]["output"]["error"]
+        assert told.startswith("This video cannot be labelled: notes.mp4: ")
 
     def test_sessions_that_are_refused_leave_nothing(self, page_address, temporary, text_file):
         for index in range(30):

@@ -97,3 +97,14 @@ def test_files_for_other_tools_beside_timelines_are_not_counted_again(run, tmp_p
     status, out, _ = run("agree", tmp_path, tmp_path, "--json")
     about = json.loads(out)
     assert status == 0 and about["films"] == ["/there/a.mp4"] and about["labels"] == ["sit"]
+
+
+def test_a_data_set_is_read_from_its_manifest(run, folder, tmp_path):
+    dataset = folder / "dataset"
+    status, out, err = run("agree", dataset, dataset / "manifest.csv", "--json")
+    found = json.loads(out)
+    assert status == 0 and found["agreement"] == 1 and len(found["films"]) > 3
+    assert f"{dataset}: its manifest.csv is read" in err
+    status, _, err = run("agree", dataset / "frames", dataset)
+    expected = "expected timelines of classify --out, or a manifest.csv, as a data set has one"
+    assert status == 1 and f"frames: a folder without JSON files; {expected}" in err

@@ -15,6 +15,7 @@ import pytest
 from activity.datasets.annotations.formats import WRITTEN
 from activity.datasets.annotations.matching import list_labelled
 from activity.errors import VideoError
+from activity.files import read_csv
 
 
 @pytest.mark.parametrize(
@@ -349,6 +350,19 @@ def test_classify_writes_the_statistics_of_all_timelines(run, folder, ramp_video
     status, _, err = run(*words)
     assert status == 1 and "budget.csv: exists, a time budget of ours" in err and table.read_bytes() == before
     assert f"wrote {table}" in run(*words, "--overwrite")[2]
+
+
+def test_statistics_count_a_film_once_however_it_is_called(run, folder, ramp_videos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(next(ramp_videos.glob("darkens/*.avi")), "a.avi")
+    shutil.copy(next(ramp_videos.glob("brightens/*.avi")), "b.avi")
+    Path("link.avi").symlink_to("a.avi")
+    sources = ("a.avi", "./a.avi", "b.avi", "link.avi", str(tmp_path / "a.avi"))
+    status, out, err = run("classify", folder / "model.keras", *sources, "--statistics", "budget.csv")
+    assert status == 0 and len(out.splitlines()) > len(sources)  # each is labelled
+    assert {row["source"] for row in read_csv(Path("budget.csv"))} == {"a.avi", "b.avi", "all"}
+    told = "budget.csv: files that other sources are too count once; left out: "
+    assert f"{told}./a.avi, {tmp_path / 'a.avi'}, link.avi\n" in err
 
 
 @pytest.mark.parametrize(

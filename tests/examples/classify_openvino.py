@@ -14,6 +14,8 @@ import openvino
 
 model, video = sys.argv[1:]
 about = json.load(open(f"{model}.json"))
+if (spec := about["spec"])["streams"] != ["rgb"] or spec["frames_per_second"] or spec["resize"] != "stretch":
+    sys.exit(f"{model} takes other frames than these; activity.video.sampling.read_stack makes them: {spec}")
 _, length, _, height, width, _ = about["inputs"]["frames"]["shape"]
 capture, images = cv2.VideoCapture(video), []
 while (read := capture.read())[0]:

@@ -182,10 +182,15 @@ class TestExportedFolder:
         np.testing.assert_array_equal(again.probabilities, expected.probabilities)
         assert log.text.count("it is made again") == 1
 
-    def test_where_it_cannot_be_kept_it_serves_this_run(self, openvino_model, ramp_videos, log):
-        (openvino_model.parent / "ramps.exported").write_text("a file has the name")
+    @pytest.mark.parametrize("name", ["ramps.exported", "ramps.exported/openvino"])
+    def test_where_a_file_has_its_name_it_serves_this_run(self, openvino_model, ramp_videos, log, name):
+        file = openvino_model.parent / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
         predictor = Predictor.load(openvino_model, runtime="openvino")
-        assert "cannot be written" in log.text and "for this run only" in log.text
+        reason = "cannot be written (a file has this name; expected a folder, or a new name for one)"
+        assert f"{file}: {reason}, so the export is for this run only" in log.text and "damaged" not in log.text
+        assert file.read_text() == "mine"
         assert predictor.predict(next(ramp_videos.glob("darkens/*.avi"))).label == "darkens"
 
     def test_one_that_computes_something_else_is_refused(self, openvino_model, monkeypatch, log):

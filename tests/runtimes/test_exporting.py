@@ -305,6 +305,25 @@ def test_an_example_describes_a_video_without_this_package(video, tmp_path):
     assert run.stdout.strip() == Captioner.load(path, runtime="keras", num_beams=1).describe(video).caption
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        *((f"classify_{format}", {"streams": ["rgb", "motion"]}) for format in FORMATS),
+        ("describe_onnx", {"streams": ["motion"]}),
+        ("describe_onnx", {"frames_per_second": 5.0}),
+        ("describe_onnx", {"resize": "crop"}),
+    ],
+)
+def test_an_example_says_which_models_it_is_not_for(name, other, video, tmp_path):
+    needs(name.partition("_")[2])
+    spec = {"streams": ["rgb"], "frames_per_second": None, "resize": "stretch"} | other
+    note = tmp_path / "network.json" if name == "classify_savedmodel" else Path(f"{tmp_path}.json")
+    note.write_text(json.dumps({"spec": spec}))
+    command = [sys.executable, EXAMPLES / f"{name}.py", tmp_path, video]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1 and run.stderr.endswith(f"activity.video.sampling.read_stack makes them: {spec}\n")
+
+
 @pytest.mark.parametrize(("name", "most_lines"), [*((f"classify_{x}", 15) for x in FORMATS), ("describe_onnx", 23)])
 def test_an_example_is_short(name, most_lines):
     code = (EXAMPLES / f"{name}.py").read_text().rpartition('"""')[2].splitlines()

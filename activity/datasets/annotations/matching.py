@@ -81,8 +81,7 @@ def list_labelled(
         raise DatasetError(f"no label of {name_some(map(str, paths))} can be used{first}", path=videos_dir)
     samples = in_order(reader.samples.values())
     warn_of_overlaps(samples)
-    named = {sample.path for sample in samples}
-    warn_of_unnamed(videos_dir, named, paths[0] if len(paths) == 1 else "--labels", but=paths)
+    warn_of_unnamed(videos_dir, reader.named, paths[0] if len(paths) == 1 else "--labels", but=paths)
     return VideoList(videos_dir, samples, problems=reader.problems)
 
 
@@ -240,7 +239,20 @@ class _Films(_Names):
         no_film = {path.resolve() for path in others}
         found = [path for path in find_videos(videos_dir).videos if path.resolve() not in no_film]
         super().__init__((path.relative_to(videos_dir).as_posix() for path in found), videos_dir)
+        self._folders = {part for path in found for part in _parts_of(path.relative_to(videos_dir).as_posix())[:-1]}
         self._facts: dict[str, _Facts | str] = {}
+
+    def is_of_another_folder(self, name: str, path: str) -> bool:
+        """Whether a name puts the film found at `path` in another folder of these films.
+
+        Not so of a film beside all folders whose name has a folder that is none of them: it may be the whole of these
+        films on another machine.
+        """
+        parts, others = _parts_of(name), _parts_of(path)
+        is_upload = parts[-1] != others[-1] and _UPLOADED.match(parts[-1])  # has lost its folder
+        if len(parts) == 1 or _common_end(parts, others) > 1 or is_upload:
+            return False
+        return len(others) > 1 or parts[-2] in self._folders
 
     def facts(self, path: str) -> _Facts | str:
         """Rate and length of a film, or why it cannot be opened."""
@@ -270,6 +282,10 @@ class _NoFilms:
         """The name with forward slashes."""
         path = name.replace("\\", "/").strip()
         return path, "" if _parts_of(name) else "names no film"
+
+    def is_of_another_folder(self, name: str, path: str) -> bool:
+        """That no name is."""
+        return False
 
     def facts(self, path: str) -> _Facts | str:
         """That nothing is known of it."""
@@ -335,6 +351,7 @@ class _Reader:
         self._all: list[tuple[Path, Problem]] = []
         self._firsts: dict[str, Sample] = {}
         self._called: dict[str, str] = {}  # film -> what the first record calls it
+        self.named: set[str] = set()  # films, whether or not their rows can be used
         self.samples: dict[tuple[str, str], Sample] = {}
         self.problems: dict[str, str] = {}
 
@@ -348,6 +365,7 @@ class _Reader:
             return
         self._problems = list(found.problems)
         records = self._of_tiers(path, found)
+        self.named |= {self._films.find(film.name)[0] for record in records for film in record.films} - {""}
         _logger.info("%s: %d rows of %s", path, len(records), format.name)
         if not records and not any(problem.severity == ERROR for problem in self._problems):
             self._problems.append(Problem(ERROR, "", f"holds no labels; it is taken for {format.name}"))
@@ -361,7 +379,7 @@ class _Reader:
     def say(self, more: str = ", in problems.csv") -> None:
         """Log all problems; `more` says where those are that are too many."""
         alike: dict[tuple[str, Path, str], list[str]] = defaultdict(list)
-        for path, problem in self._all:
+        for path, problem in dict.fromkeys(self._all):  # a row may be of several labels, and wrong for each
             place = printable(f"{path.name}: {problem.where}" if problem.where else path.name)
             line = printable(f"{problem.severity}: {problem.reason}")
             known = self.problems.get(place, "")
@@ -461,6 +479,9 @@ class _Reader:
         both = _parts_of(called), _parts_of(film.name)
         if _common_end(*both) < min(map(len, both)):
             reason = f"{printable(called)} and {printable(film.name)} are both taken for {path}"
+            self._warn_once((path, film.name), record.where, reason)
+        elif self._films.is_of_another_folder(film.name, path):
+            reason = f"{printable(film.name)} is taken for {path}, by its name alone; their folders differ"
             self._warn_once((path, film.name), record.where, reason)
         facts = self._films.facts(path)
         if isinstance(facts, str):

@@ -155,6 +155,18 @@ def test_faults_are_named_with_task_and_region(write, films, problems_of):
     ]
 
 
+def test_what_is_wrong_with_a_region_is_said_once_whatever_it_has_many_of(write, problems_of, caplog):
+    beyond = region(900, 901, "run", "walk", name="r2")
+    beyond["value"]["ranges"] *= 2
+    tasks = [task("a.avi", annotation(region(1, 25, "run"), beyond))]
+    _, problems = problems_of(write("export.json", tasks), label_rate=10)
+    reason = "ERROR: beyond the film's end: begins at 89.9 s, that of a.avi is at 10.00 s"
+    assert problems == [f"export.json: task 1 region r2: {reason}"]
+    assert [text.rpartition("export.json: ")[2] for text in caplog.messages if "beyond" in text] == [
+        "task 1 region r2: beyond the film's end: begins at 89.9 s, that of a.avi is at 10.00 s"
+    ]
+
+
 def test_tags_are_tiers(write, same_as_by_hand):
     file = write("e.json", [task("a.avi", annotation(region(1, 10, "run"), region(1, 10, "fast", tier="how")))])
     same_as_by_hand(

@@ -23,7 +23,6 @@ HEADER = "video,label,start,end"
         ("C:\\Users\\me\\a.avi", "a.avi"),
         ("\\\\server\\share\\X\\SAME.AVI", "x/same.avi"),
         ("/data/upload/4/y/same.avi", "y/same.avi"),
-        ("/other/folder/c.avi", "day 1/c.avi"),
         ("./day 1/c.avi", "day 1/c.avi"),
         ("0a1b2c3d-a.avi", "a.avi"),
         ("/data/upload/7/0a1b2c3d-d.avi", "slow/d.avi"),
@@ -33,6 +32,25 @@ HEADER = "video,label,start,end"
 def test_films_are_found_by_the_end_of_their_path_then_by_their_name(write, films, name, path):
     listed = list_labelled(films, [write("m.csv", [HEADER, f"{name},run,0,1"])])
     assert [sample.path for sample in listed.samples] == [path] and not listed.problems
+
+
+@pytest.mark.parametrize(
+    "name, path, told",
+    [
+        ("/other/folder/c.avi", "day 1/c.avi", True),
+        ("day 2/c.avi", "day 1/c.avi", True),
+        ("D:\\day 2\\c.avi", "day 1/c.avi", True),
+        ("day 1/a.avi", "a.avi", True),
+        ("day 2/a.avi", "a.avi", False),  # no folder here has that name: those of another machine
+        ("/data/upload/7/0a1b2c3d-c.avi", "day 1/c.avi", False),  # Label Studio keeps no folder
+        ("c.avi", "day 1/c.avi", False),
+    ],
+)
+def test_a_film_of_another_folder_is_said_once(write, films, name, path, told):
+    listed = list_labelled(films, [write("m.csv", [HEADER, f"{name},run,0,1", f"{name},run,1,2"])])
+    assert {sample.path for sample in listed.samples} == {path}
+    expected = {"m.csv: row 2": f"WARNING: {name} is taken for {path}, by its name alone; their folders differ"}
+    assert listed.problems == (expected if told else {})
 
 
 def test_an_exact_path_is_no_name_of_two(write, films):
@@ -155,6 +173,14 @@ def test_overlaps_are_said_once_and_films_without_labels_too(write, films, caplo
     assert (
         f"{file}: does not name 5 files beside its videos: b.avi, day 1/ (1), slow/ (1) and 2 more" in caplog.messages
     )
+
+
+def test_films_whose_rows_are_wrong_are_named_all_the_same(write, films, caplog):
+    rows = ["a.avi,run,0,1", "b.avi,run,5,4", "day 1/c.avi,,0,1", "slow/d.avi,run,3,x", "y/same.avi,run,900,901"]
+    list_labelled(films, [write("m.csv", [HEADER, *rows])])
+    assert [text for text in caplog.messages if "does not name" in text] == [
+        f"{write('m.csv', [])}: does not name 1 files beside its videos: x/ (1)"
+    ]
 
 
 def test_a_manifest_in_the_folder_is_not_read_and_labels_beside_films_are_none(films, caplog):
