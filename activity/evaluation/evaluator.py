@@ -15,7 +15,7 @@ from activity.datasets.dataset import Dataset, time_columns
 from activity.datasets.samples import Sample, name_some
 from activity.datasets.splits import audit_leaks
 from activity.errors import DatasetError, check_type, printable
-from activity.evaluation.films import FilmEvaluation, evaluate_films, films_to_evaluate
+from activity.evaluation.films import FilmEvaluation, evaluate_films, films_to_evaluate, join_films
 from activity.evaluation.linear import baseline_probabilities
 from activity.evaluation.metrics import Mean, Scores, compared, how_drawn, near_chance, share_of_largest
 from activity.models.classifier import ActivityClassifier, predict
@@ -303,7 +303,7 @@ def evaluate(
         baseline=of_baseline,
         head_alone=None if of_head is None else Scores(of_head, label_ids, labels),
         thresholds=np.full(len(samples), classifier.threshold) if classifier.threshold else None,
-        films=evaluate_films(classifier, dataset, whole, runtime=runtime),
+        films=join_films([evaluate_films(classifier, dataset, whole, runtime=runtime)]),
     )
 
 

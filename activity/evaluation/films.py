@@ -128,7 +128,7 @@ class FilmEvaluation:
     """Scores of films, and all that a report says and draws of them.
 
     Attributes:
-        films: one or more.
+        films: in order of their paths; there are no scores of none.
         labels: names of the labels of the model.
         left_out: films that could not be read, and why.
     """
@@ -149,14 +149,12 @@ class FilmEvaluation:
         `None` of a single film.
         """
         seconds, groups = _seconds_of(self.films, self.labels), [film.group for film in self.films]
+        columns = [np.stack([getattr(x, field.name) for x in seconds]) for field in dataclasses.fields(LabelledSeconds)]
 
-        def of(score: Callable[[LabelledSeconds], float]) -> float | None:
-            return jackknife_error(lambda taken: score(_sum(seconds[i] for i in np.flatnonzero(taken))), groups)
+        def of(name: str) -> float | None:
+            return jackknife_error(lambda taken: getattr(LabelledSeconds(*(taken @ x for x in columns)), name), groups)
 
-        return {
-            "frame_accuracy": of(operator.attrgetter("accuracy")),
-            "frame_macro_f1": of(operator.attrgetter("macro_f1")),
-        }
+        return {"frame_accuracy": of("accuracy"), "frame_macro_f1": of("macro_f1")}
 
     def as_dict(self) -> dict[str, Any]:
         """The pooled scores, `film_standard_errors`, `films` (path and scores of each), `films_left_out`; for JSON."""
@@ -278,10 +276,8 @@ def films_to_evaluate(dataset: Dataset, split: str = "") -> list[Film]:
 
 def evaluate_films(
     classifier: ActivityClassifier, dataset: Dataset, films: Sequence[Film], *, runtime: str = "auto", fold: str = ""
-) -> FilmEvaluation | None:
-    """Label whole films and compare with their true segments; `None` if there are none that can be read.
-
-    A film that cannot be read is left out, with a line on why.
+) -> FilmEvaluation:
+    """Label whole films and compare with their true segments; those that cannot be read are left out, with a line why.
 
     Args:
         classifier: whose labels are those of the films, and maybe more.
@@ -291,7 +287,7 @@ def evaluate_films(
         fold: of a cross-validation.
     """
     if not films:
-        return None
+        return FilmEvaluation((), classifier.labels)
     folders = [film for film in films if (dataset.videos_dir / film.path).is_dir()]
     files = [film for film in films if film not in folders]
     predictor = Predictor(_with_runtime(classifier, films, runtime))
@@ -308,17 +304,15 @@ def evaluate_films(
     for failure in left_out:
         what = "%s: not evaluated as a film: %s"
         _logger.warning(what, dataset.videos_dir / failure.source, failure.error)
-    return FilmEvaluation(evaluated, classifier.labels, left_out) if evaluated else None
+    return FilmEvaluation(evaluated, classifier.labels, left_out)
 
 
-def join_films(parts: Sequence[FilmEvaluation | None]) -> FilmEvaluation | None:
-    """The films of several evaluations with the same labels, in order of their paths; `None` if there are none."""
-    known = [part for part in parts if part]
-    if not known:
-        return None
-    films = sorted((film for part in known for film in part.films), key=lambda film: film.path)
-    left_out = sorted((failure for part in known for failure in part.left_out), key=lambda failure: failure.source)
-    return FilmEvaluation(tuple(films), known[0].labels, tuple(left_out))
+def join_films(parts: Iterable[FilmEvaluation]) -> FilmEvaluation | None:
+    """The films of several evaluations of the same labels in one; `None` if there are none that could be read."""
+    parts = list(parts)
+    films = sorted((film for part in parts for film in part.films), key=lambda film: film.path)
+    left_out = sorted((failure for part in parts for failure in part.left_out), key=lambda failure: failure.source)
+    return FilmEvaluation(tuple(films), parts[0].labels, tuple(left_out)) if films else None
 
 
 def _compared(film: Film, prediction: Prediction, fold: str) -> EvaluatedFilm | Failure:

@@ -177,13 +177,13 @@ def cross_validate(
     label_ids = np.asarray([labels.index(sample.label) for sample in samples])
     assigned = [""] * len(samples)
     films = films and bool(films_to_evaluate(dataset))
-    of_films: list[FilmEvaluation | None] = []
+    of_films: list[FilmEvaluation] = []
     predicted = evaluate_folds(parts, config, work_dir=work_dir, runtime=runtime, films=films)
     for fold in progress_bar(predicted, total=len(parts), desc="cross-validation", unit="fold"):
         probabilities[fold.test] = fold.probabilities
         baseline[fold.test] = baseline_probabilities(fold.features, label_ids, fold.test, len(labels))
         thresholds[fold.test] = fold.threshold
-        of_films.append(fold.films)
+        of_films += [fold.films] if fold.films else []
         if fold.head_alone is None:
             are_stacks = False
         else:
@@ -212,7 +212,7 @@ class FoldResult:
         features: `(T, S, D)` of all N samples, by the backbone of that classifier.
         threshold: of that classifier.
         head_alone: probabilities `(n, C)` by its head alone, if it is a stack.
-        films: scores of whole films of the fold, if they were asked for and there are any.
+        films: whole films of the fold, if they were asked for.
     """
 
     name: str
@@ -277,8 +277,10 @@ def evaluate_folds(
             test = np.asarray([sample.split == "test" for sample in part.samples])
             held_out = [stacks[i] for i in np.flatnonzero(test)]
             probabilities, of_head = classifier.predict_stacks(held_out), predict_head_alone(classifier, held_out)
-            whole = films_to_evaluate(part, "test") if films else []
-            of_films = evaluate_films(classifier, part, whole, runtime=runtime, fold=fold)
+            of_films = None
+            if films:
+                whole = films_to_evaluate(part, "test")
+                of_films = evaluate_films(classifier, part, whole, runtime=runtime, fold=fold)
             result = FoldResult(fold, test, probabilities, stacks, classifier.threshold, of_head, of_films)
             del run, classifier
         yield result

@@ -134,7 +134,7 @@ def _film_sections(films: FilmEvaluation, out: Path) -> tuple[list[_Section], li
         for film, name in zip(films.films, names, strict=True)
     ]
     cells = [([f"{x:.3f}" if isinstance(x, float) else x for x in rows[i].values()], "") for i in ranking]
-    columns = [name.replace("_", " ") for name in rows[0]]
+    columns = [name.replace("_", " ").replace("f1", "F1") for name in rows[0]]
     table = _Section("Films", "Scores of each film, the least accurate first.", **_table(columns, cells))
     drawn = [_Section(f"Film: {films.films[i].path}", "", *_data_uri(images[i])) for i in ranking[:_MOST_FILMS]]
     return [table, *drawn], [out / "films.csv", *images]

@@ -105,10 +105,11 @@ def test_what_a_program_and_a_person_are_told():
 
 
 def test_folds_are_joined_in_order_of_the_paths():
-    parts = [FilmEvaluation((B,), LABELS, (Failure("z", "gone"),)), None, FilmEvaluation((A,), LABELS)]
+    none_read = FilmEvaluation((), LABELS, (Failure("y", "gone"),))
+    parts = [FilmEvaluation((B,), LABELS, (Failure("z", "gone"),)), none_read, FilmEvaluation((A,), LABELS)]
     joined = join_films(parts)
-    assert joined.films == (A, B) and joined.left_out == (Failure("z", "gone"),)
-    assert join_films([None]) is None
+    assert joined.films == (A, B) and [failure.source for failure in joined.left_out] == ["y", "z"]
+    assert join_films([none_read]) is None is join_films([])
 
 
 # === Of videos ===
@@ -184,7 +185,7 @@ def test_labels_end_with_their_film(film_run, film_dataset, caplog):
     (found,) = evaluate_films(film_run.classifier, film_dataset, [longer], runtime="keras").films
     assert found == expected and "what comes later does not count" in caplog.text
     beyond = Film(one.path, one.group, one.split, (after,))
-    assert evaluate_films(film_run.classifier, film_dataset, [beyond]) is None
+    assert evaluate_films(film_run.classifier, film_dataset, [beyond]).films == ()
     assert "all of its labels begin later" in caplog.text
 
 
