@@ -262,6 +262,38 @@ def feature_model(feature_run, tmp_path_factory):
     return save_model(feature_run.classifier, tmp_path_factory.mktemp("feature_model") / "features.keras")
 
 
+@pytest.fixture(scope="session")
+def film_videos(tmp_path_factory):
+    """A folder of 8 films of 4 people, each of 4 ramps of 0.9 to 1.4 s, and the manifest of these segments.
+
+    0.2 s before the third ramp of each film are grey and have no label. Films 0 and 1 of a person are of one group.
+    """
+    videos_dir = tmp_path_factory.mktemp("films")
+    rows = ["path,label,group,split,start_seconds,end_seconds"]
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        levels, split = [], "test" if number < 4 else "train"
+        for part in range(4):
+            label, ramp = LABELS[(number + part + part // 2) % 2], np.linspace(40, 200, rng.integers(9, 15))
+            levels += [120.0] * (2 * (part == 2))
+            start = len(levels)
+            levels += [*(ramp if label == "brightens" else ramp[::-1])]
+            rows.append(f"film_{number}.avi,{label},person{number // 2},{split},{start / 10},{len(levels) / 10}")
+        noise = rng.integers(0, 20, (len(levels), 24, 24, 3))
+        frames = (np.array(levels)[:, None, None, None] + noise).astype(np.uint8)
+        write_video(videos_dir / f"film_{number}.avi", frames, frames_per_second=10)
+    (videos_dir / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return videos_dir
+
+
+@pytest.fixture(scope="session")
+def film_dataset(film_videos, tmp_path_factory):
+    """The data set of the segments of these films."""
+    from activity.datasets.preprocessing import preprocess
+
+    return preprocess(film_videos, tmp_path_factory.mktemp("film_dataset"), SPEC, num_workers=1)
+
+
 CAPTIONS = {  # of the ramps: two references each
     "brightens": ("the room gets brighter", "it gets brighter"),
     "darkens": ("the room gets darker", "it gets darker"),

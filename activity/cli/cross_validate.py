@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from activity.cli.checks import check_report, open_dataset, read_recipe
-from activity.cli.options import add_dataset, add_recipe, add_report
+from activity.cli.options import add_dataset, add_films, add_recipe, add_report
 from activity.cli.output import say_result, say_written
 from activity.config import as_dict
 from activity.files import lock_folder, noted_results, remove_stale_results
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folds", default="5", help="K, 'groups' to leave one group out, or a manifest column; default: %(default)s"
     )
+    add_films(parser)
     add_report(parser)
     add_recipe(parser)
 
@@ -40,7 +41,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as work_dir:
         result = cross_validate(
-            dataset, config, folds=arguments.folds, work_dir=Path(work_dir), runtime=arguments.runtime
+            dataset,
+            config,
+            folds=arguments.folds,
+            work_dir=Path(work_dir),
+            runtime=arguments.runtime,
+            films=not arguments.no_films,
         )
     text = json.dumps(result.as_dict(), allow_nan=False) if arguments.json else result.as_text()
     say_result(text, goes_on=bool(arguments.out))

@@ -8,7 +8,15 @@ import logging
 from typing import TYPE_CHECKING
 
 from activity.cli.checks import check_order, check_report, check_runtime, open_dataset
-from activity.cli.options import add_choice, add_dataset, add_features, add_model, add_report, add_runtime
+from activity.cli.options import (
+    add_choice,
+    add_dataset,
+    add_features,
+    add_films,
+    add_model,
+    add_report,
+    add_runtime,
+)
 from activity.cli.output import say_result, say_written
 from activity.files import lock_folder, noted_results, remove_stale_results
 from activity.models.info import read_info
@@ -36,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not compare with the baseline: after fine-tuning, it needs the features of all training videos anew",
     )
+    add_films(parser)
     add_report(parser)
 
 
@@ -57,7 +66,7 @@ def _evaluate_order(arguments: argparse.Namespace, dataset: Dataset) -> None:
     from activity.evaluation.ordering import evaluate_order
     from activity.models.captioner import load_captioner
 
-    for flag in ("out", "no_baseline", "features"):
+    for flag in ("out", "no_baseline", "no_films", "features"):
         if getattr(arguments, flag):
             arguments.parser.error(f"--{flag.replace('_', '-')} is not for a model of the order of activities")
     _say(arguments, evaluate_order(load_captioner(arguments.model, task="order"), dataset, split=arguments.split))
@@ -68,8 +77,9 @@ def _evaluate_captioner(arguments: argparse.Namespace, dataset: Dataset) -> None
     from activity.models.captioner import load_captioner
     from activity.reports.report import save_caption_report
 
-    if arguments.no_baseline:
-        _logger.warning("--no-baseline does nothing for a model that writes sentences")
+    for flag in ("no_baseline", "no_films"):
+        if getattr(arguments, flag):
+            _logger.warning("--%s does nothing for a model that writes sentences", flag.replace("_", "-"))
     captioner = load_captioner(arguments.model)
     evaluation = evaluate_captions(captioner, dataset, split=arguments.split, runtime=arguments.runtime)
     _say(arguments, evaluation)
@@ -98,6 +108,7 @@ def _evaluate_classifier(arguments: argparse.Namespace, dataset: Dataset) -> Non
         split=arguments.split,
         runtime=arguments.runtime,
         baseline=not arguments.no_baseline,
+        films=not arguments.no_films,
     )
     _say(arguments, evaluation)
     if arguments.out:

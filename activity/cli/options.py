@@ -115,6 +115,12 @@ def add_runtime(parser: Group, what: str) -> None:
     add_choice(parser, "--runtime", RUNTIMES, default="auto", help=help)
 
 
+def add_films(parser: Group) -> None:
+    """Whether whole films are labelled, where a data set has the times of segments."""
+    help = "do not label whole films, where labels have times; it takes as long as classify --timeline"
+    parser.add_argument("--no-films", action="store_true", help=help)
+
+
 def add_report(parser: Group) -> None:
     """Where scores are written, and how they are printed."""
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write report.html, figures and tables there")

@@ -15,6 +15,7 @@ from activity.datasets.dataset import Dataset, time_columns
 from activity.datasets.samples import Sample, name_some
 from activity.datasets.splits import audit_leaks
 from activity.errors import DatasetError, check_type, printable
+from activity.evaluation.films import FilmEvaluation, evaluate_films, films_to_evaluate, join_films
 from activity.evaluation.linear import baseline_probabilities
 from activity.evaluation.metrics import Mean, Scores, compared, how_drawn, near_chance, share_of_largest
 from activity.evaluation.steps import SegmentSteps
@@ -42,6 +43,7 @@ class Evaluation:
         baseline: scores of logistic regression on the mean feature of each video; `None` where it cannot be had.
         head_alone: scores of the head of a stack without its linear models; `None` for any other model.
         thresholds: `(N,)` probability below which the answer for each sample is "unknown"; `None`: always an answer.
+        films: scores of whole films; `None` where no sample has times, or no film can be read.
     """
 
     title: ClassVar[str] = "Evaluation"
@@ -51,6 +53,7 @@ class Evaluation:
     baseline: Scores | None = field(default=None, kw_only=True)
     head_alone: Scores | None = field(default=None, kw_only=True)
     thresholds: np.ndarray | None = field(default=None, kw_only=True)
+    films: FilmEvaluation | None = field(default=None, kw_only=True)
 
     @property
     def groups(self) -> list[str]:
@@ -86,7 +89,10 @@ class Evaluation:
         return Mean.of(self.scores.correct[given], [self.groups[i] for i in given]) if len(given) else None
 
     def as_dict(self) -> dict[str, Any]:
-        """The scores, see `Scores.as_dict`, and what stands beside them (`None`: there is none); ready for JSON."""
+        """The scores, see `Scores.as_dict`, and what stands beside them (`None`: there is none); ready for JSON.
+
+        Those of films, see `FilmEvaluation.as_dict`, are there only if there are films.
+        """
         baseline, head, lead = self.baseline, self.head_alone, self.lead
         means = {"accuracy": self.accuracy, "lead": lead, "coverage": self.coverage, "precision": self.precision}
         return {
@@ -101,6 +107,7 @@ class Evaluation:
             "coverage": self.coverage.value,
             "precision": self.precision and self.precision.value,
             "intervals": {name: mean and [mean.low, mean.high] for name, mean in means.items()},
+            **(self.films.as_dict() if self.films else {}),
         }
 
     def as_text(self) -> str:
@@ -118,6 +125,7 @@ class Evaluation:
             "head alone": self.head_alone and f"{_brief(self.head_alone)} (without the linear models of the stack)",
             "calibration": f"expected calibration error {self.scores.calibration_error:.3f}",
             "answers": self.on_answers(),
+            **(self.films.notes() if self.films else {}),
         }
         return [f"{name:16} {text}" for name, text in rows.items() if text]
 
@@ -184,6 +192,7 @@ class Evaluation:
             if self.precision:
                 detail = f"of {num_answers} answers, 95 %: {self.precision.limits()}"
                 cards.append(("precision", f"{self.precision.value:.3f}", detail))
+        cards += self.films.headline() if self.films else []
         return [*cards, ("expected calibration error", f"{scores.calibration_error:.3f}", "0 is best")]
 
     def sentences(self, dataset: Dataset, trained: Iterable[str] = ()) -> list[str]:
@@ -201,13 +210,14 @@ class Evaluation:
         return [about, *left_out, *audit.sentences(), *self._on_intervals()]
 
     def _on_intervals(self) -> list[str]:
-        """Sentences on the baseline, the intervals, and the answers that are given."""
+        """Sentences on the baseline, the intervals, the answers that are given, and whole films."""
         lines = [f"Intervals are of 95 %, {self._method}."]
         if self.lead:
             lines.insert(0, f"{self.verdict()} The baseline is {_BASELINE}.")
         if chance := self.chance():
             lines.append(f"The model is {chance}.")
-        return [*lines, *(f"{answers}." for answers in [self.on_answers()] if answers)]
+        lines += [f"{answers}." for answers in [self.on_answers()] if answers]
+        return lines + (self.films.sentences() if self.films else [])
 
     def figures(self, dataset: Dataset) -> dict[str, tuple[Any, ...]]:
         """Figure -> the arguments that it is drawn from; the report knows how to draw each, and in which order.
@@ -232,7 +242,7 @@ class Evaluation:
         """A copy with names that fonts and UTF-8 take: bytes of names that are not UTF-8 are spelled out."""
         samples = [dataclasses.replace(s, path=printable(s.path), label=printable(s.label)) for s in self.samples]
         scores = dataclasses.replace(self.scores, labels=[printable(label) for label in self.scores.labels])
-        return dataclasses.replace(self, samples=samples, scores=scores)
+        return dataclasses.replace(self, samples=samples, scores=scores, films=self.films and self.films.printable())
 
     def ranking(self) -> list[int]:
         """Indices of all samples: mistakes from the most confident, then correct answers from the least confident."""
@@ -252,11 +262,13 @@ def evaluate(
     shuffle_seed: int | None = None,
     runtime: str = "auto",
     baseline: bool = True,
+    films: bool = True,
 ) -> Evaluation:
     """Evaluate a classifier on one split of a data set, beside a baseline that is trained on its other videos.
 
-    Nothing is written into the data set. Features of training videos are in its cache after a training with a frozen
-    backbone; else, as after fine-tuning, the baseline takes the time to compute them.
+    Where samples are segments of videos, the whole videos are labelled too, see `activity.evaluation.films`. Nothing is
+    written into the data set. Features of training videos are in its cache after a training with a frozen backbone;
+    else, as after fine-tuning, the baseline takes the time to compute them.
 
     Args:
         classifier: from training or a model file.
@@ -265,6 +277,7 @@ def evaluate(
         shuffle_seed: put the frames of each video in a random order: what is left of the score does not need time.
         runtime: what computes the features; see `activity.runtimes.choice`.
         baseline: compute it where that is possible; where not, a line says why.
+        films: label whole films, where there are any and their frames are not shuffled; this decodes them.
 
     Raises:
         SettingError: an argument is of another type, such as the name of a file.
@@ -278,7 +291,10 @@ def evaluate(
     samples = dataset.split(split)
     _warn_of_bias(classifier, dataset, samples)
     if classifier.info.labels_per == "step":
-        return _evaluate_steps(classifier, dataset, samples, shuffle_seed, runtime, baseline)
+        of_segments = _evaluate_steps(classifier, dataset, samples, shuffle_seed, runtime, baseline)
+        whole = films_to_evaluate(dataset, split) if films and shuffle_seed is None else []
+        of_films = join_films([evaluate_films(classifier, dataset, whole, runtime=runtime)])
+        return dataclasses.replace(of_segments, films=of_films)
     features = extract_features(dataset, samples, classifier.backbone, keep=False, runtime=runtime)
     of_baseline = _baseline_scores(classifier, dataset, samples, features, runtime) if baseline else None
     if shuffle_seed is not None:  # which leaves the means of the baseline as they are
@@ -286,12 +302,14 @@ def evaluate(
         features = [stack[rng.permutation(len(stack))] for stack in features]
     label_ids, labels = _label_ids(classifier, samples), classifier.labels
     of_head = predict_head_alone(classifier, features)
+    whole = films_to_evaluate(dataset, split) if films and shuffle_seed is None else []
     return Evaluation(
         samples,
         Scores(classifier.predict_stacks(features), label_ids, labels),
         baseline=of_baseline,
         head_alone=None if of_head is None else Scores(of_head, label_ids, labels),
         thresholds=np.full(len(samples), classifier.threshold) if classifier.threshold else None,
+        films=join_films([evaluate_films(classifier, dataset, whole, runtime=runtime)]),
     )
 
 

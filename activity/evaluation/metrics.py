@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from activity.datasets.samples import Segment, name_some
+from activity.datasets.samples import name_some
 from activity.progress import format_table
 
 
@@ -195,51 +195,6 @@ def expected_calibration_error(confidences: np.ndarray, correct: np.ndarray, *, 
     return sum(b.num_samples * abs(b.accuracy - b.confidence) for b in bins) / len(confidences)
 
 
-# === Segments ===
-
-
-def frame_accuracy(truth: Sequence[Segment], found: Sequence[Segment]) -> float:
-    """Share of the time of the true segments whose label was found, 0 to 1.
-
-    Args:
-        truth: segments that do not overlap each other.
-        found: likewise.
-    """
-    correct = sum(_overlap_seconds(true, segment) for true in truth for segment in found if true.label == segment.label)
-    return correct / sum(true.end_seconds - true.start_seconds for true in truth)
-
-
-def segment_f1(truth: Sequence[Segment], found: Sequence[Segment], *, overlap: float = 0.5) -> float:
-    """F1 of whole segments (Lea et al. 2017, arxiv.org/abs/1611.05267), 0 to 1.
-
-    A found segment is right if its intersection over union with a true one of its label, not found before, is at
-    least `overlap`. Unlike `frame_accuracy` it punishes a true segment that is found in pieces.
-
-    Args:
-        truth: segments that do not overlap each other.
-        found: likewise.
-        overlap: intersection over union that counts, above 0 up to 1.
-    """
-    missing, num_correct = list(truth), 0
-    for segment in found:
-        matches = [true for true in missing if true.label == segment.label]
-        best = max(matches, key=lambda true: _intersection_over_union(true, segment), default=None)
-        if best is not None and _intersection_over_union(best, segment) >= overlap:
-            missing.remove(best)
-            num_correct += 1
-    return 2 * num_correct / (len(truth) + len(found))
-
-
-def _overlap_seconds(a: Segment, b: Segment) -> float:
-    return max(0.0, min(a.end_seconds, b.end_seconds) - max(a.start_seconds, b.start_seconds))
-
-
-def _intersection_over_union(a: Segment, b: Segment) -> float:
-    both = a.end_seconds - a.start_seconds + b.end_seconds - b.start_seconds
-    shared = _overlap_seconds(a, b)
-    return shared / (both - shared)
-
-
 # === How far a score can be trusted ===
 
 _NUM_DRAWS = 2000
@@ -343,6 +298,23 @@ def how_drawn(groups: Sequence[str]) -> str:
         return f"by bootstrap over {len(groups)} videos of a single group: other groups may lie outside"
     rough = ", rough with so few" if num_groups < FEW_GROUPS else ""
     return f"by bootstrap over {num_groups} groups{rough}"
+
+
+def jackknife_error(statistic: Callable[[np.ndarray], float], groups: Sequence[str]) -> float | None:
+    """Standard error of any statistic of films, by leaving out one group after the other (Efron & Stein 1981).
+
+    Where all are of one group, each film counts for itself. `None` for a single film.
+
+    Args:
+        statistic: of `(F,)` bool, which films are taken.
+        groups: of the F films.
+    """
+    ids = _group_ids(groups)
+    num = len(set(ids))
+    if num < 2:
+        return None
+    values = np.asarray([statistic(ids != left_out) for left_out in np.unique(ids)])
+    return float(np.sqrt((num - 1) / num * np.square(values - values.mean()).sum()))
 
 
 def _group_ids(groups: Sequence[str]) -> np.ndarray:

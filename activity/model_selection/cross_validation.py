@@ -19,6 +19,7 @@ from activity.datasets.splits import assign_folds, audit_leaks
 from activity.datasets.steps import labels_of_steps
 from activity.errors import DatasetError, printable
 from activity.evaluation.evaluator import Evaluation, predict_head_alone
+from activity.evaluation.films import FilmEvaluation, evaluate_films, films_to_evaluate, join_films
 from activity.evaluation.linear import baseline_probabilities
 from activity.evaluation.metrics import Mean, Scores, mean_and_error
 from activity.evaluation.steps import SegmentSteps
@@ -150,7 +151,13 @@ class CrossValidation(Evaluation):
 
 
 def cross_validate(
-    dataset: Dataset, config: TrainConfig, *, folds: str = "5", work_dir: Path, runtime: str = "auto"
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    folds: str = "5",
+    work_dir: Path,
+    runtime: str = "auto",
+    films: bool = True,
 ) -> CrossValidation:
     """Train and evaluate a classifier once per fold, so that each sample is predicted by one that never saw its group.
 
@@ -162,6 +169,7 @@ def cross_validate(
         folds: a number K of group folds, `groups` (leave one group out), or a column of the manifest.
         work_dir: for the state of the runs.
         runtime: what computes the features; see `activity.runtimes.exported`.
+        films: label whole films too, where samples are segments of them, each by the model that never saw its group.
 
     Raises:
         DatasetError: the folds cannot be made.
@@ -179,11 +187,14 @@ def cross_validate(
     thresholds, are_stacks = np.zeros(len(samples)), True
     label_ids = np.asarray([labels.index(sample.label) for sample in samples])
     assigned = [""] * len(samples)
-    predicted = evaluate_folds(parts, config, work_dir=work_dir, runtime=runtime)
+    films = films and bool(films_to_evaluate(dataset))
+    of_films: list[FilmEvaluation] = []
+    predicted = evaluate_folds(parts, config, work_dir=work_dir, runtime=runtime, films=films)
     for fold in progress_bar(predicted, total=len(parts), desc="cross-validation", unit="fold"):
         probabilities[fold.test] = fold.probabilities
         baseline[fold.test] = baseline_probabilities(fold.features, label_ids, fold.test, len(labels))
         thresholds[fold.test] = fold.threshold
+        of_films += [fold.films] if fold.films else []
         if fold.head_alone is None:
             are_stacks = False
         else:
@@ -197,6 +208,7 @@ def cross_validate(
         assigned,
         head_alone=Scores(of_head, label_ids, labels) if are_stacks else None,
         thresholds=thresholds if thresholds.any() else None,
+        films=join_films(of_films),
     )
 
 
@@ -211,6 +223,7 @@ class FoldResult:
         features: `(T, S, D)` of all N samples, by the backbone of that classifier.
         threshold: of that classifier.
         head_alone: probabilities `(n, C)` by its head alone, if it is a stack.
+        films: whole films of the fold, if they were asked for.
     """
 
     name: str
@@ -219,6 +232,7 @@ class FoldResult:
     features: Sequence[np.ndarray]
     threshold: float = 0.0
     head_alone: np.ndarray | None = None
+    films: FilmEvaluation | None = None
 
 
 def divide_folds(dataset: Dataset, folds: str, *, seed: int = 0, fewest_labels: int = 2) -> dict[str, Dataset]:
@@ -249,6 +263,7 @@ def evaluate_folds(
     work_dir: Path,
     backbone: keras.Model | None = None,
     runtime: str = "auto",
+    films: bool = False,
 ) -> Iterator[FoldResult]:
     """Train and evaluate one fold after the other; the caller may stop early.
 
@@ -258,6 +273,7 @@ def evaluate_folds(
         work_dir: for the state of the runs.
         backbone: that of `config`, if it is available; it must stay frozen.
         runtime: what computes the features; see `activity.runtimes.exported`.
+        films: label the whole films of each fold too.
     """
     features = segments = None
     if stage_names(config) == ["head"]:  # the backbone stays as it is, so once is enough for all folds
@@ -284,7 +300,11 @@ def evaluate_folds(
                     classifier.predict_stacks(of_samples),
                     predict_head_alone(classifier, of_samples),
                 )
-            result = FoldResult(fold, test, probabilities, stacks, classifier.threshold, of_head)
+            of_films = None
+            if films:
+                whole = films_to_evaluate(part, "test")
+                of_films = evaluate_films(classifier, part, whole, runtime=runtime, fold=fold)
+            result = FoldResult(fold, test, probabilities, stacks, classifier.threshold, of_head, of_films)
             del run, classifier
         yield result
 

@@ -19,17 +19,21 @@ from activity.datasets.samples import Sample
 from activity.errors import printable
 from activity.evaluation.captioning import CaptionEvaluation
 from activity.evaluation.evaluator import Evaluation
+from activity.evaluation.films import FilmEvaluation
 from activity.files import atomic_file, write_csv
 from activity.models.classifier import ActivityClassifier
 from activity.predictor.explainer import Explainer, Explanation
+from activity.predictor.sources import distinct_names
 from activity.reports import figures as draw
 from activity.reports.explanation import explanation_figure
 from activity.reports.style import save_figure
+from activity.reports.timeline import comparison_figure
 from activity.training.captioning import CaptioningRun
 from activity.training.trainer import TrainingRun
 
 _LARGE = 1000  # pixels; a wider image scrolls on a narrow screen, else its text would be too small
 _MOST_SHOWN = 8  # of the worst and of the best sentences
+_MOST_FILMS = 8  # on the page; the images of all are files
 _MOST_ROWS = 50  # a longer table is folded
 _MOST_VALUES = 12  # of a longer list in `about`, such as that of all training videos, only the length is shown
 
@@ -85,7 +89,8 @@ def save_report(
 ) -> list[Path]:
     """Write `report.html`, `scores.json`, `report.txt`, `predictions.csv` and the images (PNG) into a folder.
 
-    The page holds its images, runs no script and loads nothing from the network.
+    The page holds its images, runs no script and loads nothing from the network. Of films there are also `films.csv`,
+    and in `films` an image of each.
 
     Args:
         evaluation: of one split, or the result of a cross-validation.
@@ -111,9 +116,28 @@ def save_report(
             add(title, function(*drawn[name]), out / f"{name}.png", note, **table)
     for number, (title, figure) in enumerate((figures or {}).items(), start=1):  # a title may not do for a file name
         add(title, figure, out / f"figure_{number}.png")
+    if evaluation.films:
+        of_films, files = _film_sections(evaluation.films, out)
+        sections, images = sections + of_films, images + files
     sections.append(_Section("All videos", **_videos(evaluation)))
     texts = evaluation.sentences(dataset, about.get("trained") or ())
     return _write(evaluation, dataset, out, "predictions.csv", texts, sections, about) + images
+
+
+def _film_sections(films: FilmEvaluation, out: Path) -> tuple[list[_Section], list[Path]]:
+    """The parts of the page on films, the least accurate first, and the files beside it: a table, an image of each."""
+    rows, ranking = films.rows(), films.ranking()
+    write_csv(out / "films.csv", list(rows[0]), rows)
+    names = distinct_names(film.path for film in films.films)
+    images = [
+        save_figure(comparison_figure(film, films.labels), out / "films" / f"{name}.png")
+        for film, name in zip(films.films, names, strict=True)
+    ]
+    cells = [([f"{x:.3f}" if isinstance(x, float) else x for x in rows[i].values()], "") for i in ranking]
+    columns = [name.replace("_", " ").replace("f1", "F1") for name in rows[0]]
+    table = _Section("Films", "Scores of each film, the least accurate first.", **_table(columns, cells))
+    drawn = [_Section(f"Film: {films.films[i].path}", "", *_data_uri(images[i])) for i in ranking[:_MOST_FILMS]]
+    return [table, *drawn], [out / "films.csv", *images]
 
 
 def save_caption_report(

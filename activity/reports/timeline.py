@@ -22,12 +22,14 @@ from activity.models.info import unknown_name
 from activity.predictor.prediction import Prediction
 from activity.reports.annotation import segments_of, timeline_of
 from activity.reports.style import (
+    GREY,
     fitted,
     font_file,
     ink_on,
     label_colour,
     plain_text,
     save_figure,
+    shortened,
     text_width,
 )
 from activity.video.decoder import index_frames, is_url
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from activity.evaluation.films import EvaluatedFilm
     from activity.predictor.captioner import Description
 
 _WIDTH, _THUMBNAIL_HEIGHT, _STRIP_HEIGHT, _NAME_ROW = 10.4, 1.0, 0.45, 0.21  # inches
@@ -250,12 +253,73 @@ def timeline_figure(prediction: Prediction) -> Figure:
         (thumbnails or [strip])[0].set_title(name, loc="left", fontsize="medium")
         for axes in thumbnails:
             _draw_thumbnails(axes, local_path(prediction.source), end)
-        _draw_segments(strip, timeline.segments, labels)
+        _draw_segments(strip, timeline.segments, labels, end)
         _show_seconds(strip, end)
         if names:
             patches = [Patch(color=label_colour(label, labels), label=text) for label, text in names.items()]
             figure.legend(handles=patches, loc="lower center", ncols=num_columns, frameon=False, fontsize=_NAME_POINTS)
     return figure
+
+
+@plain_text
+def comparison_figure(film: EvaluatedFilm, labels: Sequence[str]) -> Figure:
+    """The true segments of a film above the predicted ones, over time; where nothing is labelled, it is empty.
+
+    Segments that overlap are drawn below each other.
+
+    Args:
+        film: with its timeline.
+        labels: names of the labels of the model, which have the colours that they have in its timelines.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.patches import Patch
+
+    ordered, end = (*labels, film.unknown), film.duration_seconds
+    bands = {"true": film.truth, "predicted": film.timeline}
+    shown = sorted({segment.label for band in bands.values() for segment in band}, key=ordered.index)
+    families = ["DejaVu Sans", *(FontProperties(fname=font_file(text)).get_name() for text in (*shown, film.path))]
+    names = {label: fitted(label, _NAME_POINTS, _WIDTH * 72 / 5) for label in shown}
+    widest = max(text_width(text, _NAME_POINTS) for text in names.values())
+    num_columns = int(_WIDTH * 72 / (widest + 4 * _NAME_POINTS))
+    bottom = _NAME_ROW * -(-len(names) // num_columns) + 0.55  # inches, of the lower band
+    heights = [_STRIP_HEIGHT * max(1, 0.6 * _num_lanes(band)) for band in bands.values()]
+    margin, gap = 0.95, 0.08
+    width, height = _WIDTH + margin + 0.3, bottom + sum(heights) + gap + 0.4
+    scores = f"frame accuracy {film.scores.frame_accuracy:.3f}, segment F1 {film.scores.segment_f1['50']:.3f}"
+    with rc_context({"font.family": list(dict.fromkeys(families))}):  # what DejaVu Sans lacks, others have
+        figure = Figure(figsize=(width, height))
+        lows = [bottom + heights[1] + gap, bottom]
+        for (name, band), low, tall in zip(bands.items(), lows, heights, strict=True):
+            axes = figure.add_axes((margin / width, low / height, _WIDTH / width, tall / height))
+            _draw_segments(axes, band, labels, end)
+            _show_seconds(axes, end)
+            axes.set_yticks([0.5], [name])
+            axes.tick_params(axis="y", length=0)
+        upper, _ = figure.axes
+        upper.set(xticks=(), xlabel="")
+        upper.set_title(shortened(film.path, 80), loc="left", fontsize="medium")
+        upper.set_title(scores, loc="right", fontsize="small", color=GREY)
+        patches = [Patch(color=label_colour(label, tuple(labels)), label=text) for label, text in names.items()]
+        figure.legend(handles=patches, loc="lower center", ncols=num_columns, frameon=False, fontsize=_NAME_POINTS)
+    return figure
+
+
+def _lanes(segments: Sequence[Segment]) -> list[int]:
+    """A lane for each segment, from 0, in which it overlaps no other: the first one that is free."""
+    ends: list[float] = []
+    lanes = []
+    for segment in segments:
+        free = (lane for lane, end in enumerate(ends) if end <= segment.start_seconds)
+        lane = next(free, len(ends))
+        ends[lane : lane + 1] = [segment.end_seconds]
+        lanes.append(lane)
+    return lanes
+
+
+def _num_lanes(segments: Sequence[Segment]) -> int:
+    return max(_lanes(segments), default=0) + 1
 
 
 def _show_seconds(axes: Axes, end_seconds: float) -> None:
@@ -274,15 +338,17 @@ def _has_room(segment: Segment, end_seconds: float) -> bool:
     return text_width(segment.label, _NAME_POINTS) < 0.9 * points
 
 
-def _draw_segments(axes: Axes, segments: tuple[Segment, ...], labels: tuple[str, ...]) -> None:
-    """Draw a strip of segments, with their names where there is room."""
-    for segment in segments:
-        colour, seconds = label_colour(segment.label, labels), segment.end_seconds - segment.start_seconds
-        axes.barh(0.5, seconds, 1.0, segment.start_seconds, color=colour)
-        if _has_room(segment, segments[-1].end_seconds):
+def _draw_segments(axes: Axes, segments: Sequence[Segment], labels: Sequence[str], end_seconds: float) -> None:
+    """Draw a strip of segments in order of time, with their names where there is room."""
+    height = 1 / _num_lanes(segments)
+    for segment, lane in zip(segments, _lanes(segments), strict=True):
+        colour, seconds = label_colour(segment.label, tuple(labels)), segment.end_seconds - segment.start_seconds
+        middle = 1 - (lane + 0.5) * height
+        axes.barh(middle, seconds, height, segment.start_seconds, color=colour)
+        if _has_room(segment, end_seconds):
             axes.text(
                 segment.start_seconds + seconds / 2,
-                0.5,
+                middle,
                 segment.label,
                 ha="center",
                 va="center",

@@ -18,7 +18,7 @@ import numpy as np
 from activity.config import TrainConfig
 from activity.datasets.dataset import load_dataset
 from activity.datasets.samples import Segment
-from activity.evaluation.metrics import frame_accuracy, segment_f1
+from activity.evaluation.segments import frame_accuracy, segment_f1
 from activity.model_selection.cross_validation import divide_folds
 from activity.predictor.predictor import Predictor
 from activity.training.trainer import train

@@ -77,3 +77,33 @@ def test_a_class_called_unknown_is_not_taken_for_no_answer(run, ramp_videos, ram
     model = save_model(classifier, tmp_path / "model.keras")
     status, out, _ = run("evaluate", model, tmp_path / "dataset", "--runtime", "keras")
     assert status == 0 and '"no answer" below 0.800: ' in out and '"unknown" below' not in out
+
+
+def test_whole_films_are_evaluated_where_labels_have_times(run, film_videos, cnn_weights, tmp_path):
+    dataset, model, report = tmp_path / "dataset", tmp_path / "model.keras", tmp_path / "report"
+    videos = shutil.copytree(film_videos, tmp_path / "videos")
+    assert run("preprocess", videos, "--out", dataset, "--num-frames", "6", "--size", "32", "--workers", "1")[0] == 0
+    recipe = ("--backbone", "small_cnn", "--weights", cnn_weights, "--head", "pooled", "--epochs", "2")
+    assert run("train", dataset, "--out", model, *recipe)[0] == 0
+    status, out, _ = run("evaluate", model, dataset, "--json", "--out", report)
+    told = json.loads(out)
+    assert status == 0 and told == json.loads((report / "scores.json").read_text())
+    assert 0 <= told["frame_accuracy"] <= 1 and 0 <= told["frame_macro_f1"] <= 1 and 0 <= told["edit_score"] <= 1
+    assert set(told["segment_f1"]) == {"10", "25", "50"} and set(told["mean_average_precision"]) == {"0.5", "0.75"}
+    assert [film["path"] for film in told["films"]] == [f"film_{i}.avi" for i in range(4)]
+    assert set(told["films"][0]) >= {"frame_accuracy", "frame_macro_f1", "segment_f1", "edit_score"}
+    assert told["film_standard_errors"]["frame_accuracy"] >= 0 and told["films_left_out"] == []
+    assert {path.name for path in (report / "films").glob("[!.]*")} == {f"film_{i}.png" for i in range(4)}
+    assert (report / "films.csv").read_text().count("\n") == 5
+    (videos / "film_0.avi").unlink()
+    status, out, err = run("evaluate", model, dataset, "--out", report, "--overwrite")
+    assert status == 0 and "\nfilms            frame accuracy " in out and "1 film left out" in out
+    assert err.count("not evaluated as a film") == 1 and f"{videos / 'film_0.avi'}: not evaluated as a film" in err
+    assert not (report / "films" / "film_0.png").exists()
+    status, out, err = run("evaluate", model, dataset, "--json", "--no-films")
+    assert status == 0 and not {"films", "frame_accuracy"} & set(json.loads(out)) and "film" not in err
+
+
+def test_where_no_label_has_times_nothing_is_said_of_films(run, folder):
+    status, out, err = run("evaluate", folder / "model.keras", folder / "dataset", "--json")
+    assert status == 0 and "film" not in err and not {"films", "frame_accuracy", "edit_score"} & set(json.loads(out))

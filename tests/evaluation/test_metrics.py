@@ -5,20 +5,18 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from activity.datasets.samples import Segment
 from activity.evaluation.metrics import (
     Mean,
     Scores,
     compared,
     error_by_group,
     expected_calibration_error,
-    frame_accuracy,
     how_drawn,
     interval_by_group,
     interval_over_films,
+    jackknife_error,
     near_chance,
     reliability_bins,
-    segment_f1,
     share_of_largest,
 )
 
@@ -146,29 +144,6 @@ def test_confidences_that_are_none(confidences, correct, message):
         reliability_bins(np.array(confidences), np.array(correct))
 
 
-def segments(*rows):
-    return [Segment(start, end, label, 1.0) for start, end, label in rows]
-
-
-TRUTH = segments((0, 4, "run"), (4, 8, "walk"), (8, 10, "run"))
-
-
-@pytest.mark.parametrize(
-    ("found", "accuracy", "f1"),
-    [
-        (TRUTH, 1.0, 1.0),
-        (segments((0, 10, "run")), 0.6, 0.0),  # 4 of 10 seconds are not half
-        (segments((0, 5, "run"), (5, 8, "walk"), (8, 10, "run")), 0.9, 1.0),
-        (segments((0, 3, "run"), (3, 3.5, "walk"), (3.5, 4, "run"), (4, 8, "walk"), (8, 10, "run")), 0.95, 6 / 8),
-        (segments((0, 2, "run"), (2, 4, "run"), (4, 8, "walk"), (8, 10, "run")), 1.0, 6 / 7),  # one in two pieces
-        (segments((0, 10, "unknown")), 0.0, 0.0),
-    ],
-)
-def test_segments_are_compared_by_time_and_as_wholes(found, accuracy, f1):
-    assert frame_accuracy(TRUTH, found) == pytest.approx(accuracy)
-    assert segment_f1(TRUTH, found, overlap=0.5) == pytest.approx(f1)
-
-
 # === How far a score can be trusted ===
 
 
@@ -279,3 +254,16 @@ def test_the_interval_over_films_is_that_of_draws_of_films():
     assert (low, high) == pytest.approx(interval_by_group(values, list("abcdefg")), abs=0.02)
     low, high = interval_over_films(lambda drawn: np.stack([drawn[:, 0], np.full(len(drawn), np.nan)], axis=1), 3)
     assert low[0] == 0 and high[0] >= 2 and np.isnan([low[1], high[1]]).all()
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    values = np.array([0.2, 0.4, 0.5, 0.6, 0.8])
+    error = jackknife_error(lambda taken: values[taken].mean(), list("abcde"))
+    assert error == pytest.approx(values.std(ddof=1) / np.sqrt(5))
+    assert jackknife_error(lambda taken: values[taken].mean(), ["a"] * 5) == pytest.approx(error)
+    assert jackknife_error(lambda taken: 1.0, ["a"]) is None
+
+
+def test_the_jackknife_leaves_out_whole_groups():
+    values, groups = np.array([1.0, 1.0, 0.0, 0.0, 0.5, 0.5]), list("aabbcc")
+    assert jackknife_error(lambda taken: values[taken].mean(), groups) == pytest.approx(0.5 / np.sqrt(3))

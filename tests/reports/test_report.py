@@ -9,11 +9,14 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from activity.datasets.samples import content_of
+from activity.datasets.samples import Segment, content_of
+from activity.errors import printable
 from activity.evaluation.calibration import Calibration
 from activity.evaluation.evaluator import Evaluation
+from activity.evaluation.films import EvaluatedFilm, FilmEvaluation
 from activity.evaluation.metrics import Scores
 from activity.model_selection.cross_validation import CrossValidation
+from activity.predictor.prediction import Failure
 from activity.reports.figures import samples_figure
 from activity.reports.report import figures_of_model, save_report, save_training_report
 from activity.reports.style import save_figure
@@ -192,6 +195,56 @@ def test_a_cross_validation_shows_its_folds_and_the_baseline(evaluation, page_of
     assert page.rows[-1][1][-1] == "1"  # the fold of the last video
     one_group = dataclasses.replace(result, samples=[dataclasses.replace(s, group="a") for s in samples])
     assert "1 group appears in more than one" in page_of(one_group).text
+
+
+def film_of(path, correct_seconds, **more):
+    timeline = (Segment(0.0, correct_seconds, "brightens", 0.9), Segment(correct_seconds, 10.0, "darkens", 0.6))
+    return EvaluatedFilm(path, path, (Segment(0.0, 10.0, "brightens", 1.0),), timeline, "unknown", 10.0, **more)
+
+
+class TestFilms:
+    @pytest.fixture
+    def with_films(self, evaluation):
+        films = [film_of(f"{i}/match.mp4", 1.0 + i % 9) for i in range(10)]
+        whole = FilmEvaluation(tuple(films), ("brightens", "darkens"), (Failure("gone.mp4", "no such file"),))
+        return dataclasses.replace(evaluation, films=whole)
+
+    def test_each_film_is_a_row_and_an_image(self, with_films, ramp_dataset, tmp_path):
+        written = save_report(with_films, ramp_dataset, tmp_path)
+        assert sorted(written) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
+        with (tmp_path / "films.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [(row["path"], float(row["frame_accuracy"])) for row in rows[:2]] == [
+            ("0/match.mp4", pytest.approx(0.1)),
+            ("1/match.mp4", pytest.approx(0.2)),
+        ]
+        assert {"segment_f1_50", "mean_average_precision_0.75", "edit_score", "labelled_seconds"} <= set(rows[0])
+        images = sorted(path.name for path in (tmp_path / "films").iterdir())
+        assert images == sorted(["match.png", *(f"match-{i}.png" for i in range(2, 11))])
+        assert imread(tmp_path / "films" / "match.png").std() > 0.01
+        told = json.loads((tmp_path / "scores.json").read_text())
+        assert len(told["films"]) == 10 and "films            frame accuracy" in (tmp_path / "report.txt").read_text()
+
+    def test_the_page_shows_the_least_accurate_films(self, with_films, page_of, evaluation):
+        page = page_of(with_films)
+        drawn = [text for text in page.texts if text.startswith("Film: ")]
+        assert drawn == [f"Film: {i}/match.mp4" for i in (0, 9, 1, 2, 3, 4, 5, 6)]
+        assert len(page.links) == len(page_of(evaluation).links) + 8
+        assert "Whole films: 10 films, 100.0 s of them labelled" in page.text and "1 film left out" in page.text
+        assert "frame accuracy 0.460" in page.text
+
+    def test_the_fold_of_a_film_is_told(self, with_films, page_of, tmp_path):
+        folded = FilmEvaluation((film_of("a.mp4", 5.0, fold="left"),), ("brightens", "darkens"))
+        page = page_of(dataclasses.replace(with_films, films=folded))
+        assert ["a.mp4", "left"] in [cells[:2] for _, cells in page.rows]
+        assert "path,fold,duration_seconds" in (tmp_path / "report" / "films.csv").read_text()
+
+    def test_odd_names_are_text(self, evaluation, page_of):
+        odd = dataclasses.replace(
+            film_of(ODD, 5.0), truth=(Segment(0.0, 10.0, ODD, 1.0),), timeline=(Segment(0.0, 10.0, ODD, 1.0),)
+        )
+        page = page_of(dataclasses.replace(evaluation, films=FilmEvaluation((odd,), ("brightens", ODD))))
+        assert f"Film: {printable(ODD)}" in page.texts and "b" not in page.tags
 
 
 class TestFiguresOfTheModel:

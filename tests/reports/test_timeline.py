@@ -16,11 +16,19 @@ from activity.datasets.annotations.formats import WRITTEN
 from activity.datasets.annotations.matching import list_labelled
 from activity.datasets.samples import Segment
 from activity.errors import VideoError
+from activity.evaluation.films import EvaluatedFilm
 from activity.predictor.prediction import Prediction
 from activity.predictor.timeline import Timeline
 from activity.reports.annotation import annotate
 from activity.reports.style import label_colour
-from activity.reports.timeline import TIMELINE_FORMATS, as_srt, labelled_film, save_timeline, timeline_figure
+from activity.reports.timeline import (
+    TIMELINE_FORMATS,
+    as_srt,
+    comparison_figure,
+    labelled_film,
+    save_timeline,
+    timeline_figure,
+)
 from activity.video.decoder import VideoReader, read_frames
 from activity.video.images import probe
 from activity.video.writer import write_video
@@ -331,3 +339,38 @@ def test_a_timeline_of_a_feature_file_has_no_images(grey_video, tmp_path):
     assert of_features.axes[0].get_title(loc="left") == "clip.npy"
     assert texts(of_features) == texts(of_video) == ["run", "unknown", "walk"]
     assert of_features.get_figheight() < of_video.get_figheight()
+
+
+class TestComparison:
+    @staticmethod
+    def figure_of(truth, timeline, seconds=10.0):
+        truth, timeline = (tuple(Segment(*row, 0.75) for row in rows) for rows in (truth, timeline))
+        return comparison_figure(EvaluatedFilm("a/b$.mp4", "a", truth, timeline, "unknown", seconds), LABELS)
+
+    @staticmethod
+    def bars(axes):
+        return [
+            (*(round(x, 6) for x in (bar.get_x(), bar.get_x() + bar.get_width())), to_hex(bar.get_facecolor()))
+            for bar in axes.patches
+        ]
+
+    def test_the_truth_is_above_the_prediction_at_the_same_times(self):
+        figure = self.figure_of([(0, 4, "run"), (6, 10, "walk")], [(0, 5, "run"), (5, 7, "unknown"), (7, 10, "walk")])
+        upper, lower = figure.axes
+        run, walk, unknown = (label_colour(label, LABELS) for label in ("run", "walk", "unknown"))
+        assert self.bars(upper) == [(0, 4, run), (6, 10, walk)]
+        assert self.bars(lower) == [(0, 5, run), (5, 7, unknown), (7, 10, walk)]
+        assert upper.get_xlim() == lower.get_xlim() == (0, 10)
+        assert upper.get_position().y0 > lower.get_position().y1
+        assert [axes.get_yticklabels()[0].get_text() for axes in figure.axes] == ["true", "predicted"]
+        assert upper.get_title(loc="left") == "a/b$.mp4"
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == ["run", "walk", "unknown"]
+
+    def test_segments_that_overlap_are_below_each_other(self):
+        figure = self.figure_of([(0, 8, "run"), (3, 5, "walk"), (6, 7, "walk")], [(0, 10, "run")])
+        upper, lower = figure.axes
+        places = [(round(bar.get_y(), 6), round(bar.get_height(), 6)) for bar in upper.patches]
+        assert places == [(0.5, 0.5), (0, 0.5), (0, 0.5)]
+        assert [(bar.get_y(), bar.get_height()) for bar in lower.patches] == [(0, 1)]
+        assert upper.get_position().height > lower.get_position().height
