@@ -344,3 +344,72 @@ def caption_model(caption_run, tmp_path_factory):
     from activity.models.saving import save_model
 
     return save_model(caption_run.model, tmp_path_factory.mktemp("caption_model") / "captioner.keras")
+
+
+LAMP_SPEC = ClipSpec(num_frames=8, height=32, width=32, frames_per_second=5.0, streams=("rgb",))
+
+
+def draw_lamps(videos_dir, films):
+    """Films of 10 frames a second in which a left and a right lamp are lit, and their manifest.
+
+    `films` gives the rows `(label, start, end)` of each; a lamp is lit where its label is `left` or `right`.
+    """
+    videos_dir.mkdir(exist_ok=True)
+    rng, lines = np.random.default_rng(0), ["path,label,group,split,start_seconds,end_seconds"]
+    for number, (segments, seconds) in enumerate(films):
+        frames = rng.integers(0, 40, (int(seconds * 10), 32, 32, 3)).astype(np.uint8)
+        for label, start, end in segments:
+            side = slice(0, 16) if label == "left" else slice(16, 32)
+            if label:
+                frames[int(start * 10) : int(end * 10), :, side] += np.uint8(180)
+            split = "test" if number % 4 == 3 else "train"
+            lines.append(f"film{number}.avi,{label},person{number},{split},{start},{end}")
+        write_video(videos_dir / f"film{number}.avi", frames, frames_per_second=10)
+    (videos_dir / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return videos_dir
+
+
+@pytest.fixture(scope="session")
+def lamp_videos(tmp_path_factory):
+    """Eight films of lamps that are lit one after the other, with dark stretches between some."""
+    rng, films = np.random.default_rng(1), []
+    for _ in range(8):
+        segments, time = [], 0.6
+        for i in range(6):
+            length = float(rng.integers(8, 16)) / 10
+            segments.append((("left", "right")[i % 2], round(time, 1), round(time + length, 1)))
+            time += length + float(rng.integers(0, 2)) * 1.2
+        films.append((segments, round(time + 0.6, 1)))
+    return draw_lamps(tmp_path_factory.mktemp("lamps"), films)
+
+
+@pytest.fixture(scope="session")
+def lamp_dataset(lamp_videos, tmp_path_factory):
+    """The data set of `lamp_videos`."""
+    from activity.datasets.preprocessing import preprocess
+
+    return preprocess(lamp_videos, tmp_path_factory.mktemp("lamp_dataset"), LAMP_SPEC, num_workers=1)
+
+
+@pytest.fixture(scope="session")
+def step_config(frozen_config):
+    """A recipe that learns the lamps in seconds, with the dark as background."""
+    return dataclasses.replace(
+        frozen_config, labels_per="step", background=True, head="lstm_forward", val_split=False, epochs=60
+    )
+
+
+@pytest.fixture(scope="session")
+def lamp_run(lamp_dataset, step_config, tmp_path_factory):
+    """A finished training run on them, of a model that carries its state on."""
+    from activity.training.trainer import train
+
+    return train(lamp_dataset, step_config, work_dir=tmp_path_factory.mktemp("lamp_run"))
+
+
+@pytest.fixture(scope="session")
+def lamp_model(lamp_run, tmp_path_factory):
+    """Its model file."""
+    from activity.models.saving import save_model
+
+    return save_model(lamp_run.classifier, tmp_path_factory.mktemp("lamp_model") / "lamps.keras")

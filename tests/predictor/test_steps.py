@@ -1,0 +1,113 @@
+"""Films and streams that a model of steps labels."""
+
+import json
+
+import numpy as np
+import pytest
+
+from activity.cli.main import main
+from activity.models.network import StateReader, join_steps
+from activity.predictor.live import watch
+from activity.predictor.predictor import Predictor
+from activity.predictor.timeline import make_timeline_of_labels
+from activity.runtimes.exported import load_inference_model
+from activity.runtimes.exporting import export_model
+
+RUNTIMES = [
+    "keras",
+    pytest.param("openvino", marks=pytest.mark.skipif("not __import__('importlib').util.find_spec('openvino')")),
+]
+
+
+@pytest.fixture(scope="module")
+def stack(lamp_run):
+    """Features of 150 steps, more than two windows."""
+    num_features = lamp_run.classifier.backbone.output_shape[-1]
+    return np.random.default_rng(0).random((150, 1, num_features), np.float32)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_chunks_of_any_size_give_what_the_whole_gives(lamp_run, lamp_model, stack, runtime):
+    classifier = lamp_run.classifier
+    whole = classifier.run_head(stack[None], np.ones((1, 150), bool))[0]
+    model = load_inference_model(lamp_model, runtime=runtime)
+    for size in (1, 7, 64):
+        reader = StateReader(model)
+        chunks = [reader.see(stack[start : start + size]) for start in range(0, 150, size)]
+        np.testing.assert_allclose(np.concatenate(chunks), whole, atol=1e-5)
+    np.testing.assert_allclose(model.predict_film(stack), whole, atol=1e-5)
+
+
+def test_a_new_reader_knows_nothing_of_what_came_before(lamp_run, stack):
+    reader = StateReader(lamp_run.classifier)
+    first = reader.see(stack[:5])
+    assert not np.allclose(reader.see(stack[:5]), first)
+    np.testing.assert_allclose(StateReader(lamp_run.classifier).see(stack[:5]), first, atol=1e-6)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_film_has_the_segments_that_it_shows(lamp_model, lamp_videos, lamp_dataset, runtime):
+    prediction = Predictor.load(lamp_model, runtime=runtime).predict(lamp_videos / "film3.avi", timeline=True)
+    truth = [sample for sample in lamp_dataset.samples if sample.path == "film3.avi"]
+    right = 0
+    for sample in truth:
+        middle = sum(sample.span) / 2
+        (found,) = (x for x in prediction.timeline.segments if x.start_seconds <= middle < x.end_seconds)
+        right += found.label == sample.label
+    assert right >= len(truth) - 1
+    assert prediction.timeline.probabilities.sum(axis=1) == pytest.approx(1)
+    assert prediction.probabilities == pytest.approx(prediction.timeline.probabilities.mean(axis=0))
+
+
+def test_a_stream_is_decided_on_with_each_step(lamp_model, lamp_videos):
+    model = load_inference_model(lamp_model, runtime="keras")
+    decisions = list(watch(model, str(lamp_videos / "film3.avi"), timeout_seconds=1))
+    times = np.diff([decision.time_seconds for decision in decisions])
+    assert times == pytest.approx(0.2, abs=0.11)
+    assert {"left", "right"} <= {decision.label for decision in decisions}
+
+
+def test_an_exported_model_gives_each_step(lamp_model, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("tf2onnx")
+    export = export_model(lamp_model, "onnx", tmp_path / "lamps.onnx")
+    about = json.loads((tmp_path / "lamps.onnx.json").read_text())
+    assert export.difference < 1e-4
+    assert about["outputs"]["probabilities"]["axes"] == "batch time labels" and about["labels_per"] == "step"
+
+
+def test_classify_and_info_know_models_of_steps(lamp_model, lamp_videos, capsys):
+    assert main(["classify", str(lamp_model), str(lamp_videos / "film3.avi"), "--timeline", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    segments = json.loads(line)["segments"]
+    assert segments[0]["start_seconds"] == 0 and {"left", "right"} <= {segment["label"] for segment in segments}
+    assert main(["info", str(lamp_model)]) == 0
+    assert "a label for each step, 5 a second; goes on from the state" in capsys.readouterr().out
+
+
+def test_what_a_model_of_steps_is_not_for_is_said(lamp_model, lamp_dataset, tmp_path, capsys):
+    dataset, out = str(lamp_dataset.dataset_dir), str(tmp_path / "new.keras")
+    assert main(["update", str(lamp_model), dataset, "--out", out]) == 1
+    assert "a model of steps is not updated" in capsys.readouterr().err
+    assert main(["tune", dataset, "--labels-per", "step"]) == 1
+    assert "tune searches for labels per clip" in capsys.readouterr().err
+
+
+def test_windows_are_joined_by_their_middles():
+    ones, nines = np.tile([0.9, 0.1], (4, 1)), np.tile([0.1, 0.9], (4, 1))
+    joined = join_steps([(0, ones), (2, nines)], 6)
+    assert joined[0] == pytest.approx([0.9, 0.1]) and joined[5] == pytest.approx([0.1, 0.9])
+    assert joined[2, 0] > 0.5 > joined[3, 0] and joined.sum(axis=1) == pytest.approx(1)
+    both = join_steps([(0, np.tile([0.9, 0.8], (4, 1))), (2, np.tile([0.9, 0.8], (4, 1)))], 6, multi_label=True)
+    assert both == pytest.approx(np.tile([0.9, 0.8], (6, 1)))
+
+
+def test_segments_of_several_labels_overlap_and_leave_gaps():
+    probabilities = np.zeros((12, 2))
+    probabilities[2:7, 0] = 0.9
+    probabilities[5:10, 1] = 0.8
+    probabilities[3, 0] = 0.4  # too short to be an end
+    timeline = make_timeline_of_labels(
+        probabilities, np.arange(13.0), ["run", "wave"], threshold=0.5, window_seconds=6.0
+    )
+    assert [(s.label, s.start_seconds, s.end_seconds) for s in timeline.segments] == [("run", 2, 7), ("wave", 5, 10)]
