@@ -33,7 +33,9 @@ else:
 _FALLBACK_FRAMES_PER_SECOND = 25.0  # where a header claims none, or nonsense
 _MAX_GAP_SECONDS = 60.0  # a frame of a stream may last so long; a longer gap is a jump of its clock
 _MAX_INDEXED_GAP_SECONDS = 86400.0  # ... in containers with an index of times, such as slides and time-lapses have
-_LANDING = 17  # frames that OpenCV decodes unseen after a key frame: it starts 16 before the one it is asked for
+# Frames that OpenCV decodes unseen after a key frame: it starts 16 before the one it is asked for, and FFmpeg lands a
+# whole GOP earlier unless that is later than the key frame, by up to the delay of B-frames where the rate varies
+_LANDING = 20
 _SEEK_PAYS = 32  # frames that must be skipped; to seek costs about as much as to decode a few
 _MOST_INDEXED = 1_000_000  # frames, of 11 hours at 25 a second: bounds time and memory of an index
 SMALLER = "make it smaller"

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from array import array
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -84,7 +86,7 @@ def iter_frames(
         path: a video file, a folder of numbered images, or a single image, which is a clip of one frame.
         spec: which frames, at what size; the order of `spec.streams` is that of the S images.
         span: evenly, the frames in it are divided; at a rate, sample times are counted from its start.
-        num_threads: decoding threads, 0 for FFmpeg's choice.
+        num_threads: for decoding, and for aligning frames meanwhile; 0 for as many as help, 1 for neither beside this.
         check: called with the time of each frame that passes, sampled or not; what it raises ends the reading.
         images_per_second: of a folder of images.
 
@@ -199,7 +201,14 @@ class SampledFrames:
         self._passed = array("d")  # the times of all frames of this pass
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        num_given = 0
+        if self._num_threads == 1:
+            yield from self._frames(None)
+            return
+        with ThreadPoolExecutor(self._num_threads or os.cpu_count(), "align") as executor:
+            yield from self._frames(executor)
+
+    def _frames(self, executor: Executor | None) -> Iterator[np.ndarray]:
+        num_given, self._executor = 0, executor
         with self._open() as reader:
             skips = not isinstance(reader, ImageReader) and self._frames_skipped(reader.info) > _INDEX_PAYS
             frame_index = index_frames(reader.path) if skips else None
@@ -279,7 +288,8 @@ class SampledFrames:
         """
         self.timestamps_seconds, self._passed = [], array("d")
         start, first, (begin, end) = 0.0, None, _edges(self._span)
-        streams = StreamMaker(self._spec, gap_frames(self._spec, reader.info.frames_per_second))
+        gap = gap_frames(self._spec, reader.info.frames_per_second)
+        streams = StreamMaker(self._spec, gap, executor=self._executor)
         for index, timestamp in frames:
             start = timestamp if index == 0 else start
             seconds = timestamp - start

@@ -13,9 +13,11 @@ segment networks (Wang et al. 2016, with RGB differences).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -62,8 +64,10 @@ def shrink(frame: np.ndarray, spec: ClipSpec) -> Seen:
     return Seen(image, _working_grey(frame) if "motion_crop" in spec.streams else None)
 
 
-# Of a sampled frame: its images but for the motion crop; for that, differences (h, w, 3) float32 and their energy
-_Compared: TypeAlias = tuple[dict[str, np.ndarray], np.ndarray | None, np.ndarray | None]
+T = TypeVar("T")
+_Coming: TypeAlias = Callable[[], T]  # gives what is computed in another thread, or was already
+# Of a sampled frame: its images but for the motion crop; for that, three differences (h, w) float32 and the energy
+_Compared: TypeAlias = tuple[dict[str, np.ndarray], list[_Coming[np.ndarray]], _Coming[np.ndarray] | None]
 
 
 class StreamMaker:
@@ -74,17 +78,19 @@ class StreamMaker:
         gap: see `gap_frames`.
         block: motion crops are made so many at a time, by default a clip; the square follows what moves in the clip
             that ends there.
+        executor: frames are aligned in its threads while others are decoded; by default in the caller's.
     """
 
-    def __init__(self, spec: ClipSpec, gap: int, *, block: int | None = None) -> None:
-        self._spec, self._gap = spec, gap
+    def __init__(self, spec: ClipSpec, gap: int, *, block: int | None = None, executor: Executor | None = None) -> None:
+        self._spec, self._gap, self._executor = spec, gap, executor
         self._block = block or spec.num_frames
         self._crops = "motion_crop" in spec.streams
         self._seen: dict[int, Seen] = {}  # by index, the last few
         self._due: list[int] = []  # sampled frames that wait for the frame after them
-        # Sampled frames that wait for the rest of their block: the other images, and differences (h, w, 3) float32
-        self._waiting: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
-        self._energies: list[np.ndarray] = []  # of those that wait, and before them of the rest of a clip
+        self._aligned: dict[tuple[int, int], _Coming[np.ndarray]] = {}  # by their indices, differences of those seen
+        # Sampled frames that wait for the rest of their block: the other images, and the differences
+        self._waiting: list[tuple[dict[str, np.ndarray], list[_Coming[np.ndarray]]]] = []
+        self._energies: list[_Coming[np.ndarray]] = []  # of those that wait, and before them of the rest of a clip
         self._compared: tuple[tuple[int, int | None], _Compared] | None = None  # the last, for more copies of it
 
     def see(self, index: int, seen: Seen, copies: int) -> Iterator[np.ndarray]:
@@ -105,6 +111,8 @@ class StreamMaker:
         oldest = min(self._due[:1] + [index]) - 3 * self._gap
         for known in [i for i in self._seen if i < oldest]:
             del self._seen[known]
+        for pair in [pair for pair in self._aligned if pair[0] < oldest]:
+            del self._aligned[pair]
 
     def finish(self) -> Iterator[np.ndarray]:
         """Give the sampled frames that still wait, after the last decoded one."""
@@ -121,7 +129,7 @@ class StreamMaker:
         if self._compared is None or self._compared[0] != (index, last):
             self._compared = (index, last), self._compare(index, last)
         images, differences, energy = self._compared[1]
-        if differences is None or energy is None:
+        if energy is None:
             yield self._stacked(images)
             return
         self._waiting.append((images, differences))
@@ -136,24 +144,42 @@ class StreamMaker:
             change = self._at(before + self._gap).image.astype(np.float32) - self._at(before).image
             images["motion"] = as_image(change)
         if not self._crops:
-            return images, None, None
-        steps = [self._at(i).grey for i in compared_frames(index, self._gap, last)]
-        differences = [aligned_difference(a, b) for a, b in zip(steps[:-1], steps[1:], strict=True)]  # type: ignore[arg-type]
-        return images, np.stack(differences, axis=-1), motion_energy(differences[1])
+            return images, [], None
+        steps = [self._nearest(i) for i in compared_frames(index, self._gap, last)]
+        differences = [self._align(*pair) for pair in itertools.pairwise(steps)]
+        # Executors begin what they are given in its order, so the difference is on its way before its energy waits
+        return images, differences, self._begin(lambda: motion_energy(differences[1]()))
+
+    def _align(self, before: int, after: int) -> _Coming[np.ndarray]:
+        """The difference of two frames, computed once for all sampled frames near them."""
+        if (before, after) not in self._aligned:
+            greys = self._seen[before].grey, self._seen[after].grey
+            self._aligned[before, after] = self._begin(lambda: aligned_difference(*greys))  # type: ignore[arg-type]
+        return self._aligned[before, after]
+
+    def _begin(self, compute: Callable[[], T]) -> _Coming[T]:
+        if self._executor:
+            return self._executor.submit(compute).result
+        result = compute()
+        return lambda: result
 
     def _at(self, index: int) -> Seen:
+        return self._seen[self._nearest(index)]
+
+    def _nearest(self, index: int) -> int:
         """The frame of an index, or the nearest: there is none before the first, nor between those of a live stream."""
-        return self._seen[min(self._seen, key=lambda known: abs(known - index))]
+        return min(self._seen, key=lambda known: abs(known - index))
 
     def _make_crops(self) -> Iterator[np.ndarray]:
         """Give the frames that wait, with their motion crops."""
         if not self._waiting:
             return
-        scale = self._waiting[0][1].shape[0] / self._energies[0].shape[0]
-        squares = track_motion(self._energies, scale)[-len(self._waiting) :]
+        energies, size = [energy() for energy in self._energies], (self._spec.height, self._spec.width)
+        scale = self._waiting[0][1][0]().shape[0] / energies[0].shape[0]
+        squares = track_motion(energies, scale)[-len(self._waiting) :]
         for (images, differences), square in zip(self._waiting, squares, strict=True):
-            crop = cut_square(differences, square, self._spec.height, self._spec.width)
-            yield self._stacked({**images, "motion_crop": as_image(crop)})
+            channels = [as_image(cut_square(difference(), square, *size)) for difference in differences]
+            yield self._stacked({**images, "motion_crop": cv2.merge(channels)})
         self._waiting = []
         self._energies = self._energies[max(0, len(self._energies) - self._spec.num_frames + self._block) :]
 
@@ -163,7 +189,9 @@ class StreamMaker:
 
 def as_image(difference: np.ndarray) -> np.ndarray:
     """Signed differences of grey levels, any shape, as uint8: 127.5 + 2 d, saturated."""
-    return np.clip(np.rint(127.5 + _GAIN * difference), 0, 255).astype(np.uint8)
+    grey = np.multiply(difference, _GAIN, dtype=np.result_type(difference, np.float32))
+    grey += 127.5
+    return np.clip(np.rint(grey, out=grey), 0, 255, out=grey).astype(np.uint8)
 
 
 def aligned_difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -177,8 +205,8 @@ def aligned_difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     size = (before.shape[1], before.shape[0])
     moved = cv2.warpAffine(before.astype(np.float32), transform, size, flags=cv2.INTER_LINEAR)
     reached = cv2.warpAffine(np.ones_like(moved), transform, size, flags=cv2.INTER_LINEAR)
-    reached = cv2.erode((reached > 0.99).astype(np.float32), np.ones((3, 3)))
-    return (after - moved) * reached
+    inside = cv2.erode((reached > 0.99).view(np.uint8), np.ones((3, 3)))
+    return cv2.subtract(after, moved, mask=inside, dtype=cv2.CV_32F)
 
 
 def _camera_movement(before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
@@ -251,7 +279,7 @@ def _smooth(track: np.ndarray) -> np.ndarray:
 
 
 def cut_square(image: np.ndarray, square: tuple[float, float, float], height: int, width: int) -> np.ndarray:
-    """The square `(x, y, side)` of an image `(h, w, 3)`, as `(height, width, 3)`; its rim fills what lies out."""
+    """The square `(x, y, side)` of an image, `(h, w)` or `(h, w, 3)`, of that height and width; its rim fills up."""
     x, y, side = square
     fx, fy = width / side, height / side
     transform = np.array([[fx, 0, width / 2 - fx * x], [0, fy, height / 2 - fy * y]])

@@ -195,3 +195,13 @@ def test_a_large_image_is_analysed_at_a_smaller_size(tmp_path):
     write_video(tmp_path / "hd.avi", frames, frames_per_second=25)
     stack, _ = read_stack(tmp_path / "hd.avi", spec())
     assert stack.shape == (4, 3, 32, 32, 3)
+
+
+@pytest.mark.parametrize("rate", [None, 6.25, 8.3])
+def test_threads_change_no_image(tmp_path, rate):
+    frames = [np.repeat(view(40 + i, 40 - i // 2, (20 + 3 * i, 80))[..., None], 3, axis=-1) for i in range(40)]
+    write_video(tmp_path / "a.avi", frames, frames_per_second=25)
+    options = {"frames_per_second": rate, "streams": ("rgb", "motion", "motion_crop")}
+    alone, threads = (read_stack(tmp_path / "a.avi", spec(**options), num_threads=n)[0] for n in (1, 3))
+    assert alone[:, 2].std() > 1
+    np.testing.assert_array_equal(alone, threads)
