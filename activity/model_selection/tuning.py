@@ -323,7 +323,7 @@ def _suggest(trial: Any, given: TrainConfig, streams: Sequence[str]) -> dict[str
 
     stored = stored_streams(streams)
     sets = [",".join(some) for n in range(1, len(stored) + 1) for some in itertools.combinations(stored, n)]
-    head = trial.suggest_categorical("head", list(HEADS))
+    head = trial.suggest_categorical("head", [name for name, head in HEADS.items() if not head.carries])
     settings = {
         "streams": trial.suggest_categorical("streams", sets),
         "head": head,

@@ -37,7 +37,7 @@ from activity.model_selection.cross_validation import divide_folds
 from activity.models.sentences import Sentence, SentenceWriter
 from activity.runtimes.features import extract_features
 from activity.training.captioning import train_captioner
-from activity.training.trainer import backbone_of
+from activity.training.preparation import backbone_of
 
 DRAWN = {  # what is drawn by default: films, stills, and the side in pixels at which the model sees them
     "films": (2500, 900, 112),

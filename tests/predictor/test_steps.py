@@ -104,10 +104,10 @@ def test_windows_are_joined_by_their_middles():
 
 def test_segments_of_several_labels_overlap_and_leave_gaps():
     probabilities = np.zeros((12, 2))
-    probabilities[2:7, 0] = 0.9
+    probabilities[2:8, 0] = 0.9
     probabilities[5:10, 1] = 0.8
-    probabilities[3, 0] = 0.4  # too short to be an end
+    probabilities[4, 0] = 0.4  # too short to be an end
     timeline = make_timeline_of_labels(
         probabilities, np.arange(13.0), ["run", "wave"], threshold=0.5, window_seconds=6.0
     )
-    assert [(s.label, s.start_seconds, s.end_seconds) for s in timeline.segments] == [("run", 2, 7), ("wave", 5, 10)]
+    assert [(s.label, s.start_seconds, s.end_seconds) for s in timeline.segments] == [("run", 2, 8), ("wave", 5, 10)]

@@ -23,8 +23,9 @@ from activity.models.backbones import build_backbone
 from activity.models.heads import HEADS, member_predictions_of
 from activity.training.batches import ClipBatches
 from activity.training.checkpoint import Checkpoint
+from activity.training.preparation import warn_once
 from activity.training.stages import unfreeze
-from activity.training.trainer import build_classifier, train, warn_once
+from activity.training.trainer import build_classifier, train
 from activity.video.writer import write_video
 
 
