@@ -91,6 +91,7 @@ class EvaluatedFilm:
         unknown: what the label of these is.
         duration_seconds: of the film.
         fold: of a cross-validation; empty without one.
+        none_between: of a model of several labels at once: no label holds between the true segments.
     """
 
     path: str
@@ -100,6 +101,7 @@ class EvaluatedFilm:
     unknown: str
     duration_seconds: float
     fold: str = ""
+    none_between: bool = False
 
     @property
     def found(self) -> list[Segment]:
@@ -109,7 +111,7 @@ class EvaluatedFilm:
     @cached_property
     def segments(self) -> tuple[list[Segment], list[Segment]]:
         """True and predicted segments of the labelled time; see `labelled_part`."""
-        return labelled_part(self.truth, self.found)
+        return labelled_part(self.truth, self.found, none_between=self.none_between)
 
     @cached_property
     def scores(self) -> FilmScores:
@@ -242,7 +244,7 @@ class FilmEvaluation:
 
 
 def _seconds_of(films: Iterable[EvaluatedFilm], labels: Sequence[str]) -> list[LabelledSeconds]:
-    return [count_seconds(film.truth, film.found, labels) for film in films]
+    return [count_seconds(film.truth, film.found, labels, none_between=film.none_between) for film in films]
 
 
 def _sum(seconds: Iterable[LabelledSeconds]) -> LabelledSeconds:
@@ -296,7 +298,9 @@ def evaluate_films(
     outcomes: dict[str, EvaluatedFilm | Failure] = {film.path: Failure(film.path, _FOLDER) for film in folders}
     for film, result in zip(files, results, strict=True):
         outcomes[film.path] = (
-            Failure(film.path, result.error) if isinstance(result, Failure) else _compared(film, result, fold)
+            Failure(film.path, result.error)
+            if isinstance(result, Failure)
+            else _compared(film, result, fold, classifier.info.multi_label)
         )
     in_order = [outcomes[path] for path in sorted(outcomes)]
     evaluated = tuple(outcome for outcome in in_order if isinstance(outcome, EvaluatedFilm))
@@ -315,7 +319,7 @@ def join_films(parts: Iterable[FilmEvaluation]) -> FilmEvaluation | None:
     return FilmEvaluation(tuple(films), parts[0].labels, tuple(left_out)) if films else None
 
 
-def _compared(film: Film, prediction: Prediction, fold: str) -> EvaluatedFilm | Failure:
+def _compared(film: Film, prediction: Prediction, fold: str, none_between: bool) -> EvaluatedFilm | Failure:
     """A film beside its timeline, or why they cannot be compared."""
     assert prediction.timeline
     end = prediction.duration_seconds
@@ -327,7 +331,8 @@ def _compared(film: Film, prediction: Prediction, fold: str) -> EvaluatedFilm | 
         what = "%s: its labels go on to %.2f s, and it lasts %.2f s; what comes later does not count"
         _logger.warning(what, prediction.source, last, end)
     unknown = unknown_name(prediction.labels)
-    return EvaluatedFilm(film.path, film.group, tuple(truth), prediction.timeline.segments, unknown, end, fold)
+    segments = prediction.timeline.segments
+    return EvaluatedFilm(film.path, film.group, tuple(truth), segments, unknown, end, fold, none_between)
 
 
 def _with_runtime(classifier: ActivityClassifier, films: Sequence[Film], runtime: str) -> InferenceModel:

@@ -31,7 +31,9 @@ def until(segments: Sequence[Segment], seconds: float) -> list[Segment]:
     return [segment for segment in cut if _length(segment) > _NEGLIGIBLE]
 
 
-def labelled_part(truth: Sequence[Segment], found: Sequence[Segment]) -> tuple[list[Segment], list[Segment]]:
+def labelled_part(
+    truth: Sequence[Segment], found: Sequence[Segment], *, none_between: bool = False
+) -> tuple[list[Segment], list[Segment]]:
     """What is left of a film without the time that no true segment covers, on a clock that stands still in between.
 
     Then segments of one label that touch are one, as in timelines: nobody can say what was between them. Its
@@ -41,10 +43,11 @@ def labelled_part(truth: Sequence[Segment], found: Sequence[Segment]) -> tuple[l
     Args:
         truth: with finite ends; may be empty, and nothing is left then.
         found: the predicted ones.
+        none_between: between the first and the last true segment, it is known that no label holds; this time stays.
     """
     edges: list[float] = []  # start and end of each stretch with labels, one after the other
     for segment in sorted(truth, key=lambda segment: segment.start_seconds):
-        if edges and segment.start_seconds <= edges[-1]:
+        if edges and (none_between or segment.start_seconds <= edges[-1]):
             edges[-1] = max(edges[-1], segment.end_seconds)
         else:
             edges += [segment.start_seconds, segment.end_seconds]
@@ -134,13 +137,16 @@ class LabelledSeconds:
         return float(f1[self.true > 0].mean())
 
 
-def count_seconds(truth: Sequence[Segment], found: Sequence[Segment], labels: Sequence[str]) -> LabelledSeconds:
+def count_seconds(
+    truth: Sequence[Segment], found: Sequence[Segment], labels: Sequence[str], *, none_between: bool = False
+) -> LabelledSeconds:
     """Seconds of a film by label.
 
     Args:
         truth: one or more segments with finite ends.
         found: the predicted ones.
         labels: names of the L labels, among them all true ones; what else is predicted is wrong.
+        none_between: see `labelled_part`; to predict nothing is then correct where nothing holds.
     """
     rows = {label: row for row, label in enumerate(dict.fromkeys([*labels, *(segment.label for segment in found)]))}
     edges = np.unique([time for x in (*truth, *found) for time in (x.start_seconds, x.end_seconds)])  # (K + 1,)
@@ -149,11 +155,15 @@ def count_seconds(truth: Sequence[Segment], found: Sequence[Segment], labels: Se
         for segment in segments:
             start, end = np.searchsorted(edges, [segment.start_seconds, segment.end_seconds])
             active[rows[segment.label], start:end] = True
-    seconds = np.diff(edges) * is_true.any(axis=0)  # (K,), 0 where nothing is labelled
+    known = is_true.any(axis=0)  # (K,)
+    if none_between:
+        first, last = min(x.start_seconds for x in truth), max(x.end_seconds for x in truth)
+        known = (edges[:-1] >= first) & (edges[1:] <= last)
+    seconds = np.diff(edges) * known  # (K,), 0 where nothing is known
     any_of, both = (is_true | is_found).sum(axis=0), is_true & is_found
     return LabelledSeconds(
         float(seconds.sum()),
-        float(seconds @ (both.sum(axis=0) / np.maximum(any_of, 1))),
+        float(seconds @ np.where(any_of, both.sum(axis=0) / np.maximum(any_of, 1), 1.0)),
         *(active[: len(labels)] @ seconds for active in (is_true, is_found, both)),
     )
 

@@ -5,6 +5,7 @@ The standard library reads them, and not pympi: it gives no lines, stops at the 
 
 from __future__ import annotations
 
+import itertools
 import mimetypes
 import os
 from bisect import bisect
@@ -179,14 +180,21 @@ def _write(film: LabelledFilm, path: Path) -> str:
     last = SubElement(header, "PROPERTY", NAME="lastUsedAnnotationId")
     last.text = str(len(film.segments))
     order = SubElement(root, "TIME_ORDER")
-    tier = SubElement(root, "TIER", LINGUISTIC_TYPE_REF="default-lt", TIER_ID=_TIER)
+    pairs = itertools.pairwise(sorted(film.segments, key=lambda segment: segment.start_seconds))
+    overlap = any(one.end_seconds > other.start_seconds for one, other in pairs)  # which a tier cannot hold
+    tiers: dict[str, ElementTree.Element] = {}
+    if not overlap:
+        tiers[_TIER] = SubElement(root, "TIER", LINGUISTIC_TYPE_REF="default-lt", TIER_ID=_TIER)
     for number, segment in enumerate(film.segments, start=1):
         start = round(1000 * segment.start_seconds)
         slots = {f"ts{2 * number - 1}": start, f"ts{2 * number}": max(round(1000 * segment.end_seconds), start + 1)}
         for name, milliseconds in slots.items():
             SubElement(order, "TIME_SLOT", TIME_SLOT_ID=name, TIME_VALUE=str(milliseconds))
         names = dict(zip(("TIME_SLOT_REF1", "TIME_SLOT_REF2"), slots, strict=True))
-        annotation = SubElement(tier, "ANNOTATION")
+        name = f"{_TIER} {printable(segment.label)}" if overlap else _TIER
+        if name not in tiers:
+            tiers[name] = SubElement(root, "TIER", LINGUISTIC_TYPE_REF="default-lt", TIER_ID=name)
+        annotation = SubElement(tiers[name], "ANNOTATION")
         aligned = SubElement(annotation, "ALIGNABLE_ANNOTATION", {"ANNOTATION_ID": f"a{number}", **names})
         SubElement(aligned, "ANNOTATION_VALUE").text = printable(segment.label)  # XML has no control characters
     flags = {"GRAPHIC_REFERENCES": "false", "TIME_ALIGNABLE": "true"}

@@ -138,6 +138,14 @@ def test_elan_reads_its_document(films, write_as):
     assert media["RELATIVE_MEDIA_URL"].startswith("../") and media["RELATIVE_MEDIA_URL"].endswith("/a.avi")
 
 
+def test_segments_that_overlap_are_in_a_tier_each_label(films, write_as):
+    elan = pytest.importorskip("pympi")
+    both = (Segment(0.0, 2.0, "run", 0.9), Segment(1.0, 3.0, "wave", 0.8), Segment(4.0, 5.0, "run", 0.7))
+    document = elan.Elan.Eaf(str(write_as("eaf", film_at(films / "a.avi", both))))
+    assert document.get_annotation_data_for_tier("activity run") == [(0, 2000, "run"), (4000, 5000, "run")]
+    assert document.get_annotation_data_for_tier("activity wave") == [(1000, 3000, "wave")]
+
+
 def test_a_project_of_boris_has_its_ethogram_and_an_observation(films, write_as):
     project = json.loads(write_as("boris", film_at(films / "a.avi")).read_text())
     assert [entry["code"] for entry in project["behaviors_conf"].values()] == list(LABELS)
