@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from activity.datasets.samples import Segment
 from activity.errors import VideoError
 from activity.predictor.prediction import Prediction
 from activity.predictor.timeline import Timeline
@@ -36,6 +37,23 @@ _NUM_ROWS = 3
 _WIDEST = 0.5  # of the frame's width that the panel may take
 _SMALLEST_SIDE = 64  # pixels; below there is no room for text
 _PANEL_OPACITY, _STRIP_OPACITY = 0.7, 0.85
+
+
+def lanes_of(segments: Sequence[Segment]) -> list[int]:
+    """A lane for each segment, from 0, in which it overlaps no other: the first one that is free."""
+    ends: list[float] = []
+    lanes = []
+    for segment in segments:
+        free = (lane for lane, end in enumerate(ends) if end <= segment.start_seconds)
+        lane = next(free, len(ends))
+        ends[lane : lane + 1] = [segment.end_seconds]
+        lanes.append(lane)
+    return lanes
+
+
+def num_lanes(segments: Sequence[Segment]) -> int:
+    """How many lanes segments need, 1 at least."""
+    return max(lanes_of(segments), default=0) + 1
 
 
 class Overlay:
@@ -89,11 +107,19 @@ class Overlay:
         """Width of the panel: room for the widest name that will be shown, so that it never changes."""
         shown = {int(i) for row in self._timeline.probabilities for i in np.argsort(-row)[:_NUM_ROWS]}
         names = {self._labels[i] for i in shown}
-        headlines = {segment.label for segment in self._timeline.segments}
+        headlines = {self._headline(moment) for moment in range(len(self._timeline.edges_seconds) - 1)}
         rows = [text_width(f"{name}  100%", self._row_size) for name in names]
         wide = [text_width(name, self._headline_size) for name in headlines]
         needed = max([*rows, *wide, 8 * self._row_size]) + 2 * self._row_size
         return min(round(needed), round(_WIDEST * self._width))
+
+    def _labels_at(self, moment: int) -> list[str]:
+        """The labels of a moment: one, or as many as hold at once."""
+        middle = self._timeline.edges_seconds[moment : moment + 2].mean()
+        return [x.label for x in self._timeline.segments if x.start_seconds <= middle < x.end_seconds]
+
+    def _headline(self, moment: int) -> str:
+        return " + ".join(self._labels_at(moment))
 
     def _draw_panel(self, moment: int) -> Image.Image:
         """The panel of a moment, with transparency."""
@@ -103,11 +129,11 @@ class Overlay:
         image = Image.new("RGBA", (width, height))
         draw = ImageDraw.Draw(image)
         draw.rounded_rectangle((0, 0, width - 1, height - 1), pad, fill=(0, 0, 0, round(255 * _PANEL_OPACITY)))
-        middle = self._timeline.edges_seconds[moment : moment + 2].mean()
-        label = next(segment.label for segment in self._timeline.segments if middle < segment.end_seconds)
-        draw.rectangle((0, pad, pad - 1, height - pad), fill=label_colour(label, self._labels))
+        labels = self._labels_at(moment)
+        if labels:
+            draw.rectangle((0, pad, pad - 1, height - pad), fill=label_colour(labels[0], self._labels))
         left, right = 2 * pad, width - 2 * pad
-        _write(draw, label, (left, pad + headline_height // 2), self._headline_size, room=right - left)
+        _write(draw, self._headline(moment), (left, pad + headline_height // 2), self._headline_size, room=right - left)
         probabilities = self._timeline.probabilities[moment]  # (C,)
         for row, label_id in enumerate(np.argsort(-probabilities, kind="stable")[:_NUM_ROWS]):
             name, probability = self._labels[label_id], float(probabilities[label_id])
@@ -125,13 +151,15 @@ class Overlay:
         """All segments side by side, `(height, width, 3)` uint8 RGB."""
         image = Image.new("RGB", (self._width, height))
         draw = ImageDraw.Draw(image)
-        size = min(self._row_size, round(0.8 * height))
-        for segment in self._timeline.segments:
+        segments = self._timeline.segments
+        tall = height / num_lanes(segments)
+        size = min(self._row_size, round(0.8 * tall))
+        for segment, lane in zip(segments, lanes_of(segments), strict=True):
             left, right = self._column(segment.start_seconds), self._column(segment.end_seconds)
-            colour = label_colour(segment.label, self._labels)
-            draw.rectangle((left, 0, max(left, right - 1), height), fill=colour)
+            colour, top = label_colour(segment.label, self._labels), round(lane * tall)
+            draw.rectangle((left, top, max(left, right - 1), round(top + tall)), fill=colour)
             if text_width(segment.label, size) < right - left - size // 2 and size >= _SMALLEST_TEXT:
-                place = ((left + right) // 2, height // 2)
+                place = ((left + right) // 2, round(top + tall / 2))
                 draw.text(place, segment.label, ink_on(colour), font_for(segment.label, size), "mm")
         return np.asarray(image)
 

@@ -20,7 +20,7 @@ from activity.errors import printable
 from activity.files import atomic_file, write_csv
 from activity.models.info import unknown_name
 from activity.predictor.prediction import Prediction
-from activity.reports.annotation import segments_of, timeline_of
+from activity.reports.annotation import lanes_of, num_lanes, segments_of, timeline_of
 from activity.reports.style import (
     GREY,
     fitted,
@@ -284,7 +284,7 @@ def comparison_figure(film: EvaluatedFilm, labels: Sequence[str]) -> Figure:
     widest = max(text_width(text, _NAME_POINTS) for text in names.values())
     num_columns = int(_WIDTH * 72 / (widest + 4 * _NAME_POINTS))
     bottom = _NAME_ROW * -(-len(names) // num_columns) + 0.55  # inches, of the lower band
-    heights = [_STRIP_HEIGHT * max(1, 0.6 * _num_lanes(band)) for band in bands.values()]
+    heights = [_STRIP_HEIGHT * max(1, 0.6 * num_lanes(band)) for band in bands.values()]
     margin, gap = 0.95, 0.08
     width, height = _WIDTH + margin + 0.3, bottom + sum(heights) + gap + 0.4
     scores = f"frame accuracy {film.scores.frame_accuracy:.3f}, segment F1 {film.scores.segment_f1['50']:.3f}"
@@ -306,22 +306,6 @@ def comparison_figure(film: EvaluatedFilm, labels: Sequence[str]) -> Figure:
     return figure
 
 
-def _lanes(segments: Sequence[Segment]) -> list[int]:
-    """A lane for each segment, from 0, in which it overlaps no other: the first one that is free."""
-    ends: list[float] = []
-    lanes = []
-    for segment in segments:
-        free = (lane for lane, end in enumerate(ends) if end <= segment.start_seconds)
-        lane = next(free, len(ends))
-        ends[lane : lane + 1] = [segment.end_seconds]
-        lanes.append(lane)
-    return lanes
-
-
-def _num_lanes(segments: Sequence[Segment]) -> int:
-    return max(_lanes(segments), default=0) + 1
-
-
 def _show_seconds(axes: Axes, end_seconds: float) -> None:
     """Prepare an axis of time, in seconds or as a clock."""
     from matplotlib.ticker import MaxNLocator
@@ -340,8 +324,8 @@ def _has_room(segment: Segment, end_seconds: float) -> bool:
 
 def _draw_segments(axes: Axes, segments: Sequence[Segment], labels: Sequence[str], end_seconds: float) -> None:
     """Draw a strip of segments in order of time, with their names where there is room."""
-    height = 1 / _num_lanes(segments)
-    for segment, lane in zip(segments, _lanes(segments), strict=True):
+    height = 1 / num_lanes(segments)
+    for segment, lane in zip(segments, lanes_of(segments), strict=True):
         colour, seconds = label_colour(segment.label, tuple(labels)), segment.end_seconds - segment.start_seconds
         middle = 1 - (lane + 0.5) * height
         axes.barh(middle, seconds, height, segment.start_seconds, color=colour)

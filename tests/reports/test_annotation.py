@@ -106,6 +106,19 @@ def test_the_panel_names_the_segment_and_the_moment():
     assert np.array_equal(first, third) and not np.array_equal(first, second)
 
 
+def test_several_labels_at_once_are_drawn_in_lanes_and_none_leaves_the_panel_empty():
+    segments = (Segment(2, 6, "run", 0.9), Segment(4, 8, "wave", 0.9))
+    timeline = Timeline(np.arange(11.0), np.full((10, 3), 0.5), segments)
+    overlay = overlay_of(timeline, 360, 640)
+    before, both, after = (drawn(overlay, 360, 640, seconds) for seconds in (1.0, 5.0, 9.9))
+    columns = both[-4:, [260, 480]], both[-24:-20, [260, 480]]  # the lower lane, and the upper one
+    assert not np.array_equal(columns[0][:, 0], columns[1][:, 0])
+    assert not np.array_equal(before[:100, :300], both[:100, :300])
+    np.testing.assert_array_equal(before[:100, :300], after[:100, :300])
+    nothing = Timeline(np.arange(11.0), np.full((10, 3), 0.1), ())
+    assert drawn(overlay_of(nothing, 360, 640), 360, 640, 5.0).shape == (360, 640, 3)
+
+
 def test_a_name_is_shown_as_pillow_draws_it():
     from PIL import Image, ImageDraw, ImageFont
 
