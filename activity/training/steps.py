@@ -97,11 +97,12 @@ def train_steps(
     _check_films(trained, labels, dataset, config)
     folds = _folds_of(trained, config)
     of_fold = np.asarray([-1] * config.members + ([] if folds is None else list(range(folds.max() + 1))))
+    options = dataclasses.replace(head_options(config), members=len(of_fold))
 
     def build() -> keras.Model:
         return build_head(
             config.head,
-            dataclasses.replace(head_options(config), members=len(of_fold)),
+            options,
             num_features=backbone.output_shape[-1],
             num_streams=len(spec.streams),
             num_labels=len(labels),
@@ -131,7 +132,7 @@ def train_steps(
         state_size=config.units * config.members if HEADS[config.head].carries else 0,
         multi_label=config.multi_label,
         threshold=_THRESHOLD if config.multi_label else 0.0,
-        **{**clips_of(of_films), "window_seconds": clips_of(dataset)["window_seconds"]},
+        **{**clips_of(of_films), "window_seconds": _usual_seconds(dataset)},
     )
     classifier = ActivityClassifier(backbone, head, info)
     if calibration:
@@ -148,8 +149,14 @@ def step_spec(dataset: Dataset) -> ClipSpec:
     spec = dataset.spec
     rate = spec.frames_per_second
     if rate is None:
-        rate = float(np.clip(spec.num_frames / clips_of(dataset)["window_seconds"], *_RATES))
+        rate = float(np.clip(spec.num_frames / _usual_seconds(dataset), *_RATES))
     return dataclasses.replace(spec, frames_per_second=rate, num_frames=max(spec.num_frames, _NUM_STEPS))
+
+
+def _usual_seconds(dataset: Dataset) -> float:
+    """What three in four labelled segments last, or more."""
+    lasting = [sample.duration_seconds for sample in dataset.samples if sample.label and sample.duration_seconds]
+    return float(np.quantile(lasting or [1.0], 0.25))
 
 
 # === Films ===

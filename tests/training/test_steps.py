@@ -95,6 +95,11 @@ def test_the_rate_suits_the_segments_unless_the_data_set_has_one(lamp_dataset):
     assert step_spec(evenly).num_frames == 64
 
 
+def test_what_segments_last_is_in_the_model(lamp_run, lamp_dataset):
+    lasting = np.quantile([sample.duration_seconds for sample in lamp_dataset.samples], 0.25)
+    assert lamp_run.classifier.window_seconds == pytest.approx(lasting)
+
+
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_the_loss_is_that_of_known_steps_of_other_folds(multi_label):
     rng = np.random.default_rng(0)
