@@ -28,7 +28,7 @@ from activity.progress import progress_bar
 from activity.runtimes.features import extract_features
 from activity.training.preparation import backbone_of, check_labels, with_given_features
 from activity.training.stages import stage_names
-from activity.training.steps import step_spec
+from activity.training.steps import check_recipe, step_spec
 from activity.training.trainer import train
 
 _CrossValidation = TypeVar("_CrossValidation", bound="CrossValidation")
@@ -175,6 +175,7 @@ def cross_validate(
         DatasetError: the folds cannot be made.
     """
     if config.labels_per == "step":  # rows without a label tell what is not known of a film
+        check_recipe(config)
         dataset = with_given_features(dataset, config)
         labels, samples = list(labels_of_steps(dataset, config)), [x for x in dataset.samples if x.label]
     else:

@@ -82,9 +82,6 @@ def extract_films(
         keep: see `extract_features`.
         runtime: see `extract_features`.
     """
-    if dataset.features:
-        read = dataset.features.read(films, dataset.spec)  # (N, D) each
-        return {film.sample_id: rows[:, None] for film, rows in zip(films, read, strict=True)}
     dirs = list(_cache_dirs(dataset, backbone, runtime).values())
     features, todo = dict[str, np.ndarray](), []
     for film in films:

@@ -80,12 +80,10 @@ def train_steps(
     tell the accuracy of steps to expect. There is no stack.
 
     Raises:
-        SettingError: the backbone would be trained.
+        SettingError: the backbone would be trained, or there are feature files in its place.
         DatasetError: no film can be read, or too few labels are in the training films.
     """
-    if not is_frozen(config):
-        expected = "clip where a backbone is trained: whole films are read by a frozen one"
-        raise SettingError("labels_per", expected, config.labels_per)
+    check_recipe(config)
     _say_what_is_idle(config)
     keras.utils.set_random_seed(config.seed)
     as_given, dataset = dataset, merge_val(dataset, config)
@@ -142,6 +140,15 @@ def train_steps(
     record = record_of(dataset, config, stages)
     classifier.info = dataclasses.replace(classifier.info, record=record).with_record(**run.facts)
     return run
+
+
+def check_recipe(config: TrainConfig) -> None:
+    """Raise `SettingError` if a recipe cannot learn labels per step."""
+    if not is_frozen(config):
+        expected = "clip where a backbone is trained: whole films are read by a frozen one"
+        raise SettingError("labels_per", expected, config.labels_per)
+    if config.features:  # which are files of segments, and say nothing of what lies between
+        raise SettingError("labels_per", "clip with feature files: whole films are read from videos", config.labels_per)
 
 
 def step_spec(dataset: Dataset) -> ClipSpec:

@@ -120,3 +120,16 @@ def test_the_loss_is_that_of_known_steps_of_other_folds(multi_label):
     targets = np.concatenate([held, weights[..., None], folds[..., None]], axis=-1)
     losses = loss_of_steps(targets, probabilities, of_fold=of_fold, multi_label=multi_label)
     assert float(np.mean(losses)) == pytest.approx(total / weights.sum(), rel=1e-5)
+
+
+def test_feature_files_say_nothing_of_whole_films(ramp_dataset, feature_config, tmp_path):
+    with pytest.raises(ActivityError, match="labels_per must be clip with feature files"):
+        train(ramp_dataset, dataclasses.replace(feature_config, labels_per="step"), work_dir=tmp_path)
+
+
+def test_whole_clips_are_learned_step_by_step(ramp_dataset, step_config, tmp_path):
+    config = dataclasses.replace(step_config, background=False, epochs=3)
+    run = train(ramp_dataset, config, work_dir=tmp_path)
+    scores = evaluate(run.classifier, ramp_dataset).as_dict()
+    assert run.classifier.labels == ("brightens", "darkens")
+    assert 0 <= scores["accuracy"] <= 1 and "frame_accuracy" not in scores  # whole clips are no films
