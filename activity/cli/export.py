@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     replaced = partial(foreign_in, hidden=True)  # a folder is replaced as a whole
     is_captioner = read_info(arguments.model, task=None).task == "describe"
     graphs = [out, step_path(out)] if is_captioner and out.suffix else [out]
-    written = (_note_of(out), *graphs, *(graph.with_suffix(".bin") for graph in graphs))
+    written = (*graphs, _note_of(out), *(graph.with_suffix(".bin") for graph in graphs))
     for path in written:  # the format tells which there are
         check_output(path, overwrite=arguments.overwrite, foreign=replaced, what="an exported model")
     _check_whose(graphs)
