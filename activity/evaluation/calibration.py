@@ -62,10 +62,10 @@ class Calibration:
             "expected_calibration_error": {"before": before, "after": after},
         }
 
-    def as_text(self) -> str:
-        """One line for a terminal."""
+    def as_text(self, counted: str = "training videos") -> str:
+        """One line for a terminal; `counted` is what was predicted out of fold."""
         before, after = self.errors
-        videos = "training videos out of fold" if self.out_of_fold else "validation videos"
+        videos = f"{counted} out of fold" if self.out_of_fold else "validation videos"
         text = (
             f"{'calibration':16} temperature {self.temperature:.2f}, by {len(self.after.label_ids)} {videos}; "
             f"expected calibration error {before:.3f} before, {after:.3f} after calibration"

@@ -229,7 +229,8 @@ def _rows_of_scores(card: ModelCard) -> list[Row]:
     if "accuracy" in scores:
         rows.append(("training", f"accuracy {scores['accuracy']:.3f}, loss {scores['loss']:.3f}"))
     if estimate := card.record.estimate:
-        counted = "training videos" if card.info.labels_per == "clip" else "steps of training films"
+        steps = card.info.labels_per == "step"
+        counted = "steps of training films" if steps else "training videos"
         numbers = (
             f"accuracy {{accuracy:.3f}} +- {{standard_error:.3f}} on {{num_videos}} {counted} of {{num_groups}} "
             "groups, each predicted without its group; head alone {head_accuracy:.3f}, baseline {baseline_accuracy:.3f}"
@@ -239,7 +240,8 @@ def _rows_of_scores(card: ModelCard) -> list[Row]:
         rows.append(("out of fold", numbers.format(**estimate)))
     if calibration := card.record.calibration:
         error = calibration["expected_calibration_error"]
-        videos = "training videos out of fold" if calibration.get("out_of_fold") else "validation videos"
+        counted = "training videos" if card.info.labels_per == "clip" else "stretches of one label in training films"
+        videos = f"{counted} out of fold" if calibration.get("out_of_fold") else "validation videos"
         rows.append(
             (
                 "calibration",

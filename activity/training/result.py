@@ -61,8 +61,9 @@ class TrainingRun:
         if self.stack:
             lines.append(f"{'stack':16} {stack_as_text(self.stack)}")
         of_steps = self.classifier.info.labels_per == "step"
+        calibrated = "stretches of one label in training films" if of_steps else "training videos"
         if of_steps:
             lines.append(f"{'steps':16} {self.classifier.info.on_steps()}")
         if self.estimate:
             lines.append(self.estimate.as_text("steps" if of_steps else "videos"))
-        return "\n".join([*lines, *([self.calibration.as_text()] if self.calibration else [])])
+        return "\n".join([*lines, *([self.calibration.as_text(calibrated)] if self.calibration else [])])

@@ -20,6 +20,7 @@ def test_the_steps_of_unseen_films_are_told(lamp_run, lamp_dataset):
     assert scores["accuracy"] > 0.9 and scores["frame_accuracy"] > 0.9 and scores["segment_f1"]["50"] > 0.8
     assert lamp_run.classifier.labels == ("background", "left", "right")
     assert lamp_run.estimate.accuracy > 0.7  # a frame is seen at the begin of its step, whose middle may be another
+    assert "stretches of one label in training films out of fold" in lamp_run.as_text()
     assert "steps of 6 groups" in lamp_run.as_text() and "streams need no windows" in lamp_run.as_text()
 
 
