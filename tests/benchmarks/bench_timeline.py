@@ -1,27 +1,22 @@
-"""How well a timeline finds what happens when: clips joined to long videos, by models that never saw the group.
+"""Films whose segments are known, to measure timelines on: the clips of a data set, one after the other.
 
-python tests/benchmarks/bench_timeline.py DATASET:FOLDS [--seed 0] [--runtime auto]
+python tests/benchmarks/bench_timeline.py DATASET --out FILMS [--by COLUMN] [--seed 0]
+activity preprocess FILMS --out FILMS_DATASET
+activity cross-validate FILMS_DATASET --folds groups --json [--labels-per step [--head lstm_forward]] [--seed N]
 
-DATASET is a folder made by `activity preprocess`, FOLDS as for `activity cross-validate`. For each fold a model is
-trained on all others, and the clips of each group in the fold become one video, in random order, so that the boundaries
-are known. Prints frame accuracy and segment F1 at 50 % overlap (Lea et al. 2017) of each video and their means, and the
-same for windows as long as the longest clip of training instead of a short one.
+DATASET is a folder made by `activity preprocess` of clips that are whole videos. Those of one group, or of one value of
+another column of its manifest, become one film, in random order. FILMS gets a manifest with their times.
 """
 
 import argparse
-import dataclasses
-import tempfile
+import csv
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
-from activity.config import TrainConfig
 from activity.datasets.dataset import load_dataset
 from activity.datasets.samples import Segment
-from activity.evaluation.segments import frame_accuracy, segment_f1
-from activity.model_selection.cross_validation import divide_folds
-from activity.predictor.predictor import Predictor
-from activity.training.trainer import train
 from activity.video.decoder import VideoReader
 from activity.video.writer import write_video
 
@@ -48,40 +43,26 @@ def join(clips, videos_dir, path):
     return truth
 
 
-def scores(predictor, path, truth):
-    segments = predictor.predict(path, timeline=True).timeline.segments
-    return frame_accuracy(truth, segments), segment_f1(truth, segments, overlap=0.5)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", metavar="DATASET:FOLDS")
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--by", default="group", metavar="COLUMN")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runtime", default="auto")
     arguments = parser.parse_args()
-    folder, _, folds = arguments.dataset.rpartition(":")
-    dataset = load_dataset(Path(folder))
-    config = TrainConfig(seed=arguments.seed)
-    random = np.random.default_rng(arguments.seed)
-    print("| video | clips | seconds | frame accuracy | segment F1 | ... with long windows | |", flush=True)
-    print("|---|---|---|---|---|---|---|", flush=True)
-    rows = []
-    for part in divide_folds(dataset, folds, seed=arguments.seed).values():
-        with tempfile.TemporaryDirectory() as work_dir:
-            classifier = train(part, config, work_dir=Path(work_dir, "training"), runtime=arguments.runtime).classifier
-            tested = [sample for sample in part.samples if sample.split == "test"]
-            for group in dict.fromkeys(sample.group for sample in tested):
-                clips = random.permutation([sample for sample in tested if sample.group == group]).tolist()
-                path = Path(work_dir, "joined.avi")
-                truth = join(clips, dataset.videos_dir, path)
-                short = scores(Predictor(classifier), path, truth)
-                info = classifier.info
-                classifier.info = dataclasses.replace(info, window_seconds=info.clip_seconds)
-                rows.append((*short, *scores(Predictor(classifier), path, truth)))
-                classifier.info = info
-                cells = " | ".join(f"{score:.3f}" for score in rows[-1])
-                print(f"| {group} | {len(clips)} | {truth[-1].end_seconds:.1f} | {cells} |", flush=True)
-    print("| mean | | | " + " | ".join(f"**{mean:.3f}**" for mean in np.mean(rows, axis=0)) + " |")
+    dataset, random = load_dataset(arguments.dataset), np.random.default_rng(arguments.seed)
+    of_films = defaultdict(list)
+    for sample in dataset.samples:
+        of_films[sample.group if arguments.by == "group" else sample.extra[arguments.by]].append(sample)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with (arguments.out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("path", "label", "group", "start_seconds", "end_seconds"))
+        for name, samples in sorted(of_films.items()):
+            path = arguments.out / f"{name}.avi"
+            truth = join(random.permutation(samples).tolist(), dataset.videos_dir, path)
+            table.writerows((path.name, x.label, name, x.start_seconds, x.end_seconds) for x in truth)
+            print(f"{path}: {len(truth)} segments, {truth[-1].end_seconds:.1f} s", flush=True)
 
 
 if __name__ == "__main__":
