@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from activity.cli.main import main
+from activity.models import heads
+from activity.models.classifier import load_classifier
 from activity.models.network import StateReader, join_steps
+from activity.models.saving import save_model
+from activity.predictor import live
 from activity.predictor.live import watch
 from activity.predictor.predictor import Predictor
 from activity.predictor.timeline import make_timeline_of_labels
@@ -65,6 +69,26 @@ def test_a_stream_is_decided_on_with_each_step(lamp_model, lamp_videos):
     times = np.diff([decision.time_seconds for decision in decisions])
     assert times == pytest.approx(0.2, abs=0.11)
     assert {"left", "right"} <= {decision.label for decision in decisions}
+
+
+def test_the_graph_of_a_stream_is_ready_before_it_and_serves_every_film(lamp_model, lamp_videos, monkeypatch, tmp_path):
+    built, ready, films = [], [], [lamp_videos / f"film{i}.avi" for i in (3, 7)]
+    build, capture = heads.build_head, live.Capture
+
+    def open_stream(*arguments):
+        ready.append(heads.carrying(model.head).predict_function is not None)
+        return capture(*arguments)
+
+    monkeypatch.setattr(heads, "build_head", lambda *a, **options: built.append(1) or build(*a, **options))
+    monkeypatch.setattr(live, "Capture", open_stream)
+    model = load_classifier(lamp_model)
+    for film in films:
+        assert list(watch(model, str(film), timeout_seconds=0.2))
+    assert all(prediction.timeline for prediction in Predictor(model).predict_many(films, timeline=True))
+    assert (ready, len(built)) == ([True, True], 1)
+    again = load_classifier(save_model(model, tmp_path / "again.keras"))  # nothing of it is in the file
+    assert again.count_params() == load_classifier(lamp_model).count_params()
+    assert (tmp_path / "again.keras").stat().st_size == pytest.approx(lamp_model.stat().st_size, rel=0.05)
 
 
 def test_an_exported_model_gives_each_step(lamp_model, tmp_path):
