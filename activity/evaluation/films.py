@@ -268,8 +268,13 @@ def _scores_of(films: Sequence[EvaluatedFilm], labels: Sequence[str]) -> FilmSco
 
 
 def films_to_evaluate(dataset: Dataset, split: str = "") -> list[Film]:
-    """The films of a split of a data set, or of all; of feature files none, with a line that says so."""
-    films = [film for film in films_in(dataset.samples) if split in ("", film.split)]
+    """The films of a split of a data set, or of all, with a label; none where no label has times.
+
+    Where some have, a whole video with a label is a film of one segment. Of feature files there are none, and a line
+    says so.
+    """
+    has_times = any(sample.label and sample.is_segment for sample in dataset.samples)
+    films = [film for film in films_in(dataset.samples) if has_times and film.segments and split in ("", film.split)]
     if films and dataset.features:
         _logger.warning("%d films are not evaluated: a model of feature files does not read videos", len(films))
         return []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from activity.datasets.films import Film, films_in
-from activity.datasets.samples import Segment
+from activity.datasets.samples import Sample, Segment
 from activity.evaluation.evaluator import evaluate
 from activity.evaluation.films import (
     EvaluatedFilm,
@@ -174,19 +174,38 @@ def test_films_that_cannot_be_read_are_left_out_and_named(film_run, film_dataset
 
 def test_labels_end_with_their_film(film_run, film_dataset, caplog):
     (one, *_) = films_in(film_dataset.split("test"))
-    last = one.segments[-1]
-    late = Segment(last.start_seconds, last.end_seconds + 1.5, last.label, 1.0)
-    after = Segment(100.0, 101.0, last.label, 1.0)
-    open_end = dataclasses.replace(one, segments=(*one.segments[:-1], dataclasses.replace(late, end_seconds=math.inf)))
+
+    def with_last(*rows):
+        return Film((*one.rows[:-1], *(dataclasses.replace(one.rows[-1], **row) for row in rows)))
+
     (expected,) = evaluate_films(film_run.classifier, film_dataset, [one], runtime="keras").films
+    open_end = with_last({"end_seconds": None})
     (found,) = evaluate_films(film_run.classifier, film_dataset, [open_end], runtime="keras").films
     assert not caplog.records and found == expected
-    longer = dataclasses.replace(one, segments=(*one.segments[:-1], late, after))
+    after = {"start_seconds": 100.0, "end_seconds": 101.0}
+    longer = with_last({"end_seconds": one.rows[-1].end_seconds + 1.5}, after)
     (found,) = evaluate_films(film_run.classifier, film_dataset, [longer], runtime="keras").films
     assert found == expected and "what comes later does not count" in caplog.text
-    beyond = Film(one.path, one.group, one.split, (after,))
+    beyond = Film((dataclasses.replace(one.rows[0], **after),))
     assert evaluate_films(film_run.classifier, film_dataset, [beyond]).films == ()
     assert "all of its labels begin later" in caplog.text
+
+
+def test_whole_videos_are_films_beside_others_only(film_dataset):
+    def sample(path, label, *times):
+        start, end = times or (None, None)
+        return Sample(path=path, label=label, group=path, split="test", start_seconds=start, end_seconds=end)
+
+    def found(*samples):
+        return films_to_evaluate(dataclasses.replace(film_dataset, samples=list(samples)), "test")
+
+    whole = sample("a", "run"), sample("b", "walk")
+    assert found(*whole) == [] == found()
+    films = found(*whole, sample("c", "run", 1.0, 2.0))
+    assert [film.path for film in films] == ["a", "b", "c"]
+    assert films[0].segments == (Segment(0.0, math.inf, "run", 1.0),)
+    assert found(sample("c", "", 0.0, 1.0), whole[0]) == []  # only what has no label has times
+    assert [film.path for film in found(sample("d", "", 0.0, 1.0), sample("c", "run", 1.0, 2.0))] == ["c"]
 
 
 def test_the_runtime_computes_films_too(film_run, film_dataset):
