@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from activity.datasets.samples import Sample, Segment, content_of, file_of, in_order
 
+BACKGROUND = "background"  # the label of what lies between labelled segments, where it is one
+
 
 @dataclass(frozen=True)
 class Film:
@@ -39,6 +41,18 @@ class Film:
     def segments(self) -> tuple[Segment, ...]:
         """The labelled ones, each of probability 1; one that lasts to the end of the video has an infinite end."""
         return tuple(Segment(*row.span, row.label, 1.0) for row in self.rows if row.label)
+
+    @property
+    def gaps(self) -> tuple[tuple[float, float], ...]:
+        """Start and end in seconds of what no row covers between the first and the last labelled segment."""
+        labelled = [row.span for row in self.rows if row.label]
+        time, last = labelled[0][0] if labelled else 0.0, max((end for _, end in labelled), default=0.0)
+        gaps = []
+        for start, end in (row.span for row in self.rows):
+            if time < min(start, last):
+                gaps.append((time, min(start, last)))
+            time = max(time, end)
+        return tuple(gaps)
 
     def whole(self, rate: float) -> Sample:
         """A sample of the whole video, without a label, read at a rate in frames a second, which its id tells."""

@@ -14,11 +14,9 @@ import numpy as np
 
 from activity.config import TrainConfig
 from activity.datasets.dataset import Dataset
-from activity.datasets.films import Film, films_in
+from activity.datasets.films import BACKGROUND, Film, films_in
 from activity.datasets.samples import labels_of, name_some
 from activity.errors import DatasetError
-
-BACKGROUND = "background"  # the label of what lies between labelled segments, where it is one
 
 _logger = logging.getLogger(__name__)
 
@@ -82,20 +80,13 @@ def label_steps(
         multi_label: see `TrainConfig`.
     """
     middles = (np.arange(num_steps) + 0.5) / rate  # (N,)
-    targets, unlabelled = np.zeros((num_steps, len(labels)), np.float32), np.zeros(num_steps, bool)
-    for row in film.rows:
-        start, end = row.span
-        inside = (middles >= start) & (middles < end)
-        if row.label:
-            targets[inside, labels.index(row.label)] = 1
-        else:
-            unlabelled |= inside
+    targets, between = np.zeros((num_steps, len(labels)), np.float32), np.zeros(num_steps, bool)
+    for segment in film.segments:
+        inside = (middles >= segment.start_seconds) & (middles < segment.end_seconds)
+        targets[inside, labels.index(segment.label)] = 1
+    for start, end in film.gaps:
+        between |= (middles >= start) & (middles < end)
     count = targets.sum(axis=1)  # (N,)
-    labelled = np.flatnonzero(count)
-    between = np.zeros(num_steps, bool)
-    if len(labelled):
-        between[labelled[0] : labelled[-1] + 1] = True
-    between &= (count == 0) & ~unlabelled
     if multi_label:
         return StepLabels(targets, (count > 0) | between)
     if background:

@@ -28,6 +28,16 @@ def test_what_has_no_label_is_a_row_and_no_segment():
     assert whole.captions == () and whole.label == ""
 
 
+def test_gaps_are_what_no_row_covers_between_labelled_segments():
+    rows = [("", 0, 1), ("run", 2, 4), ("walk", 3, 5), ("", 6, 7), ("run", 8, 9), ("", 9.5, 10), ("run", 9, 9.2)]
+    (film,) = films_in([sample("a", *row) for row in rows])
+    assert film.gaps == ((5, 6), (7, 8))
+    (open_end,) = films_in([sample("a", "run", 1, 2), sample("a", "walk", 4, None)])
+    assert open_end.gaps == ((2, 4),)
+    (unlabelled,) = films_in([sample("a", "", 0, 1), sample("a", "", 2, 3)])
+    assert unlabelled.gaps == ()
+
+
 def test_a_whole_video_lasts_as_long_as_its_last_segment_or_longer():
     rows = [
         sample("a", "x", 1.0, 2.0, sample_id="a-0123_1_2", duration_seconds=1.0),

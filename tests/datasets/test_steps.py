@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from activity.config import TrainConfig
-from activity.datasets.films import Film
+from activity.datasets.films import films_in
 from activity.datasets.samples import Sample
 from activity.datasets.steps import films_of, label_steps, labels_of_steps
 from activity.errors import DatasetError
@@ -16,7 +16,7 @@ def film(*rows):
     samples = [
         Sample(path="a.avi", label=label, group="g", start_seconds=start, end_seconds=end) for label, start, end in rows
     ]
-    return Film(tuple(samples))
+    return films_in(samples)[0]
 
 
 def names(labelled):
