@@ -102,6 +102,8 @@ class LabelPanel(Panel):
         label = plain_markdown(prediction.label)
         if prediction.is_answered:
             return f"## mostly {label}" if changes else f"## {label}"
+        if not prediction.probability:  # of several labels at once
+            return f"## {label}\nNo label holds at any time."
         return (
             f"## {label}\nNothing reaches a probability of {prediction.threshold:.2f}, below which this model "
             "does not answer. The nearest are:"

@@ -6,7 +6,6 @@ step `k` has the labels of the segments that hold its middle, `(k + 0.5) / rate`
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,25 +14,11 @@ import numpy as np
 
 from activity.config import TrainConfig
 from activity.datasets.dataset import Dataset
-from activity.datasets.samples import Sample, content_of, file_of, in_order, labels_of, name_some
+from activity.datasets.films import BACKGROUND, Film, films_in
+from activity.datasets.samples import labels_of, name_some
 from activity.errors import DatasetError
 
-BACKGROUND = "background"  # the label of what lies between labelled segments, where it is one
-
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Film:
-    """A whole video and the rows of its manifest.
-
-    Attributes:
-        whole: a sample of the whole video, without a label; its id also tells the rate.
-        rows: its segments in the order of time, also those without a label.
-    """
-
-    whole: Sample
-    rows: tuple[Sample, ...]
 
 
 @dataclass(frozen=True)
@@ -49,27 +34,20 @@ class StepLabels:
     known: np.ndarray
 
 
-def films_of(dataset: Dataset, rate: float) -> list[Film]:
-    """The films of a data set, in the order of their paths; `rate` is in steps a second.
+def films_of(dataset: Dataset) -> list[Film]:
+    """The films of a data set, in the order of their paths.
 
     Raises:
         DatasetError: segments of one video are in several groups or splits.
     """
-    rows_of: dict[str, list[Sample]] = {}
-    for sample in in_order(dataset.samples):
-        rows_of.setdefault(sample.path, []).append(sample)
-    films = []
-    for path, rows in rows_of.items():
-        first = rows[0]
+    films = films_in(dataset.samples)
+    for film in films:
         for name in ("group", "split"):
-            if len(found := {getattr(row, name) for row in rows}) > 1:
-                reason = f"segments of {path} are in the {name}s {name_some(found)}; expected one {name} for a film"
+            if len(found := {getattr(row, name) for row in film.rows}) > 1:
+                reason = (
+                    f"segments of {film.path} are in the {name}s {name_some(found)}; expected one {name} for a film"
+                )
                 raise DatasetError(reason, path=dataset.dataset_dir)
-        id_ = f"{first.sample_id.rpartition('-')[0]}-{file_of(content_of(first))}_at_{rate:.6g}"
-        seconds = max(row.span[0] + row.duration_seconds for row in rows)  # at least
-        whole = dataclasses.replace(first, label="", captions=(), start_seconds=None, end_seconds=None)
-        whole = dataclasses.replace(whole, sample_id=id_, duration_seconds=seconds, num_frames=0)
-        films.append(Film(whole, tuple(rows)))
     return films
 
 
@@ -102,20 +80,13 @@ def label_steps(
         multi_label: see `TrainConfig`.
     """
     middles = (np.arange(num_steps) + 0.5) / rate  # (N,)
-    targets, unlabelled = np.zeros((num_steps, len(labels)), np.float32), np.zeros(num_steps, bool)
-    for row in film.rows:
-        start, end = row.span
-        inside = (middles >= start) & (middles < end)
-        if row.label:
-            targets[inside, labels.index(row.label)] = 1
-        else:
-            unlabelled |= inside
+    targets, between = np.zeros((num_steps, len(labels)), np.float32), np.zeros(num_steps, bool)
+    for segment in film.segments:
+        inside = (middles >= segment.start_seconds) & (middles < segment.end_seconds)
+        targets[inside, labels.index(segment.label)] = 1
+    for start, end in film.gaps:
+        between |= (middles >= start) & (middles < end)
     count = targets.sum(axis=1)  # (N,)
-    labelled = np.flatnonzero(count)
-    between = np.zeros(num_steps, bool)
-    if len(labelled):
-        between[labelled[0] : labelled[-1] + 1] = True
-    between &= (count == 0) & ~unlabelled
     if multi_label:
         return StepLabels(targets, (count > 0) | between)
     if background:
@@ -124,7 +95,7 @@ def label_steps(
         _logger.warning(
             "%s: %.1f s from %.1f s on have several labels at once (%s); nothing is learned from them without "
             "--multi-label",
-            film.whole.path,
+            film.path,
             clashes.sum() / rate,
             clashes.argmax() / rate,
             name_some(labels[i] for i in np.flatnonzero(targets[clashes].any(axis=0)).tolist()),

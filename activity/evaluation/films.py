@@ -2,6 +2,10 @@
 
 The scores of single clips say how well a segment is known once somebody has cut it out; these say what comes out of
 `classify --timeline`, which has to find the boundaries too.
+
+Of a model with a label `background`, that is the truth wherever a film has no segment between its first and its last
+one. By time it is a label like any other; segments of it count in none of the measures of whole segments, as in the
+code of Lea et al. (`bg_class` in `metrics.py` of github.com/colincsl/TemporalConvolutionalNetworks).
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from activity.datasets.dataset import Dataset
-from activity.datasets.films import Film, films_in
+from activity.datasets.films import BACKGROUND, Film, films_in
 from activity.datasets.samples import Segment
 from activity.errors import printable
 from activity.evaluation.metrics import jackknife_error
@@ -28,6 +32,7 @@ from activity.evaluation.segments import (
     count_seconds,
     edit_score,
     f1_of,
+    in_time,
     labelled_part,
     mean_average_precision,
     until,
@@ -55,9 +60,9 @@ class FilmScores:
     Attributes:
         frame_accuracy: of all labelled time.
         frame_macro_f1: of all labelled time.
-        segment_f1: by `OVERLAPS`, of all segments.
-        edit_score: the mean over the films.
-        mean_average_precision: by temporal intersection over union, of all segments.
+        segment_f1: by `OVERLAPS`, of all segments but those of `background`.
+        edit_score: of the same segments; the mean over the films.
+        mean_average_precision: of the same segments, by temporal intersection over union.
     """
 
     frame_accuracy: float
@@ -86,7 +91,7 @@ class EvaluatedFilm:
     Attributes:
         path: of the film.
         group: of the film.
-        truth: its true segments, none of which outlasts it.
+        truth: its true segments, none of which outlasts it; also those of `background`, if the model has that label.
         timeline: the predicted ones, also the unknown ones.
         unknown: what the label of these is.
         duration_seconds: of the film.
@@ -110,8 +115,9 @@ class EvaluatedFilm:
 
     @cached_property
     def segments(self) -> tuple[list[Segment], list[Segment]]:
-        """True and predicted segments of the labelled time; see `labelled_part`."""
-        return labelled_part(self.truth, self.found, none_between=self.none_between)
+        """True and predicted segments of the labelled time, without `background`; see `labelled_part`."""
+        truth, found = labelled_part(self.truth, self.found, none_between=self.none_between)
+        return [x for x in truth if x.label != BACKGROUND], [x for x in found if x.label != BACKGROUND]
 
     @cached_property
     def scores(self) -> FilmScores:
@@ -145,6 +151,12 @@ class FilmEvaluation:
         return _scores_of(self.films, self.labels)
 
     @cached_property
+    def frame_f1(self) -> dict[str, float]:
+        """F1 by time of each label that is true at some time, of which `frame_macro_f1` is the mean."""
+        seconds = _sum(_seconds_of(self.films, self.labels))
+        return {self.labels[i]: float(seconds.f1[i]) for i in np.flatnonzero(seconds.true[: len(self.labels)]).tolist()}
+
+    @cached_property
     def standard_errors(self) -> dict[str, float | None]:
         """Those of `frame_accuracy` and `frame_macro_f1` over the films, by the jackknife over their groups.
 
@@ -159,10 +171,11 @@ class FilmEvaluation:
         return {"frame_accuracy": of("accuracy"), "frame_macro_f1": of("macro_f1")}
 
     def as_dict(self) -> dict[str, Any]:
-        """The pooled scores, `film_standard_errors`, `films` (path and scores of each), `films_left_out`; for JSON."""
+        """The pooled scores, `frame_f1` by label, `film_standard_errors`, `films`, `films_left_out`; for JSON."""
         names = ("path", "fold", "duration_seconds", "labelled_seconds")
         return {
             **self.scores.as_dict(),
+            "frame_f1": self.frame_f1,
             "film_standard_errors": self.standard_errors,
             "films": [
                 {**{name: value for name, value in film.as_row().items() if name in names}, **film.scores.as_dict()}
@@ -212,9 +225,14 @@ class FilmEvaluation:
     def sentences(self) -> list[str]:
         """Sentences on what was evaluated, and what counts."""
         left_out = f" {self._absent}, which could not be read." if self.left_out else ""
+        between = (
+            "What no label covers between the segments of a film is background; as a segment that counts nowhere"
+            if BACKGROUND in self.labels
+            else "Time without a label counts nowhere, segments of one label that only such time parts are one"
+        )
         return [
-            f"Whole films: {self._counted}, as classify --timeline labels them. Time without a label counts nowhere, "
-            f"segments of one label that only such time parts are one, and unknown is a miss.{left_out}"
+            f"Whole films: {self._counted}, as classify --timeline labels them. {between}, and unknown is a miss."
+            f"{left_out}"
         ]
 
     def ranking(self) -> list[int]:
@@ -268,8 +286,13 @@ def _scores_of(films: Sequence[EvaluatedFilm], labels: Sequence[str]) -> FilmSco
 
 
 def films_to_evaluate(dataset: Dataset, split: str = "") -> list[Film]:
-    """The films of a split of a data set, or of all; of feature files none, with a line that says so."""
-    films = [film for film in films_in(dataset.samples) if split in ("", film.split)]
+    """The films of a split of a data set, or of all, with a label; none where no label has times.
+
+    Where some have, a whole video with a label is a film of one segment. Of feature files there are none, and a line
+    says so.
+    """
+    has_times = any(sample.label and sample.is_segment for sample in dataset.samples)
+    films = [film for film in films_in(dataset.samples) if has_times and film.segments and split in ("", film.split)]
     if films and dataset.features:
         _logger.warning("%d films are not evaluated: a model of feature files does not read videos", len(films))
         return []
@@ -300,7 +323,7 @@ def evaluate_films(
         outcomes[film.path] = (
             Failure(film.path, result.error)
             if isinstance(result, Failure)
-            else _compared(film, result, fold, classifier.info.multi_label)
+            else _compared(film, result, fold, none_between=classifier.info.multi_label)
         )
     in_order = [outcomes[path] for path in sorted(outcomes)]
     evaluated = tuple(outcome for outcome in in_order if isinstance(outcome, EvaluatedFilm))
@@ -319,11 +342,13 @@ def join_films(parts: Iterable[FilmEvaluation]) -> FilmEvaluation | None:
     return FilmEvaluation(tuple(films), parts[0].labels, tuple(left_out)) if films else None
 
 
-def _compared(film: Film, prediction: Prediction, fold: str, none_between: bool) -> EvaluatedFilm | Failure:
+def _compared(film: Film, prediction: Prediction, fold: str, *, none_between: bool) -> EvaluatedFilm | Failure:
     """A film beside its timeline, or why they cannot be compared."""
     assert prediction.timeline
-    end = prediction.duration_seconds
-    truth = until(film.segments, end)
+    end, labelled = prediction.duration_seconds, [*film.segments]
+    if BACKGROUND in prediction.labels and not none_between:
+        labelled += [Segment(*gap, BACKGROUND, 1.0) for gap in film.gaps]
+    truth = until(in_time(labelled), end)
     if not truth:
         return Failure(film.path, f"it lasts {end:.2f} s, and all of its labels begin later")
     last = max((segment.end_seconds for segment in film.segments if np.isfinite(segment.end_seconds)), default=0.0)

@@ -4,8 +4,8 @@ True and predicted segments may overlap, where models give several labels at onc
 cut at all boundaries of its segments, so no grid of frames has to be chosen, and none moves the score.
 
 Time that no true segment covers is not labelled, and counts nowhere: `frame_accuracy` and `count_seconds` leave it out,
-the measures of whole segments are given what `labelled_part` leaves of a film. A label `background` is one like any
-other. What a model calls "unknown" is to be left out of its segments: it is a miss, and no wrong answer beside.
+the measures of whole segments are given what `labelled_part` leaves of a film. What a model calls "unknown" is to be
+left out of its segments: it is a miss, and no wrong answer beside.
 """
 
 from __future__ import annotations
@@ -128,13 +128,17 @@ class LabelledSeconds:
         return self.correct / self.total
 
     @property
+    def f1(self) -> np.ndarray:
+        """F1 by time of each label, `(L,)`, 0 to 1; 0 of one that is never true."""
+        return 2 * self.both / np.maximum(self.true + self.found, _NEGLIGIBLE)
+
+    @property
     def macro_f1(self) -> float:
-        """Mean over the labels that are true at some time of F1 by time, 0 to 1: rare ones count like frequent ones.
+        """Mean of `f1` over the labels that are true at some time, 0 to 1: rare ones count like frequent ones.
 
         Time that is wrongly taken for a label that is never true still counts against the true one.
         """
-        f1 = 2 * self.both / np.maximum(self.true + self.found, _NEGLIGIBLE)  # (L,)
-        return float(f1[self.true > 0].mean())
+        return float(self.f1[self.true > 0].mean())
 
 
 def count_seconds(
@@ -234,9 +238,9 @@ def edit_score(truth: Sequence[Segment], found: Sequence[Segment]) -> float:
 
 
 def mean_average_precision(films: Sequence[FilmSegments], *, overlap: float) -> float:
-    """Mean over the true labels of `average_precision`, 0 to 1; see there for the arguments."""
+    """Mean over the true labels of `average_precision`, 0 to 1, 0 if there are none; see there for the arguments."""
     labels = sorted({segment.label for truth, _ in films for segment in truth})
-    return float(np.mean([average_precision(films, label, overlap=overlap) for label in labels]))
+    return float(np.mean([average_precision(films, label, overlap=overlap) for label in labels] or [0.0]))
 
 
 def average_precision(films: Sequence[FilmSegments], label: str, *, overlap: float) -> float:

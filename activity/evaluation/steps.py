@@ -55,7 +55,7 @@ class SegmentSteps:
         """
         rate, paths = spec.frames_per_second, {sample.path for sample in samples}
         assert rate
-        wholes = [film.whole for film in films_of(dataset, rate) if film.whole.path in paths]
+        wholes = [film.whole(rate) for film in films_of(dataset) if film.path in paths]
         at_rate = dataclasses.replace(dataset, spec=spec)
         by_id = extract_films(at_rate, wholes, backbone, keep=keep, runtime=runtime)
         films = {film.path: by_id[film.sample_id] for film in wholes if film.sample_id in by_id}

@@ -13,6 +13,8 @@ own output), M members, C labels.
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -172,23 +174,33 @@ def build_head(
 def carrying(head: keras.Model) -> keras.Model:
     """A head for frames that also takes and gives the state of its LSTMs; its weights are copied, as they are now.
 
+    It is built once for each head, as that takes a second, and lives as long as the head.
+
     Args:
         head: made by `build_head` with `per_frame`, of an entry that `carries`.
     """
-    cell = next(layer.cell for layer in head.layers if isinstance(layer, keras.layers.RNN))
-    num_streams, num_features = head.input["features"].shape[2:]
-    again = build_head(
-        head.name,
-        HeadOptions(units=cell.units, members=cell.members),
-        num_features=num_features,
-        num_labels=head.output_shape[-1],
-        num_streams=num_streams,
-        per_frame=True,
-        multi_label=head.get_layer(FUSE).multi_label,
-        carries=True,
-    )
-    again.set_weights(head.get_weights())
-    return again
+    with _carrying_lock:
+        if head not in _carrying:
+            cell = next(layer.cell for layer in head.layers if isinstance(layer, keras.layers.RNN))
+            num_streams, num_features = head.input["features"].shape[2:]
+            _carrying[head] = build_head(
+                head.name,
+                HeadOptions(units=cell.units, members=cell.members),
+                num_features=num_features,
+                num_labels=head.output_shape[-1],
+                num_streams=num_streams,
+                per_frame=True,
+                multi_label=head.get_layer(FUSE).multi_label,
+                carries=True,
+            )
+        again = _carrying[head]
+        again.set_weights(head.get_weights())
+        return again
+
+
+_carrying_lock = threading.Lock()
+# by the head; an attribute of a model would be saved with it
+_carrying: weakref.WeakKeyDictionary[keras.Model, keras.Model] = weakref.WeakKeyDictionary()
 
 
 def member_predictions_of(head: keras.Model) -> keras.Model:

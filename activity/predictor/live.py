@@ -116,7 +116,11 @@ def _warm_up(model: InferenceModel) -> None:
     """The first call compiles, which must not make a stream wait."""
     spec = model.spec
     images = np.zeros((1, len(spec.streams), spec.height, spec.width, 3), np.uint8)
-    model.predict_windows([(model.extract_stack_features(images), 0)])
+    features = model.extract_stack_features(images)
+    if model.info.state_size:
+        StateReader(model).see(features)
+    else:
+        model.predict_windows([(features, 0)])
 
 
 class _WindowPrediction(NamedTuple):

@@ -34,10 +34,11 @@ class Prediction:
     Attributes:
         source: as it was given.
         labels: names of the C activities.
-        probabilities: `(C,)`, the mean over the windows; sums to 1.
+        probabilities: `(C,)`, the mean over the windows; sums to 1. Of a model of several labels at once, the fraction
+            of the steps in which each holds; see `activity.predictor.timeline.held_labels`.
         duration_seconds: of the video.
-        windows: what the probabilities are the mean of, in order of time.
-        threshold: probability below which the answer is "unknown".
+        windows: in order of time, with the probabilities of each.
+        threshold: probability below which the answer is "unknown"; of several labels at once, that of a single step.
         timeline: what happens when, if it was asked for.
         frames_per_second: at which the frames of the windows were sampled; `None`: spread evenly over the video.
         frames: those of the only window, if they were asked for. `activity.predictor.windows.read_window` gives the
@@ -58,6 +59,7 @@ class Prediction:
     def label(self) -> str:
         """The most probable activity, or "unknown" if not even that is likely enough.
 
+        Of several labels at once it is the one that holds longest, "unknown" if none ever does.
         Of a model with a class `unknown`, that answer is "no answer".
         """
         best = self.labels[int(self.probabilities.argmax())]

@@ -26,6 +26,7 @@ from activity.predictor.prediction import Failure, Prediction, WindowFrames
 from activity.predictor.sources import FrameStream, most_threads, names_of, read_ahead
 from activity.predictor.timeline import (
     Window,
+    held_labels,
     make_timeline,
     make_timeline_of_labels,
     make_timeline_of_steps,
@@ -179,16 +180,19 @@ class Predictor:
             frames_per_second=whole.frames_per_second,
             frames=None if only is None else WindowFrames(only, np.array(sampled.timestamps_seconds)),
         )
+        options = {"threshold": model.threshold, "window_seconds": model.window_seconds}
         if of_steps:
             steps = readers[whole][0].steps
             prediction = dataclasses.replace(prediction, probabilities=steps.mean(axis=0))
+        if model.info.multi_label:  # what holds in one step at least is an answer
+            held = held_labels(steps, sampled.edges_seconds, **options)
+            prediction = dataclasses.replace(prediction, probabilities=held.mean(axis=0), threshold=1 / len(held))
         if not timeline:
             return prediction
         if not sampled.duration_seconds:
             return Failure(stream.source, "an image lasts no time, so it has no timeline; expected a video")
         if of_steps:
             make = make_timeline_of_labels if model.info.multi_label else make_timeline_of_steps
-            options = {"threshold": model.threshold, "window_seconds": model.window_seconds}
             return dataclasses.replace(prediction, timeline=make(steps, sampled.edges_seconds, model.labels, **options))
         moving = next((spec for spec in stream.sampled if spec.frames_per_second), whole)
         edges = stream.sampled[moving].edges_seconds

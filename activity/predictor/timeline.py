@@ -164,19 +164,11 @@ def make_timeline_of_labels(
 ) -> Timeline:
     """Segments where each label holds, of which several may at once, or none; in the order of their starts.
 
-    Args:
-        probabilities: `(K, C)`, of each label by itself.
-        edges_seconds: `(K + 1,)` of the moments.
-        labels: names of the C activities.
-        threshold: probability from which on a label holds.
-        window_seconds: how long activities usually last; what holds, or does not, for less than a quarter of that
-            between its like, is taken for noise.
+    The arguments are those of `held_labels`; `labels` are the names of the C activities.
     """
     edges, segments = np.asarray(edges_seconds, float), []
-    for label, of_label in zip(labels, np.asarray(probabilities).T, strict=True):  # (K,)
-        pair = np.column_stack([1 - of_label, of_label])  # (K, 2)
-        holds = (of_label >= threshold).astype(int)
-        _absorb_short(holds, pair, 0.0, edges, _SHORTEST_SEGMENT / 2 * window_seconds)
+    held = held_labels(probabilities, edges, threshold=threshold, window_seconds=window_seconds)
+    for label, of_label, holds in zip(labels, np.asarray(probabilities).T, held.T, strict=True):  # (K,)
         for a, b in _runs(holds):
             if holds[a]:
                 probability = max(threshold, float(of_label[a:b].mean()))
@@ -184,6 +176,26 @@ def make_timeline_of_labels(
     order = {label: number for number, label in enumerate(labels)}
     segments.sort(key=lambda segment: (segment.start_seconds, order[segment.label]))
     return Timeline(edges, np.asarray(probabilities), tuple(segments))
+
+
+def held_labels(
+    probabilities: np.ndarray, edges_seconds: Sequence[float] | np.ndarray, *, threshold: float, window_seconds: float
+) -> np.ndarray:
+    """Which labels hold at each moment, of which several may at once, or none: `(K, C)` bool.
+
+    Args:
+        probabilities: `(K, C)`, of each label by itself.
+        edges_seconds: `(K + 1,)` of the moments.
+        threshold: probability from which on a label holds.
+        window_seconds: how long activities usually last; what holds, or does not, for less than a quarter of that
+            between its like, is taken for noise.
+    """
+    edges, held = np.asarray(edges_seconds, float), np.asarray(probabilities) >= threshold
+    for of_label, holds in zip(np.asarray(probabilities).T, held.T, strict=True):  # (K,), views of `held`
+        pair, label_ids = np.column_stack([1 - of_label, of_label]), holds.astype(int)  # (K, 2), (K,)
+        _absorb_short(label_ids, pair, 0.0, edges, _SHORTEST_SEGMENT / 2 * window_seconds)
+        holds[:] = label_ids
+    return held
 
 
 def _smooth(windows: Sequence[Window], edges: np.ndarray) -> np.ndarray:

@@ -77,7 +77,7 @@ def extract_films(
 
     Args:
         dataset: its spec has a rate.
-        films: whole videos; see `activity.datasets.steps.films_of`.
+        films: whole videos; see `activity.datasets.films.Film.whole`.
         backbone: see `extract_features`.
         keep: see `extract_features`.
         runtime: see `extract_features`.

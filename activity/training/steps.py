@@ -18,9 +18,10 @@ import numpy as np
 
 from activity.config import ClipSpec, TrainConfig, recipe_flag
 from activity.datasets.dataset import Dataset
+from activity.datasets.films import Film
 from activity.datasets.samples import name_some
 from activity.datasets.splits import inner_folds
-from activity.datasets.steps import Film, StepLabels, films_of, label_steps, labels_of_steps
+from activity.datasets.steps import StepLabels, films_of, label_steps, labels_of_steps
 from activity.errors import DatasetError, SettingError
 from activity.evaluation.calibration import Calibration, calibrate
 from activity.evaluation.linear import logistic_regression, predict_linear
@@ -91,7 +92,7 @@ def train_steps(
     of_films = dataclasses.replace(dataset, spec=spec)
     backbone = backbone or backbone_of(dataset, config)
     films = read_films(of_films, backbone, ("train", "val"), labels, config, runtime)
-    trained = [film for film in films if film.split == "train"]
+    trained = [film for film in films if film.film.split == "train"]
     _check_films(trained, labels, dataset, config)
     folds = _folds_of(trained, config)
     of_fold = np.asarray([-1] * config.members + ([] if folds is None else list(range(folds.max() + 1))))
@@ -183,16 +184,6 @@ class ReadFilm:
     features: np.ndarray
     steps: StepLabels
 
-    @property
-    def split(self) -> str:
-        """Of all its rows."""
-        return self.film.whole.split
-
-    @property
-    def group(self) -> str:
-        """Of all its rows."""
-        return self.film.whole.group
-
 
 def read_films(
     dataset: Dataset,
@@ -214,13 +205,14 @@ def read_films(
     """
     rate = dataset.spec.frames_per_second
     assert rate
-    films = [film for film in films_of(dataset, rate) if film.whole.split in splits]
-    features = extract_films(dataset, [film.whole for film in films], backbone, runtime=runtime)
+    films = [film for film in films_of(dataset) if film.split in splits]
+    wholes = [film.whole(rate) for film in films]
+    features = extract_films(dataset, wholes, backbone, runtime=runtime)
     flags = {"background": config.background, "multi_label": config.multi_label}
     return [
         ReadFilm(film, stack, label_steps(film, len(stack), rate, labels, **flags))
-        for film in films
-        if (stack := features.get(film.whole.sample_id)) is not None
+        for film, whole in zip(films, wholes, strict=True)
+        if (stack := features.get(whole.sample_id)) is not None
     ]
 
 
@@ -263,7 +255,7 @@ def _plan(
     config: TrainConfig,
 ) -> StagePlan:
     def batches(split: str) -> StepBatches | None:
-        chosen = [film for film in films if film.split == split]
+        chosen = [film for film in films if film.film.split == split]
         if not chosen:
             return None
         targets, weights = [film.steps.targets for film in chosen], _weights_of(chosen, config)
@@ -392,7 +384,7 @@ def _out_of_folds(
         baseline=_baseline(components, label_ids, folds[owner], len(labels), rng),
         owners=np.arange(len(steps)),
         label_ids=label_ids,
-        groups=[trained[i].group for i in owner.tolist()],
+        groups=[trained[i].film.group for i in owner.tolist()],
         folds=folds[owner],
         train_accuracy=float((learned.argmax(axis=1) == label_ids).mean()),
     )

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from activity.config import TrainConfig
+from activity.datasets.films import films_in
 from activity.datasets.samples import Sample
-from activity.datasets.steps import Film, films_of, label_steps, labels_of_steps
+from activity.datasets.steps import films_of, label_steps, labels_of_steps
 from activity.errors import DatasetError
 
 LABELS = ("background", "run", "walk")
@@ -15,7 +16,7 @@ def film(*rows):
     samples = [
         Sample(path="a.avi", label=label, group="g", start_seconds=start, end_seconds=end) for label, start, end in rows
     ]
-    return Film(dataclasses.replace(samples[0], label=""), tuple(samples))
+    return films_in(samples)[0]
 
 
 def names(labelled):
@@ -60,20 +61,21 @@ def test_of_two_labels_at_once_nothing_is_learned_where_one_is_expected(caplog):
     )
 
 
-def test_films_are_whole_videos_with_an_id_that_tells_the_rate(lamp_dataset):
-    films = films_of(lamp_dataset, 5.0)
-    assert [film.whole.path for film in films] == [f"film{i}.avi" for i in range(8)]
-    assert all(len(film.rows) == 6 and not film.whole.is_segment and not film.whole.label for film in films)
-    assert {film.whole.sample_id for film in films}.isdisjoint(
-        film.whole.sample_id for film in films_of(lamp_dataset, 6)
-    )
+def test_a_film_is_read_as_a_whole_with_an_id_that_tells_the_rate(lamp_dataset):
+    films = films_of(lamp_dataset)
+    assert [film.path for film in films] == [f"film{i}.avi" for i in range(8)]
+    wholes = [film.whole(5.0) for film in films]
+    assert all(len(film.rows) == 6 for film in films)
+    assert all(not whole.is_segment and not whole.label and whole.duration_seconds > 5 for whole in wholes)
+    ids = {film.whole(rate).sample_id for film in films for rate in (5.0, 6.0)}
+    assert len(ids) == 16 and not ids & {sample.sample_id for sample in lamp_dataset.samples}
 
 
 def test_a_film_in_two_splits_is_an_error(lamp_dataset):
     first, *others = lamp_dataset.samples
     split = dataclasses.replace(lamp_dataset, samples=[dataclasses.replace(first, split="test"), *others])
     with pytest.raises(DatasetError, match="segments of film0.avi are in the splits test, train; expected one split"):
-        films_of(split, 5.0)
+        films_of(split)
 
 
 def test_background_is_a_label_where_it_is_wanted(lamp_dataset):

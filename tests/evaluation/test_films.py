@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from activity.datasets.films import Film, films_in
-from activity.datasets.samples import Segment
+from activity.datasets.samples import Sample, Segment
 from activity.evaluation.evaluator import evaluate
 from activity.evaluation.films import (
     EvaluatedFilm,
@@ -70,6 +70,25 @@ def test_films_are_pooled():
     assert three.scores.mean_average_precision["0.5"] == pytest.approx((1 / 2 + (1 / 2 + 1 / 2 * 2 / 3)) / 2)
 
 
+def test_background_counts_by_time_and_as_no_segment():
+    truth = [(0, 2, "run"), (2, 4, "background"), (4, 6, "walk"), (6, 7, "background"), (7, 8, "run")]
+    found = [(0, 2, "run"), (2, 3, "background"), (3, 6, "walk"), (6, 8, "run")]  # and 1 s of it is missed, twice
+    both = FilmEvaluation((film("a", truth, found),), ("background", *LABELS))
+    assert both.films[0].segments == (
+        list(segments((0, 2, "run"), (4, 6, "walk"), (7, 8, "run"))),
+        list(segments((0, 2, "run"), (3, 6, "walk"), (6, 8, "run"))),
+    )
+    assert both.scores.frame_accuracy == pytest.approx(6 / 8)
+    assert both.frame_f1 == pytest.approx({"background": 2 * 1 / (3 + 1), "run": 2 * 3 / (3 + 4), "walk": 2 * 2 / 5})
+    assert both.scores.frame_macro_f1 == pytest.approx(np.mean(list(both.frame_f1.values())))
+    assert both.scores.segment_f1["50"] == both.scores.edit_score == 1  # 2/2, 2/3 and 1/2
+    assert both.scores.mean_average_precision["0.5"] == 1
+    assert "between the segments of a film is background" in both.sentences()[0]
+    nothing = FilmEvaluation((film("b", [(0, 2, "background")], [(0, 2, "run")]),), ("background", *LABELS))
+    assert nothing.scores.segment_f1["50"] == nothing.scores.mean_average_precision["0.5"] == 0
+    assert nothing.scores.frame_accuracy == 0
+
+
 def test_standard_errors_are_over_films_and_those_of_a_group_count_as_one():
     films = [film(f"{i}", [(0, 10, "run")], [(0, i, "run"), (i, 10, "walk")]) for i in (4, 6, 9)]
     errors = FilmEvaluation(tuple(films), LABELS).standard_errors
@@ -86,8 +105,9 @@ def test_what_a_program_and_a_person_are_told():
     assert json.loads(json.dumps(told)) == told
     assert list(told) == [
         *("frame_accuracy", "frame_macro_f1", "segment_f1", "edit_score", "mean_average_precision"),
-        *("film_standard_errors", "films", "films_left_out"),
+        *("frame_f1", "film_standard_errors", "films", "films_left_out"),
     ]
+    assert told["frame_f1"] == pytest.approx({"run": 2 * 4 / 9, "walk": 2 * 6 / 14})
     assert list(told["segment_f1"]) == ["10", "25", "50"] and list(told["mean_average_precision"]) == ["0.5", "0.75"]
     first, second = told["films"]
     assert (first["path"], first["labelled_seconds"], first["segment_f1"]["50"]) == ("a", 10, 1) and "fold" not in first
@@ -174,19 +194,38 @@ def test_films_that_cannot_be_read_are_left_out_and_named(film_run, film_dataset
 
 def test_labels_end_with_their_film(film_run, film_dataset, caplog):
     (one, *_) = films_in(film_dataset.split("test"))
-    last = one.segments[-1]
-    late = Segment(last.start_seconds, last.end_seconds + 1.5, last.label, 1.0)
-    after = Segment(100.0, 101.0, last.label, 1.0)
-    open_end = dataclasses.replace(one, segments=(*one.segments[:-1], dataclasses.replace(late, end_seconds=math.inf)))
+
+    def with_last(*rows):
+        return Film((*one.rows[:-1], *(dataclasses.replace(one.rows[-1], **row) for row in rows)))
+
     (expected,) = evaluate_films(film_run.classifier, film_dataset, [one], runtime="keras").films
+    open_end = with_last({"end_seconds": None})
     (found,) = evaluate_films(film_run.classifier, film_dataset, [open_end], runtime="keras").films
     assert not caplog.records and found == expected
-    longer = dataclasses.replace(one, segments=(*one.segments[:-1], late, after))
+    after = {"start_seconds": 100.0, "end_seconds": 101.0}
+    longer = with_last({"end_seconds": one.rows[-1].end_seconds + 1.5}, after)
     (found,) = evaluate_films(film_run.classifier, film_dataset, [longer], runtime="keras").films
     assert found == expected and "what comes later does not count" in caplog.text
-    beyond = Film(one.path, one.group, one.split, (after,))
+    beyond = Film((dataclasses.replace(one.rows[0], **after),))
     assert evaluate_films(film_run.classifier, film_dataset, [beyond]).films == ()
     assert "all of its labels begin later" in caplog.text
+
+
+def test_whole_videos_are_films_beside_others_only(film_dataset):
+    def sample(path, label, *times):
+        start, end = times or (None, None)
+        return Sample(path=path, label=label, group=path, split="test", start_seconds=start, end_seconds=end)
+
+    def found(*samples):
+        return films_to_evaluate(dataclasses.replace(film_dataset, samples=list(samples)), "test")
+
+    whole = sample("a", "run"), sample("b", "walk")
+    assert found(*whole) == [] == found()
+    films = found(*whole, sample("c", "run", 1.0, 2.0))
+    assert [film.path for film in films] == ["a", "b", "c"]
+    assert films[0].segments == (Segment(0.0, math.inf, "run", 1.0),)
+    assert found(sample("c", "", 0.0, 1.0), whole[0]) == []  # only what has no label has times
+    assert [film.path for film in found(sample("d", "", 0.0, 1.0), sample("c", "run", 1.0, 2.0))] == ["c"]
 
 
 def test_the_runtime_computes_films_too(film_run, film_dataset):

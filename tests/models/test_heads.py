@@ -13,6 +13,7 @@ from activity.models.heads import (
     adapt,
     attention_weights,
     build_head,
+    carrying,
     member_predictions_of,
     member_predictions_of_prepared,
     prepared,
@@ -259,3 +260,21 @@ def test_features_standardized_beforehand_teach_the_same_head(name, tmp_path):
     expected = whole.predict_on_batch(inputs(features, [8, 3]))
     np.testing.assert_allclose(upper.predict_on_batch(beforehand), expected, atol=1e-5)
     model.save(tmp_path / "head.keras")  # it can still be saved
+
+
+def test_the_graph_that_carries_a_state_is_built_once_and_has_the_weights_of_now():
+    first, second = (
+        build_head("lstm_forward", HeadOptions(units=4, members=2), num_features=5, num_labels=3, per_frame=True)
+        for _ in range(2)
+    )
+    features, zeros = RNG.normal(size=(1, 6, 5)), np.zeros((1, 8), np.float32)
+
+    def carried(head):
+        return carrying(head).predict_on_batch({**inputs(features, [6]), "hidden": zeros, "cell": zeros})
+
+    for model in (first, second):
+        np.testing.assert_allclose(carried(model)["probabilities"], probabilities(model, features, [6]), atol=1e-6)
+    graph = carrying(first)
+    first.get_layer(FUSE).temperature.assign(3.0)
+    assert carrying(first) is graph and carrying(second) is not graph
+    np.testing.assert_allclose(carried(first)["probabilities"], probabilities(first, features, [6]), atol=1e-6)

@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 
 from activity.cli.main import main
-from activity.models.network import StateReader, join_steps
+from activity.models import heads
+from activity.models.classifier import load_classifier
+from activity.models.info import ModelInfo
+from activity.models.network import InferenceModel, StateReader, join_steps
+from activity.models.saving import save_model
+from activity.predictor import live
 from activity.predictor.live import watch
 from activity.predictor.predictor import Predictor
-from activity.predictor.timeline import make_timeline_of_labels
+from activity.predictor.timeline import held_labels, make_timeline_of_labels
 from activity.runtimes.exported import load_inference_model
 from activity.runtimes.exporting import export_model
+from tests.conftest import LAMP_SPEC, draw_lamps
 
 RUNTIMES = [
     "keras",
@@ -67,6 +73,26 @@ def test_a_stream_is_decided_on_with_each_step(lamp_model, lamp_videos):
     assert {"left", "right"} <= {decision.label for decision in decisions}
 
 
+def test_the_graph_of_a_stream_is_ready_before_it_and_serves_every_film(lamp_model, lamp_videos, monkeypatch, tmp_path):
+    built, ready, films = [], [], [lamp_videos / f"film{i}.avi" for i in (3, 7)]
+    build, capture = heads.build_head, live.Capture
+
+    def open_stream(*arguments):
+        ready.append(heads.carrying(model.head).predict_function is not None)
+        return capture(*arguments)
+
+    monkeypatch.setattr(heads, "build_head", lambda *a, **options: built.append(1) or build(*a, **options))
+    monkeypatch.setattr(live, "Capture", open_stream)
+    model = load_classifier(lamp_model)
+    for film in films:
+        assert list(watch(model, str(film), timeout_seconds=0.2))
+    assert all(prediction.timeline for prediction in Predictor(model).predict_many(films, timeline=True))
+    assert (ready, len(built)) == ([True, True], 1)
+    again = load_classifier(save_model(model, tmp_path / "again.keras"))  # nothing of it is in the file
+    assert again.count_params() == load_classifier(lamp_model).count_params()
+    assert (tmp_path / "again.keras").stat().st_size == pytest.approx(lamp_model.stat().st_size, rel=0.05)
+
+
 def test_an_exported_model_gives_each_step(lamp_model, tmp_path):
     pytest.importorskip("onnx")
     pytest.importorskip("tf2onnx")
@@ -100,6 +126,48 @@ def test_windows_are_joined_by_their_middles():
     assert joined[2, 0] > 0.5 > joined[3, 0] and joined.sum(axis=1) == pytest.approx(1)
     both = join_steps([(0, np.tile([0.9, 0.8], (4, 1))), (2, np.tile([0.9, 0.8], (4, 1)))], 6, multi_label=True)
     assert both == pytest.approx(np.tile([0.9, 0.8], (6, 1)))
+
+
+def test_what_holds_for_a_moment_is_taken_for_noise():
+    probabilities = np.zeros((12, 2))
+    probabilities[2:8, 0], probabilities[4, 0], probabilities[10, 1] = 0.9, 0.1, 0.9
+    held = held_labels(probabilities, np.arange(13.0), threshold=0.5, window_seconds=6.0)
+    assert np.flatnonzero(held[:, 0]).tolist() == [2, 3, 4, 5, 6, 7] and not held[:, 1].any()
+
+
+class Lamps(InferenceModel):
+    """Each lamp is lit where its half of the image is bright, and both may be."""
+
+    def __init__(self):
+        self.info = ModelInfo(
+            spec=LAMP_SPEC, labels=("left", "right"), clip_seconds=1.0, window_seconds=1.0, threshold=0.5,
+            labels_per="step", multi_label=True,
+        )  # fmt: skip
+
+    def extract_features(self, images):
+        return np.stack([images[:, :, side].mean(axis=(1, 2, 3)) / 255 for side in np.s_[:16, 16:]], axis=1)
+
+    def run_head(self, features, mask):
+        return features[:, :, 0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "answer"),
+    [
+        ([("left", 1.0, 4.0), ("right", 3.0, 8.0)], [("right", 0.5), ("left", 0.3)]),
+        ([], [("unknown", 0.0)]),
+    ],
+)
+def test_the_answer_for_a_film_of_several_labels_is_what_holds_longest(rows, answer, tmp_path):
+    videos = draw_lamps(tmp_path / "films", [(rows or [("", 0.0, 1.0)], 10.0)])
+    for timeline in (False, True):
+        prediction = Predictor(Lamps()).predict(videos / "film0.avi", timeline=timeline)
+        told = prediction.as_dict()
+        assert [(told["label"], told["probability"])] == [(answer[0][0], pytest.approx(answer[0][1], abs=0.021))]
+        for row, (_, fraction) in zip(told["top"], answer, strict=False):
+            assert row["probability"] == pytest.approx(fraction, abs=0.021)
+        assert prediction.is_answered == bool(rows)
+        assert ("unknown" in prediction.as_text()) == (not rows)
 
 
 def test_segments_of_several_labels_overlap_and_leave_gaps():
