@@ -23,7 +23,7 @@ def misbehave(sample_id, video_path, span, work):
     return decode_one(sample_id, video_path, span, work)
 
 
-def be_killed_at_the_start(log_level):
+def be_killed_at_the_start():
     """Takes the place of `_prepare_worker` in the workers: the first one never comes to a video."""
     mark = Path(os.environ["ACTIVITY_TEST_MARK"])
     if not mark.exists():
