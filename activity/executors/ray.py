@@ -14,7 +14,9 @@ import logging
 import math
 import os
 import pickle
+import re
 import signal
+import socket
 import sys
 import threading
 from collections import deque
@@ -26,6 +28,7 @@ from activity.executors.local import Event, Item, LocalExecutor, LogLine, Worker
 
 _MOST_IN_SHARD = 64
 _OBJECT_STORE_BYTES = 128 << 20  # only small values go through it; Ray would take a third of the memory
+_ANSWER_SECONDS = 10.0
 _SILENT_SECONDS = 60.0  # beyond the time limit of a call
 
 _logger = logging.getLogger(__name__)
@@ -54,12 +57,12 @@ class RayExecutor:
         address: of a cluster that runs, of which this machine is a node; `None` starts one of this machine alone.
 
     Raises:
-        SettingError: an address of Ray Client.
+        SettingError: the address is none, or one of Ray Client.
         ActivityError: Ray is not installed.
     """
 
     def __init__(self, num_workers: int | None, prepare: Callable[[], None], address: str | None) -> None:
-        if address is not None and "://" in address:
+        if address not in (None, "auto") and not re.fullmatch(r"[^:/]+:\d+", address or ""):
             raise SettingError("address", "host:port or auto, of a cluster that this machine is a node of", address)
         self.num_workers, self._prepare, self._address = num_workers, prepare, address
         self._ray = import_ray()
@@ -79,10 +82,13 @@ class RayExecutor:
             self._ray.init("local", num_cpus=self.num_workers, **local, **quiet)
             return
         try:
+            if self._address != "auto":
+                host, _, port = self._address.partition(":")
+                socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()  # Ray would wait for ever
             self._ray.init(self._address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = f"no Ray cluster can be joined at {self._address} ({one_line(error)})"
-            raise ActivityError(reason, hint="ray status tells whether one runs") from error
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = f"no Ray cluster can be joined at {self._address} ({one_line(error).partition('. ')[0]})"
+            raise ActivityError(reason, hint="ray start --head starts one, ray status tells of it") from error
 
     def __exit__(self, *_: object) -> None:
         if self._is_ours:

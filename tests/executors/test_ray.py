@@ -45,13 +45,13 @@ def test_what_crashes_hangs_or_fails_is_told_and_the_others_go_on(executor, capl
 
 
 def test_what_kills_the_task_itself_is_found_by_halving(executor, caplog):
-    items = [("kill parent" if number == 37 else "double", number) for number in range(200)]
+    items = [("kill parent" if number == 37 else "double", number) for number in range(60)]
     found = results(executor, *items)
     killer = found.pop(("kill parent", 37))
     assert isinstance(killer, WorkerDied) and "The worker died unexpectedly" in str(killer)
     assert found == {item: 2 * item[1] for item in items if item != ("kill parent", 37)}
     lost = [int(record.args[0]) for record in caplog.records if "a task of Ray was lost" in record.getMessage()]
-    assert lost == sorted(lost, reverse=True) and lost[-1] == 1 and 2 < len(lost) < 8
+    assert lost == sorted(lost, reverse=True) and lost[-1] == 1 and 1 < len(lost) < 5
 
 
 def test_processes_are_kept_from_shard_to_shard(executor):
@@ -77,9 +77,10 @@ def test_a_program_keeps_its_handler_and_its_cluster(executor):
     assert ray.is_initialized()
 
 
-def test_an_address_of_ray_client_is_refused():
-    with pytest.raises(SettingError, match="address must be host:port or auto, .*, received: ray://there:10001"):
-        open_executor("ray", prepare=nothing, address="ray://there:10001")
+@pytest.mark.parametrize("address", ["ray://there:10001", "there", "", "local"])
+def test_an_address_of_another_kind_is_refused(address):
+    with pytest.raises(SettingError, match=f"address must be host:port or auto, .*, received: {address}$"):
+        open_executor("ray", prepare=nothing, address=address)
 
 
 def test_ray_that_is_not_installed_is_told(monkeypatch):
