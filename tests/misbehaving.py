@@ -1,10 +1,13 @@
-"""A decoder that gets stuck, crashes, has a bug or wants too much memory, in a module that workers can import."""
+"""Decoders and other calls that get stuck, crash or are killed, in a module that workers can import."""
 
+import contextlib
 import os
 import signal
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+from activity.config import ClipSpec, as_dict
 from activity.datasets import preprocessing
 
 decode_one = preprocessing._decode_one
@@ -38,3 +41,82 @@ def be_killed_once(sample_id, video_path, span, work):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return decode_one(sample_id, video_path, span, work)
+
+
+class DeadlySpec(ClipSpec):
+    """Of the processes that are sent one with a video, the second is killed while it reads the message."""
+
+    def __reduce__(self):
+        return _read, (as_dict(self),)
+
+
+def _read(fields):
+    mark = os.environ["ACTIVITY_TEST_MARK"]
+    with contextlib.suppress(FileExistsError):
+        Path(f"{mark}.1").touch(exist_ok=False)
+        return ClipSpec(**fields)
+    with contextlib.suppress(FileExistsError):
+        Path(f"{mark}.2").touch(exist_ok=False)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ClipSpec(**fields)
+
+
+def decode_after_a_death(sample_id, video_path, span, work):
+    """Takes the place of `_decode_one` in the workers: it is busy until another has been killed."""
+    deadline = time.monotonic() + 30
+    while not Path(f"{os.environ['ACTIVITY_TEST_MARK']}.2").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return decode_one(sample_id, video_path, span, work)
+
+
+# === Calls of `call_in_processes` ===
+
+
+def start_slowly(seconds):
+    """An initializer."""
+    time.sleep(seconds)
+
+
+def die_if_first(mark):
+    """An initializer that is killed in the first process."""
+    with contextlib.suppress(FileExistsError):
+        Path(mark).touch(exist_ok=False)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def square(number, seconds=0.0):
+    time.sleep(seconds)
+    return number**2, os.getpid()
+
+
+def refuse(error):
+    raise error
+
+
+def be_killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def be_killed_in_the_middle_of_the_answer():
+    def send_half(connection, content, write=os.write):
+        write(connection.fileno(), content[: len(content) // 2])
+        be_killed()
+
+    Connection._send = send_half
+    return bytes(10_000)
+
+
+def call(function, *arguments):
+    """To give `call_in_processes` a function for each call."""
+    return function(*arguments)
+
+
+class NeedsTwo(Exception):
+    """Pickle makes one of its message alone, which fails."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def raise_what_pickle_cannot_make():
+    raise NeedsTwo("one", "two")

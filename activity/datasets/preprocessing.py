@@ -8,14 +8,11 @@ import dataclasses
 import itertools
 import json
 import logging
-import multiprocessing
 import os
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, TimeoutError, as_completed  # 3.10's is not the built-in
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -53,6 +50,7 @@ from activity.datasets.samples import (
     with_ids,
 )
 from activity.datasets.splits import extend_splits, join_copies
+from activity.datasets.workers import CallTimedOut, WorkerDied, call_in_processes
 from activity.errors import ActivityError, DatasetError, SettingError, VideoError, check_type
 from activity.files import (
     DAMAGED,
@@ -69,7 +67,6 @@ from activity.progress import progress_bar
 from activity.video.clips import Span
 from activity.video.images import IMAGES_PER_SECOND, missing_numbers, probe
 
-_PATIENCE_SECONDS = 60.0  # beyond the time limit of a video: processes take a while to start
 _OTHER_FOLDER = "choose another --out, or delete that folder"
 
 _logger = logging.getLogger(__name__)
@@ -318,15 +315,16 @@ def _decode(todo: _Todo, work: _Work) -> tuple[dict[str, _Decoded], set[str]]:
         writer = csv.writer(file, lineterminator="\n")
         for num_workers in (work.num_workers, work.num_workers, 1):
             again: _Todo = {}
-            for id_, outcome in _decode_all(todo, dataclasses.replace(work, num_workers=min(num_workers, len(todo)))):
-                decoded[id_] = outcome.result
-                if outcome.is_final:
-                    unsure.discard(id_)
-                    writer.writerow(outcome.result.as_row())
-                    file.flush()
-                else:
-                    unsure.add(id_)
-                    again |= {id_: todo[id_]} if outcome.may_pass else {}
+            with contextlib.closing(_decode_all(todo, dataclasses.replace(work, num_workers=num_workers))) as coming:
+                for id_, outcome in coming:
+                    decoded[id_] = outcome.result
+                    if outcome.is_final:
+                        unsure.discard(id_)
+                        writer.writerow(outcome.result.as_row())
+                        file.flush()
+                    else:
+                        unsure.add(id_)
+                        again |= {id_: todo[id_]} if outcome.may_pass else {}
             if not (todo := again):
                 break
             _logger.warning("%d videos are tried again: %s", len(todo), decoded[next(iter(todo))].problem)
@@ -369,49 +367,19 @@ def _write_notes(path: Path, notes: Iterable[_Decoded]) -> None:
         csv.writer(file, lineterminator="\n").writerows(sorted(note.as_row() for note in notes))
 
 
-def _decode_all(todo: _Todo, work: _Work) -> Iterator[tuple[str, _Outcome]]:
-    """The outcome of each video by its sample id, as they come.
-
-    Processes are spawned, because a fork of a process with OpenCV's threads may hang (OpenCV issue 5150).
-    """
-    from pebble import ProcessPool
-
-    pool = ProcessPool(
-        max_workers=work.num_workers,
-        context=multiprocessing.get_context("spawn"),
+def _decode_all(todo: _Todo, work: _Work) -> Generator[tuple[str, _Outcome], None, None]:
+    """The outcome of each video by its sample id, as they come."""
+    coming = call_in_processes(
+        _decode_one,
+        {id_: [id_, *video, work] for id_, video in todo.items()},
+        num_workers=work.num_workers,
+        seconds_per_call=work.seconds_per_video,
         initializer=_prepare_worker,
         initargs=[_logger.getEffectiveLevel()],
     )
-    try:
-        ids: dict[Future, str] = {
-            pool.schedule(_decode_one, args=[id_, *video, work], timeout=work.seconds_per_video): id_
-            for id_, video in todo.items()
-        }
-        coming = _as_they_end(ids, work.seconds_per_video + _PATIENCE_SECONDS)
-        for future in progress_bar(coming, total=len(ids), desc="decoding", unit="video"):
-            yield ids[future], _outcome(future, ids[future], work.seconds_per_video)
-    finally:
-        pool.stop()
-        pool.join()
-
-
-def _as_they_end(futures: Iterable[Future], seconds: float) -> Iterator[Future]:
-    """Futures in the order in which they are done; if for so long none is, all that are left, and they are cancelled.
-
-    A process that is killed just when it takes a video from the queue takes it along, and nobody is told.
-    """
-    left = set(futures)
-    while left:
-        num_left = len(left)
-        with contextlib.suppress(TimeoutError):
-            for future in as_completed(left, timeout=seconds):
-                left.remove(future)
-                yield future
-        if len(left) == num_left:
-            for future in left:
-                future.cancel()
-            yield from left
-            return
+    with contextlib.closing(coming):
+        for id_, result in progress_bar(coming, total=len(todo), desc="decoding", unit="video"):
+            yield id_, _outcome(result, id_, work.seconds_per_video)
 
 
 def _prepare_worker(log_level: int) -> None:
@@ -434,26 +402,26 @@ def _decode_one(sample_id: str, video_path: Path, span: Span, work: _Work) -> _D
     return _Decoded(sample_id, sampled.num_frames, sampled.num_frames_claimed, seconds, problem)
 
 
-def _outcome(future: Future, sample_id: str, seconds_per_video: float) -> _Outcome:
-    from pebble import ProcessExpired
-
+def _outcome(result: _Decoded | Exception, sample_id: str, seconds_per_video: float) -> _Outcome:
+    """What has become of a video, or of its process."""
     may_pass = True
-    try:
-        return _Outcome(future.result())
-    except TimeoutError:
-        may_pass = False
-        reason = f"decoding took longer than {seconds_per_video:g} s and was stopped; allow more with --time-limit"
-    except MemoryError as error:
-        reason = f"there was not enough memory to decode it ({_one_line(str(error)) or 'no details'})"
-    except ProcessExpired as error:
-        reason = f"decoding crashed the worker process (exit code {error.exitcode})"
-    except (BrokenProcessPool, CancelledError):
-        reason = "a worker process was killed when it had no video yet, or just took one"
-    except OSError:  # a full disk
-        raise
-    except Exception as error:  # a bug; the other videos are worth the wait
-        may_pass = False
-        reason = f"decoding failed, which is a fault of this program: {_one_line(repr(error))[:300]}"
+    match result:
+        case _Decoded():
+            return _Outcome(result)
+        case CallTimedOut():
+            may_pass = False
+            reason = f"decoding took longer than {seconds_per_video:g} s and was stopped; allow more with --time-limit"
+        case MemoryError():
+            reason = f"there was not enough memory to decode it ({_one_line(str(result)) or 'no details'})"
+        case WorkerDied(exitcode=None):
+            reason = "no worker process was left to decode it, each ended at its start"
+        case WorkerDied():
+            reason = f"decoding crashed the worker process (exit code {result.exitcode})"
+        case OSError():  # a full disk
+            raise result
+        case _:  # a bug; the other videos are worth the wait
+            may_pass = False
+            reason = f"decoding failed, which is a fault of this program: {_one_line(repr(result))[:300]}"
     return _Outcome(_Decoded(sample_id, 0, 0, 0.0, reason), is_final=False, may_pass=may_pass)
 
 
