@@ -19,6 +19,10 @@ def nothing():
     """Prepare nothing."""
 
 
+def start_slowly():
+    time.sleep(1.5)
+
+
 def never_start():
     sys.exit(7)
 

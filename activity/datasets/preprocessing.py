@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -323,15 +323,16 @@ def _decode(todo: _Todo, work: _Work, workers: Executor) -> tuple[dict[str, _Dec
         writer = csv.writer(file, lineterminator="\n")
         for most in (None, None, 1):
             again: _Todo = {}
-            for id_, outcome in _decode_all(todo, work, workers, most):
-                decoded[id_] = outcome.result
-                if outcome.is_final:
-                    unsure.discard(id_)
-                    writer.writerow(outcome.result.as_row())
-                    file.flush()
-                else:
-                    unsure.add(id_)
-                    again |= {id_: todo[id_]} if outcome.may_pass else {}
+            with contextlib.closing(_decode_all(todo, work, workers, most)) as coming:
+                for id_, outcome in coming:
+                    decoded[id_] = outcome.result
+                    if outcome.is_final:
+                        unsure.discard(id_)
+                        writer.writerow(outcome.result.as_row())
+                        file.flush()
+                    else:
+                        unsure.add(id_)
+                        again |= {id_: todo[id_]} if outcome.may_pass else {}
             if not (todo := again):
                 break
             _logger.warning("%d videos are tried again: %s", len(todo), decoded[next(iter(todo))].problem)
@@ -374,14 +375,17 @@ def _write_notes(path: Path, notes: Iterable[_Decoded]) -> None:
         csv.writer(file, lineterminator="\n").writerows(sorted(note.as_row() for note in notes))
 
 
-def _decode_all(todo: _Todo, work: _Work, workers: Executor, most: int | None) -> Iterator[tuple[str, _Outcome]]:
+def _decode_all(
+    todo: _Todo, work: _Work, workers: Executor, most: int | None
+) -> Generator[tuple[str, _Outcome], None, None]:
     """The outcome of each video by its sample id, as they come; at `most` so many side by side."""
     there = dataclasses.replace(work, dataset_dir=work.dataset_dir.absolute())  # another machine, another directory
     videos = [(id_, path.absolute(), span) for id_, (path, span) in todo.items()]
     decode = partial(_decode_one, work=there)
     coming = workers.starmap_unordered(decode, videos, seconds=work.seconds_per_video, most=most)
-    for (id_, *_), result in progress_bar(coming, total=len(videos), desc="decoding", unit="video"):
-        yield id_, _outcome(result, id_, work.seconds_per_video)
+    with contextlib.closing(coming):
+        for (id_, *_), result in progress_bar(coming, total=len(videos), desc="decoding", unit="video"):
+            yield id_, _outcome(result, id_, work.seconds_per_video)
 
 
 def _prepare_worker() -> None:
@@ -404,10 +408,11 @@ def _decode_one(sample_id: str, video_path: Path, span: Span, work: _Work) -> _D
 
 
 def _outcome(result: _Decoded | Exception, sample_id: str, seconds_per_video: float) -> _Outcome:
-    if isinstance(result, _Decoded):
-        return _Outcome(result)
+    """What has become of a video, or of its process."""
     may_pass = True
     match result:
+        case _Decoded():
+            return _Outcome(result)
         case CallTimedOut():
             may_pass = False
             reason = f"decoding took longer than {seconds_per_video:g} s and was stopped; allow more with --time-limit"

@@ -82,7 +82,7 @@ class LocalExecutor:
 
     def starmap_unordered(
         self, function: Callable[..., Any], items: Iterable[Item], *, seconds: float, most: int | None = None
-    ) -> Iterator[tuple[Item, Any]]:
+    ) -> Generator[tuple[Item, Any], None, None]:
         """Each item with `function(*item)`, or with the exception in its place, as they end.
 
         Args:
@@ -166,7 +166,7 @@ class LocalExecutor:
         worker.kill()
 
 
-def results_of(events: Generator[Event, None, None]) -> Iterator[tuple[Item, Any]]:
+def results_of(events: Generator[Event, None, None]) -> Generator[tuple[Item, Any], None, None]:
     """The results among the events; what was logged is logged here."""
     with contextlib.closing(events):
         for event in events:

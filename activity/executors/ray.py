@@ -96,7 +96,7 @@ class RayExecutor:
 
     def starmap_unordered(
         self, function: Callable[..., Any], items: Iterable[Item], *, seconds: float, most: int | None = None
-    ) -> Iterator[tuple[Item, Any]]:
+    ) -> Generator[tuple[Item, Any], None, None]:
         """See `LocalExecutor.starmap_unordered`."""
         return results_of(self._events([*items], function, seconds, most or self.num_workers))
 

@@ -6,13 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from misbehaving import be_killed_at_the_start, be_killed_once, misbehave
+from misbehaving import DeadlySpec, be_killed_at_the_start, be_killed_once, decode_after_a_death, misbehave
 
 from activity.config import ClipSpec, as_dict
 from activity.datasets import preprocessing
@@ -982,6 +983,17 @@ def test_a_worker_that_is_killed_before_its_first_video_is_replaced(videos, tmp_
     monkeypatch.setattr(preprocessing, "_prepare_worker", be_killed_at_the_start)
     dataset = preprocess(videos, tmp_path / "out", SPEC, num_workers=1)
     assert (tmp_path / "mark").exists() and len(dataset.samples) == 12 and dataset.problems == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_worker_that_is_killed_while_it_takes_a_video_holds_up_nobody(videos, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("ACTIVITY_TEST_MARK", str(tmp_path / "mark"))
+    monkeypatch.setattr(preprocessing, "_decode_one", decode_after_a_death)
+    started = time.monotonic()
+    dataset = preprocess(videos, tmp_path / "out", DeadlySpec(**as_dict(SPEC)), num_workers=2)
+    assert "1 videos are tried again: decoding crashed the worker process (exit code -9)" in caplog.text
+    assert len(dataset.samples) == 12 and dataset.problems == []
+    assert time.monotonic() - started < 40, "a lock that the dead process held made the others wait"
 
 
 @pytest.mark.real

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from errands import do, never_start, nothing
+from errands import do, never_start, nothing, start_slowly
 
 import activity
 from activity.errors import ActivityError
@@ -72,6 +72,14 @@ def test_what_workers_log_is_logged_here(caplog):
     with LocalExecutor(1, nothing) as executor:
         results(executor, ("log", 5), ("fail", 6))
     assert [(record.name, record.message) for record in caplog.records] == [("activity.errands", "of 5")]
+
+
+def test_the_start_of_a_process_does_not_count_for_the_time_limit():
+    with LocalExecutor(1, start_slowly) as executor:
+        hung, doubled = map(
+            results(executor, ("hang", 1), ("double", 2), seconds=0.5).get, [("hang", 1), ("double", 2)]
+        )
+    assert isinstance(hung, CallTimedOut) and doubled == 4
 
 
 def test_no_worker_can_start(caplog):
