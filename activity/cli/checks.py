@@ -45,6 +45,12 @@ def read_settings(config: type[_Config], arguments: argparse.Namespace, **values
         parser.error(f"--{option} must be {error.expected}, received: {error.received}")
 
 
+def check_executor(arguments: argparse.Namespace) -> None:
+    """An address without a cluster is wrong usage; the options are those of `activity.cli.options.add_executor`."""
+    if arguments.address is not None and arguments.executor != "ray":
+        arguments.parser.error("--address is of a Ray cluster: it goes with --executor ray")
+
+
 def read_recipe(arguments: argparse.Namespace) -> TrainConfig:
     """The options of `activity.cli.options.add_recipe`.
 

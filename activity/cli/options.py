@@ -20,6 +20,7 @@ from activity.config import (
     recipe_flag,
 )
 from activity.errors import did_you_mean
+from activity.executors.choice import EXECUTORS
 from activity.models.backbones import BACKBONES
 from activity.models.heads import HEADS, MERGE_MODES
 from activity.runtimes.choice import RUNTIMES
@@ -113,6 +114,18 @@ def add_runtime(parser: Group, what: str) -> None:
     few = " and for few images" if "features" in what else ""  # to export would take longer
     help = f"what computes {what}; auto: keras on a GPU{few}, else openvino or onnx where installed"
     add_choice(parser, "--runtime", RUNTIMES, default="auto", help=help)
+
+
+def add_executor(parser: Group, what: str) -> None:
+    """Where `what` is done side by side; `checks.check_executor` sees that these options fit together."""
+    help = f"where {what}: processes of this machine, or of a Ray cluster (pip install '.[ray]')"
+    add_choice(parser, "--executor", EXECUTORS, default="local", help=help)
+    parser.add_argument("--workers", type=positive_int, metavar="N", help="processes; default: one per CPU")
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="of a running Ray cluster that this machine is a node of, or auto; default: one is started here",
+    )
 
 
 def add_films(parser: Group) -> None:

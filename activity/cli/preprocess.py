@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activity.cli.checks import read_settings
-from activity.cli.options import add_choice, frame_size, in_range, positive_int, seconds, seed, stream_names
+from activity.cli.checks import check_executor, read_settings
+from activity.cli.options import add_choice, add_executor, frame_size, in_range, seconds, seed, stream_names
 from activity.cli.output import say_error
 from activity.config import RESIZE_MODES, STREAMS, ClipSpec
 from activity.files import DIGESTS_NAME, check_folder, check_output
@@ -20,6 +20,7 @@ EXAMPLES = [
     "videos/manifest.csv --out dataset --num-frames 32 --size 160",
     "UCF-101 --out dataset --split-files ucfTrainTestlist/*list01.txt",
     "films --out dataset --labels events.csv",
+    "videos --out dataset --executor ray --address auto",
 ]
 
 CONTINUE = ["the same command continues from here"]
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--split-files", type=Path, nargs="+", default=[], metavar="FILE", help="official lists of UCF101 or HMDB51")
     _add_labels(parser)
-    add("--workers", type=positive_int, metavar="N", help="decoding processes; default: one per CPU")
+    add_executor(parser, "videos are decoded")
     add(
         "--time-limit",
         type=seconds,
@@ -102,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     for option in ("tier", "label_rate", "point_seconds"):
         if getattr(arguments, option) and not arguments.labels:
             arguments.parser.error(f"--{option.replace('_', '-')} is for the files of --labels")
+    check_executor(arguments)
     height, width = arguments.size
     spec = read_settings(ClipSpec, arguments, height=height, width=width, num_features=None)  # it reads videos
     check_folder(arguments.out)
@@ -116,6 +118,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.out,
         spec,
         split_files=arguments.split_files,
+        executor=arguments.executor,
+        address=arguments.address,
         num_workers=arguments.workers,
         seconds_per_video=arguments.time_limit,
         images_per_second=arguments.image_rate,

@@ -8,17 +8,15 @@ import dataclasses
 import itertools
 import json
 import logging
-import multiprocessing
 import os
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, TimeoutError, as_completed  # 3.10's is not the built-in
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -54,6 +52,8 @@ from activity.datasets.samples import (
 )
 from activity.datasets.splits import extend_splits, join_copies
 from activity.errors import ActivityError, DatasetError, SettingError, VideoError, check_type
+from activity.executors.choice import open_executor
+from activity.executors.local import CallTimedOut, WorkerDied
 from activity.files import (
     DAMAGED,
     DIGESTS_NAME,
@@ -69,7 +69,9 @@ from activity.progress import progress_bar
 from activity.video.clips import Span
 from activity.video.images import IMAGES_PER_SECOND, missing_numbers, probe
 
-_PATIENCE_SECONDS = 60.0  # beyond the time limit of a video: processes take a while to start
+if TYPE_CHECKING:
+    from activity.executors.choice import Executor
+
 _OTHER_FOLDER = "choose another --out, or delete that folder"
 
 _logger = logging.getLogger(__name__)
@@ -97,6 +99,8 @@ def preprocess(
     spec: ClipSpec,
     *,
     split_files: Sequence[Path] = (),
+    executor: str = "local",
+    address: str | None = None,
     num_workers: int | None = None,
     seconds_per_video: float = 600,
     images_per_second: float = IMAGES_PER_SECOND,
@@ -117,15 +121,18 @@ def preprocess(
         dataset_dir: created; must be empty, or a data set of the same spec and videos.
         spec: which frames and at what size.
         split_files: official split lists of UCF101 or HMDB51.
+        executor: what decodes: `local`, processes of this machine, or `ray`, those of a Ray cluster: its machines must
+            see `videos` and `dataset_dir` under the same paths. What is written is the same.
+        address: of a running Ray cluster; see `activity.executors.choice.open_executor`.
         num_workers: decoding processes, by default one per CPU.
         seconds_per_video: a video that takes longer is given up and listed.
         images_per_second: of videos that are folders of numbered images.
         seed: of the split.
 
     Raises:
-        SettingError: `seconds_per_video`, `images_per_second` or `seed` is out of range.
+        SettingError: `executor`, `address`, `seconds_per_video`, `images_per_second` or `seed` is out of range.
         DatasetError: see `list_videos`; or the folder holds something else, or too few videos can be read.
-        ActivityError: another command is writing the folder.
+        ActivityError: another command is writing the folder; or there is no Ray, or no such cluster.
     """
     check_type("spec", spec, ClipSpec, "a ClipSpec")
     if not seconds_per_video > 0:
@@ -134,15 +141,14 @@ def preprocess(
         raise SettingError("images_per_second", "above 0 and up to 1000", images_per_second)
     if seed < 0:
         raise SettingError("seed", "0 or more", seed)
-    import joblib
-
+    workers = open_executor(executor, prepare=_prepare_worker, num_workers=num_workers, address=address)
     dataset_dir = Path(dataset_dir)
     listed = list_videos(videos if isinstance(videos, VideoList) else Path(videos), split_files=split_files)
-    work = _Work(dataset_dir, spec, num_workers or joblib.cpu_count(), seconds_per_video, images_per_second)
+    work = _Work(dataset_dir, spec, seconds_per_video, images_per_second)
     with lock_folder(dataset_dir, "preprocess"):
         about = _claim_folder(dataset_dir, spec, listed.videos_dir, seed)
         try:
-            _fill_folder(listed, work, about, seed)
+            _fill_folder(listed, work, workers, about, seed)
         except ActivityError as error:
             _note_failure(dataset_dir, error)
             raise
@@ -160,12 +166,11 @@ class _Work:
 
     dataset_dir: Path
     spec: ClipSpec
-    num_workers: int
     seconds_per_video: float
     images_per_second: float
 
 
-def _fill_folder(listed: VideoList, work: _Work, about: dict[str, Any], seed: int) -> None:
+def _fill_folder(listed: VideoList, work: _Work, workers: Executor, about: dict[str, Any], seed: int) -> None:
     """Decode what is new or changed and write the folder, while nobody else does."""
     labels, dataset_dir = labels_of(listed.samples), work.dataset_dir
     folders = [sample.path for sample in listed.samples if (listed.videos_dir / sample.path).is_dir()]
@@ -178,7 +183,7 @@ def _fill_folder(listed: VideoList, work: _Work, about: dict[str, Any], seed: in
     decoded = _read_notes(dataset_dir / "decoded.csv")
     other_opencv = about.get("versions", {}).get("opencv") != cv2.__version__  # it may read what the last one could not
     todo = _to_decode(listed, decoded, work, retry_failed=other_opencv)
-    new, unsure = _decode(todo, work) if todo else ({}, set())
+    new, unsure = _decode(todo, work, workers) if todo else ({}, set())
     decoded |= new
     samples = []
     for sample in listed.samples:
@@ -306,7 +311,7 @@ def _is_whole(stack: Path, spec: ClipSpec) -> bool:
     return False
 
 
-def _decode(todo: _Todo, work: _Work) -> tuple[dict[str, _Decoded], set[str]]:
+def _decode(todo: _Todo, work: _Work, workers: Executor) -> tuple[dict[str, _Decoded], set[str]]:
     """Sample id -> what its video gave, and the ids of those that another run may be able to decode.
 
     What is certain is noted in `decoded.csv` one by one, so that a stopped run continues there. A video whose process
@@ -314,19 +319,20 @@ def _decode(todo: _Todo, work: _Work) -> tuple[dict[str, _Decoded], set[str]]:
     """
     decoded: dict[str, _Decoded] = {}
     unsure: set[str] = set()
-    with (work.dataset_dir / "decoded.csv").open("a", encoding="utf-8", newline="") as file:
+    with workers, (work.dataset_dir / "decoded.csv").open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        for num_workers in (work.num_workers, work.num_workers, 1):
+        for most in (None, None, 1):
             again: _Todo = {}
-            for id_, outcome in _decode_all(todo, dataclasses.replace(work, num_workers=min(num_workers, len(todo)))):
-                decoded[id_] = outcome.result
-                if outcome.is_final:
-                    unsure.discard(id_)
-                    writer.writerow(outcome.result.as_row())
-                    file.flush()
-                else:
-                    unsure.add(id_)
-                    again |= {id_: todo[id_]} if outcome.may_pass else {}
+            with contextlib.closing(_decode_all(todo, work, workers, most)) as coming:
+                for id_, outcome in coming:
+                    decoded[id_] = outcome.result
+                    if outcome.is_final:
+                        unsure.discard(id_)
+                        writer.writerow(outcome.result.as_row())
+                        file.flush()
+                    else:
+                        unsure.add(id_)
+                        again |= {id_: todo[id_]} if outcome.may_pass else {}
             if not (todo := again):
                 break
             _logger.warning("%d videos are tried again: %s", len(todo), decoded[next(iter(todo))].problem)
@@ -369,55 +375,22 @@ def _write_notes(path: Path, notes: Iterable[_Decoded]) -> None:
         csv.writer(file, lineterminator="\n").writerows(sorted(note.as_row() for note in notes))
 
 
-def _decode_all(todo: _Todo, work: _Work) -> Iterator[tuple[str, _Outcome]]:
-    """The outcome of each video by its sample id, as they come.
-
-    Processes are spawned, because a fork of a process with OpenCV's threads may hang (OpenCV issue 5150).
-    """
-    from pebble import ProcessPool
-
-    pool = ProcessPool(
-        max_workers=work.num_workers,
-        context=multiprocessing.get_context("spawn"),
-        initializer=_prepare_worker,
-        initargs=[_logger.getEffectiveLevel()],
-    )
-    try:
-        ids: dict[Future, str] = {
-            pool.schedule(_decode_one, args=[id_, *video, work], timeout=work.seconds_per_video): id_
-            for id_, video in todo.items()
-        }
-        coming = _as_they_end(ids, work.seconds_per_video + _PATIENCE_SECONDS)
-        for future in progress_bar(coming, total=len(ids), desc="decoding", unit="video"):
-            yield ids[future], _outcome(future, ids[future], work.seconds_per_video)
-    finally:
-        pool.stop()
-        pool.join()
+def _decode_all(
+    todo: _Todo, work: _Work, workers: Executor, most: int | None
+) -> Generator[tuple[str, _Outcome], None, None]:
+    """The outcome of each video by its sample id, as they come; at `most` so many side by side."""
+    there = dataclasses.replace(work, dataset_dir=work.dataset_dir.absolute())  # another machine, another directory
+    videos = [(id_, path.absolute(), span) for id_, (path, span) in todo.items()]
+    decode = partial(_decode_one, work=there)
+    coming = workers.starmap_unordered(decode, videos, seconds=work.seconds_per_video, most=most)
+    with contextlib.closing(coming):
+        for (id_, *_), result in progress_bar(coming, total=len(videos), desc="decoding", unit="video"):
+            yield id_, _outcome(result, id_, work.seconds_per_video)
 
 
-def _as_they_end(futures: Iterable[Future], seconds: float) -> Iterator[Future]:
-    """Futures in the order in which they are done; if for so long none is, all that are left, and they are cancelled.
-
-    A process that is killed just when it takes a video from the queue takes it along, and nobody is told.
-    """
-    left = set(futures)
-    while left:
-        num_left = len(left)
-        with contextlib.suppress(TimeoutError):
-            for future in as_completed(left, timeout=seconds):
-                left.remove(future)
-                yield future
-        if len(left) == num_left:
-            for future in left:
-                future.cancel()
-            yield from left
-            return
-
-
-def _prepare_worker(log_level: int) -> None:
-    """One thread for OpenCV, as the other workers have theirs; and the log of the main process."""
+def _prepare_worker() -> None:
+    """One thread for OpenCV, as the other workers have theirs."""
     cv2.setNumThreads(1)
-    logging.basicConfig(level=log_level, format="%(message)s")
 
 
 def _decode_one(sample_id: str, video_path: Path, span: Span, work: _Work) -> _Decoded:
@@ -434,26 +407,24 @@ def _decode_one(sample_id: str, video_path: Path, span: Span, work: _Work) -> _D
     return _Decoded(sample_id, sampled.num_frames, sampled.num_frames_claimed, seconds, problem)
 
 
-def _outcome(future: Future, sample_id: str, seconds_per_video: float) -> _Outcome:
-    from pebble import ProcessExpired
-
+def _outcome(result: _Decoded | Exception, sample_id: str, seconds_per_video: float) -> _Outcome:
+    """What has become of a video, or of its process."""
     may_pass = True
-    try:
-        return _Outcome(future.result())
-    except TimeoutError:
-        may_pass = False
-        reason = f"decoding took longer than {seconds_per_video:g} s and was stopped; allow more with --time-limit"
-    except MemoryError as error:
-        reason = f"there was not enough memory to decode it ({_one_line(str(error)) or 'no details'})"
-    except ProcessExpired as error:
-        reason = f"decoding crashed the worker process (exit code {error.exitcode})"
-    except (BrokenProcessPool, CancelledError):
-        reason = "a worker process was killed when it had no video yet, or just took one"
-    except OSError:  # a full disk
-        raise
-    except Exception as error:  # a bug; the other videos are worth the wait
-        may_pass = False
-        reason = f"decoding failed, which is a fault of this program: {_one_line(repr(error))[:300]}"
+    match result:
+        case _Decoded():
+            return _Outcome(result)
+        case CallTimedOut():
+            may_pass = False
+            reason = f"decoding took longer than {seconds_per_video:g} s and was stopped; allow more with --time-limit"
+        case MemoryError():
+            reason = f"there was not enough memory to decode it ({_one_line(str(result)) or 'no details'})"
+        case WorkerDied():
+            reason = f"decoding crashed the worker process ({result})"
+        case OSError():  # a full disk
+            raise result
+        case _:  # a bug; the other videos are worth the wait
+            may_pass = False
+            reason = f"decoding failed, which is a fault of this program: {_one_line(repr(result))[:300]}"
     return _Outcome(_Decoded(sample_id, 0, 0, 0.0, reason), is_final=False, may_pass=may_pass)
 
 

@@ -68,6 +68,7 @@ def test_help_tells_the_exit_statuses(capsys):
         ("train d --out m.keras --streams rgb,moton", "--streams: invalid choice: 'moton' (choose from rgb, "),
         ("preprocess v --out d --streams rbg", "; did you mean 'rgb'?"),
         ("classify m.keras v --runtime openvin", "; did you mean 'openvino'?"),
+        ("preprocess v --out d --executor rey", "; did you mean 'ray'?"),
         ("export m.keras --out m --format onx", "; did you mean 'onnx'?"),
         ("update m.keras d --out n.keras --scheme new_only", "; did you mean 'new-only'?"),
         ("evaluate m.keras d --split tset", "; did you mean 'test'?"),

@@ -1,4 +1,5 @@
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +20,18 @@ def test_preprocess_prints_what_the_data_set_holds(run, folder, ramp_videos):
     assert status == 0 and err == ""
     assert re.search(r"^brightens +\d+ +\d+ +\d+$", out, re.MULTILINE)
     assert "32 videos, 8 groups, 6 evenly spaced frames, 32x32 px (stretched)" in out
+
+
+def test_an_address_without_a_cluster_is_wrong_usage(run, tmp_path):
+    status, _, err = run("preprocess", tmp_path, "--out", tmp_path / "dataset", "--address", "auto")
+    assert status == 2 and err.endswith("error: --address is of a Ray cluster: it goes with --executor ray\n")
+
+
+def test_ray_that_is_not_installed_is_told(run, ramp_videos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    status, _, err = run("preprocess", ramp_videos, "--out", tmp_path / "dataset", "--executor", "ray")
+    expected = "activity: the executor ray needs Ray; pip install '.[ray]' in the project's folder brings it\n"
+    assert (status, err) == (1, expected) and not (tmp_path / "dataset").exists()
 
 
 SIZE = ("--num-frames", 2, "--size", "16", "--workers", 1)

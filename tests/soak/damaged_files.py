@@ -88,7 +88,7 @@ def warnings() -> Iterator[list[str]]:
         logging.getLogger("activity").removeHandler(handler)
 
 
-def one_by_one(todo: dict, work: preprocessing._Work) -> Iterator[tuple[str, preprocessing._Outcome]]:
+def one_by_one(todo: dict, work: preprocessing._Work, *_: object) -> Iterator[tuple[str, preprocessing._Outcome]]:
     """Decode in this process: to start others takes longer than all the rest."""
     for id_, (path, span) in todo.items():
         yield id_, preprocessing._Outcome(preprocessing._decode_one(id_, path, span, work))

@@ -18,7 +18,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from activity.errors import DatasetError, one_line
+from activity.errors import DatasetError, one_line, printable
 
 _MOST_BYTES = 256 << 20  # of a file, and of an XLSX file when it is unpacked
 _MOST_CELLS = 20_000_000
@@ -80,6 +80,8 @@ class AnnotationFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.is_dir():
+            raise DatasetError(f"is a folder; expected its files, such as {printable(path)}/*", path=path)
         if not path.is_file():
             raise DatasetError("no such file; expected annotations of another tool", path=path)
         if (size := path.stat().st_size) > _MOST_BYTES:

@@ -79,7 +79,7 @@ def _film(file: AnnotationFile, document: Xml, found: Annotations) -> tuple[Film
             films.append((path, media))
     if not films:
         found.warn("HEADER", f"names no film; one that is called {file.path.stem} is looked for")
-        return Film(str(file.path.resolve().with_suffix(""))), 0.0
+        return Film(str(file.path.resolve().with_suffix("")), is_beside=True), 0.0
     (path, media), *others = films
     if others:
         names = ", ".join(path for path, _ in others)

@@ -31,7 +31,7 @@ _SPLITS = ("train", "val", "test")
 def _film(file: AnnotationFile, num_frames: int) -> Film:
     """The film that a file is called after: `a_labels.csv` is of `a.mp4`, in the folder of the same name, if any."""
     name = re.sub(r"(_labels?|\.per-frame)$", "", file.path.stem)
-    return Film(str(file.path.resolve().parent / name), num_frames=num_frames)
+    return Film(str(file.path.resolve().parent / name), num_frames=num_frames, is_beside=True)
 
 
 def _runs(values: Sequence[Any]) -> Iterator[tuple[Any, int, int]]:

@@ -242,17 +242,17 @@ class _Films(_Names):
         self._folders = {part for path in found for part in _parts_of(path.relative_to(videos_dir).as_posix())[:-1]}
         self._facts: dict[str, _Facts | str] = {}
 
-    def is_of_another_folder(self, name: str, path: str) -> bool:
-        """Whether a name puts the film found at `path` in another folder of these films.
+    def is_of_another_folder(self, film: Film, path: str) -> bool:
+        """Whether the name of a film puts the one found at `path` in another folder of these films.
 
         Not so of a film beside all folders whose name has a folder that is none of them: it may be the whole of these
-        films on another machine.
+        films on another machine. Nor where that folder is the one that labels are kept in.
         """
-        parts, others = _parts_of(name), _parts_of(path)
+        parts, others = _parts_of(film.name), _parts_of(path)
         is_upload = parts[-1] != others[-1] and _UPLOADED.match(parts[-1])  # has lost its folder
         if len(parts) == 1 or _common_end(parts, others) > 1 or is_upload:
             return False
-        return len(others) > 1 or parts[-2] in self._folders
+        return (len(others) > 1 and not film.is_beside) or parts[-2] in self._folders
 
     def facts(self, path: str) -> _Facts | str:
         """Rate and length of a film, or why it cannot be opened."""
@@ -283,8 +283,8 @@ class _NoFilms:
         path = name.replace("\\", "/").strip()
         return path, "" if _parts_of(name) else "names no film"
 
-    def is_of_another_folder(self, name: str, path: str) -> bool:
-        """That no name is."""
+    def is_of_another_folder(self, film: Film, path: str) -> bool:
+        """That none is."""
         return False
 
     def facts(self, path: str) -> _Facts | str:
@@ -480,7 +480,7 @@ class _Reader:
         if _common_end(*both) < min(map(len, both)):
             reason = f"{printable(called)} and {printable(film.name)} are both taken for {path}"
             self._warn_once((path, film.name), record.where, reason)
-        elif self._films.is_of_another_folder(film.name, path):
+        elif self._films.is_of_another_folder(film, path):
             reason = f"{printable(film.name)} is taken for {path}, by its name alone; their folders differ"
             self._warn_once((path, film.name), record.where, reason)
         facts = self._films.facts(path)

@@ -48,12 +48,14 @@ class Film:
         rate: frames a second.
         seconds: its length.
         num_frames: that were labelled one by one.
+        is_beside: whether the name is that of the file of its labels, which may be kept in a folder of their own.
     """
 
     name: str
     rate: float | None = None
     seconds: float | None = None
     num_frames: int | None = None
+    is_beside: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

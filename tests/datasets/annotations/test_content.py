@@ -28,6 +28,11 @@ def test_a_cell_may_hold_lines(write):
     ]
 
 
+def test_a_folder_is_told_how_its_files_are_given(tmp_path):
+    with pytest.raises(DatasetError, match=rf"{tmp_path}: is a folder; expected its files, such as {tmp_path}/\*"):
+        AnnotationFile(tmp_path)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_encodings_that_say_what_they_are(write, encoding):
     content = "label\tvideo\nfüttern\ta.avi\n".encode(encoding)

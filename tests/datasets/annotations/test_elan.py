@@ -4,6 +4,7 @@ import pytest
 
 from activity.datasets.annotations.content import AnnotationFile
 from activity.datasets.annotations.elan import FORMATS
+from activity.datasets.annotations.matching import list_labelled
 
 HEAD = """\
 <?xml version="1.0" encoding="UTF-8"?>
@@ -158,6 +159,13 @@ def test_without_a_film_its_own_name_counts(write, same_as_by_hand):
         ["path,label,start_seconds,end_seconds,tier", "b.avi,run,0,0.9,legs"], write("b.eaf", text)
     )
     assert list(problems.values()) == ["WARNING: names no film; one that is called b is looked for"]
+
+
+def test_without_a_film_its_folder_may_be_one_of_labels(write, films):
+    text = document(TIMES, tier("legs", aligned("a1", "ts1", "ts2", "run")), media=[SOUND])
+    listed = list_labelled(films, [write("c.eaf", text)])
+    assert [sample.path for sample in listed.samples] == ["day 1/c.avi"]
+    assert list(listed.problems.values()) == ["WARNING: names no film; one that is called c is looked for"]
 
 
 def test_frames_may_be_the_unit(write, same_as_by_hand):

@@ -37,6 +37,27 @@ def test_the_rate_of_the_labels_may_be_given(write, same_as_by_hand):
     }
 
 
+@pytest.mark.parametrize(
+    "place, told",
+    [
+        ("labels/c_labels.csv", False),  # a folder of their own, flat
+        ("labels/day 1/c_labels.csv", False),  # or laid out as the films are
+        ("labels/slow/c_labels.csv", True),  # which is the folder of another film
+    ],
+)
+@pytest.mark.parametrize("ending", [".csv", ".txt"])
+def test_labels_may_be_kept_in_a_folder_of_their_own(films, tmp_path, place, told, ending):
+    file = (tmp_path / place).with_suffix(ending)
+    file.parent.mkdir(parents=True)
+    file.write_text("1\n" * 60 if ending == ".txt" else "\n".join(deepethogram(*film_of(60, run=(0, 60)))))
+    listed = list_labelled(films, [file])
+    assert [(sample.path, sample.span) for sample in listed.samples] == [("day 1/c.avi", (0.0, 6.0))]
+    found = [reason for reason in listed.problems.values() if "folders differ" in reason]
+    assert len(found) == told
+    if told:
+        assert f"{tmp_path}/labels/slow/c is taken for day 1/c.avi, by its name alone; their folders differ" in found[0]
+
+
 def test_what_nobody_has_labelled_and_what_is_no_number_give_no_label(write, problems_of):
     run = [1] * 10 + [-1] * 5 + [0] * 85
     lines = deepethogram(("run", run), ("wave", [0] * 99 + [1]))
