@@ -9,7 +9,8 @@
     DATASET/decoded.csv     result of decoding each content, so that it is done once
     DATASET/frames/<sample_id>.npy                       (N, H, W, 3) uint8 RGB, real frames only
     DATASET/motion/<sample_id>.npy, motion_crop/...      the same of the other streams, see `activity.video.streams`
-    DATASET/features/<backbone>-<digest>/<sample_id>.npy cached, see `activity.runtimes.features`
+    DATASET/features/<backbone>-<digest>/part-00000.npy  (R, D) float32 of one stream of some thousand samples, and
+                            part-00000.csv, sample_id,first_row,num_rows: cached, see `activity.runtimes.features`
     DATASET/digests.txt, DATASET/*/digests.txt           of the files beside it, see `activity.files.is_intact`
 
 N is at most T for evenly spread frames. At a fixed rate it is as long as the video, and clips are windows of it.

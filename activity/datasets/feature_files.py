@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -58,14 +58,14 @@ class FeatureFiles:
         """Of what the files hold and which is that of which sample: under the same names there may be others by now."""
         return digest_of([(name, digest_of_file(path)) for name, path in sorted(self.paths.items())], size=8)
 
-    def read(self, samples: Sequence[Sample], spec: ClipSpec) -> list[np.ndarray]:
+    def read(self, samples: Sequence[Sample], spec: ClipSpec) -> Iterator[np.ndarray]:
         """The rows that a model takes of each sample, `(n, D)` float32.
 
         Raises:
-            DatasetError: some hold what is not a finite number.
+            DatasetError: some hold what is not a finite number; after the last sample.
             VideoError: a file has changed.
         """
-        stacks, damaged = [], {}
+        damaged = {}
         for sample in samples:
             path = self.paths[sample.sample_id]
             rows = map_rows(path, self.num_features)
@@ -73,14 +73,13 @@ class FeatureFiles:
             stack, _ = sample_rows(rows, spec, len(rows) / seconds)
             if num_damaged := int(are_unusable(stack).sum()):
                 damaged[path.relative_to(self.features_dir)] = f"{num_damaged} of {len(stack)} rows"
-            stacks.append(stack)
+            yield stack
         if damaged:
             raise DatasetError(
-                f"{len(damaged)} of {len(stacks)} feature files hold {UNUSABLE}: "
+                f"{len(damaged)} of {len(samples)} feature files hold {UNUSABLE}: "
                 + name_some(f"{path} ({what})" for path, what in damaged.items()),
                 path=self.features_dir,
             )
-        return stacks
 
 
 def is_feature_file(source: Path | str) -> bool:

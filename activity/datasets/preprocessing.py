@@ -39,6 +39,7 @@ from activity.datasets.dataset import (
     write_stacks,
 )
 from activity.datasets.manifest import list_videos
+from activity.datasets.parts import remove_samples
 from activity.datasets.samples import (
     SPLITS,
     Sample,
@@ -540,8 +541,9 @@ def _tidy(dataset_dir: Path, samples: list[Sample], notes: Iterable[_Decoded]) -
     tables = ("captions.csv", "dataset.json", "manifest.csv", "problems.csv")
     forget_digests(dataset_dir, [name for name in tables if (dataset_dir / name).is_file()])
     ids = {sample.sample_id for sample in samples}
+
+    def is_gone(id_: str) -> bool:
+        return id_ not in ids and bool(_OUR_ID.fullmatch(id_))
+
     for folder in (*(stream_dir(dataset_dir, stream) for stream in STREAMS), *dataset_dir.glob("features/*")):
-        for path in folder.glob("*.npy"):
-            if path.stem not in ids and _OUR_ID.fullmatch(path.stem):
-                path.unlink()
-        forget_digests(folder, [f"{id_}.npy" for id_ in ids])
+        remove_samples(folder, is_gone)

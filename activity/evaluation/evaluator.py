@@ -7,10 +7,12 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from activity.datasets.arrays import StackTable
 from activity.datasets.dataset import Dataset, time_columns
 from activity.datasets.samples import Sample, name_some
 from activity.datasets.splits import audit_leaks
@@ -299,7 +301,7 @@ def evaluate(
     of_baseline = _baseline_scores(classifier, dataset, samples, features, runtime) if baseline else None
     if shuffle_seed is not None:  # which leaves the means of the baseline as they are
         rng = np.random.default_rng(shuffle_seed)
-        features = [stack[rng.permutation(len(stack))] for stack in features]
+        features = StackTable(stack[rng.permutation(len(stack))] for stack in features)
     label_ids, labels = _label_ids(classifier, samples), classifier.labels
     of_head = predict_head_alone(classifier, features)
     whole = films_to_evaluate(dataset, split) if films and shuffle_seed is None else []
@@ -330,10 +332,7 @@ def _evaluate_steps(
     if baseline:
         of_baseline = _baseline_scores(classifier, dataset, segments.samples, segments.stacks, runtime)
     if shuffle_seed is not None:
-        rng = np.random.default_rng(shuffle_seed)
-        for sample, part in zip(segments.samples, segments.parts, strict=True):
-            stack = segments.films[sample.path]
-            stack[part] = rng.permutation(stack[part])
+        segments = segments.shuffled(np.random.default_rng(shuffle_seed))
     label_ids, labels = _label_ids(classifier, segments.samples), classifier.labels
     return Evaluation(
         segments.samples,
@@ -343,8 +342,8 @@ def _evaluate_steps(
     )
 
 
-def predict_head_alone(classifier: ActivityClassifier, stacks: Sequence[np.ndarray]) -> np.ndarray | None:
-    """Probabilities `(len(stacks), C)` of feature stacks `(N, S, D)` by the head of a stack without its linear models.
+def predict_head_alone(classifier: ActivityClassifier, stacks: Iterable[np.ndarray]) -> np.ndarray | None:
+    """Probabilities `(V, C)` of feature stacks `(N, S, D)` by the head of a stack without its linear models.
 
     They are not calibrated. `None` for any other classifier.
     """
@@ -368,6 +367,7 @@ def _baseline_scores(
     runtime: str,
 ) -> Scores | None:
     """Scores on samples by logistic regression on the mean features of the training videos; `None`, with a line why."""
+    rest: Sequence[np.ndarray]
     try:
         training = training_samples(classifier, dataset, samples)
         if classifier.info.labels_per == "step":
@@ -380,7 +380,7 @@ def _baseline_scores(
         return None
     label_ids = _label_ids(classifier, [*samples, *training])
     is_scored = np.arange(len(label_ids)) < len(samples)
-    probabilities = baseline_probabilities([*features, *rest], label_ids, is_scored, len(classifier.labels))
+    probabilities = baseline_probabilities(chain(features, rest), label_ids, is_scored, len(classifier.labels))
     return Scores(probabilities, label_ids[is_scored], classifier.labels)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from threadpoolctl import threadpool_limits
+
+from activity.datasets.arrays import Mapped, RowWriter, rows_where
 
 # Threads of BLAS wait for each other, spinning, longer than they compute on matrices of up to some thousand rows.
 _in_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
@@ -31,11 +33,14 @@ def logistic_regression(
     """
     from sklearn.linear_model import LogisticRegression
 
-    mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    mean, deviation = _moments(features)
     # of a feature that does not change, rounding is left, which must not be scaled up: models run in float32
     changes = deviation > _LEAST_CHANGE * np.abs(mean)
     scale = changes / np.where(changes, deviation, 1.0)
-    standard = (features - mean) * scale
+    writer = RowWriter()
+    for part in Mapped(features).parts():
+        writer.write((part - mean) * scale)
+    standard = writer.array()
     # the penalty keeps the weights in the span of the videos, of which there are fewer than features
     rotation = _span(standard) if len(features) < features.shape[1] else None
     class_weight = "balanced" if is_balanced else None
@@ -44,6 +49,14 @@ def logistic_regression(
     )
     weights = model.coef_ if rotation is None else model.coef_ @ rotation
     return _softmax_form(weights * scale, model.intercept_ - weights @ (mean * scale), model.classes_, num_labels)
+
+
+def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of `(N, F)`, `(F,)` float64 each."""
+    mapped = Mapped(features)
+    mean = sum(part.sum(axis=0, dtype=np.float64) for part in mapped.parts()) / len(features)
+    squares = sum(((part - mean) ** 2).sum(axis=0) for part in mapped.parts())
+    return mean, np.sqrt(squares / len(features))
 
 
 def _span(rows: np.ndarray) -> np.ndarray:
@@ -75,7 +88,7 @@ def discriminant_analysis(
 
 
 def baseline_probabilities(
-    features: Sequence[np.ndarray], label_ids: np.ndarray, test: np.ndarray, num_labels: int
+    features: Iterable[np.ndarray], label_ids: np.ndarray, test: np.ndarray, num_labels: int
 ) -> np.ndarray:
     """Probabilities `(n, C)` by logistic regression on the mean feature of each video: what any head has to beat.
 
@@ -87,8 +100,12 @@ def baseline_probabilities(
         test: `(V,)` bool, the n videos that are predicted; the others are trained on.
         num_labels: C.
     """
-    means = np.stack([stack.mean(axis=0).ravel() for stack in features])  # (V, S*D)
-    return np.exp(predict_linear(means[test], *logistic_regression(means[~test], label_ids[~test], num_labels)))
+    writer = RowWriter()
+    for stack in features:
+        writer.write(stack.mean(axis=0).reshape(1, -1))
+    means = writer.array()  # (V, S*D)
+    linear = logistic_regression(rows_where(means, ~test), label_ids[~test], num_labels)
+    return np.exp(predict_linear(rows_where(means, test), *linear))
 
 
 def predict_linear(features: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from activity.config import ClipSpec
+from activity.datasets.arrays import StackTable
 from activity.datasets.dataset import Dataset
 from activity.datasets.samples import Sample
 from activity.datasets.steps import films_of
@@ -66,6 +67,14 @@ class SegmentSteps:
     def stacks(self) -> list[np.ndarray]:
         """Features `(n, S, D)` of the steps of each sample."""
         return [self.films[sample.path][part] for sample, part in zip(self.samples, self.parts, strict=True)]
+
+    def shuffled(self, rng: np.random.Generator) -> SegmentSteps:
+        """The same with the steps of each sample in a random order."""
+        orders = {path: np.arange(len(stack)) for path, stack in self.films.items()}
+        for sample, part in zip(self.samples, self.parts, strict=True):
+            orders[sample.path][part] = rng.permutation(orders[sample.path][part])
+        table = StackTable(self.films[path][order] for path, order in orders.items())
+        return dataclasses.replace(self, films={path: table[i] for i, path in enumerate(orders)})
 
     def predict(self, model: InferenceModel, chosen: Sequence[int]) -> np.ndarray:
         """Probabilities `(len(chosen), C)` of some samples: the mean over their steps; rows sum to 1."""

@@ -276,6 +276,7 @@ def evaluate_folds(
         runtime: what computes the features; see `activity.runtimes.exported`.
         films: label the whole films of each fold too.
     """
+    stacks: Sequence[np.ndarray]
     features = segments = None
     if stage_names(config) == ["head"]:  # the backbone stays as it is, so once is enough for all folds
         dataset = next(iter(parts.values()))
@@ -296,11 +297,8 @@ def evaluate_folds(
                 stacks = features or extract_features(
                     part, part.samples, classifier.backbone, keep=False, runtime=runtime
                 )
-                of_samples = [stacks[i] for i in held_out]
-                probabilities, of_head = (
-                    classifier.predict_stacks(of_samples),
-                    predict_head_alone(classifier, of_samples),
-                )
+                probabilities = classifier.predict_stacks(stacks[i] for i in held_out)
+                of_head = predict_head_alone(classifier, (stacks[i] for i in held_out))
             of_films = None
             if films:
                 whole = films_to_evaluate(part, "test")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -31,6 +31,7 @@ NUM_CHUNKS = 4  # of the heads `lstm` and `chunks`
 NUM_COMPONENTS = 64  # of each stream
 FUSE, STANDARDIZE, _MEMBER_PREDICTIONS = "fuse", "standardize", "opinions"  # names of layers in model files
 PROJECT = "project"
+_MOST_AT_ONCE = 1e8  # bytes of features; what is computed of them takes several times as much
 
 
 Tensor: TypeAlias = "keras.KerasTensor"
@@ -227,27 +228,43 @@ def of_prepared(model: keras.Model) -> keras.Model:
     return keras.models.clone_model(model, inputs, clone_function=same_layer)
 
 
-def prepared(head: keras.Model, stacks: Sequence[np.ndarray]) -> list[np.ndarray]:
+def prepared(head: keras.Model, stacks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Features `(N, S, D)` each, as the last layer of a head that does not learn hands them on."""
     layers = [head.get_layer(name) for name in fixed_layers(head)]
-    results = []
     for stack in stacks:
         x = stack[None]  # (1, N, S, D)
         for layer in layers:
             x = layer(x)
-        results.append(ops.convert_to_numpy(x)[0])  # (N, S, D) or (N, S*P)
-    return results
+        yield ops.convert_to_numpy(x)[0]  # (N, S, D) or (N, S*P)
 
 
 def adapt(head: keras.Model, stacks: Sequence[np.ndarray]) -> None:
     """Give a head the mean, deviation and principal components of the features it will learn from, `(N, S, D)` each."""
+    layers = [head.get_layer(name) for name in fixed_layers(head)]
+
+    def before(index: int) -> Iterator[np.ndarray]:
+        for frames in _in_parts(stacks):
+            for layer in layers[:index]:
+                frames = ops.convert_to_numpy(layer(frames[None]))[0]
+            yield frames  # (n, S, D)
+
+    for index, layer in enumerate(layers):
+        layer.adapt(before(index))
+
+
+def _in_parts(stacks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The frames `(n, S, D)` of stacks, as many at once as may be in memory."""
     import numpy as np
 
-    frames = np.concatenate(stacks)  # (num_frames, S, D)
-    for name in fixed_layers(head):
-        layer = head.get_layer(name)
-        layer.adapt(frames)
-        frames = ops.convert_to_numpy(layer(frames[None]))[0]
+    waiting, size = list[np.ndarray](), 0
+    for stack in stacks:
+        waiting.append(stack)
+        size += stack.nbytes
+        if size >= _MOST_AT_ONCE:
+            yield np.concatenate(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def fixed_layers(head: keras.Model) -> list[str]:

@@ -5,6 +5,7 @@ All are registered, so that model files load with `safe_mode` on; a class rename
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -290,20 +291,24 @@ class Project(keras.layers.Layer):
         shape = (num_streams, num_features, self.num_components)
         self.kernel = self.add_weight(shape=shape, initializer="glorot_uniform", name="kernel")
 
-    def adapt(self, features: Any) -> None:
-        """Set the directions to the principal components of `(num_frames, S, D)` features of mean 0.
+    def adapt(self, parts: Iterable[np.ndarray]) -> None:
+        """Set the directions to the principal components of features of mean 0, `(n, S, D)` in each part.
 
         They have one scale for each stream, at which the mean variance of its components is 1.
         """
         from scipy.linalg import eigh
         from threadpoolctl import threadpool_limits
 
+        num_streams, dims, _ = self.kernel.shape
+        squares, num_frames = np.zeros((num_streams, dims, dims)), 0
+        for part in parts:
+            num_frames += len(part)
+            for stream, x in enumerate(np.moveaxis(np.asarray(part, np.float32), 1, 0)):  # (n, D) of each
+                squares[stream] += x.T @ x
         kernel = np.zeros(self.kernel.shape, np.float32)
-        for stream, x in enumerate(np.moveaxis(np.asarray(features, np.float32), 1, 0)):  # (N, D) of each
-            dims = x.shape[1]
-            squares = x.T @ x / len(x)
+        for stream, of_stream in enumerate((squares / num_frames).astype(np.float32)):
             with threadpool_limits(limits=1, user_api="blas"):  # its threads would wait longer than they compute
-                variances, directions = eigh(squares, subset_by_index=(dims - self.num_components, dims - 1))
+                variances, directions = eigh(of_stream, subset_by_index=(dims - self.num_components, dims - 1))
             kernel[stream] = directions[:, ::-1] / np.sqrt(max(variances.mean(), 1e-12))
         self.kernel.assign(kernel)
         self.trainable = False
@@ -339,13 +344,20 @@ class Standardize(keras.layers.Layer):
         self.scale = self.add_weight(shape=shape, initializer="ones", trainable=False, name="scale")
         self.adapted = self.add_weight(shape=(), initializer="zeros", trainable=False, name="adapted")
 
-    def adapt(self, features: Any) -> None:
-        """Set the statistics to those of `(num_frames, S, D)` features."""
-        roots = _signed_root(np.asarray(features, np.float32), self._ROOT_OF)
-        deviation = roots.std(axis=0)
+    def adapt(self, parts: Iterable[np.ndarray]) -> None:
+        """Set the statistics to those of features, `(n, S, D)` in each part (Chan, Golub & LeVeque 1983)."""
+        counts, means, variances = [], [], []
+        for part in parts:
+            roots = _signed_root(np.asarray(part, np.float32), self._ROOT_OF)
+            counts.append(len(roots))
+            means.append(roots.mean(axis=0))
+            variances.append(roots.var(axis=0))
+        mean = np.average(means, axis=0, weights=counts)
+        between = (np.asarray(means) - mean) ** 2
+        deviation = np.sqrt(np.average(variances + between, axis=0, weights=counts)).astype(np.float32)  # (S, D)
         # a feature that is nearly always 0 must not be scaled up to weigh as much as the others
         floor = 0.1 * deviation.mean(axis=-1, keepdims=True) + 1e-6
-        self.mean.assign(roots.mean(axis=0))
+        self.mean.assign(mean.astype(np.float32))
         self.scale.assign(1 / np.maximum(deviation, floor))
         self.adapted.assign(1.0)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -100,8 +101,8 @@ class InferenceModel:
         features = self.extract_features(frames.reshape(-1, *frames.shape[2:]))  # (N*S, D)
         return features.reshape(*frames.shape[:2], -1)
 
-    def predict_windows(self, windows: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
-        """Probabilities `(len(windows), C)` of windows, each a feature stack `(N, S, D)` and its first frame."""
+    def predict_windows(self, windows: Iterable[tuple[np.ndarray, int]]) -> np.ndarray:
+        """Probabilities `(W, C)` of windows, each a feature stack `(N, S, D)` and its first frame."""
         return np.concatenate([self.predict_features(clips, mask) for clips, mask in self._clips_of(windows)])
 
     def predict_window_steps(self, windows: Sequence[tuple[np.ndarray, int]]) -> list[np.ndarray]:
@@ -112,22 +113,18 @@ class InferenceModel:
             for steps, real in zip(self.run_head(clips, mask), mask, strict=True)
         ]
 
-    def _clips_of(self, windows: Sequence[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _clips_of(self, windows: Iterable[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Batches of padded clips `(B, T, S, D)` with their masks `(B, T)`."""
-        length = self.spec.num_frames
-        for first in range(0, len(windows), _WINDOWS_PER_BATCH):
-            clips = [
-                pad_right(stack[start : start + length], length)
-                for stack, start in windows[first : first + _WINDOWS_PER_BATCH]
-            ]
+        length, coming = self.spec.num_frames, iter(windows)
+        while batch := list(islice(coming, _WINDOWS_PER_BATCH)):
+            clips = [pad_right(stack[start : start + length], length) for stack, start in batch]
             yield np.stack([clip for clip, _ in clips]), np.stack([mask for _, mask in clips])
 
-    def predict_windows_of(self, stacks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def predict_windows_of(self, stacks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities `(W, C)` of the windows that cover feature stacks `(N, S, D)`, and `(W,)` whose each is."""
-        length = self.spec.num_frames
-        windows = [(i, start) for i, stack in enumerate(stacks) for start in window_starts(len(stack), length)]
-        predicted = self.predict_windows([(stacks[i], start) for i, start in windows])
-        return predicted, np.asarray([i for i, _ in windows])
+        owners = list[int]()
+        predicted = self.predict_windows(cover(stacks, self.spec.num_frames, owners))
+        return predicted, np.asarray(owners)
 
     def predict_film(self, stack: np.ndarray) -> np.ndarray:
         """Probabilities `(N, C)` of the steps of a feature stack `(N, S, D)`, by a model of steps."""
@@ -138,10 +135,25 @@ class InferenceModel:
         windows = self.predict_window_steps([(stack, start) for start in starts])
         return join_steps(list(zip(starts, windows, strict=True)), len(stack), multi_label=self.info.multi_label)
 
-    def predict_stacks(self, stacks: Sequence[np.ndarray]) -> np.ndarray:
-        """Probabilities `(len(stacks), C)` of feature stacks `(N, S, D)`: the mean over the windows that cover each."""
+    def predict_stacks(self, stacks: Iterable[np.ndarray]) -> np.ndarray:
+        """Probabilities `(V, C)` of feature stacks `(N, S, D)`: the mean over the windows that cover each."""
         predicted, owners = self.predict_windows_of(stacks)
-        return np.stack([predicted[owners == i].mean(axis=0) for i in range(len(stacks))])
+        first_windows = np.flatnonzero(np.diff(owners, prepend=-1))[1:]
+        return np.stack([of_stack.mean(axis=0) for of_stack in np.split(predicted, first_windows)])
+
+
+def cover(stacks: Iterable[np.ndarray], num_frames: int, owners: list[int]) -> Iterator[tuple[np.ndarray, int]]:
+    """The windows that cover stacks `(N, ...)`, each a stack and its first frame.
+
+    Args:
+        stacks: gone through once, and not held.
+        num_frames: of a window.
+        owners: to which the number of the stack of each window is added.
+    """
+    for number, stack in enumerate(stacks):
+        for start in window_starts(len(stack), num_frames):
+            owners.append(number)
+            yield stack, start
 
 
 class StateReader:

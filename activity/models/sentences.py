@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from activity.models.network import InferenceModel
+from activity.models.network import InferenceModel, cover
 from activity.models.search import NUM_SPECIAL, PADDING
-from activity.video.clips import pad_right, window_starts
+from activity.video.clips import pad_right
 
 _MOST_AT_ONCE = 64  # clips
 
@@ -121,12 +122,11 @@ class SentenceWriter:
 
     def write_stacks(self, stacks: Sequence[np.ndarray]) -> list[list[Sentence]]:
         """K sentences of each feature stack `(N, S, D)`; of one longer than a clip, of its most certain window."""
-        length = self.captioner.spec.num_frames
-        windows = [(i, start) for i, stack in enumerate(stacks) for start in window_starts(len(stack), length)]
-        found: list[list[list[Sentence]]] = [[] for _ in stacks]
-        written = self.write_windows([(stacks[i], start) for i, start in windows])
-        for (i, _), sentences in zip(windows, written, strict=True):
-            found[i].append(sentences)
+        owners, found = list[int](), [list[list[Sentence]]() for _ in range(len(stacks))]
+        coming = cover(stacks, self.captioner.spec.num_frames, owners)
+        while windows := list(islice(coming, _MOST_AT_ONCE)):
+            for i, sentences in zip(owners[-len(windows) :], self.write_windows(windows), strict=True):
+                found[i].append(sentences)
         return [max(of_windows, key=lambda sentences: sentences[0].certainty) for of_windows in found]
 
     def _sentence(self, words: np.ndarray, log_probability: float, attention: np.ndarray, *, num_real: int) -> Sentence:

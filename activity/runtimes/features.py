@@ -1,29 +1,32 @@
 """What a backbone makes of the frames of a data set, computed once and kept in its folder.
 
-    DATASET/features/<backbone>-<digest>/<sample_id>.npy (N, D) float32 of one stream
+    DATASET/features/<backbone>-<digest>/part-00000.npy (R, D) float32 of one stream, see `activity.datasets.parts`
 
-The digest is of the weights, the input size and the stream. Deleting `features/` loses nothing.
+The digest is of the weights, the input size and the stream. Deleting `features/` loses nothing. Those of many
+samples are not held in memory: each is read when it is asked for, from there or from a file of the process alone.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from activity.config import stored_streams
-from activity.datasets.arrays import map_array
+from activity.datasets import arrays
+from activity.datasets.arrays import StackTable
 from activity.datasets.dataset import Dataset, Stacks
+from activity.datasets.parts import PackedArrays, say_once
 from activity.datasets.samples import Sample, content_of, file_of
 from activity.errors import VideoError
-from activity.files import DAMAGED, atomic_file, digest_of, digest_of_file, is_intact, remove_leftovers
+from activity.files import digest_of, digest_of_file, remove_leftovers
 from activity.models.backend import keras
 from activity.progress import progress_bar
 from activity.runtimes.choice import is_bf16
@@ -38,8 +41,10 @@ _logger = logging.getLogger(__name__)
 
 def extract_features(
     dataset: Dataset, samples: Sequence[Sample], backbone: keras.Model, *, keep: bool = True, runtime: str = "auto"
-) -> list[np.ndarray]:
+) -> Sequence[np.ndarray]:
     """Features `(N, S, D)` float32 of each sample: from its feature files, or from the cache where it has them.
+
+    Those of many samples are on disk, and each is read when it is asked for.
 
     Only real frames go through the backbone, in full batches across samples.
 
@@ -51,20 +56,63 @@ def extract_features(
         runtime: what computes it; see `activity.runtimes.choice`.
     """
     if dataset.features:  # the backbone gives them as they are
-        return [rows[:, None] for rows in dataset.features.read(samples, dataset.spec)]  # (N, D) -> (N, 1, D)
+        return StackTable(rows[:, None] for rows in dataset.features.read(samples, dataset.spec))  # (N, D) -> (N, 1, D)
     streams = []
     for stream, cache_dir in _cache_dirs(dataset, backbone, runtime).items():
-        features: dict[str, np.ndarray] = {}
-        for sample in samples:
-            if (cached := _read(_path(cache_dir, sample.sample_id))) is not None:
-                features[sample.sample_id] = np.array(cached)  # a mapped array is an open file
-        todo = [sample for sample in samples if sample.sample_id not in features]
-        for id_, computed in _compute(dataset, todo, stream, backbone, runtime, cache_dir.parent if keep else None):
-            features[id_] = computed.astype(np.float32)
-            if keep:
-                _write(_path(cache_dir, id_), features[id_])
-        streams.append([features[sample.sample_id] for sample in samples])  # S x (N, D)
-    return [np.stack(of_sample, axis=1) for of_sample in zip(*streams, strict=True)]  # (N, S, D)
+        cached, others = PackedArrays(cache_dir), list[str]()
+        todo = [sample for sample in samples if sample.sample_id not in cached]
+        computed = _compute(dataset, todo, stream, backbone, runtime, cache_dir.parent if keep else None)
+        table = StackTable(_not_kept(computed, cached if keep else None, others))
+        if keep:
+            cached.pack()
+        streams.append(_Stream(cached, dict(zip(others, range(len(others)), strict=True)), table))
+    features = _Features([sample.sample_id for sample in samples], streams)
+    return features if features.num_bytes() > arrays.MOST_IN_MEMORY else list(features)
+
+
+def _not_kept(
+    computed: Iterable[tuple[str, np.ndarray]], cached: PackedArrays | None, others: list[str]
+) -> Iterator[np.ndarray]:
+    """Write features into the cache; those that are not to be kept, or cannot be, are given, and their ids noted."""
+    for id_, features in computed:
+        features = features.astype(np.float32)
+        if cached is None or not _write(cached, id_, features):
+            others.append(id_)
+            yield features
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Features `(N, D)` of one stream by sample: what is cached, and other ones by their place in a table."""
+
+    cached: PackedArrays
+    others: dict[str, int]
+    table: StackTable
+
+    def __getitem__(self, sample_id: str) -> np.ndarray:
+        place = self.others.get(sample_id)
+        return self.cached[sample_id] if place is None else self.table[place]
+
+    def num_bytes(self, sample_id: str) -> int:
+        place = self.others.get(sample_id)
+        return self.cached.num_bytes(sample_id) if place is None else self.table[place].nbytes
+
+
+class _Features(Sequence[np.ndarray]):
+    """Features `(N, S, D)` float32 of samples, each read when it is asked for."""
+
+    def __init__(self, sample_ids: Sequence[str], streams: Sequence[_Stream]) -> None:
+        self._sample_ids, self._streams = sample_ids, streams
+
+    def __len__(self) -> int:
+        return len(self._sample_ids)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # slices are not needed
+        id_ = self._sample_ids[index]
+        return np.stack([stream[id_] for stream in self._streams], axis=1, dtype=np.float32)  # S x (N, D) -> (N, S, D)
+
+    def num_bytes(self) -> int:
+        return sum(stream.num_bytes(id_) for id_ in self._sample_ids for stream in self._streams)
 
 
 def extract_films(
@@ -82,31 +130,53 @@ def extract_films(
         keep: see `extract_features`.
         runtime: see `extract_features`.
     """
-    dirs = list(_cache_dirs(dataset, backbone, runtime).values())
-    features, todo = dict[str, np.ndarray](), []
-    for film in films:
-        streams = [cached for folder in dirs if (cached := _read(_path(folder, film.sample_id))) is not None]
-        if len(streams) == len(dirs):
-            features[film.sample_id] = np.stack(streams, axis=1)  # S x (N, D) -> (N, S, D)
-        else:
-            todo.append(film)
-    if not todo:
-        return features
-    for folder in (dirs[0].parent, *dirs) if keep else ():
-        remove_leftovers(folder)
-    seconds = sum(film.duration_seconds for film in todo)
-    num_images = int(seconds * (dataset.spec.frames_per_second or 1)) * len(dirs)
-    extract = open_extractor(backbone, runtime, num_images=num_images, cache_dir=dirs[0].parent if keep else None)
-    for film in progress_bar(todo, desc=f"{backbone.name} films", unit="film"):
+    caches = [PackedArrays(folder) for folder in _cache_dirs(dataset, backbone, runtime).values()]
+    ids = list[str]()
+
+    def read_and_compute() -> Iterator[np.ndarray]:
+        todo = []
+        for film in films:
+            if all(film.sample_id in cached for cached in caches):
+                ids.append(film.sample_id)
+                yield np.stack([cached[film.sample_id] for cached in caches], axis=1)  # S x (N, D) -> (N, S, D)
+            else:
+                todo.append(film)
+        for film, features in _compute_films(dataset, todo, backbone, caches, keep, runtime):
+            ids.append(film.sample_id)
+            yield features
+
+    table = StackTable(read_and_compute())
+    for cached in caches if keep else ():
+        cached.pack()
+    return {id_: table[i] for i, id_ in enumerate(ids)}
+
+
+def _compute_films(
+    dataset: Dataset,
+    films: Sequence[Sample],
+    backbone: keras.Model,
+    caches: Sequence[PackedArrays],
+    keep: bool,
+    runtime: str,
+) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Features `(N, S, D)` of each film that can be read; also written into the cache of each stream."""
+    if not films:
+        return
+    folder = caches[0].folder.parent
+    for written in (folder, *(cached.folder for cached in caches)) if keep else ():
+        remove_leftovers(written)
+    seconds = sum(film.duration_seconds for film in films)
+    num_images = int(seconds * (dataset.spec.frames_per_second or 1)) * len(caches)
+    extract = open_extractor(backbone, runtime, num_images=num_images, cache_dir=folder if keep else None)
+    for film in progress_bar(films, desc=f"{backbone.name} films", unit="film"):
         try:
             computed = _film_features(dataset, film, extract)
         except VideoError as error:
             _logger.warning("%s: left out: %s", dataset.videos_dir / film.path, error.reason)
             continue
-        features[film.sample_id] = computed
-        for s, folder in enumerate(dirs if keep else ()):
-            _write(_path(folder, film.sample_id), computed[:, s])
-    return features
+        for s, cached in enumerate(caches if keep else ()):
+            _write(cached, film.sample_id, computed[:, s])
+        yield film, computed
 
 
 def _film_features(dataset: Dataset, film: Sample, extract: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -131,19 +201,25 @@ def cache_activations(dataset: Dataset, samples: Sequence[Sample], model: keras.
         model: images `(H, W, 3)` to anything: the lower part of a backbone.
         runtime: what computes it; see `activity.runtimes.choice`.
     """
-    paths: dict[tuple[str, str], Path] = {}
-    stacks = Stacks(lambda sample, stream: map_array(paths[stream, sample.sample_id]), samples, dataset.spec.streams)
-    spare: Path | None = None
-    for stream, cache_dir in _cache_dirs(dataset, model, runtime).items():
-        paths |= {(stream, sample.sample_id): _path(cache_dir, sample.sample_id) for sample in samples}
-        todo = [sample for sample in samples if _read(paths[stream, sample.sample_id]) is None]
-        for id_, computed in _compute(dataset, todo, stream, model, runtime, cache_dir.parent):
-            if not _write(paths[stream, id_], computed.astype(np.float16)):
-                if spare is None:
-                    spare = Path(tempfile.mkdtemp(prefix="activity-"))
-                    weakref.finalize(stacks, shutil.rmtree, spare, ignore_errors=True)
-                paths[stream, id_] = _path(spare / stream, id_)
-                _write(paths[stream, id_], computed.astype(np.float16), optional=False)
+    caches = {stream: PackedArrays(folder) for stream, folder in _cache_dirs(dataset, model, runtime).items()}
+    spare: dict[str, PackedArrays] = {}
+
+    def opened(sample: Sample, stream: str) -> np.ndarray:
+        other = spare.get(stream)
+        return other[sample.sample_id] if other and sample.sample_id in other else caches[stream][sample.sample_id]
+
+    stacks = Stacks(opened, samples, dataset.spec.streams)
+    for stream, cached in caches.items():
+        todo = [sample for sample in samples if sample.sample_id not in cached]
+        for id_, computed in _compute(dataset, todo, stream, model, runtime, cached.folder.parent):
+            activations = computed.astype(np.float16)
+            if not _write(cached, id_, activations):
+                if not spare:
+                    folder = Path(tempfile.mkdtemp(prefix="activity-"))
+                    weakref.finalize(stacks, shutil.rmtree, folder, ignore_errors=True)
+                    spare |= {stream: PackedArrays(folder / stream) for stream in caches}
+                spare[stream].write(id_, activations)
+        cached.pack()
     return stacks
 
 
@@ -156,41 +232,14 @@ def _cache_dirs(dataset: Dataset, model: keras.Model, runtime: str) -> dict[str,
     return {stream: folder / f"{model.name}-{digest}" for stream, digest in zip(streams, digests, strict=True)}
 
 
-def _path(cache_dir: Path, sample_id: str) -> Path:
-    return cache_dir / f"{sample_id}.npy"
-
-
-def _read(path: Path) -> np.ndarray | None:
-    """What is cached there, mapped from disk; nothing if it is absent or damaged: both are made again."""
-    reason = DAMAGED
-    try:
-        if is_intact(path):
-            return map_array(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        reason = str(error)
-    _logger.warning("%s: %s; it is computed again", path, reason)
-    return None
-
-
-def _write(path: Path, features: np.ndarray, *, optional: bool = True) -> bool:
+def _write(cached: PackedArrays, sample_id: str, features: np.ndarray) -> bool:
     """Cache features, and tell whether that was possible."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path, sync=False, digest=True) as file:
-            np.save(file, features)
+        cached.write(sample_id, features)
     except OSError as error:
-        if not optional:
-            raise
-        _say_once(f"{path.parent.parent}: features cannot be kept there ({error.strerror}), only used in this run")
+        say_once(f"{cached.folder.parent}: features cannot be kept there ({error.strerror}), only used in this run")
         return False
     return True
-
-
-@functools.cache
-def _say_once(text: str) -> None:
-    _logger.warning(text)
 
 
 def _compute(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from activity.datasets.arrays import StackTable
 from activity.models.backend import ops
+from activity.models.devices import has_gpu
 from activity.models.search import END, PADDING
 from activity.video.clips import window_starts
 
@@ -93,13 +95,16 @@ class ClipBatches:
 
 
 class FeatureBatches(ClipBatches):
-    """Of features `(N, S, D)` in memory: all lie in one table on the device, of which a batch takes its rows.
+    """Of features `(N, S, D)`: all lie in one table, of which a batch takes its rows.
+
+    The table is on the device where that has room for it, else in main memory, and beyond a limit on disk.
 
     Args:
         mixup: in training, each clip is mixed with one of another sample, and its target likewise (Zhang et al. 2018).
             Their shares are drawn from a Beta(mixup, mixup) distribution; the first has the larger one, and its mask is
             kept. Both are of one fold, so that no member learns from its own. 0: not.
-        most_on_device: bytes; a larger table stays in main memory, and a batch at a time goes to the device.
+        most_on_device: bytes; of a larger table, or one on disk where there is no GPU, a batch at a time goes there.
+        most_in_memory: bytes; see `activity.datasets.arrays.RowWriter`.
         options: those of `ClipBatches`, as are `stacks` and `targets`.
     """
 
@@ -107,23 +112,25 @@ class FeatureBatches(ClipBatches):
 
     def __init__(
         self,
-        stacks: Sequence[np.ndarray],
+        stacks: Iterable[np.ndarray],
         targets: Sequence[Any],
         *,
         folds: Sequence[int] | None = None,
         mixup: float = 0.0,
         most_on_device: float = 2e9,
+        most_in_memory: float | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(stacks, targets, folds=folds, **options)
+        table = StackTable(stacks, most_in_memory=most_in_memory)
+        super().__init__(table, targets, folds=folds, **options)
         self.mixup = mixup if self.training else 0.0
         self._fold_ids = np.unique(folds, return_inverse=True)[1] if folds is not None else self.lengths * 0  # (V,)
         self._of_fold = [np.flatnonzero(self._fold_ids == i) for i in range(self._fold_ids.max() + 1)]
-        table = np.concatenate([*stacks, np.zeros_like(stacks[0][:1])])  # the last row is padding
-        self._rows = np.cumsum(self.lengths) - self.lengths  # of the first frame of each sample
-        self._padding = len(table) - 1
-        on_device = table.nbytes <= most_on_device
-        self._take = partial(ops.take, ops.convert_to_tensor(table)) if on_device else partial(np.take, table)
+        self._rows, self._padding = table.firsts, len(table.rows.array) - 1
+        on_device = table.rows.array.nbytes <= most_on_device and (not table.rows.is_on_disk or has_gpu())
+        self._take = (
+            partial(ops.take, ops.convert_to_tensor(table.rows.array), axis=0) if on_device else table.rows.read
+        )
 
     def _clips(
         self, samples: np.ndarray, frames: np.ndarray, mask: np.ndarray, seeds: np.ndarray
@@ -146,7 +153,7 @@ class FeatureBatches(ClipBatches):
         """`(B, T, S, D)` on the device, zeros beyond the end, of `(B,)` samples and `(B, T)` numbers of frames."""
         real = frames < self.lengths[samples, None]
         rows = np.where(real, self._rows[samples, None] + frames, self._padding)
-        return ops.convert_to_tensor(self._take(rows.astype(np.int32), axis=0))
+        return ops.convert_to_tensor(self._take(rows.astype(np.int32)))
 
 
 class StepBatches(FeatureBatches):
@@ -165,7 +172,7 @@ class StepBatches(FeatureBatches):
 
     def __init__(
         self,
-        stacks: Sequence[np.ndarray],
+        stacks: Iterable[np.ndarray],
         targets: Sequence[np.ndarray],
         weights: Sequence[np.ndarray],
         *,
@@ -173,8 +180,8 @@ class StepBatches(FeatureBatches):
         **options: Any,
     ) -> None:
         self._known = [np.flatnonzero(of_film) for of_film in weights]
-        super().__init__(stacks, [[0.0]] * len(stacks), **options)
-        of_films = zip(targets, weights, np.zeros(len(stacks)) if folds is None else folds, strict=True)
+        super().__init__(stacks, [[0.0]] * len(targets), **options)
+        of_films = zip(targets, weights, np.zeros(len(targets)) if folds is None else folds, strict=True)
         rows = [np.column_stack([held, weight, np.full(len(held), fold)]) for held, weight, fold in of_films]
         self._steps = np.concatenate([*rows, np.zeros_like(rows[0][:1])], dtype=np.float32)  # the last is padding
 

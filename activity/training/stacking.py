@@ -9,19 +9,23 @@ Shapes in the comments: W windows of the videos, V videos, R models (the head, t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from activity.datasets.arrays import RowWriter, rows_where
 from activity.evaluation.calibration import best_temperature, of_videos
 from activity.evaluation.linear import discriminant_analysis, logistic_regression, predict_linear
 from activity.evaluation.metrics import compared, error_by_group, near_chance, share_of_largest
 from activity.models.backend import keras
 from activity.models.heads import adapt
+from activity.models.network import cover
 from activity.models.stack import HEAD, build_pooling
-from activity.video.clips import pad_right, window_starts
+from activity.video.clips import pad_right
 
 Linear = tuple[np.ndarray, np.ndarray]  # kernel (F, C) and bias (C,)
 
@@ -34,44 +38,32 @@ _LEAST_SUM = 0.01  # of the weights; below, the models say nothing about other g
 _WINDOWS_PER_BATCH = 64
 
 
-@dataclass(frozen=True)
-class Windows:
-    """The clips of videos.
+def through_windows(
+    models: Sequence[keras.Model], stacks: Iterable[np.ndarray], num_frames: int
+) -> tuple[np.ndarray, list[Any]]:
+    """What heads or the pooling give for the windows that cover feature stacks, each of which is read once.
 
-    Attributes:
-        features: `(W, T, S, D)`, padded.
-        mask: `(W, T)` bool.
-        owners: `(W,)` index of the video of each.
+    Args:
+        models: of features and mask.
+        stacks: `(N, S, D)` each.
+        num_frames: of a window.
+
+    Returns:
+        `(W,)` the number of the stack of each window, and of each model `(W, ...)`, or such by name: in a file, where
+        that is too large for memory.
     """
-
-    features: np.ndarray
-    mask: np.ndarray
-    owners: np.ndarray
-
-    @classmethod
-    def of(cls, stacks: Sequence[np.ndarray], num_frames: int) -> Windows:
-        """The windows that cover feature stacks `(N, S, D)`."""
-        parts = [
-            (i, pad_right(stack[start : start + num_frames], num_frames))
-            for i, stack in enumerate(stacks)
-            for start in window_starts(len(stack), num_frames)
-        ]
-        features, masks = ([part[k] for _, part in parts] for k in (0, 1))
-        return cls(np.stack(features), np.stack(masks), np.asarray([i for i, _ in parts]))
-
-    def through(self, model: keras.Model) -> Any:
-        """What a head or the pooling gives, all windows together: `(W, ...)`, or such by name."""
-        parts = [
-            model.predict_on_batch({"features": self.features[start:end], "mask": self.mask[start:end]})
-            for start, end in _parts(len(self.owners), _WINDOWS_PER_BATCH)
-        ]
-        if isinstance(parts[0], Mapping):
-            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return np.concatenate(parts)
-
-
-def _parts(length: int, size: int) -> list[tuple[int, int]]:
-    return [(start, start + size) for start in range(0, length, size)]
+    owners = list[int]()
+    coming = cover(stacks, num_frames, owners)
+    writers: list[dict[str, RowWriter]] = [defaultdict(RowWriter) for _ in models]
+    while batch := list(islice(coming, _WINDOWS_PER_BATCH)):
+        clips = [pad_right(stack[start : start + num_frames], num_frames) for stack, start in batch]
+        features, mask = (np.stack(parts) for parts in zip(*clips, strict=True))  # (B, T, S, D), (B, T)
+        for model, of_model in zip(models, writers, strict=True):
+            found = model.predict_on_batch({"features": features, "mask": mask})
+            for name, rows in (found if isinstance(found, Mapping) else {"": found}).items():
+                of_model[name].write(rows)
+    arrays = [{name: writer.array() for name, writer in of_model.items()} for of_model in writers]
+    return np.asarray(owners), [x[""] if "" in x else x for x in arrays]
 
 
 @dataclass(frozen=True)
@@ -266,13 +258,13 @@ def base_predictions(
         is_balanced: see `fit_base_models`.
     """
     logs = [{name: np.zeros((len(label_ids), num_labels)) for name in pooled} for _ in predicted]
-    for fold in np.unique(folds):
-        held = folds == fold
-        known = {name: x[~held] for name, x in pooled.items()}
-        fitted = fit_base_models(known, label_ids[~held], num_labels, is_balanced=is_balanced)
-        for found, given in zip(logs, predicted, strict=True):
-            for name, (kernel, bias) in fitted.items():
-                found[name][held] = np.maximum(predict_linear(given[name][held], kernel, bias), np.log(_LEAST))
+    for name, x in pooled.items():
+        for fold in np.unique(folds):
+            held = folds == fold
+            known = {name: rows_where(x, ~held)}
+            linear = fit_base_models(known, label_ids[~held], num_labels, is_balanced=is_balanced)[name]
+            for found, given in zip(logs, predicted, strict=True):
+                found[name][held] = np.maximum(predict_linear(rows_where(given[name], held), *linear), np.log(_LEAST))
     return logs
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -52,7 +52,7 @@ class ClipSource:
     """
 
     encoder: keras.Model | None
-    stacks: Callable[[Sequence[Sample]], Sequence[Any]]
+    stacks: Callable[[Sequence[Sample]], Iterable[Any]]
     make: Callable[..., ClipBatches]
     optimizer: Optimizer = keras.optimizers.AdamW
     config: TrainConfig
@@ -84,7 +84,7 @@ def clip_source(
     """
     if stage == "head":
 
-        def features(samples: Sequence[Sample]) -> list[np.ndarray]:
+        def features(samples: Sequence[Sample]) -> Sequence[np.ndarray]:
             return extract_features(dataset, samples, backbone, runtime=runtime)
 
         if fresh:

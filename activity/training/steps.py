@@ -56,7 +56,7 @@ from activity.training.preparation import (
 )
 from activity.training.record import record_of
 from activity.training.result import TrainingRun
-from activity.training.stacking import Estimate, OutOfFold, Windows
+from activity.training.stacking import Estimate, OutOfFold, through_windows
 from activity.video.clips import window_starts
 
 _NUM_STEPS = 64  # of a window
@@ -353,12 +353,11 @@ def _out_of_folds(
         """`(K, C)` logarithms of all known steps, and of the members that learn from all."""
         held_out, learned = [], []
         for film, fold, steps in zip(trained, folds, order, strict=True):
-            windows = Windows.of([film.features[steps]], num_frames)
-            predicted = windows.through(members)  # (W, M, T, C)
+            _, (predicted,) = through_windows([members], [film.features[steps]], num_frames)  # (W, M, T, C)
             starts = window_starts(len(steps), num_frames)
             parts = [
-                (start, np.moveaxis(clip[:, real], 0, 1))  # (M, T, C) -> (n, M, C)
-                for start, clip, real in zip(starts, predicted, windows.mask, strict=True)
+                (start, np.moveaxis(clip[:, : len(steps) - start], 0, 1))  # (M, T, C) -> (n, M, C)
+                for start, clip in zip(starts, predicted, strict=True)
             ]
             logs = np.log(np.maximum(join_steps(parts, len(steps)), 1e-7))[np.argsort(steps)]  # (N, M, C)
             held_out.append(logs[film.steps.known][:, of_fold == fold].mean(axis=1))

@@ -54,11 +54,11 @@ from activity.training.stacking import (
     BASELINE,
     Estimate,
     OutOfFold,
-    Windows,
     base_predictions,
     fit_base_models,
     head_predictions,
     pooling_of,
+    through_windows,
 )
 from activity.training.stages import clip_source, plan_stage, stage_names
 from activity.training.steps import train_steps
@@ -177,21 +177,23 @@ def _out_of_folds(
         return classifier, None, None
     samples, labels = dataset.split("train"), classifier.labels
     stacks = extract_features(dataset, samples, classifier.backbone, runtime=runtime)
-    windows = Windows.of(stacks, classifier.spec.num_frames)
+    head, num_frames = classifier.head, classifier.spec.num_frames
+    pooling = pooling_of(head, stacks, None if config.stack else [BASELINE])
+    models = [pooling, *([] if folds is None else [member_predictions_of(head)])]
+    owners, (pooled, *of_members) = through_windows(models, stacks, num_frames)
     label_ids = np.asarray([labels.index(sample.label) for sample in samples])
-    of_windows = label_ids[windows.owners]  # (W,)
-    head, pooling = classifier.head, pooling_of(classifier.head, stacks, None if config.stack else [BASELINE])
-    out_of_fold, pooled, balanced = None, windows.through(pooling), config.class_weight == "balanced"
+    of_windows = label_ids[owners]  # (W,)
+    out_of_fold, balanced = None, config.class_weight == "balanced"
     if folds is not None:
-        of_fold, in_folds = _folds_of_members(classifier, config, _num_folds(folds)), folds[windows.owners]
-        members = windows.through(member_predictions_of(head))  # (W, M, C)
+        of_fold, in_folds = _folds_of_members(classifier, config, _num_folds(folds)), folds[owners]
+        (members,) = of_members  # (W, M, C)
         rng = np.random.default_rng(config.seed)
-        shuffled = Windows.of([stack[rng.permutation(len(stack))] for stack in stacks], classifier.spec.num_frames)
+        shuffled = (stack[rng.permutation(len(stack))] for stack in stacks)
+        _, (pooled_shuffled, members_shuffled) = through_windows(models, shuffled, num_frames)
         full = np.log(np.maximum(members[:, of_fold < 0], 1e-7)).mean(axis=1).argmax(axis=1)
         base, base_shuffled = base_predictions(
-            pooled, [pooled, shuffled.through(pooling)], of_windows, in_folds, len(labels), is_balanced=balanced
+            pooled, [pooled, pooled_shuffled], of_windows, in_folds, len(labels), is_balanced=balanced
         )
-        members_shuffled = shuffled.through(member_predictions_of(head))
         out_of_fold = OutOfFold(
             labels=labels,
             logs={HEAD: head_predictions(members, in_folds, of_fold), **(base if config.stack else {})},
@@ -200,7 +202,7 @@ def _out_of_folds(
                 **(base_shuffled if config.stack else {}),
             },
             baseline=base[BASELINE],
-            owners=windows.owners,
+            owners=owners,
             label_ids=label_ids,
             groups=[sample.group for sample in samples],
             folds=folds,
@@ -216,7 +218,7 @@ def _out_of_folds(
     if not out_of_fold:
         return classifier, None, None
     calibration = calibrate(
-        out_of_fold.fused(), windows.owners, label_ids, labels, precision=config.precision, out_of_fold=True
+        out_of_fold.fused(), owners, label_ids, labels, precision=config.precision, out_of_fold=True
     )
     _apply(classifier, calibration)
     return classifier, calibration, out_of_fold.estimate()
@@ -236,11 +238,10 @@ def _stacked_again(
     """
     samples = dataset.split("train")
     stacks = extract_features(dataset, samples, classifier.backbone, runtime=runtime)
-    windows = Windows.of(stacks, classifier.spec.num_frames)
-    label_ids = np.asarray([classifier.labels.index(sample.label) for sample in samples])[windows.owners]
     weights = weights_of(stack)
     pooling = pooling_of(classifier.head, stacks, [name for name in weights if name != HEAD])
-    pooled = windows.through(pooling)
+    owners, (pooled,) = through_windows([pooling], stacks, classifier.spec.num_frames)
+    label_ids = np.asarray([classifier.labels.index(sample.label) for sample in samples])[owners]
     fitted = fit_base_models(pooled, label_ids, len(classifier.labels), is_balanced=config.class_weight == "balanced")
     head = build_stack(classifier.head, pooling, fitted, weights)
     again = ActivityClassifier(classifier.backbone, head, classifier.info)

@@ -34,7 +34,7 @@ from activity.models.heads import HEADS
 from activity.models.stack import stack_fractions, stacked_head
 from activity.reports.style import BLUE, VERMILION, plain_text, save_figure, shortened
 from activity.runtimes.features import extract_features
-from activity.training.stacking import Windows, fit_base_models, pooling_of
+from activity.training.stacking import fit_base_models, pooling_of, through_windows
 from activity.training.trainer import build_classifier, train
 
 ALONE = {"stack": False, "val_split": True}  # a head alone; nothing asks for folds, so it trains in a third of the time
@@ -113,16 +113,15 @@ def run_fold(part, config, backbone):
 def readers(classifier, stacks, label_ids, test):
     """Probabilities `(n, C)` of the test videos by each base model alone."""
     pooling, num_frames = pooling_of(classifier.head, stacks), classifier.spec.num_frames
-    windows = Windows.of(stacks, num_frames)
-    pooled = windows.through(pooling)
-    trained = ~test[windows.owners]
+    owners, (pooled,) = through_windows([pooling], stacks, num_frames)
+    trained = ~test[owners]
     found = {}
     fitted = fit_base_models(
-        {name: x[trained] for name, x in pooled.items()}, label_ids[windows.owners][trained], len(classifier.labels)
+        {name: x[trained] for name, x in pooled.items()}, label_ids[owners][trained], len(classifier.labels)
     )
     for name, (kernel, bias) in fitted.items():
         p = np.exp(predict_linear(pooled[name], kernel, bias))
-        found[name] = np.stack([p[windows.owners == i].mean(axis=0) for i in np.flatnonzero(test)])
+        found[name] = np.stack([p[owners == i].mean(axis=0) for i in np.flatnonzero(test)])
     return found
 
 

@@ -1,9 +1,11 @@
 import os
+import tempfile
 
 import numpy as np
 import pytest
 
-from activity.datasets.arrays import map_array
+from activity.datasets import arrays
+from activity.datasets.arrays import Mapped, RowWriter, StackTable, map_array, rows_where
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.int64])
@@ -63,3 +65,62 @@ def test_what_is_damaged_is_a_value_error(tmp_path, change, message):
     (tmp_path / "a.npy").write_bytes(change(content))
     with pytest.raises(ValueError, match=message):
         map_array(tmp_path / "a.npy")
+
+
+STACKS = [np.random.default_rng(i).random((1 + i, 2, 3)).astype(np.float32) for i in range(5)]
+
+
+@pytest.mark.parametrize("most_in_memory", [0, 100, None])
+def test_stacks_are_rows_of_one_table_in_memory_or_on_disk(most_in_memory):
+    table = StackTable(iter(STACKS), most_in_memory=most_in_memory)
+    assert table.rows.is_on_disk == (most_in_memory is not None) and len(table) == len(STACKS)
+    for found, expected in zip(table, STACKS, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(table.rows.array, np.concatenate([*STACKS, np.zeros((1, 2, 3))]))
+    assert table.lengths.tolist() == [1, 2, 3, 4, 5] and table.firsts.tolist() == [0, 1, 3, 6, 10]
+
+
+def test_what_was_read_of_a_file_can_be_read_again_after_it_was_let_go(monkeypatch):
+    monkeypatch.setattr(arrays, "_READ_BEFORE_RELEASE", 1)
+    table = StackTable(STACKS, most_in_memory=0)
+    found = [table[i] for i in range(5)]
+    for one, expected in zip(found, STACKS, strict=True):
+        np.testing.assert_array_equal(one, expected)
+    numbers = np.array([[14, 0], [15, 3]])
+    np.testing.assert_array_equal(table.rows.read(numbers), np.concatenate([*STACKS, np.zeros((1, 2, 3))])[numbers])
+
+
+@pytest.mark.parametrize("most_in_memory", [0, None])
+def test_some_rows_at_a_time(monkeypatch, most_in_memory):
+    monkeypatch.setattr(arrays, "_AT_ONCE", 60)
+    writer, expected = RowWriter(most_in_memory), np.concatenate(STACKS)
+    for stack in STACKS:
+        writer.write(stack[:, ::-1])
+    rows = writer.array()
+    parts = list(Mapped(rows).parts())
+    assert len(parts) == 8
+    np.testing.assert_array_equal(np.concatenate(parts), expected[:, ::-1])
+    chosen = np.arange(15) % 3 == 1
+    np.testing.assert_array_equal(rows_where(rows, chosen), rows[chosen])
+
+
+def test_rows_on_disk_leave_no_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    table = StackTable(STACKS, most_in_memory=0)
+    assert table.rows.is_on_disk and not list(tmp_path.iterdir())
+
+
+def test_where_rows_find_no_room_the_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    real = tempfile.TemporaryFile
+
+    def full(**options):
+        file = real(**options)
+        file.close()
+        return open("/dev/full", "w+b", buffering=0)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path} .* TMPDIR names another"):
+        StackTable(STACKS, most_in_memory=0)

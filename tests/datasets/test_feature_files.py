@@ -195,7 +195,7 @@ def test_what_is_no_finite_number_is_counted(save, tmp_path, bad):
     save("1.npy")
     files = find_feature_files(tmp_path, samples)
     with pytest.raises(DatasetError, match=r"1 of 2 feature files hold nan, .*: 0.npy \(2 of 4 rows\)"):
-        files.read(samples, SPEC)
+        list(files.read(samples, SPEC))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])

@@ -253,7 +253,7 @@ def test_features_standardized_beforehand_teach_the_same_head(name, tmp_path):
     whole, upper = member_predictions_of(model), member_predictions_of_prepared(model)
     same = [a is b for a, b in zip(whole.trainable_variables, upper.trainable_variables, strict=True)]
     assert same and all(same)
-    stacked = np.stack(prepared(model, features))
+    stacked = np.stack(list(prepared(model, features)))
     beforehand = {"features": stacked, "mask": inputs(features, [8, 3])["mask"]}
     for of_whole in (whole, upper, model):
         of_whole.jit_compile = uses_jit()

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from conftest import NOISE_LENGTHS, NOISE_SPEC
 
+from activity.datasets import arrays
 from activity.datasets.dataset import load_dataset
+from activity.datasets.parts import PackedArrays
 from activity.errors import DatasetError
 from activity.models import classifier
 from activity.models.backbones import build_backbone
@@ -28,6 +30,11 @@ def cached(dataset):
 def assert_equal(features, expected):
     for one, other in zip(features, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def assert_exactly_equal(features, expected):
+    for one, other in zip(features, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_every_frame_gets_its_own_features(dataset, backbone):
@@ -56,7 +63,7 @@ def test_features_follow_the_samples_asked_for(dataset, backbone):
 
 def test_what_is_cached_is_not_computed(dataset, backbone, monkeypatch):
     some = extract_features(dataset, dataset.samples[:3], backbone)
-    assert sorted(path.name for path in cached(dataset)) == ["a.npy", "a.npy", "b.npy", "b.npy", "c.npy", "c.npy"]
+    assert [path.name for path in cached(dataset)] == ["part-00000.npy"] * 2
     num_frames = []
     monkeypatch.setattr(
         classifier, "predict", lambda model, batch: num_frames.append(len(batch)) or np.zeros((len(batch), 128))
@@ -73,18 +80,19 @@ def test_a_cache_that_is_lost_is_made_again(dataset, backbone):
     for path in cached(dataset):
         (dataset.dataset_dir / path).unlink()
     assert_equal(extract_features(dataset, dataset.samples, backbone), before)
-    assert len(cached(dataset)) == 2 * len(NOISE_LENGTHS)
+    assert len(cached(dataset)) == 2
 
 
 @pytest.mark.parametrize("spoil", [lambda whole: whole[:-1], lambda whole: b"", lambda whole: whole[:-9] + bytes(9)])
 def test_a_cache_that_is_damaged_is_made_again_and_said(dataset, backbone, spoil, caplog):
     before = extract_features(dataset, dataset.samples, backbone)
     path = dataset.dataset_dir / cached(dataset)[1]
-    path.write_bytes(spoil(whole := path.read_bytes()))
+    size = path.stat().st_size
+    path.write_bytes(spoil(path.read_bytes()))
     assert_equal(extract_features(dataset, dataset.samples, backbone), before)
     (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert message.startswith(f"{path}: ") and message.endswith("; it is computed again")
-    assert len(path.read_bytes()) == len(whole)
+    assert message.startswith(f"{path}: ") and message.endswith("; what it holds is computed again")
+    assert [other.stat().st_size for other in path.parent.glob("*.npy")] == [size]
 
 
 def test_a_damaged_stack_is_not_used(dataset, backbone):
@@ -141,6 +149,41 @@ def test_what_was_computed_before_a_stop_is_kept(dataset, backbone, monkeypatch)
     assert [path.name for path in cached(dataset)] == ["a.npy", "b.npy"]  # of 64 frames, 45 were whole stacks
 
 
+def test_a_later_run_computes_the_new_clips_alone(dataset, backbone, monkeypatch):
+    first = extract_features(dataset, dataset.samples[:2], backbone)
+    computed = []
+    predict = classifier.predict
+    monkeypatch.setattr(classifier, "predict", lambda model, x: computed.append(len(x)) or predict(model, x))
+    both = extract_features(dataset, dataset.samples, backbone)
+    assert sum(computed) == 2 * (sum(NOISE_LENGTHS.values()) - sum(map(len, first)))
+    assert_exactly_equal(both[:2], first)
+    extract_features(dataset, dataset.samples[::-1], backbone)
+    assert len(cached(dataset)) == 2 and sum(computed) == 2 * (sum(NOISE_LENGTHS.values()) - sum(map(len, first)))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_features_too_large_for_memory_are_read_when_they_are_asked_for(dataset, backbone, monkeypatch, keep):
+    expected = extract_features(dataset, dataset.samples, backbone, keep=keep)
+    monkeypatch.setattr(arrays, "MOST_IN_MEMORY", 0)
+    features = extract_features(dataset, dataset.samples, backbone, keep=keep)
+    assert not isinstance(features, list) and len(features) == len(expected)
+    assert_equal(list(features), expected)
+    assert (dataset.dataset_dir / "features").exists() == keep
+
+
+def test_features_in_half_precision_are_read(dataset, backbone):
+    before = extract_features(dataset, dataset.samples, backbone)
+    for folder in {(dataset.dataset_dir / path).parent for path in cached(dataset)}:
+        whole, half = PackedArrays(folder), PackedArrays(folder.with_name("half"))
+        for sample in dataset.samples:
+            half.write(sample.sample_id, whole[sample.sample_id].astype(np.float16))
+        shutil.rmtree(folder)
+        half.folder.rename(folder)
+    for one, other in zip(extract_features(dataset, dataset.samples, backbone), before, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_array_equal(one, other.astype(np.float16))
+
+
 def test_the_features_of_an_old_data_set_are_found(backbone, tmp_path):
     """Folders and names as of the version in which the stream `motion_crop` was called `closeup`."""
     old = Path(__file__).parents[1] / "datasets" / "data" / "dataset_v2"
@@ -156,3 +199,6 @@ def test_the_features_of_an_old_data_set_are_found(backbone, tmp_path):
     for features in extract_features(dataset, dataset.samples, model):
         np.testing.assert_array_equal(features, np.broadcast_to(np.arange(3)[:, None], (2, 3, 128)))
     assert sorted(path.name for path in dataset.dataset_dir.glob("features/*")) == sorted(cache_dirs)
+    assert [path.name for path in cached(dataset)] == ["part-00000.npy"] * 3
+    for features in extract_features(dataset, dataset.samples, model):
+        np.testing.assert_array_equal(features, np.broadcast_to(np.arange(3)[:, None], (2, 3, 128)))

@@ -132,7 +132,7 @@ def prepare(folder: Path) -> dict[str, Kind]:
     return {
         "stack, read": Kind(("dataset/frames/*.npy", "dataset/motion/*.npy"), frames),
         "stack, preprocess again": Kind(("dataset/frames/*.npy", "dataset/motion/*.npy"), preprocess),
-        "features": Kind(("dataset/features/*/*.npy",), features),
+        "features": Kind(("dataset/features/*/*.npy", "dataset/features/*/*.csv"), features),
         "table": Kind(("dataset/manifest.csv", "dataset/problems.csv", "dataset/dataset.json"), table),
         "notes": Kind(("dataset/decoded.csv",), preprocess),
         "digests": Kind(("dataset/**/digests.txt",), lambda place: [features(place), preprocess(place)]),

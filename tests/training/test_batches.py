@@ -96,12 +96,15 @@ class TestClipBatches:
         ((clips, _, _),) = epoch(FrameBatches([frames], [[1]], num_frames=4, batch_size=2, augment=["rgb"], flip=True))
         np.testing.assert_array_equal(clips[0], frames)
 
-    def test_features_too_large_for_the_device_stay_in_main_memory(self):
-        data = FeatureBatches(counting_stacks(4, 2), np.eye(2), num_frames=4, batch_size=2, most_on_device=0)
-        (table,) = data._take.args
-        assert isinstance(table, np.ndarray)
-        ((inputs, _),) = data.epoch(0)
-        np.testing.assert_array_equal(inputs["features"][..., 0], [[0, 1, 2, 3], [100, 101, 0, 0]])
+    @pytest.mark.parametrize("limits", [{"most_on_device": 0}, {"most_in_memory": 0}, {}])
+    @pytest.mark.parametrize("mixup", [0.0, 0.4])
+    def test_features_are_the_same_wherever_their_table_is(self, limits, mixup):
+        stacks = [np.random.default_rng(i).random((5 + i, 3)).astype(np.float32) for i in range(7)]
+        options = {"num_frames": 6, "batch_size": 3, "training": True, "mixup": mixup}
+        other = FeatureBatches(iter(stacks), np.eye(7), **options, **limits)
+        for of_one, of_other in zip(epoch(FeatureBatches(stacks, np.eye(7), **options)), epoch(other), strict=True):
+            for a, b in zip(of_one, of_other, strict=True):
+                np.testing.assert_array_equal(a, b)
 
 
 class TestMixup:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from activity.datasets import arrays
 from activity.evaluation.evaluator import evaluate
 from activity.evaluation.linear import predict_linear
 from activity.models.classifier import ActivityClassifier, load_classifier
@@ -155,11 +156,28 @@ def test_balanced_base_models_answer_with_a_rare_label_as_often(name):
 
 
 @pytest.fixture(scope="module", params=["lstm", "chunks"])
-def run(request, ramp_dataset, frozen_config, tmp_path_factory):
-    config = dataclasses.replace(
+def config(request, frozen_config):
+    return dataclasses.replace(
         frozen_config, head=request.param, units=8, members=2, epochs=8, stack=True, val_split=False, precision=0.6
     )
+
+
+@pytest.fixture(scope="module")
+def run(config, ramp_dataset, tmp_path_factory):
     return train(ramp_dataset, config, work_dir=tmp_path_factory.mktemp("run"))
+
+
+def test_features_on_disk_train_the_very_same_model(run, config, ramp_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "MOST_IN_MEMORY", 0)
+    on_disk = train(ramp_dataset, config, work_dir=tmp_path)
+    for one, other in zip(on_disk.classifier.get_weights(), run.classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert on_disk.estimate == run.estimate and on_disk.classifier.info.threshold == run.classifier.info.threshold
+    found = evaluate(on_disk.classifier, ramp_dataset)
+    monkeypatch.undo()
+    expected = evaluate(run.classifier, ramp_dataset)
+    np.testing.assert_array_equal(found.scores.probabilities, expected.scores.probabilities)
+    np.testing.assert_array_equal(found.baseline.probabilities, expected.baseline.probabilities)
 
 
 def test_the_classifier_is_a_stack_that_knows_held_out_videos(run, ramp_dataset):
