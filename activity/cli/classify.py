@@ -23,6 +23,8 @@ from activity.models.info import ModelInfo, check_takes_videos, read_info
 from activity.progress import video_bar
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from activity.predictor.prediction import Prediction
     from activity.predictor.predictor import Predictor
 
@@ -282,19 +284,28 @@ def _row(result: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _watching(sources: Sequence[str]) -> Iterator[Callable[[str, float], None] | None]:
-    """A function that shows how far a single video is, as it is told; several show by their labels how far they are."""
-    if len(sources) > 1:
+    """A function that shows how far a single video is, as it is told.
+
+    Several show by their labels how far they are, and a feature file takes no time.
+    """
+    from activity.datasets.feature_files import is_feature_file
+
+    if len(sources) > 1 or is_feature_file(sources[0]):
         yield None
         return
+    from activity.video.download import local_path, without_password
     from activity.video.images import probe
 
-    try:
-        bar = video_bar(Path(sources[0]).name, probe(Path(sources[0])).duration_seconds_claimed)
-    except VideoError:  # the prediction says what is wrong
-        yield None
-        return
-    with bar:
-        yield lambda _, seconds: bar.update(max(0.0, seconds - bar.n))
+    with contextlib.ExitStack() as stack:
+        bars: list[tqdm] = []
+
+        def watch(source: str, seconds: float) -> None:
+            if not bars:  # with the first frame, when a URL has been fetched
+                name = Path(without_password(source)).name
+                bars.append(stack.enter_context(video_bar(name, probe(local_path(source)).duration_seconds_claimed)))
+            bars[0].update(max(0.0, seconds - bars[0].n))
+
+        yield watch
 
 
 def _surprising(
