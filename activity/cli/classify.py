@@ -25,7 +25,7 @@ from activity.progress import video_bar
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from activity.predictor.prediction import Prediction
+    from activity.predictor.prediction import Failure, Prediction
     from activity.predictor.predictor import Predictor
 
 EXAMPLES = [
@@ -221,8 +221,8 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
     files = any((arguments.csv, arguments.out, arguments.annotate, arguments.explain, arguments.statistics))
     failed, films, repeats = False, dict[object, tuple[Any, ...]](), []
     columns = f"{_COLUMNS},{_top_columns(arguments)}"
-    with csv_rows(arguments.csv, columns) as write_row, _watching(sources) as watch:
-        results = predictor.predict_many(sources, timeline=timeline, keep_frames=bool(arguments.explain), watch=watch)
+    with csv_rows(arguments.csv, columns) as write_row:
+        results = _predict(predictor, sources, timeline=timeline, keep_frames=bool(arguments.explain))
         for result, name in zip(results, distinct_names(sources), strict=True):
             failed |= isinstance(result, Failure)
             write_row(_row(result.as_dict(top_k=arguments.top_k)))
@@ -282,20 +282,18 @@ def _row(result: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-@contextlib.contextmanager
-def _watching(sources: Sequence[str]) -> Iterator[Callable[[str, float], None] | None]:
-    """A function that shows how far a single video is, as it is told.
+def _predict(predictor: Predictor, sources: Sequence[str], **options: Any) -> Iterator[Prediction | Failure]:
+    """The result of each source as it comes; until then a single video shows how far it is.
 
-    Several show by their labels how far they are, and a feature file takes no time.
+    Several show it by their results, and a feature file takes no time.
     """
     from activity.datasets.feature_files import is_feature_file
-
-    if len(sources) > 1 or is_feature_file(sources[0]):
-        yield None
-        return
     from activity.video.download import local_path, without_password
     from activity.video.images import probe
 
+    if len(sources) > 1 or is_feature_file(sources[0]):
+        yield from predictor.predict_many(sources, **options)
+        return
     with contextlib.ExitStack() as stack:
         bars: list[tqdm] = []
 
@@ -305,7 +303,8 @@ def _watching(sources: Sequence[str]) -> Iterator[Callable[[str, float], None] |
                 bars.append(stack.enter_context(video_bar(name, probe(local_path(source)).duration_seconds_claimed)))
             bars[0].update(max(0.0, seconds - bars[0].n))
 
-        yield watch
+        results = list(predictor.predict_many(sources, watch=watch, **options))
+    yield from results  # when the bar has gone from its line
 
 
 def _surprising(

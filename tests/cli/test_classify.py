@@ -1,4 +1,5 @@
 import csv
+import io
 import itertools
 import json
 import os
@@ -154,13 +155,17 @@ def test_a_single_video_shows_how_far_it_is(run, folder, ramp_videos, monkeypatc
 def test_a_timeline_shows_from_its_first_second_how_long_it_will_take(
     run, folder, lamp_model, lamp_videos, monkeypatch, labels_per
 ):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    now = itertools.count()
+    terminal, now = io.StringIO(), itertools.count()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr("tqdm.std.time", lambda: 0.2 * next(now))
     model = lamp_model if labels_per == "step" else folder / "model.keras"
-    status, _, err = run("classify", model, lamp_videos / "film3.avi", "--timeline")
+    status, _, _ = run("classify", model, lamp_videos / "film3.avi", "--timeline")
     assert status == 0
-    states = re.findall(r"\rfilm3\.avi: (\d:\d\d) of (\d:\d\d), about (\S+) left", err)
+    shown, found, _ = terminal.getvalue().partition(f"{lamp_videos / 'film3.avi'}  ")
+    assert found and shown.endswith(" \r"), "the bar is still there when the result comes"
+    states = re.findall(r"\rfilm3\.avi: (\d:\d\d) of (\d:\d\d), about (\S+) left", shown)
     assert all(now == "0:00" for now, _, _ in states[:3]) and re.fullmatch(r"\d\d:\d\d", states[2][2])  # at 0.1 s
     assert len(states) > 20 and states[-1][0] == states[0][1]
 
