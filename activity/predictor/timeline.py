@@ -19,8 +19,8 @@ _MARGIN = 0.1  # of probability, by which another label must be ahead before the
 _FLOOR = 1e-4  # of a probability before its logarithm: no single window may veto a label
 _SHORTEST_SEGMENT = 0.5  # windows
 _NEWEST = 0.3  # weight of the newest window of a stream; 0.5 lets labels flicker, 0.2 is late
-_EVIDENCE = 4.0  # logarithm of how much likelier another label must have become (55 times) before the past is forgotten
-_DOUBT = 0.02  # of a probability before it is evidence: no single step is enough
+_EVIDENCE = 3.0  # logarithm of how much likelier another label must have become (20 times) before the past is forgotten
+_DOUBT = 0.05  # of a probability before it is evidence: no single step is enough
 
 
 @dataclass(frozen=True)

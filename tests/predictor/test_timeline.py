@@ -140,7 +140,7 @@ class TestLiveLabels:
             assert [live.next(np.array([0.95, 0.05]))[0] for _ in range(20)] == [0] * 20
             return next(n for n in range(1, 99) if live.next(np.array([1 - p, p]))[0] == 1)
 
-        assert [steps_until(p, of_steps=True) for p in (0.95, 0.75)] == [2, 4]
+        assert [steps_until(p, of_steps=True) for p in (0.95, 0.75)] == [2, 3]
         assert [steps_until(p) for p in (0.95, 0.75)] == [3, 5]
 
     def test_no_single_step_changes_the_label(self):
