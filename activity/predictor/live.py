@@ -36,7 +36,7 @@ class Decision:
         source: as it was given, without a password.
         labels: names of the C activities.
         label: the stable answer, one of them or "unknown".
-        probabilities: `(C,)`, smoothed over the last windows; sums to 1.
+        probabilities: `(C,)`, smoothed over the last windows or steps; sums to 1, but for several labels at once.
         time_seconds: of the newest frame, since the first of all.
         time: when that frame came, ISO 8601 in UTC.
         latency_seconds: from then to this decision.
@@ -96,7 +96,8 @@ def watch(
     with Capture(source, model.spec, model.window_rate, timeout_seconds) as capture:
         for window in _windows(model, capture.frames()):
             if window.starts:
-                live_labels = LiveLabels(model.threshold, multi_label=model.info.multi_label)
+                of_steps = model.info.labels_per == "step"
+                live_labels = LiveLabels(model.threshold, multi_label=model.info.multi_label, of_steps=of_steps)
             label_id, probabilities = live_labels.next(window.probabilities)
             label, late = names[label_id], time.monotonic() - window.arrived
             yield Decision(
