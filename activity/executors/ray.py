@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
@@ -29,6 +30,7 @@ from activity.executors.local import Event, Item, LocalExecutor, LogLine, Worker
 _MOST_IN_SHARD = 64
 _OBJECT_STORE_BYTES = 128 << 20  # only small values go through it; Ray would take a third of the memory
 _ANSWER_SECONDS = 10.0
+_TELL_SECONDS = 0.5  # between messages of a task
 _SILENT_SECONDS = 60.0  # beyond the time limit of a call
 
 _logger = logging.getLogger(__name__)
@@ -124,7 +126,7 @@ class RayExecutor:
                     _logger.warning(what, seconds + _SILENT_SECONDS, self._num_cpus())
                 for stream in ready:
                     try:
-                        event = ray.get(next(stream))
+                        messages = ray.get(next(stream))
                     except StopIteration:
                         del running[stream]
                     except ray.exceptions.RayTaskError as error:
@@ -138,7 +140,8 @@ class RayExecutor:
                             half = len(rest) // 2
                             shards.extendleft((rest[half:], rest[:half]))
                     else:
-                        yield event if isinstance(event, LogLine) else (running[stream].popleft(), event[0])
+                        for message in messages:
+                            yield message if isinstance(message, LogLine) else (running[stream].popleft(), message[0])
         finally:
             for stream in running:
                 with contextlib.suppress(ray.exceptions.RayError):
@@ -168,8 +171,8 @@ _executors: dict[bytes, LocalExecutor] = {}  # one, of which the process is kept
 
 def _run_shard(
     path: list[str], prepare: bytes, work: bytes, seconds: float, log_level: int
-) -> Iterator[LogLine | tuple[Any]]:
-    """What is logged, and of each item in order a tuple of its result.
+) -> Iterator[list[LogLine | tuple[Any]]]:
+    """What is logged, and of each item in order a tuple of its result; a list of some, as each message of Ray costs.
 
     Args:
         path: where the main program finds its modules, which the processes of Ray are not told.
@@ -185,5 +188,11 @@ def _run_shard(
             _executors.popitem()[1].__exit__()
         _executors[prepare] = LocalExecutor(1, pickle.loads(prepare))
     function, items = pickle.loads(work)
+    messages: list[LogLine | tuple[Any]] = []
+    told = -math.inf
     for event in _executors[prepare].events(function, items, seconds=seconds):
-        yield event if isinstance(event, LogLine) else (event[1],)
+        messages.append(event if isinstance(event, LogLine) else (event[1],))
+        if time.monotonic() - told > _TELL_SECONDS:
+            yield messages
+            messages, told = [], time.monotonic()
+    yield messages
