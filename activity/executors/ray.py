@@ -31,7 +31,7 @@ _MOST_IN_SHARD = 64
 _OBJECT_STORE_BYTES = 128 << 20  # only small values go through it; Ray would take a third of the memory
 _ANSWER_SECONDS = 10.0
 _TELL_SECONDS = 0.5  # between messages of a task
-_SILENT_SECONDS = 60.0  # beyond the time limit of a call
+_SILENT_SECONDS = 60.0
 
 _logger = logging.getLogger(__name__)
 
@@ -116,36 +116,55 @@ class RayExecutor:
         try:
             while shards or running:
                 # Twice the CPUs: the next shard is there when one ends, and a cluster that can grow sees why.
-                while shards and len(running) < (most or 2 * self._num_cpus()):
+                num_tasks = most or 2 * self._num_cpus()
+                while shards and len(running) < num_tasks:
                     shard = shards.popleft()
                     work = pickle.dumps((function, shard))
                     running[task.remote(sys.path, prepare, work, seconds, level)] = deque(shard)
-                ready, _ = ray.wait([*running], timeout=seconds + _SILENT_SECONDS)
-                if not ready:
-                    what = "no result for %.0f s; the Ray cluster has %d CPUs"
-                    _logger.warning(what, seconds + _SILENT_SECONDS, self._num_cpus())
-                for stream in ready:
-                    try:
-                        messages = ray.get(next(stream))
-                    except StopIteration:
-                        del running[stream]
-                    except ray.exceptions.RayTaskError as error:
-                        raise error.cause from error
-                    except ray.exceptions.RayError as error:  # of what ran it
-                        rest = [*running.pop(stream)]
-                        _logger.warning("a task of Ray was lost with %d items: %s", len(rest), one_line(error))
-                        if len(rest) == 1:
-                            yield rest[0], WorkerDied(one_line(error))
-                        elif rest:
-                            half = len(rest) // 2
-                            shards.extendleft((rest[half:], rest[:half]))
-                    else:
+                ended = None
+                while ended is None:
+                    stream = self._ready(running)
+                    messages = self._receive(stream)
+                    if isinstance(messages, list):
                         for message in messages:
                             yield message if isinstance(message, LogLine) else (running[stream].popleft(), message[0])
+                    else:
+                        ended = stream
+                rest = [*running.pop(ended)]
+                if len(rest) == 1:
+                    yield rest[0], messages
+                elif rest:
+                    shards.extendleft((rest[len(rest) // 2 :], rest[: len(rest) // 2]))
         finally:
             for stream in running:
                 with contextlib.suppress(ray.exceptions.RayError):
                     ray.cancel(stream, force=True)
+
+    def _ready(self, streams: Iterable[Any]) -> Any:
+        """The first stream that has something; says so if that takes long."""
+        ready, _ = self._ray.wait([*streams], timeout=_SILENT_SECONDS)
+        if not ready:
+            what = "no result for %.0f s; of the %d CPUs of the Ray cluster %d are free"
+            num_free = int(self._ray.available_resources().get("CPU", 0))
+            _logger.warning(what, _SILENT_SECONDS, self._num_cpus(), num_free)
+            ready, _ = self._ray.wait([*streams])
+        return ready[0]
+
+    def _receive(self, stream: Any) -> list[LogLine | tuple[Any]] | WorkerDied | None:
+        """Its next messages; `None` at its end, `WorkerDied` if the task was lost."""
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(next(stream))
+        except StopIteration:
+            return None
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, ActivityError | OSError):
+                raise error.cause from error
+            hint = "all machines of the cluster need this program, and the same packages"
+            raise ActivityError(f"a task of Ray failed: {one_line(error.cause)}", hint=hint) from error
+        except errors.RayError as error:  # of what ran it
+            _logger.warning("a task of Ray was lost, and its rest is given to others: %s", one_line(error))
+            return WorkerDied(one_line(error))
 
     def _num_cpus(self) -> int:
         return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
