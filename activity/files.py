@@ -145,6 +145,8 @@ def atomic_path(path: Path, *, sync: bool = True, digest: bool = False) -> Itera
                 _flush(file)
         if digest and temporary.is_dir():
             _note_digests(temporary, {name: digest_of_file(temporary / name) for name in _files_in(temporary)}, sync)
+        elif digest and (collected := _collected.get()) is not None:
+            collected[path] = digest_of_file(temporary)
         elif digest:  # first, because a kill after the file would make it look damaged
             _note_digests(path.parent, {path.name: digest_of_file(temporary)}, sync)
         elif _are_results.get():
@@ -254,6 +256,29 @@ def is_intact(path: Path) -> bool:
         return table.agrees(path.name)
     table.read()
     return all((folder / name).is_file() and table.agrees(name) for name in {*table.noted, *_files_in(folder)})
+
+
+@contextlib.contextmanager
+def collected_digests() -> Iterator[dict[Path, str]]:
+    """Digests of the files that `atomic_path` writes while the block runs, for `note_digests` of another process.
+
+    They are not noted by this one: of several machines that append to one file on a network disk, lines get lost.
+    """
+    digests: dict[Path, str] = {}
+    token = _collected.set(digests)
+    try:
+        yield digests
+    finally:
+        _collected.reset(token)
+
+
+_collected: contextvars.ContextVar[dict[Path, str] | None] = contextvars.ContextVar("_collected", default=None)
+
+
+def note_digests(digests: Mapping[Path, str]) -> None:
+    """Note the digests of files, from `collected_digests`, for `is_intact`."""
+    for path, digest in digests.items():
+        _note_digests(path.parent, {path.name: digest}, sync=False)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """A decoder that gets stuck, crashes, has a bug or wants too much memory, in a module that workers can import."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import time
@@ -23,6 +24,18 @@ def misbehave(sample_id, video_path, span, work):
     if video_path.name == "06.avi":
         raise ValueError("no such thing")
     return decode_one(sample_id, video_path, span, work)
+
+
+def decode_with_another_version(sample_id, video_path, span, work):
+    """As another machine of a cluster may."""
+    other = dataclasses.replace(work, versions={"activity": "0.0.1", "opencv": "1.2"})
+    return decode_one(sample_id, video_path, span, other)
+
+
+def decode_without_the_videos(sample_id, video_path, span, work):
+    """As another machine of a cluster may."""
+    other = dataclasses.replace(work, videos_dir=work.videos_dir / "elsewhere")
+    return decode_one(sample_id, video_path, span, other)
 
 
 def be_killed_at_the_start():

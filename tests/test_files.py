@@ -17,6 +17,7 @@ from activity.files import (
     atomic_file,
     atomic_path,
     check_output,
+    collected_digests,
     csv_rows,
     digest_of,
     digest_of_file,
@@ -25,6 +26,7 @@ from activity.files import (
     is_intact,
     is_result,
     lock_folder,
+    note_digests,
     note_results,
     noted_results,
     of_system,
@@ -216,6 +218,18 @@ def test_a_file_that_is_damaged_is_not_intact(tmp_path):
         assert is_intact(tmp_path / "a.npy")
     with pytest.raises(FileNotFoundError):
         is_intact(tmp_path / "c.npy")
+
+
+def test_digests_that_another_process_is_to_note_are_collected(tmp_path):
+    with collected_digests() as digests:
+        write(tmp_path / "a.npy", b"content", digest=True)
+    assert digests == {tmp_path / "a.npy": digest_of(b"content", size=8)} and names(tmp_path) == ["a.npy"]
+    note_digests(digests)
+    assert (tmp_path / "digests.txt").read_text() == f"{digest_of(b'content', size=8)}  a.npy\n"
+    (tmp_path / "a.npy").write_bytes(b"damaged")
+    assert not is_intact(tmp_path / "a.npy")
+    write(tmp_path / "a.npy", b"other", digest=True)  # noted here again
+    assert is_intact(tmp_path / "a.npy")
 
 
 def test_a_file_of_an_earlier_version_is_accepted_and_given_a_digest(tmp_path):

@@ -9,11 +9,12 @@ import itertools
 import json
 import logging
 import os
+import platform
 import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -60,10 +61,12 @@ from activity.files import (
     DIGESTS_NAME,
     LOCK_NAME,
     atomic_file,
+    collected_digests,
     digest_of,
     forget_digests,
     is_intact,
     lock_folder,
+    note_digests,
     write_csv,
 )
 from activity.progress import progress_bar
@@ -73,6 +76,7 @@ from activity.video.images import IMAGES_PER_SECOND, missing_numbers, probe
 if TYPE_CHECKING:
     from activity.executors.choice import Executor
 
+_VERSIONS = {"activity": __version__, "opencv": cv2.__version__}
 _OTHER_FOLDER = "choose another --out, or delete that folder"
 
 _logger = logging.getLogger(__name__)
@@ -80,17 +84,19 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Decoded:
-    """A row of `decoded.csv`; `num_frames` 0 means that the video gave none."""
+    """A row of `decoded.csv`; `num_frames` 0 means that the video gave none. And the digests of its stacks."""
 
     sample_id: str
     num_frames: int
     num_frames_claimed: int
     duration_seconds: float
     problem: str
+    digests: dict[Path, str] = field(default_factory=dict, repr=False, compare=False)
 
     def as_row(self) -> list[str]:
         """Its fields, and a digest of them: a row that is damaged is no note."""
-        fields = [str(value) for value in dataclasses.astuple(self)]
+        values = (self.sample_id, self.num_frames, self.num_frames_claimed, self.duration_seconds, self.problem)
+        fields = [str(value) for value in values]
         return [*fields, digest_of(fields, size=4)]
 
 
@@ -145,7 +151,7 @@ def preprocess(
     workers = open_executor(executor, prepare=_prepare_worker, num_workers=num_workers, address=address)
     dataset_dir = Path(dataset_dir)
     listed = list_videos(videos if isinstance(videos, VideoList) else Path(videos), split_files=split_files)
-    work = _Work(dataset_dir, spec, seconds_per_video, images_per_second)
+    work = _Work(listed.videos_dir, dataset_dir, spec, seconds_per_video, images_per_second, _VERSIONS)
     with lock_folder(dataset_dir, "preprocess"):
         about = _claim_folder(dataset_dir, spec, listed.videos_dir, seed)
         try:
@@ -165,10 +171,12 @@ def preprocess(
 class _Work:
     """The settings of decoding; see `preprocess`."""
 
+    videos_dir: Path
     dataset_dir: Path
     spec: ClipSpec
     seconds_per_video: float
     images_per_second: float
+    versions: dict[str, str]
 
 
 def _fill_folder(listed: VideoList, work: _Work, workers: Executor, about: dict[str, Any], seed: int) -> None:
@@ -240,7 +248,7 @@ def _write_about(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int,
         "videos_dir": str(videos_dir.resolve()),
         "seed": seed,
         **more,
-        "versions": {"activity": __version__, "opencv": cv2.__version__},
+        "versions": _VERSIONS,
     }
     with atomic_file(dataset_dir / "dataset.json", "w", digest=True) as file:
         json.dump(about, file, indent=2, allow_nan=False)
@@ -328,6 +336,7 @@ def _decode(todo: _Todo, work: _Work, workers: Executor) -> tuple[dict[str, _Dec
                 for id_, outcome in coming:
                     decoded[id_] = outcome.result
                     if outcome.is_final:
+                        note_digests(outcome.result.digests)
                         unsure.discard(id_)
                         writer.writerow(outcome.result.as_row())
                         file.flush()
@@ -380,7 +389,8 @@ def _decode_all(
     todo: _Todo, work: _Work, workers: Executor, most: int | None
 ) -> Generator[tuple[str, _Outcome], None, None]:
     """The outcome of each video by its sample id, as they come; at `most` so many side by side."""
-    there = dataclasses.replace(work, dataset_dir=work.dataset_dir.absolute())  # another machine, another directory
+    videos_dir, dataset_dir = work.videos_dir.absolute(), work.dataset_dir.absolute()
+    there = dataclasses.replace(work, videos_dir=videos_dir, dataset_dir=dataset_dir)  # another working directory
     videos = [(id_, path.absolute(), span) for id_, (path, span) in todo.items()]
     decode = partial(_decode_one, work=there)
     coming = workers.starmap_unordered(decode, videos, seconds=work.seconds_per_video, most=most)
@@ -396,8 +406,10 @@ def _prepare_worker() -> None:
 
 def _decode_one(sample_id: str, video_path: Path, span: Span, work: _Work) -> _Decoded:
     """In a worker: one video or segment to its stacks. A disk that is full is no fault of the video, and raises."""
+    _check_machine(work)
     try:
-        sampled = write_stacks(video_path, work.spec, work.dataset_dir, sample_id, span, work.images_per_second)
+        with collected_digests() as digests:
+            sampled = write_stacks(video_path, work.spec, work.dataset_dir, sample_id, span, work.images_per_second)
         problem = sampled.problem or (missing_numbers(video_path) if video_path.is_dir() else "")
     except VideoError as error:
         num_claimed = 0
@@ -405,7 +417,21 @@ def _decode_one(sample_id: str, video_path: Path, span: Span, work: _Work) -> _D
             num_claimed = probe(video_path).num_frames_claimed
         return _Decoded(sample_id, 0, num_claimed, 0.0, _one_line(error.reason))
     seconds = round(sampled.duration_seconds, 6)
-    return _Decoded(sample_id, sampled.num_frames, sampled.num_frames_claimed, seconds, problem)
+    return _Decoded(sample_id, sampled.num_frames, sampled.num_frames_claimed, seconds, problem, digests)
+
+
+def _check_machine(work: _Work) -> None:
+    """Raise `ActivityError` on a machine of a cluster that would decode otherwise, or does not see the videos."""
+    if work.versions != _VERSIONS:
+        reason = f"the machine {platform.node()} has {_listed(_VERSIONS)}; expected {_listed(work.versions)}"
+        raise ActivityError(reason, hint="install the same on all machines of the cluster")
+    if not work.videos_dir.is_dir():
+        hint = "all machines of a cluster must see videos and data set under the same paths"
+        raise ActivityError(f"the machine {platform.node()} does not see this folder", path=work.videos_dir, hint=hint)
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _outcome(result: _Decoded | Exception, sample_id: str, seconds_per_video: float) -> _Outcome:
@@ -421,7 +447,7 @@ def _outcome(result: _Decoded | Exception, sample_id: str, seconds_per_video: fl
             reason = f"there was not enough memory to decode it ({_one_line(str(result)) or 'no details'})"
         case WorkerDied():
             reason = f"decoding crashed the worker process ({result})"
-        case OSError():  # a full disk
+        case OSError() | ActivityError():  # a full disk, or a machine that must not take part
             raise result
         case _:  # a bug; the other videos are worth the wait
             may_pass = False

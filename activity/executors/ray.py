@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
@@ -29,7 +30,8 @@ from activity.executors.local import Event, Item, LocalExecutor, LogLine, Worker
 _MOST_IN_SHARD = 64
 _OBJECT_STORE_BYTES = 128 << 20  # only small values go through it; Ray would take a third of the memory
 _ANSWER_SECONDS = 10.0
-_SILENT_SECONDS = 60.0  # beyond the time limit of a call
+_TELL_SECONDS = 0.5  # between messages of a task
+_SILENT_SECONDS = 60.0
 
 _logger = logging.getLogger(__name__)
 
@@ -114,35 +116,55 @@ class RayExecutor:
         try:
             while shards or running:
                 # Twice the CPUs: the next shard is there when one ends, and a cluster that can grow sees why.
-                while shards and len(running) < (most or 2 * self._num_cpus()):
+                num_tasks = most or 2 * self._num_cpus()
+                while shards and len(running) < num_tasks:
                     shard = shards.popleft()
                     work = pickle.dumps((function, shard))
                     running[task.remote(sys.path, prepare, work, seconds, level)] = deque(shard)
-                ready, _ = ray.wait([*running], timeout=seconds + _SILENT_SECONDS)
-                if not ready:
-                    what = "no result for %.0f s; the Ray cluster has %d CPUs"
-                    _logger.warning(what, seconds + _SILENT_SECONDS, self._num_cpus())
-                for stream in ready:
-                    try:
-                        event = ray.get(next(stream))
-                    except StopIteration:
-                        del running[stream]
-                    except ray.exceptions.RayTaskError as error:
-                        raise error.cause from error
-                    except ray.exceptions.RayError as error:  # of what ran it
-                        rest = [*running.pop(stream)]
-                        _logger.warning("a task of Ray was lost with %d items: %s", len(rest), one_line(error))
-                        if len(rest) == 1:
-                            yield rest[0], WorkerDied(one_line(error))
-                        elif rest:
-                            half = len(rest) // 2
-                            shards.extendleft((rest[half:], rest[:half]))
+                ended = None
+                while ended is None:
+                    stream = self._ready(running)
+                    messages = self._receive(stream)
+                    if isinstance(messages, list):
+                        for message in messages:
+                            yield message if isinstance(message, LogLine) else (running[stream].popleft(), message[0])
                     else:
-                        yield event if isinstance(event, LogLine) else (running[stream].popleft(), event[0])
+                        ended = stream
+                rest = [*running.pop(ended)]
+                if len(rest) == 1:
+                    yield rest[0], messages
+                elif rest:
+                    shards.extendleft((rest[len(rest) // 2 :], rest[: len(rest) // 2]))
         finally:
             for stream in running:
                 with contextlib.suppress(ray.exceptions.RayError):
                     ray.cancel(stream, force=True)
+
+    def _ready(self, streams: Iterable[Any]) -> Any:
+        """The first stream that has something; says so if that takes long."""
+        ready, _ = self._ray.wait([*streams], timeout=_SILENT_SECONDS)
+        if not ready:
+            what = "no result for %.0f s; of the %d CPUs of the Ray cluster %d are free"
+            num_free = int(self._ray.available_resources().get("CPU", 0))
+            _logger.warning(what, _SILENT_SECONDS, self._num_cpus(), num_free)
+            ready, _ = self._ray.wait([*streams])
+        return ready[0]
+
+    def _receive(self, stream: Any) -> list[LogLine | tuple[Any]] | WorkerDied | None:
+        """Its next messages; `None` at its end, `WorkerDied` if the task was lost."""
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(next(stream))
+        except StopIteration:
+            return None
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, ActivityError | OSError):
+                raise error.cause from error
+            hint = "all machines of the cluster need this program, and the same packages"
+            raise ActivityError(f"a task of Ray failed: {one_line(error.cause)}", hint=hint) from error
+        except errors.RayError as error:  # of what ran it
+            _logger.warning("a task of Ray was lost, and its rest is given to others: %s", one_line(error))
+            return WorkerDied(one_line(error))
 
     def _num_cpus(self) -> int:
         return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
@@ -168,8 +190,8 @@ _executors: dict[bytes, LocalExecutor] = {}  # one, of which the process is kept
 
 def _run_shard(
     path: list[str], prepare: bytes, work: bytes, seconds: float, log_level: int
-) -> Iterator[LogLine | tuple[Any]]:
-    """What is logged, and of each item in order a tuple of its result.
+) -> Iterator[list[LogLine | tuple[Any]]]:
+    """What is logged, and of each item in order a tuple of its result; a list of some, as each message of Ray costs.
 
     Args:
         path: where the main program finds its modules, which the processes of Ray are not told.
@@ -185,5 +207,11 @@ def _run_shard(
             _executors.popitem()[1].__exit__()
         _executors[prepare] = LocalExecutor(1, pickle.loads(prepare))
     function, items = pickle.loads(work)
+    messages: list[LogLine | tuple[Any]] = []
+    told = -math.inf
     for event in _executors[prepare].events(function, items, seconds=seconds):
-        yield event if isinstance(event, LogLine) else (event[1],)
+        messages.append(event if isinstance(event, LogLine) else (event[1],))
+        if time.monotonic() - told > _TELL_SECONDS:
+            yield messages
+            messages, told = [], time.monotonic()
+    yield messages

@@ -13,13 +13,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from misbehaving import DeadlySpec, be_killed_at_the_start, be_killed_once, decode_after_a_death, misbehave
+from misbehaving import (
+    DeadlySpec,
+    be_killed_at_the_start,
+    be_killed_once,
+    decode_after_a_death,
+    decode_with_another_version,
+    decode_without_the_videos,
+    misbehave,
+)
 
 from activity.config import ClipSpec, as_dict
 from activity.datasets import preprocessing
 from activity.datasets.dataset import load_dataset, stack_path
 from activity.datasets.preprocessing import preprocess
-from activity.errors import DatasetError, SettingError
+from activity.errors import ActivityError, DatasetError, SettingError
 from activity.files import LOCK_NAME
 from activity.video.sampling import read_stack
 
@@ -964,6 +972,27 @@ def test_a_stuck_a_crashing_and_a_huge_video_are_given_up_and_tried_again(videos
     undisturbed = preprocess(videos, tmp_path / "clean", SPEC, num_workers=1)
     assert splits_of(again) == splits_of(undisturbed)  # those of the eight, and of the four that came later
     assert content_of(tmp_path / "out") == content_of(tmp_path / "clean")
+
+
+@pytest.mark.parametrize(
+    ("decode", "message"),
+    [
+        (
+            decode_with_another_version,
+            "machine .* has activity .*; expected activity 0.0.1, opencv 1.2; install",
+        ),
+        (
+            decode_without_the_videos,
+            "elsewhere: the machine .* does not see this folder; all machines of a cluster",
+        ),
+    ],
+)
+def test_a_machine_that_would_decode_otherwise_ends_the_run(videos, tmp_path, monkeypatch, decode, message):
+    """Its videos would be listed as if they could not be read."""
+    monkeypatch.setattr(preprocessing, "_decode_one", decode)
+    with pytest.raises(ActivityError, match=message):
+        preprocess(videos, tmp_path / "out", SPEC, num_workers=1)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
