@@ -96,8 +96,7 @@ def watch(
     with Capture(source, model.spec, model.window_rate, timeout_seconds) as capture:
         for window in _windows(model, capture.frames()):
             if window.starts:
-                of_steps = model.info.labels_per == "step"
-                live_labels = LiveLabels(model.threshold, multi_label=model.info.multi_label, of_steps=of_steps)
+                live_labels = LiveLabels(model.threshold, multi_label=model.info.multi_label)
             label_id, probabilities = live_labels.next(window.probabilities)
             label, late = names[label_id], time.monotonic() - window.arrived
             yield Decision(

@@ -20,7 +20,7 @@ _FLOOR = 1e-4  # of a probability before its logarithm: no single window may vet
 _SHORTEST_SEGMENT = 0.5  # windows
 _NEWEST = 0.3  # weight of the newest window of a stream; 0.5 lets labels flicker, 0.2 is late
 _EVIDENCE = 3.0  # logarithm of how much likelier another label must have become (20 times) before the past is forgotten
-_DOUBT = 0.05  # of a probability before it is evidence: no single step is enough
+_DOUBT = 0.05  # of a probability before it is evidence: no single window or step is enough
 
 
 @dataclass(frozen=True)
@@ -83,22 +83,20 @@ class LiveLabels:
     """Labels of a stream, window after window, from the past alone.
 
     The windows so far are multiplied, the older the less weight, so that none alone outvotes earlier ones that were as
-    confident; then as in a timeline. The label of a new activity comes when about three quarters of a window show it.
-    Of several labels at once, it is the most probable one.
+    confident; then as in a timeline. Of several labels at once, it is the most probable one.
 
-    Steps do not overlap as windows do, so what they say adds up: once they have together made another label much more
-    likely than the one that is shown, what was before is forgotten (cumulative sums, which find a change soonest for
-    how rarely they are mistaken, Page 1954). Two steps are enough if they are confident, several if they are not.
+    Once those since some moment together make another label much more likely than the one that is shown, what was
+    before that is forgotten (cumulative sums, which find a change soonest for how rarely they are mistaken, Page 1954).
+    Two windows or steps are enough if they are confident, several if they are not. So the label of a new activity comes
+    when about three quarters of a window show it, or after a few steps, of a model that decides with each.
 
     Args:
         threshold: probability below which a moment is "unknown".
         multi_label: probabilities are of each label by itself.
-        of_steps: they are of steps, and not of windows.
     """
 
-    def __init__(self, threshold: float, *, multi_label: bool = False, of_steps: bool = False) -> None:
-        self._hysteresis, self._multi_label, self._of_steps = Hysteresis(threshold), multi_label, of_steps
-        self._threshold = threshold
+    def __init__(self, threshold: float, *, multi_label: bool = False) -> None:
+        self._hysteresis, self._threshold, self._multi_label = Hysteresis(threshold), threshold, multi_label
         self._logarithms: np.ndarray | None = None
         self._shown = -1  # label id
         self._evidence = np.zeros(1)  # (C + 1,) for each label, also "unknown", against the one that is shown
@@ -106,7 +104,7 @@ class LiveLabels:
     def next(self, probabilities: np.ndarray) -> tuple[int, np.ndarray]:
         """The label id after the next window `(C,)`, C is "unknown"; and the smoothed probabilities `(C,)`."""
         newest = np.log(np.maximum(probabilities, _FLOOR))
-        if self._of_steps and self._is_new(probabilities):
+        if self._is_new(probabilities):
             self._logarithms = None
         before = newest if self._logarithms is None else self._logarithms
         self._logarithms = _NEWEST * newest + (1 - _NEWEST) * before
@@ -119,7 +117,7 @@ class LiveLabels:
         return label_id, fused
 
     def _is_new(self, probabilities: np.ndarray) -> bool:
-        """Whether all steps since some moment, with this one, tell that another label holds by now."""
+        """Whether all since some moment, with this one, tell that another label holds by now."""
         if self._logarithms is None:
             return False
         said = np.log(np.maximum([*probabilities, self._threshold], _DOUBT))  # (C + 1,), the last of "unknown"

@@ -135,28 +135,27 @@ class TestLiveLabels:
         live = LiveLabels(0.95)
         assert [live.next(np.array([p, 1 - p]))[0] for p in (0.97, *[0.94] * 4)] == [0, 0, 0, 0, 2]
 
-    def test_confident_steps_are_believed_sooner(self):
-        def steps_until(p, **options):
-            live = LiveLabels(0.0, **options)
+    def test_the_more_confident_a_change_is_the_sooner_it_shows(self):
+        def steps_until(p):
+            live = LiveLabels(0.0)
             assert [live.next(np.array([0.95, 0.05]))[0] for _ in range(20)] == [0] * 20
             return next(n for n in range(1, 99) if live.next(np.array([1 - p, p]))[0] == 1)
 
-        assert [steps_until(p, of_steps=True) for p in (0.95, 0.75)] == [2, 3]
-        assert [steps_until(p) for p in (0.95, 0.75)] == [3, 5]
+        assert [steps_until(p) for p in (0.95, 0.75, 0.65)] == [2, 3, 5]
 
-    def test_no_single_step_changes_the_label(self):
+    def test_nothing_single_changes_the_label(self):
         rows = [*[[1.0, 0.0]] * 5, [0.0, 1.0]] * 3
-        live = LiveLabels(0.0, of_steps=True)
+        live = LiveLabels(0.0)
         assert [live.next(np.array(row))[0] for row in rows] == [0] * 18
 
-    def test_what_steps_were_is_forgotten_when_another_label_is_believed(self):
-        live = LiveLabels(0.0, of_steps=True)
+    def test_what_was_before_is_forgotten_when_another_label_is_believed(self):
+        live = LiveLabels(0.0)
         for row in [[0.95, 0.05]] * 9 + [[0.1, 0.9]]:
             live.next(np.array(row))
         assert live.next(np.array([0.05, 0.95]))[1] == pytest.approx([0.05, 0.95])
 
-    def test_steps_below_the_threshold_are_unknown_and_leave_it(self):
-        live = LiveLabels(0.9, of_steps=True)
+    def test_unknown_is_shown_once_and_left_once(self):
+        live = LiveLabels(0.9)
         shown = [live.next(np.array([p, 1 - p]))[0] for p in [0.99] * 9 + [0.5] * 9 + [0.99] * 9]
         assert shown[8] == 0 and shown[17] == 2 and shown[26] == 0
         assert shown == sorted(shown[:18]) + sorted(shown[18:], reverse=True)  # once there and once back
