@@ -38,7 +38,10 @@ def clock(seconds: float) -> str:
 
 
 def video_bar(desc: str, total_seconds: float) -> tqdm:
-    """A progress bar that counts the seconds of a video, as its header tells them: `3:20 of 9:04, about 00:40 left`."""
+    """A progress bar that counts the seconds of a video, as its header tells them: `3:20 of 9:04, about 00:40 left`.
+
+    Where it tells none, `total_seconds` 0: `3:20 so far`.
+    """
     from tqdm import tqdm
 
     class Bar(tqdm):
@@ -46,7 +49,7 @@ def video_bar(desc: str, total_seconds: float) -> tqdm:
         def format_dict(self) -> dict[str, Any]:
             return {**super().format_dict, "now": clock(self.n), "end": clock(max(self.n, self.total))}
 
-    line = "{desc}: {now} of {end}, about {remaining} left"
+    line = "{desc}: {now} of {end}, about {remaining} left" if total_seconds > 0 else "{desc}: {now} so far"
     return Bar(
         total=max(total_seconds, 0.0), desc=desc, **_options({"bar_format": line, "leave": False, "smoothing": 0})
     )

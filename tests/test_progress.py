@@ -63,6 +63,14 @@ def test_a_video_shows_the_time_that_it_has_come_to(capsys, at_once):
     assert re.fullmatch(r"0\d:\d\d left", lines[0].partition(", about ")[2])
 
 
+def test_a_video_of_unknown_length_shows_the_time_alone(capsys, at_once):
+    with video_bar("live.webm", 0.0) as bar:
+        bar.update(100.0)
+        bar.update(100.0)
+        bar.update(400.0)
+    assert capsys.readouterr().err.splitlines() == ["live.webm: 3:20 so far", "live.webm: 10:00 so far"]
+
+
 def test_a_clock():
     assert [clock(seconds) for seconds in (0, 59.9, 61, 3599, 3600, 36061)] == [
         *("0:00", "0:59", "1:01", "59:59", "1:00:00", "10:01:01")

@@ -23,7 +23,9 @@ from activity.models.info import ModelInfo, check_takes_videos, read_info
 from activity.progress import video_bar
 
 if TYPE_CHECKING:
-    from activity.predictor.prediction import Prediction
+    from tqdm import tqdm
+
+    from activity.predictor.prediction import Failure, Prediction
     from activity.predictor.predictor import Predictor
 
 EXAMPLES = [
@@ -219,8 +221,8 @@ def _classify_files(arguments: argparse.Namespace, sources: Sequence[str]) -> in
     files = any((arguments.csv, arguments.out, arguments.annotate, arguments.explain, arguments.statistics))
     failed, films, repeats = False, dict[object, tuple[Any, ...]](), []
     columns = f"{_COLUMNS},{_top_columns(arguments)}"
-    with csv_rows(arguments.csv, columns) as write_row, _watching(sources) as watch:
-        results = predictor.predict_many(sources, timeline=timeline, keep_frames=bool(arguments.explain), watch=watch)
+    with csv_rows(arguments.csv, columns) as write_row:
+        results = _predict(predictor, sources, timeline=timeline, keep_frames=bool(arguments.explain))
         for result, name in zip(results, distinct_names(sources), strict=True):
             failed |= isinstance(result, Failure)
             write_row(_row(result.as_dict(top_k=arguments.top_k)))
@@ -280,21 +282,29 @@ def _row(result: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-@contextlib.contextmanager
-def _watching(sources: Sequence[str]) -> Iterator[Callable[[str, float], None] | None]:
-    """A function that shows how far a single video is, as it is told; several show by their labels how far they are."""
-    if len(sources) > 1:
-        yield None
-        return
+def _predict(predictor: Predictor, sources: Sequence[str], **options: Any) -> Iterator[Prediction | Failure]:
+    """The result of each source as it comes; until then a single video shows how far it is.
+
+    Several show it by their results, and a feature file takes no time.
+    """
+    from activity.datasets.feature_files import is_feature_file
+    from activity.video.download import local_path, without_password
     from activity.video.images import probe
 
-    try:
-        bar = video_bar(Path(sources[0]).name, probe(Path(sources[0])).duration_seconds_claimed)
-    except VideoError:  # the prediction says what is wrong
-        yield None
+    if len(sources) > 1 or is_feature_file(sources[0]):
+        yield from predictor.predict_many(sources, **options)
         return
-    with bar:
-        yield lambda _, seconds: bar.update(max(0.0, seconds - bar.n))
+    with contextlib.ExitStack() as stack:
+        bars: list[tqdm] = []
+
+        def watch(source: str, seconds: float) -> None:
+            if not bars:  # with the first frame, when a URL has been fetched
+                name = Path(without_password(source)).name
+                bars.append(stack.enter_context(video_bar(name, probe(local_path(source)).duration_seconds_claimed)))
+            bars[0].update(max(0.0, seconds - bars[0].n))
+
+        results = list(predictor.predict_many(sources, watch=watch, **options))
+    yield from results  # when the bar has gone from its line
 
 
 def _surprising(

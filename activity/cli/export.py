@@ -12,7 +12,7 @@ from activity.cli.output import say_written
 from activity.errors import ActivityError, VideoError
 from activity.files import check_output, foreign_in, noted_results
 from activity.models.info import read_info
-from activity.runtimes.formats import FORMATS, check_export, step_path
+from activity.runtimes.formats import FORMATS, check_export, exported_step, note_path, step_path
 
 EXAMPLES = [
     "model.keras --format onnx --out model.onnx",
@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
     out = arguments.out
     replaced = partial(foreign_in, hidden=True)  # a folder is replaced as a whole
     is_captioner = read_info(arguments.model, task=None).task == "describe"
-    graphs = [out, step_path(out)] if is_captioner and out.suffix else [out]
-    written = (*graphs, _note_of(out), *(graph.with_suffix(".bin") for graph in graphs))
+    graphs = [out, step_path(out)] if out.suffix and (is_captioner or exported_step(out)) else [out]
+    written = (*graphs, note_path(out), *(graph.with_suffix(".bin") for graph in graphs))
     for path in written:  # the format tells which there are
         check_output(path, overwrite=arguments.overwrite, foreign=replaced, what="an exported model")
     _check_whose(graphs)
@@ -66,17 +66,13 @@ def run(arguments: argparse.Namespace) -> None:
     say_written(made.files)
 
 
-def _note_of(graph: Path) -> Path:
-    return graph.with_name(f"{graph.name}.json")
-
-
 def _check_whose(graphs: Sequence[Path]) -> None:
     """Raise `ActivityError` if a graph to be replaced is that of another model, whose note would then be wrong."""
     out, *others = graphs
-    notes = {graph: _note_of(graph) for graph in others}  # a step has none of its own
+    notes = {graph: note_path(graph) for graph in others}  # a step has none of its own
     first = out.with_name(f"{out.stem.removesuffix('.step')}{out.suffix}")
-    if step_path(first) == out and not _note_of(out).exists():
-        notes[out] = _note_of(first)
+    if step_path(first) == out and not note_path(out).exists():
+        notes[out] = note_path(first)
     for graph, note in notes.items():
         if graph.exists() and note.exists():
             reason = f"a graph of another model, that of {note.name}"

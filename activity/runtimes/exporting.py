@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +39,7 @@ from activity.models.captioner import ActivityCaptioner, load_captioner
 from activity.models.classifier import ActivityClassifier, load_classifier, predict, versions
 from activity.models.info import TrainingRecord, check_takes_videos, read_info
 from activity.models.search import END, NUM_SPECIAL, PADDING, UNKNOWN
-from activity.runtimes.formats import FORMATS, Graph, check_export, step_path, write_graph
+from activity.runtimes.formats import FORMATS, Graph, check_export, exported_step, note_path, step_path, write_graph
 from activity.runtimes.loops import with_plain_loops
 from activity.runtimes.stepwise import StepwiseDecoder, encoder_graph, random_words, step_graph
 from activity.video.clips import pad_right, window_starts
@@ -46,6 +47,7 @@ from activity.video.sampling import read_stack
 
 Clip: TypeAlias = tuple[np.ndarray, np.ndarray]  # frames (T, S, H, W, 3) uint8 and their mask (T,) bool
 
+_logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1  # of the JSON beside the graph; raised when a reader must change
 
@@ -94,7 +96,7 @@ class Export:
 def export_model(model_path: Path, format: str, out: Path, *, clips: Sequence[Path | str] | None = None) -> Export:
     """Write a model file as a graph of another format, a captioner as two.
 
-    An older export is replaced once the new one is checked.
+    An older export is replaced once the new one is checked; the second graph of a captioner is removed with it.
 
     Args:
         model_path: a `.keras` file.
@@ -133,14 +135,20 @@ def export_model(model_path: Path, format: str, out: Path, *, clips: Sequence[Pa
             raise
         except ActivityError as error:
             raise ActivityError(f"the export to {format} is refused: {error}") from error
-        note = (made / out.name / "network.json") if not FORMATS[format].suffix else made / f"{out.name}.json"
+        note = (made / out.name / "network.json") if not FORMATS[format].suffix else note_path(made / out.name)
         note.write_text(json.dumps(_about(model, format, graphs), indent=2, allow_nan=False), encoding="utf-8")
         # All are on the disk before the first takes its name; the graph takes it last: as long as it is the old one or
         # absent, nobody takes what is beside it for its own.
         files = sorted(made.iterdir(), key=lambda file: (file.name != out.name, file == note))
+        old_step = exported_step(out) if len(graphs) == 1 else None
         with contextlib.ExitStack() as stack:
             for file in files:
                 shutil.move(file, stack.enter_context(atomic_path(out.parent / file.name)))
+        if old_step:
+            for suffix in [file.suffix for file in files if file.stem == out.stem]:
+                removed = old_step.with_suffix(suffix)
+                removed.unlink(missing_ok=True)
+                _logger.info("removed %s: it was of the model exported there before", removed)
     return Export(tuple(out.parent / file.name for file in files), difference, kinds)
 
 

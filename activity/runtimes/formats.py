@@ -15,6 +15,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import json
 import logging
 import tempfile
 import threading
@@ -103,6 +104,23 @@ def _is_replaceable(folder: Path) -> bool:
 def step_path(out: Path) -> Path:
     """Where the second graph of a captioner is; in a SavedModel, which is a folder, a folder in it."""
     return out.with_name(f"{out.stem}.step{out.suffix}") if out.suffix else out / "step"
+
+
+def note_path(out: Path) -> Path:
+    """Where the JSON beside a graph is."""
+    return out.with_name(f"{out.name}.json")
+
+
+def exported_step(out: Path) -> Path | None:
+    """The second graph of the captioner that is exported to a file, as the JSON beside that says, if it is one."""
+    step = step_path(out)
+    if not step.is_file() or note_path(step).exists():  # which is another model's
+        return None
+    try:
+        about = json.loads(note_path(out).read_text(encoding="utf-8"))
+        return step if about["step"]["file"] == step.name else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def write_graph(model: keras.Model, name: str, path: Path) -> None:

@@ -1,4 +1,5 @@
 import csv
+import io
 import itertools
 import json
 import os
@@ -6,7 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
@@ -145,6 +149,38 @@ def test_a_single_video_shows_how_far_it_is(run, folder, ramp_videos, monkeypatc
     assert re.search(r"^p0_0\.avi: 0:0\d of 0:0\d, about \S+ left$", err, re.MULTILINE)
     _, _, err = run("classify", folder / "model.keras", ramp_videos / "darkens")  # labels show how far several are
     assert " left" not in err
+
+
+@pytest.mark.parametrize("labels_per", ["window", "step"])
+def test_a_timeline_shows_from_its_first_second_how_long_it_will_take(
+    run, folder, lamp_model, lamp_videos, monkeypatch, labels_per
+):
+    terminal, now = io.StringIO(), itertools.count()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("tqdm.std.time", lambda: 0.2 * next(now))
+    model = lamp_model if labels_per == "step" else folder / "model.keras"
+    status, _, _ = run("classify", model, lamp_videos / "film3.avi", "--timeline")
+    assert status == 0
+    shown, found, _ = terminal.getvalue().partition(f"{lamp_videos / 'film3.avi'}  ")
+    assert found and shown.endswith(" \r"), "the bar is still there when the result comes"
+    states = re.findall(r"\rfilm3\.avi: (\d:\d\d) of (\d:\d\d), about (\S+) left", shown)
+    assert all(now == "0:00" for now, _, _ in states[:3]) and re.fullmatch(r"\d\d:\d\d", states[2][2])  # at 0.1 s
+    assert len(states) > 20 and states[-1][0] == states[0][1]
+
+
+def test_a_film_from_a_url_shows_how_far_it_is(run, folder, ramp_videos, monkeypatch):
+    film = ramp_videos / "darkens" / "p0_0.avi"
+    handler = partial(SimpleHTTPRequestHandler, directory=film.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        minutes = itertools.count()
+        monkeypatch.setattr("tqdm.std.time", lambda: 60.0 * next(minutes))
+        url = f"http://127.0.0.1:{server.server_port}/{film.name}"
+        status, _, err = run("classify", folder / "model.keras", url)
+        server.shutdown()
+    assert status == 0 and re.search(r"^p0_0\.avi: 0:0\d of 0:0\d, about \S+ left$", err, re.MULTILINE), err
 
 
 def test_classify_writes_timelines_and_annotated_videos(run, folder, ramp_videos, tmp_path):

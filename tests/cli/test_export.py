@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from activity.files import note_results
@@ -32,3 +34,41 @@ def test_a_graph_of_another_model_is_not_replaced(caption_model, run, tmp_path, 
     assert status == 1 and {path.read_text() for path in tmp_path.glob("x*")} == {"an earlier export"}
     expected = f"{tmp_path / graph}: a graph of another model, that of {other}; choose another name"
     assert expected in one_line(err)
+
+
+@pytest.fixture
+def exported_captioner(tmp_path):
+    """Files as an export of a captioner to `x.onnx` leaves them."""
+    for name in ("x.onnx", "x.step.onnx"):
+        (tmp_path / name).write_text("an earlier export")
+    (tmp_path / "x.onnx.json").write_text(json.dumps({"step": {"file": "x.step.onnx"}}))
+    note_results(tmp_path / name for name in ("x.onnx", "x.step.onnx", "x.onnx.json"))
+    return tmp_path / "x.onnx"
+
+
+def test_the_step_of_a_captioner_is_removed_where_a_classifier_takes_its_place(folder, run, exported_captioner):
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    step = exported_captioner.with_name("x.step.onnx")
+    command = ("export", folder / "model.keras", "--format", "onnx", "--out", exported_captioner)
+    status, _, err = run(*command)
+    assert status == 1 and step.exists()
+    status, _, err = run(*command, "--overwrite")
+    assert status == 0 and not step.exists() and "step" not in json.loads((step.parent / "x.onnx.json").read_text())
+    assert f"removed {step}: it was of the model exported there before\n" in err
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (lambda step: step.write_text("changed by hand"), "exists and is not an exported model of ours"),
+        (lambda step: step.with_name("x.step.onnx.json").write_text("{}"), ""),  # it is another model's by now
+    ],
+)
+def test_a_step_that_is_another_thing_by_now_is_not_removed(folder, run, exported_captioner, change, told, one_line):
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    step = exported_captioner.with_name("x.step.onnx")
+    change(step)
+    command = ("export", folder / "model.keras", "--format", "onnx", "--out", exported_captioner, "--overwrite")
+    status, _, err = run(*command)
+    assert step.exists() and status == bool(told)
+    assert "removed" not in err and (not told or f"{step}: {told}" in one_line(err))

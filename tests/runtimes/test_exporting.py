@@ -356,6 +356,17 @@ def test_a_captioner_is_its_encoder_and_a_step_of_its_decoder(format, caption_mo
     assert about["step"]["inputs"]["hidden"]["axes"] == "batch sentences units"
 
 
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_the_step_of_a_captioner_goes_with_the_export_that_is_replaced(format, caption_model, rgb_model, tmp_path):
+    needs(format)
+    out = tmp_path / NAMES[format]
+    (tmp_path / "m.step.txt").touch()  # of somebody else
+    export_model(caption_model, format, out, **NOISE_ALONE)
+    assert (tmp_path / f"m.step{out.suffix}").exists()
+    files = export_model(rgb_model, format, out, **NOISE_ALONE).files
+    assert {*files, tmp_path / "m.step.txt"} == set(tmp_path.iterdir())
+
+
 def test_a_captioner_with_another_step_is_refused(caption_model, ramp_model, tmp_path, monkeypatch):
     entry = FORMATS["savedmodel"]
 
