@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import json
 import os
 import socket
 import threading
@@ -20,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import uvicorn
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from activity.errors import ActivityError
@@ -33,6 +34,7 @@ _HEADER_SECONDS = 10.0  # for the header of a request
 _SILENCE_SECONDS = 30.0  # without a byte of an upload
 _LINGER_SECONDS = 1.0  # for a refused upload
 _FORM_BYTES = 10_000  # of an upload beside the file: names, limits of its parts
+_QUESTION_BYTES = 100_000  # of any other request
 _QUOTA_FILES = 20  # the uploads of all visitors may fill the place of so many of the largest
 
 
@@ -77,6 +79,8 @@ class Gate:
             await PlainTextResponse(f"Requests from pages of '{origin}' are not taken.", 403)(scope, receive, send)
         elif scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/upload"):
             await self._upload(scope, receive, send, headers)
+        elif scope["method"] == "POST":
+            await self._ask(scope, receive, send)
         else:
             await self._app(scope, receive, send)
             if scope["path"].rstrip("/").endswith("/queue/data"):  # the stream of answers to one visitor
@@ -115,6 +119,43 @@ class Gate:
             return
         await _answer_early(refusal, receive, send)
 
+    async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A question may name files that were sent to this page, no others.
+
+        In the place of a path Gradio fetches a URL, of whatever size, and it tells where this program runs.
+        """
+        body, more, coming = b"", True, _impatient(receive)
+        while more and len(body) <= _QUESTION_BYTES:
+            message = await coming()
+            if message["type"] == "http.disconnect":
+                return
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        if len(body) > _QUESTION_BYTES:
+            text = f"Too large: a question takes up to {_QUESTION_BYTES} bytes."
+            await _answer_early(JSONResponse({"error": text}, 413), receive, send)
+            return
+        try:
+            paths = _paths_in(json.loads(body or b"null"))
+        except (ValueError, RecursionError):
+            await JSONResponse({"error": "Expected JSON."}, 400)(scope, receive, send)
+            return
+        if not all(self._was_sent(path) for path in paths):
+            text = "this is not a file that was sent to this page; please send it again"
+            await JSONResponse({"error": text}, 403)(scope, receive, send)
+            return
+        first = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again() -> Message:
+            return first.pop() if first else await receive()
+
+        await self._app(scope, receive_again, send)
+
+    def _was_sent(self, path: object) -> bool:
+        with contextlib.suppress(TypeError, ValueError):  # no path at all
+            place = Path(path)  # type: ignore[arg-type]
+            return place.is_absolute() and self._uploads_dir.resolve() in place.resolve().parents
+        return False
+
     def _remove_cut_off(self) -> None:
         """Gradio leaves what came of an upload that was cut off."""
         for rest in self._uploads_dir.glob("tmp*"):
@@ -128,6 +169,19 @@ class Gate:
             with contextlib.suppress(OSError):  # deleted meanwhile
                 sizes += path.lstat().st_size
         return sizes
+
+
+def _paths_in(told: object) -> list[object]:
+    """Whatever is called a path in JSON."""
+    found, left = [], [told]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            found += [value["path"]] if "path" in value else []
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return found
 
 
 async def _answer_early(answer: Response, receive: Receive, send: Send) -> None:

@@ -1,6 +1,7 @@
 """What stands before the page: hosts, origins, sizes and times."""
 
 import contextlib
+import json
 import os
 import socket
 import tempfile
@@ -94,6 +95,47 @@ class TestHosts:
 def upload(port, size, *, path="/gradio_api/upload", length=None):
     head = f"POST {path} HTTP/1.1\nHost: localhost\nConnection: close\nContent-Length: {length or size}"
     return send(port, head, bytes(size))
+
+
+def ask(port, body):
+    path = "/gradio_api/queue/join"
+    return send(port, f"POST {path} HTTP/1.1\nHost: localhost\nConnection: close\nContent-Length: {len(body)}", body)
+
+
+class TestQuestions:
+    """Gradio would fetch a URL in the place of a path, whatever its size, and tells where this program runs."""
+
+    def test_what_was_sent_may_be_asked_about(self, port, tmp_path):
+        for path in (tmp_path / "kept" / "a.avi", tmp_path / "no such folder" / "ü.avi"):
+            body = json.dumps({"data": [None, {"path": str(path), "meta": {}}]}).encode()
+            assert " 200 " in ask(port, body)
+        assert " 200 " in ask(port, b'{"data": [], "session_hash": "anna"}') and " 200 " in ask(port, b"")
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *("http://127.0.0.1:1/a.mp4", "https://example.org/a.mp4", "/etc/passwd", "a.avi", "", 7, None),
+            *("{}/../a.avi", "{}/kept/../../a.avi", "{}", "{}-other/a.avi", "{}/a\0.avi", "file://{}/a.avi"),
+        ],
+    )
+    def test_another_file_or_a_url_is_refused_without_a_word_of_this_computer(self, port, tmp_path, path):
+        path = path.replace("{}", str(tmp_path)) if isinstance(path, str) else path
+        for data in ([{"path": path}], {"deep": [[{"path": path, "meta": {"_type": "gradio.FileData"}}]]}):
+            answer = ask(port, json.dumps({"data": data}).encode())
+            assert " 403 " in answer and str(tmp_path.parent) not in answer
+            assert "this is not a file that was sent to this page; please send it again" in answer
+
+    @pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 9000, b'{"path": "/etc/passwd", "path": "x"}'])
+    def test_no_question_at_all_is_refused(self, port, body):
+        assert ask(port, body).split()[1] in ("400", "403")
+
+    def test_a_long_one_is_refused(self, port):
+        assert " 413 " in ask(port, b"1" * 200_000)
+
+    def test_the_application_reads_what_was_sent(self, port, tmp_path):
+        body = json.dumps({"data": ["x" * 90_000]}).encode()
+        assert " 200 " in ask(port, body)
+        assert [path.read_bytes() for path in (tmp_path / "kept").iterdir()] == [body]
 
 
 class TestUploads:
