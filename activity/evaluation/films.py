@@ -96,7 +96,7 @@ class EvaluatedFilm:
         unknown: what the label of these is.
         duration_seconds: of the film.
         fold: of a cross-validation; empty without one.
-        none_between: of a model of several labels at once: no label holds between the true segments.
+        empty: of a model of several labels at once: start and end of stretches in which no label holds.
     """
 
     path: str
@@ -106,7 +106,7 @@ class EvaluatedFilm:
     unknown: str
     duration_seconds: float
     fold: str = ""
-    none_between: bool = False
+    empty: tuple[tuple[float, float], ...] = ()
 
     @property
     def found(self) -> list[Segment]:
@@ -116,7 +116,7 @@ class EvaluatedFilm:
     @cached_property
     def segments(self) -> tuple[list[Segment], list[Segment]]:
         """True and predicted segments of the labelled time, without `background`; see `labelled_part`."""
-        truth, found = labelled_part(self.truth, self.found, none_between=self.none_between)
+        truth, found = labelled_part(self.truth, self.found, empty=self.empty)
         return [x for x in truth if x.label != BACKGROUND], [x for x in found if x.label != BACKGROUND]
 
     @cached_property
@@ -262,7 +262,7 @@ class FilmEvaluation:
 
 
 def _seconds_of(films: Iterable[EvaluatedFilm], labels: Sequence[str]) -> list[LabelledSeconds]:
-    return [count_seconds(film.truth, film.found, labels, none_between=film.none_between) for film in films]
+    return [count_seconds(film.truth, film.found, labels, empty=film.empty) for film in films]
 
 
 def _sum(seconds: Iterable[LabelledSeconds]) -> LabelledSeconds:
@@ -323,7 +323,7 @@ def evaluate_films(
         outcomes[film.path] = (
             Failure(film.path, result.error)
             if isinstance(result, Failure)
-            else _compared(film, result, fold, none_between=classifier.info.multi_label)
+            else _compared(film, result, fold, multi_label=classifier.info.multi_label)
         )
     in_order = [outcomes[path] for path in sorted(outcomes)]
     evaluated = tuple(outcome for outcome in in_order if isinstance(outcome, EvaluatedFilm))
@@ -342,12 +342,13 @@ def join_films(parts: Iterable[FilmEvaluation]) -> FilmEvaluation | None:
     return FilmEvaluation(tuple(films), parts[0].labels, tuple(left_out)) if films else None
 
 
-def _compared(film: Film, prediction: Prediction, fold: str, *, none_between: bool) -> EvaluatedFilm | Failure:
+def _compared(film: Film, prediction: Prediction, fold: str, *, multi_label: bool) -> EvaluatedFilm | Failure:
     """A film beside its timeline, or why they cannot be compared."""
     assert prediction.timeline
     end, labelled = prediction.duration_seconds, [*film.segments]
-    if BACKGROUND in prediction.labels and not none_between:
+    if BACKGROUND in prediction.labels and not multi_label:
         labelled += [Segment(*gap, BACKGROUND, 1.0) for gap in film.gaps]
+    empty = tuple((start, min(last, end)) for start, last in film.gaps if multi_label and start < end)
     truth = until(in_time(labelled), end)
     if not truth:
         return Failure(film.path, f"it lasts {end:.2f} s, and all of its labels begin later")
@@ -357,7 +358,7 @@ def _compared(film: Film, prediction: Prediction, fold: str, *, none_between: bo
         _logger.warning(what, prediction.source, last, end)
     unknown = unknown_name(prediction.labels)
     segments = prediction.timeline.segments
-    return EvaluatedFilm(film.path, film.group, tuple(truth), segments, unknown, end, fold, none_between)
+    return EvaluatedFilm(film.path, film.group, tuple(truth), segments, unknown, end, fold, empty)
 
 
 def _with_runtime(classifier: ActivityClassifier, films: Sequence[Film], runtime: str) -> InferenceModel:

@@ -32,7 +32,7 @@ def until(segments: Sequence[Segment], seconds: float) -> list[Segment]:
 
 
 def labelled_part(
-    truth: Sequence[Segment], found: Sequence[Segment], *, none_between: bool = False
+    truth: Sequence[Segment], found: Sequence[Segment], *, empty: Sequence[tuple[float, float]] = ()
 ) -> tuple[list[Segment], list[Segment]]:
     """What is left of a film without the time that no true segment covers, on a clock that stands still in between.
 
@@ -43,14 +43,14 @@ def labelled_part(
     Args:
         truth: with finite ends; may be empty, and nothing is left then.
         found: the predicted ones.
-        none_between: between the first and the last true segment, it is known that no label holds; this time stays.
+        empty: start and end of stretches in which it is known that no label holds; they stay.
     """
     edges: list[float] = []  # start and end of each stretch with labels, one after the other
-    for segment in sorted(truth, key=lambda segment: segment.start_seconds):
-        if edges and (none_between or segment.start_seconds <= edges[-1]):
-            edges[-1] = max(edges[-1], segment.end_seconds)
+    for start, end in sorted([*((segment.start_seconds, segment.end_seconds) for segment in truth), *empty]):
+        if edges and start <= edges[-1]:
+            edges[-1] = max(edges[-1], end)
         else:
-            edges += [segment.start_seconds, segment.end_seconds]
+            edges += [start, end]
     if not edges:
         return [], []
     lengths = np.diff(edges) * (np.arange(len(edges) - 1) % 2 == 0)  # no time passes between two stretches
@@ -142,7 +142,11 @@ class LabelledSeconds:
 
 
 def count_seconds(
-    truth: Sequence[Segment], found: Sequence[Segment], labels: Sequence[str], *, none_between: bool = False
+    truth: Sequence[Segment],
+    found: Sequence[Segment],
+    labels: Sequence[str],
+    *,
+    empty: Sequence[tuple[float, float]] = (),
 ) -> LabelledSeconds:
     """Seconds of a film by label.
 
@@ -150,19 +154,19 @@ def count_seconds(
         truth: one or more segments with finite ends.
         found: the predicted ones.
         labels: names of the L labels, among them all true ones; what else is predicted is wrong.
-        none_between: see `labelled_part`; to predict nothing is then correct where nothing holds.
+        empty: see `labelled_part`; to predict nothing is correct there.
     """
     rows = {label: row for row, label in enumerate(dict.fromkeys([*labels, *(segment.label for segment in found)]))}
-    edges = np.unique([time for x in (*truth, *found) for time in (x.start_seconds, x.end_seconds)])  # (K + 1,)
+    spans = [*((x.start_seconds, x.end_seconds) for x in (*truth, *found)), *empty]
+    edges = np.unique([time for span in spans for time in span])  # (K + 1,)
     is_true, is_found = (np.zeros((len(rows), len(edges) - 1), bool) for _ in range(2))
     for segments, active in ((truth, is_true), (found, is_found)):
         for segment in segments:
             start, end = np.searchsorted(edges, [segment.start_seconds, segment.end_seconds])
             active[rows[segment.label], start:end] = True
     known = is_true.any(axis=0)  # (K,)
-    if none_between:
-        first, last = min(x.start_seconds for x in truth), max(x.end_seconds for x in truth)
-        known = (edges[:-1] >= first) & (edges[1:] <= last)
+    for first, last in empty:
+        known |= (edges[:-1] >= first) & (edges[1:] <= last)
     seconds = np.diff(edges) * known  # (K,), 0 where nothing is known
     any_of, both = (is_true | is_found).sum(axis=0), is_true & is_found
     return LabelledSeconds(

@@ -127,12 +127,14 @@ def test_what_touches_without_that_time_is_one_segment():
 def test_where_no_label_is_known_to_hold_time_counts():
     truth = segments((2, 4, "run"), (3, 5, "walk"), (7, 9, "run"))
     found = segments((0, 4, "run"), (3, 6, "walk"), (7, 9, "run"), (12, 13, "walk"))
-    left, right = labelled_part(truth, found, none_between=True)
+    left, right = labelled_part(truth, found, empty=[(5, 7)])
     assert left == segments((0, 2, "run"), (1, 3, "walk"), (5, 7, "run"))
     assert right == segments((0, 2, "run"), (1, 4, "walk"), (5, 7, "run"))
-    seconds = count_seconds(truth, found, ["run", "walk"], none_between=True)
+    seconds = count_seconds(truth, found, ["run", "walk"], empty=[(5, 7)])
     assert seconds.total == 7 and seconds.accuracy == pytest.approx(6 / 7)  # from 5 to 6 s nothing holds
     assert segment_f1(left, right, overlap=0.5) == 1
+    part = count_seconds(truth, found, ["run", "walk"], empty=[(5, 5.5)])  # of the rest of that time nothing is known
+    assert part.total == 5.5 and part.accuracy == pytest.approx(5 / 5.5)
 
 
 def test_segments_of_several_labels_at_once_stay_apart():
