@@ -115,7 +115,7 @@ def preprocess(
             `activity.datasets.manifest.list_videos`. Or a list of videos, as
             `activity.datasets.annotations.matching.list_labelled` makes it of the labels of other tools.
         dataset_dir: created; must be empty, or a data set of the same spec and videos.
-        spec: which frames and at what size.
+        spec: which frames and at what size. An existing data set keeps its `motion_crop_version`.
         split_files: official split lists of UCF101 or HMDB51.
         num_workers: decoding processes, by default one per CPU.
         seconds_per_video: a video that takes longer is given up and listed.
@@ -138,9 +138,10 @@ def preprocess(
 
     dataset_dir = Path(dataset_dir)
     listed = list_videos(videos if isinstance(videos, VideoList) else Path(videos), split_files=split_files)
-    work = _Work(dataset_dir, spec, num_workers or joblib.cpu_count(), seconds_per_video, images_per_second)
+    num_workers = num_workers or joblib.cpu_count()
     with lock_folder(dataset_dir, "preprocess"):
         about = _claim_folder(dataset_dir, spec, listed.videos_dir, seed)
+        work = _Work(dataset_dir, about["spec"], num_workers, seconds_per_video, images_per_second)
         try:
             _fill_folder(listed, work, about, seed)
         except ActivityError as error:
@@ -210,7 +211,10 @@ def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int
         _write_about(dataset_dir, spec, videos_dir, seed)
         about = read_about(dataset_dir) or {}
     elif about["spec"] != spec:
-        raise DatasetError(f"was made with {about['spec']}; received {spec}", path=dataset_dir, hint=_OTHER_FOLDER)
+        version = about["spec"].motion_crop_version
+        if about["spec"] != dataclasses.replace(spec, motion_crop_version=version):
+            raise DatasetError(f"was made with {about['spec']}; received {spec}", path=dataset_dir, hint=_OTHER_FOLDER)
+        _logger.info("%s: goes on with the stream motion_crop of version %d, as it began", dataset_dir, version)
     for stream in spec.streams:
         stream_dir(dataset_dir, stream).mkdir(exist_ok=True)
     return about
