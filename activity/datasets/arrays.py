@@ -14,8 +14,8 @@ from typing import IO
 
 import numpy as np
 
-MOST_IN_MEMORY = 2**28  # bytes of one table of features; a larger one is in a file
-_READ_BEFORE_RELEASE = 2**26  # bytes
+MOST_IN_MEMORY = 2**27  # bytes of one table of features, of which there are a few; a larger one is in a file
+_READ_BEFORE_RELEASE = 2**23  # bytes of each file: there may be hundreds
 _AT_ONCE = 2**26  # bytes, of rows that are gone through
 
 _HEADER = re.compile(rb"\{'descr': '([^']+)', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\),? ?\}\s*")

@@ -160,6 +160,8 @@ class PackedArrays:
             if not is_intact(table) or not is_intact(part):
                 raise ValueError(DAMAGED)
             array = map_array(part)
+            if any(first < 0 or num_rows < 1 or first + num_rows > len(array) for _, first, num_rows in rows):
+                raise ValueError(f"{table.name} names rows that it does not have")
         except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
             _logger.warning("%s: %s; what it holds is computed again", part, error)
             self._damaged |= files

@@ -31,7 +31,7 @@ NUM_CHUNKS = 4  # of the heads `lstm` and `chunks`
 NUM_COMPONENTS = 64  # of each stream
 FUSE, STANDARDIZE, _MEMBER_PREDICTIONS = "fuse", "standardize", "opinions"  # names of layers in model files
 PROJECT = "project"
-_MOST_AT_ONCE = 1e8  # bytes of features; what is computed of them takes several times as much
+_MOST_AT_ONCE = 5e7  # bytes of features; what is computed of them takes several times as much
 
 
 Tensor: TypeAlias = "keras.KerasTensor"
@@ -254,17 +254,25 @@ def adapt(head: keras.Model, stacks: Sequence[np.ndarray]) -> None:
 
 def _in_parts(stacks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """The frames `(n, S, D)` of stacks, as many at once as may be in memory."""
-    import numpy as np
-
-    waiting, size = list[np.ndarray](), 0
+    waiting: list[np.ndarray] = []
+    size = 0
     for stack in stacks:
         waiting.append(stack)
         size += stack.nbytes
         if size >= _MOST_AT_ONCE:
-            yield np.concatenate(waiting)
-            waiting, size = [], 0
+            yield _joined(waiting)
+            size = 0
     if waiting:
-        yield np.concatenate(waiting)
+        yield _joined(waiting)
+
+
+def _joined(stacks: list[np.ndarray]) -> np.ndarray:
+    """One array of stacks, which are let go of."""
+    import numpy as np
+
+    joined = np.concatenate(stacks)
+    stacks.clear()
+    return joined
 
 
 def fixed_layers(head: keras.Model) -> list[str]:

@@ -1,10 +1,12 @@
 """Train from more features than memory holds: peak memory, and time beside the same from memory, in turns.
 
 python tests/benchmarks/bench_features.py [--clips N] [--no-stack] [--memory]
+python tests/benchmarks/bench_features.py --clips N --batches
 
 It makes a data set of features alone: clips of 16 frames, 3 streams and 1280 features, 245,760 bytes each in float32,
 written as training writes them. Each training is a process of its own. Of its memory, pages of mapped files are told
-apart: the system takes them back where it needs them. With `--memory`, the same is trained with all in memory.
+apart: the system takes them back where it needs them. With `--memory`, the same is trained with all in memory. With
+`--batches`, nothing is trained: batches are made of what the head `lstm` reads, from disk and from memory in turns.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from activity._version import __version__
 from activity.config import ClipSpec, TrainConfig, as_dict
@@ -60,12 +63,13 @@ def make_features(dataset, backbone):
     for cache_dir in _cache_dirs(dataset, backbone, "keras").values():
         cached = PackedArrays(cache_dir)
         for sample in dataset.samples:
-            weights = rng.random((SPEC.num_frames, 200), np.float32) ** 8
+            weights = rng.random((SPEC.num_frames, len(modes)), np.float32) ** 8
             label = int(sample.label.removeprefix("label"))
-            first, second = (np.arange(SPEC.num_frames) < 8), (np.arange(SPEC.num_frames) >= 8)
-            weights[:, label] += 0.2 * first
-            weights[:, (label + 1) % NUM_LABELS] += 0.2 * second
-            cached.write(sample.sample_id, weights @ modes)
+            weights[: SPEC.num_frames // 2, label] += 0.2
+            weights[SPEC.num_frames // 2 :, (label + 1) % NUM_LABELS] += 0.2
+            with threadpool_limits(limits=1, user_api="blas"):  # its threads would wait longer than they compute
+                features = weights @ modes
+            cached.write(sample.sample_id, features)
         cached.pack()
     files = [path for path in dataset.dataset_dir.glob("features/*/*") if path.is_file()]
     size = sum(path.stat().st_size for path in files) / 1e9
@@ -133,6 +137,29 @@ def train_once(folder, in_memory, options):
     print(json.dumps(found))
 
 
+def measure_batches(num_clips, repeats):
+    """Seconds to make the batches of an epoch, and the memory that their table takes."""
+    from activity.training.batches import FeatureBatches
+
+    shape, targets = (SPEC.num_frames, len(SPEC.streams) * 64), np.eye(NUM_LABELS)[np.arange(num_clips) % NUM_LABELS]
+    options = {"num_frames": SPEC.num_frames, "batch_size": TrainConfig.batch_size, "training": True, "mixup": 0.2}
+    feeds = {}
+    for where, limit in {"disk": None, "memory": float("inf")}.items():
+        before = status("RssAnon")
+        stacks = (np.random.default_rng(i).random(shape, np.float32) for i in range(num_clips))
+        feeds[where] = FeatureBatches(stacks, targets, most_in_memory=limit, **options)
+        print(f"{where:8}table {np.prod(shape) * num_clips * 4 / 1e9:.2f} GB,", end=" ")
+        print(f"own memory {(status('RssAnon') - before) / 1e9:+.2f} GB", flush=True)
+    seconds = {where: [] for where in feeds}
+    for number in range(repeats):
+        for where, feed in feeds.items():
+            start = time.perf_counter()
+            num_batches = sum(1 for _ in feed.epoch(number))
+            seconds[where].append(time.perf_counter() - start)
+    for where, of in seconds.items():
+        print(f"{where:8}{num_batches} batches: {statistics.median(of):.2f} s, {min(of):.2f} s at best")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=2000)
@@ -143,7 +170,11 @@ def main():
     parser.add_argument("--memory", action="store_true", help="in turns with the same from memory")
     parser.add_argument("--folder", type=Path, help="for the data set, which is kept; by default a temporary one")
     parser.add_argument("--once", choices=("disk", "memory"), help=argparse.SUPPRESS)
+    parser.add_argument("--batches", action="store_true", help="make batches alone")
     arguments = parser.parse_args()
+    if arguments.batches:
+        measure_batches(arguments.clips, arguments.repeats)
+        return
     options = {"epochs": arguments.epochs, "head": arguments.head, "stack": not arguments.no_stack}
     options["val_split"] = arguments.no_stack  # of which there is none: no folds
     if arguments.once:

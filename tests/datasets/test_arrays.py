@@ -1,5 +1,6 @@
 import os
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,3 +125,18 @@ def test_where_rows_find_no_room_the_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with pytest.raises(OSError, match=f"No space left on device: '{tmp_path} .* TMPDIR names another"):
         StackTable(STACKS, most_in_memory=0)
+
+
+def resident(of):
+    """Bytes of this process, as the kernel tells them."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(of)) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what memory is of files")
+def test_a_table_on_disk_takes_no_memory_and_neither_does_reading_it():
+    before, files_before = resident("RssAnon"), resident("RssFile")
+    table = StackTable((np.full((100, 2500), i, np.float32) for i in range(100)), most_in_memory=1e6)  # 100 MB
+    assert sum(float(stack[0, 0]) for stack in table) == sum(range(100))
+    assert sum(float(stack.sum(dtype=np.float64)) for stack in table) == 250_000 * sum(range(100))
+    assert resident("RssAnon") - before < 30e6 and resident("RssFile") - files_before < 30e6

@@ -6,7 +6,7 @@ import pytest
 
 from activity.datasets import parts
 from activity.datasets.parts import PackedArrays, remove_samples
-from activity.files import lock_folder
+from activity.files import lock_folder, write_csv
 
 RNG = np.random.default_rng(0)
 
@@ -115,6 +115,15 @@ def test_a_damaged_part_is_not_there_and_the_others_are(tmp_path, monkeypatch, n
     caplog.clear()
     assert_holds(tmp_path, arrays)
     assert not caplog.records and len(list(tmp_path.glob("part-*.npy"))) == 2
+
+
+def test_a_table_that_names_rows_beyond_its_part_is_damaged(tmp_path, caplog):
+    fill(tmp_path, stacks("a"))
+    with (tmp_path / "part-00000.csv").open() as table:
+        (row,) = csv.DictReader(table)
+    write_csv(tmp_path / "part-00000.csv", list(row), [{**row, "num_rows": 7}], digest=True)
+    assert "a" not in PackedArrays(tmp_path)
+    assert "part-00000.csv names rows that it does not have; what it holds is computed again" in caplog.text
 
 
 def test_a_part_without_a_table_is_written_again(tmp_path):
