@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from activity.datasets.samples import Sample, Segment, content_of, file_of, in_order
 
 BACKGROUND = "background"  # the label of what lies between labelled segments, where it is one
+AT_RATE = "_at_"  # in the id of a whole film, before its rate
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,15 @@ class Film:
             time = max(time, end)
         return tuple(gaps)
 
+    @property
+    def film_id(self) -> str:
+        """A name for files, which also tells the content of the video; not the times of its rows."""
+        first = self.rows[0]
+        return f"{first.sample_id.rpartition('-')[0]}-{file_of(content_of(first))}"
+
     def whole(self, rate: float) -> Sample:
         """A sample of the whole video, without a label, read at a rate in frames a second, which its id tells."""
-        first = self.rows[0]
-        id_ = f"{first.sample_id.rpartition('-')[0]}-{file_of(content_of(first))}_at_{rate:.6g}"
+        first, id_ = self.rows[0], f"{self.film_id}{AT_RATE}{rate:.6g}"
         seconds = max(row.span[0] + row.duration_seconds for row in self.rows)  # at least
         whole = dataclasses.replace(first, label="", captions=(), start_seconds=None, end_seconds=None)
         return dataclasses.replace(whole, sample_id=id_, duration_seconds=seconds, num_frames=0)

@@ -39,6 +39,7 @@ from activity.datasets.dataset import (
     time_columns,
     write_stacks,
 )
+from activity.datasets.films import AT_RATE, films_in
 from activity.datasets.manifest import list_videos
 from activity.datasets.parts import remove_samples
 from activity.datasets.samples import (
@@ -224,13 +225,14 @@ def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int
         _write_about(dataset_dir, spec, videos_dir, seed)
         about = read_about(dataset_dir) or {}
     elif about["spec"] != spec:
-        version = about["spec"].motion_crop_version
-        if about["spec"] != dataclasses.replace(spec, motion_crop_version=version):
-            raise DatasetError(f"was made with {about['spec']}; received {spec}", path=dataset_dir, hint=_OTHER_FOLDER)
+        version, asked = about["spec"].motion_crop_version, spec
+        spec = dataclasses.replace(asked, motion_crop_version=version)
+        if about["spec"] != spec:
+            raise DatasetError(f"was made with {about['spec']}; received {asked}", path=dataset_dir, hint=_OTHER_FOLDER)
         _logger.info("%s: goes on with the stream motion_crop of version %d, as it began", dataset_dir, version)
     for stream in spec.streams:
         stream_dir(dataset_dir, stream).mkdir(exist_ok=True)
-    return about
+    return {**about, "spec": spec}
 
 
 def _is_vacant(folder: Path) -> bool:
@@ -569,10 +571,10 @@ def _tidy(dataset_dir: Path, samples: list[Sample], notes: Iterable[_Decoded]) -
     _write_notes(dataset_dir / "decoded.csv", notes)
     tables = ("captions.csv", "dataset.json", "manifest.csv", "problems.csv")
     forget_digests(dataset_dir, [name for name in tables if (dataset_dir / name).is_file()])
-    ids = {sample.sample_id for sample in samples}
+    ids = {sample.sample_id for sample in samples} | {film.film_id for film in films_in(samples)}
 
     def is_gone(id_: str) -> bool:
-        return id_ not in ids and bool(_OUR_ID.fullmatch(id_))
+        return ids.isdisjoint((id_, id_.rpartition(AT_RATE)[0])) and bool(_OUR_ID.fullmatch(id_))
 
     for folder in (*(stream_dir(dataset_dir, stream) for stream in STREAMS), *dataset_dir.glob("features/*")):
         remove_samples(folder, is_gone)

@@ -26,6 +26,7 @@ from misbehaving import (
 from activity.config import ClipSpec, as_dict
 from activity.datasets import preprocessing
 from activity.datasets.dataset import load_dataset, stack_path
+from activity.datasets.films import films_in
 from activity.datasets.preprocessing import preprocess
 from activity.errors import ActivityError, DatasetError, SettingError
 from activity.files import LOCK_NAME
@@ -440,6 +441,9 @@ def test_videos_are_added_changed_removed_and_renamed(videos, tmp_path, decode_h
     features = tmp_path / "out" / "features" / "tiny-0123" / f"{first.samples[0].sample_id}.npy"
     features.parent.mkdir(parents=True)
     features.touch()
+    gone, kept = (features.with_name(f"{film.whole(2.5).sample_id}.npy") for film in films_in(first.samples)[:2])
+    gone.touch()
+    kept.touch()
     decode_here.clear()
 
     write_counting_video("videos/run/new.avi", 30)
@@ -456,6 +460,7 @@ def test_videos_are_added_changed_removed_and_renamed(videos, tmp_path, decode_h
     stacks = {path.stem for path in (tmp_path / "out" / "frames").glob("*.npy")}
     assert stacks == {sample.sample_id for sample in second.samples}
     assert first.samples[0].path == "run/03.avi" and not features.exists()
+    assert not gone.exists() and kept.exists()
 
 
 def test_the_number_of_videos_that_are_gone_is_logged(videos, tmp_path, decode_here, caplog):
