@@ -36,7 +36,6 @@ FEATURES = "features"  # the one stream, and the backbone, of models of feature 
 _OF_BACKBONE = ("backbone", "weights", "fine_tune", "fine_tune_epochs", "flip")  # settings that feature files replace
 _OLD_HEADS = {"segments": "chunks", "lstm": "lstm_plain"}  # old name -> name
 _OLD_STREAMS = {"closeup": "motion_crop"}  # old name -> name
-MOTION_CROP_VERSIONS = (1, 2)  # what they are: activity.video.streams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +52,6 @@ class ClipSpec:
         streams: images made for each frame (S of them), some of `rgb`, `motion`, `motion_crop`; see
             `activity.video.streams`. Of feature files, `features` alone.
         num_features: of feature files: numbers in a row (D), which takes the place of a frame. `None`: frames.
-        motion_crop_version: how images of the stream `motion_crop` are made, by default the newest way; models that
-            learned an earlier one go on with it. It does not count without that stream.
     """
 
     num_frames: int = 16
@@ -64,7 +61,6 @@ class ClipSpec:
     resize: str = "stretch"
     streams: tuple[str, ...] = STREAMS
     num_features: int | None = None
-    motion_crop_version: int = MOTION_CROP_VERSIONS[-1]
 
     def __post_init__(self) -> None:
         streams = current_streams(self.streams)
@@ -77,10 +73,6 @@ class ClipSpec:
         _check("width", self.width, 16 <= self.width <= 1024, "16 to 1024 pixels")
         rate = self.frames_per_second
         _check("frames_per_second", rate, rate is None or 0 < rate <= 1000, "none (evenly), or above 0 and up to 1000")
-        version, versions = self.motion_crop_version, ", ".join(map(str, MOTION_CROP_VERSIONS))
-        _check("motion_crop_version", version, version in MOTION_CROP_VERSIONS, f"one of {versions}")
-        if "motion_crop" not in streams:
-            object.__setattr__(self, "motion_crop_version", MOTION_CROP_VERSIONS[-1])
         _check("resize", self.resize, self.resize in RESIZE_MODES, f"one of {', '.join(RESIZE_MODES)}")
         if self.num_features is not None:
             _check("num_features", self.num_features, self.num_features >= 1, "1 or more")
@@ -105,10 +97,9 @@ class ClipSpec:
             rows = "evenly spaced rows" if rate is None else f"rows at {rate:g} rows/s"
             return f"{self.num_frames} {rows} of {self.num_features} features"
         frames = "evenly spaced frames" if rate is None else f"frames at {rate:g} frames/s"
-        old = f" (version {self.motion_crop_version})" * (self.motion_crop_version < MOTION_CROP_VERSIONS[-1])
         return (
             f"{self.num_frames} {frames}, {self.height}x{self.width} px ({_RESIZED[self.resize]}), "
-            f"{','.join(self.streams)}{old}"
+            f"{','.join(self.streams)}"
         )
 
 
@@ -293,19 +284,13 @@ def spec_from_dict(values: Mapping[str, Any]) -> ClipSpec:
         TypeError: a field has no such name.
         ActivityError: a field is out of range.
     """
-    streams = current_streams(values.get("streams", STREAMS))
-    return ClipSpec(**{"motion_crop_version": 1, **values, "streams": streams})
+    return ClipSpec(**{**values, "streams": current_streams(values.get("streams", STREAMS))})
 
 
 def as_dict(config: ClipSpec | TrainConfig) -> dict[str, Any]:
-    """The fields by name, ready for JSON; later ones only where they say something new: old digests stay valid."""
+    """The fields by name, ready for JSON; `num_features` only where there are some, so that old digests stay valid."""
     values = dataclasses.asdict(config)
-    if isinstance(config, ClipSpec):
-        if config.num_features is None:
-            del values["num_features"]
-        if config.motion_crop_version == 1 or "motion_crop" not in config.streams:
-            del values["motion_crop_version"]
-    return values
+    return {name: value for name, value in values.items() if name != "num_features" or value is not None}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

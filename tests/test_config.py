@@ -20,7 +20,6 @@ from activity.errors import SettingError
         ({"streams": ()}, "streams must be some of rgb,motion,motion_crop, in this order, received: "),
         ({"streams": ("motion", "rgb")}, "in this order, received: motion,rgb"),
         ({"streams": ("flow",)}, "received: flow"),
-        ({"motion_crop_version": 3}, "motion_crop_version must be one of 1, 2, received: 3"),
         ({"resize": "squash"}, "resize must be one of stretch, crop, letterbox, received: squash"),
     ],
 )
@@ -68,7 +67,6 @@ def test_clip_spec_reads_as_a_sentence():
     assert str(ClipSpec()) == "16 evenly spaced frames, 224x224 px (stretched), rgb,motion,motion_crop"
     spec = ClipSpec(num_frames=8, height=96, width=128, frames_per_second=12.5, resize="crop", streams=("rgb",))
     assert str(spec) == "8 frames at 12.5 frames/s, 96x128 px (cropped), rgb"
-    assert str(ClipSpec(motion_crop_version=1)).endswith("rgb,motion,motion_crop (version 1)")
 
 
 def test_the_old_name_of_a_stream_is_taken_with_a_line(caplog):
@@ -80,9 +78,8 @@ def test_the_old_name_of_a_stream_is_taken_with_a_line(caplog):
 
 def test_a_spec_of_an_earlier_version_is_read_without_a_word(caplog):
     caplog.set_level("INFO")
-    first = ClipSpec(motion_crop_version=1)
-    old = {**as_dict(first), "streams": ["rgb", "motion", "closeup"]}
-    assert spec_from_dict(old) == spec_from_dict(as_dict(first)) == first
+    old = {**as_dict(ClipSpec()), "streams": ["rgb", "motion", "closeup"]}
+    assert spec_from_dict(old) == spec_from_dict(as_dict(ClipSpec())) == ClipSpec()
     assert not caplog.text
 
 
@@ -100,14 +97,8 @@ def test_a_spec_of_features_reads_as_a_sentence_and_holds_no_other_stream():
         ClipSpec(streams=("features",), num_features=0)
 
 
-def test_a_spec_of_an_earlier_version_is_stored_as_before():
-    old = {"num_frames", "height", "width", "frames_per_second", "resize", "streams"}
-    assert as_dict(ClipSpec(motion_crop_version=1)).keys() == as_dict(ClipSpec(streams=("rgb",))).keys() == old
-    assert spec_from_dict(as_dict(ClipSpec())) == ClipSpec() != ClipSpec(motion_crop_version=1)
-
-
-def test_the_version_of_motion_crops_does_not_count_without_them():
-    assert ClipSpec(streams=("rgb", "motion"), motion_crop_version=1) == ClipSpec(streams=("rgb", "motion"))
+def test_a_spec_of_frames_is_stored_as_before():
+    assert "num_features" not in as_dict(ClipSpec())
 
 
 def test_features_take_the_place_of_a_backbone_and_say_so(caplog):

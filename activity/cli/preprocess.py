@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from activity.cli.checks import check_executor, read_settings
 from activity.cli.options import add_choice, add_executor, frame_size, in_range, seconds, seed, stream_names
 from activity.cli.output import say_error
-from activity.config import MOTION_CROP_VERSIONS, RESIZE_MODES, STREAMS, ClipSpec
+from activity.config import RESIZE_MODES, STREAMS, ClipSpec
 from activity.files import DIGESTS_NAME, check_folder, check_output
 
 if TYPE_CHECKING:
@@ -48,14 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=spec.streams,
         metavar="NAMES",
         help=f"images per frame; default: {','.join(STREAMS)}",
-    )
-    add(
-        "--motion-crop-version",
-        type=int,
-        default=spec.motion_crop_version,
-        choices=MOTION_CROP_VERSIONS,
-        help="how images of the stream motion_crop are made; 1 for a model that learned these; default: %(default)s, "
-        "or as the data set began",
     )
     add("--split-files", type=Path, nargs="+", default=[], metavar="FILE", help="official lists of UCF101 or HMDB51")
     _add_labels(parser)

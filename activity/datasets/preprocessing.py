@@ -127,7 +127,7 @@ def preprocess(
             `activity.datasets.manifest.list_videos`. Or a list of videos, as
             `activity.datasets.annotations.matching.list_labelled` makes it of the labels of other tools.
         dataset_dir: created; must be empty, or a data set of the same spec and videos.
-        spec: which frames and at what size. An existing data set keeps its `motion_crop_version`.
+        spec: which frames and at what size.
         split_files: official split lists of UCF101 or HMDB51.
         executor: what decodes: `local`, processes of this machine, or `ray`, those of a Ray cluster: its machines must
             see `videos` and `dataset_dir` under the same paths. What is written is the same.
@@ -152,9 +152,9 @@ def preprocess(
     workers = open_executor(executor, prepare=_prepare_worker, num_workers=num_workers, address=address)
     dataset_dir = Path(dataset_dir)
     listed = list_videos(videos if isinstance(videos, VideoList) else Path(videos), split_files=split_files)
+    work = _Work(listed.videos_dir, dataset_dir, spec, seconds_per_video, images_per_second, _VERSIONS)
     with lock_folder(dataset_dir, "preprocess"):
         about = _claim_folder(dataset_dir, spec, listed.videos_dir, seed)
-        work = _Work(listed.videos_dir, dataset_dir, about["spec"], seconds_per_video, images_per_second, _VERSIONS)
         try:
             _fill_folder(listed, work, workers, about, seed)
         except ActivityError as error:
@@ -225,14 +225,10 @@ def _claim_folder(dataset_dir: Path, spec: ClipSpec, videos_dir: Path, seed: int
         _write_about(dataset_dir, spec, videos_dir, seed)
         about = read_about(dataset_dir) or {}
     elif about["spec"] != spec:
-        version, asked = about["spec"].motion_crop_version, spec
-        spec = dataclasses.replace(asked, motion_crop_version=version)
-        if about["spec"] != spec:
-            raise DatasetError(f"was made with {about['spec']}; received {asked}", path=dataset_dir, hint=_OTHER_FOLDER)
-        _logger.info("%s: goes on with the stream motion_crop of version %d, as it began", dataset_dir, version)
+        raise DatasetError(f"was made with {about['spec']}; received {spec}", path=dataset_dir, hint=_OTHER_FOLDER)
     for stream in spec.streams:
         stream_dir(dataset_dir, stream).mkdir(exist_ok=True)
-    return {**about, "spec": spec}
+    return about
 
 
 def _is_vacant(folder: Path) -> bool:

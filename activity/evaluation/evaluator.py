@@ -451,8 +451,6 @@ def check_spec(model: InferenceModel, dataset: Dataset) -> None:
     if model.info.labels_per == "step":  # reads whole films at a rate of its own
         same += ["num_frames", "frames_per_second"]
     hint = "run preprocess with the model's settings"
-    if expected.motion_crop_version != held.motion_crop_version and "motion_crop" in expected.streams:
-        hint += f", --motion-crop-version {expected.motion_crop_version}"
     if bool(expected.num_features) != bool(held.num_features):
         hint = "name their folder with --features" if expected.num_features else "leave out --features"
     elif expected.num_features != held.num_features:

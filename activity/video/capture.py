@@ -30,7 +30,7 @@ from activity.errors import VideoError
 from activity.video.clips import num_times_due
 from activity.video.decoder import LiveReader, VideoInfo, is_url, why_unreadable
 from activity.video.download import is_http_file, without_password
-from activity.video.streams import GAP_SECONDS, Seen, StreamMaker, gap_frames
+from activity.video.streams import GAP_SECONDS, Seen, StreamMaker, gap_frames, shrink
 
 _TICKS = 100  # a second, in which frames are counted here: a camera has no even rate
 _TRIES_AT_START = 4
@@ -228,9 +228,7 @@ class Capture:
             needed = plan.next(seconds)
             if needed:
                 copies, starts = needed
-                seen = Seen(reader.retrieve_bgr(), self._spec)
-                seen.let_go(image=True)  # a clip of them may wait
-                self._put(Frame(seconds, arrived, copies, starts, seen))
+                self._put(Frame(seconds, arrived, copies, starts, shrink(reader.retrieve_bgr(), self._spec)))
         return num_frames
 
     def _say(self, what: str) -> None:

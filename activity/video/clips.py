@@ -72,9 +72,12 @@ def pad_right(values: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 def resize_frame(frame: np.ndarray, spec: ClipSpec) -> np.ndarray:
     """Bring `(h, w, 3)` uint8 to `(spec.height, spec.width, 3)` in the way `spec.resize` says."""
-    scaled = _scale(frame, *_scaled_size(frame, spec))
+    height, width = frame.shape[:2]
     if spec.resize == "stretch":
-        return scaled
+        return _scale(frame, spec.height, spec.width)
+    fits = min if spec.resize == "letterbox" else max
+    scale = fits(spec.height / height, spec.width / width)
+    scaled = _scale(frame, max(1, round(height * scale)), max(1, round(width * scale)))
     if spec.resize == "crop":
         top, left = (scaled.shape[0] - spec.height) // 2, (scaled.shape[1] - spec.width) // 2
         return np.ascontiguousarray(scaled[top : top + spec.height, left : left + spec.width])
@@ -84,41 +87,10 @@ def resize_frame(frame: np.ndarray, spec: ClipSpec) -> np.ndarray:
     return canvas
 
 
-def halve_frame(frame: np.ndarray, spec: ClipSpec, least: int) -> np.ndarray:
-    """Begin with `resize_frame`, for what else can use a smaller frame: it comes to the same from here as from `frame`.
-
-    Args:
-        frame: `(h, w, 3)` uint8.
-        spec: how `resize_frame` is to go on.
-        least: pixels, which the longer side keeps.
-
-    Returns:
-        `(h / k, w / k, 3)` uint8, k a power of 2.
-    """
-    height, width = _scaled_size(frame, spec)
-    while _can_halve(frame.shape[0], height) and _can_halve(frame.shape[1], width) and max(frame.shape) >= 2 * least:
-        frame = cv2.resize(frame, (frame.shape[1] // 2, frame.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    return frame
-
-
-def _scaled_size(frame: np.ndarray, spec: ClipSpec) -> tuple[int, int]:
-    """Height and width that a whole frame is scaled to."""
-    if spec.resize == "stretch":
-        return spec.height, spec.width
-    height, width = frame.shape[:2]
-    fits = min if spec.resize == "letterbox" else max
-    scale = fits(spec.height / height, spec.width / width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _can_halve(pixels: int, to: int) -> bool:
-    return pixels >= 2 * to and pixels % 2 == 0
-
-
 def _scale(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     # Area averaging is the one that does not alias when shrinking, and fast at halving; linear interpolation does what
     # is left, unless that is more than another half (of an odd number of pixels).
-    while any(halves := [_can_halve(n, to) for n, to in zip(frame.shape, (height, width), strict=False)]):
+    while any(halves := [n >= 2 * to and n % 2 == 0 for n, to in zip(frame.shape, (height, width), strict=False)]):
         rows, columns = (n // 2 if half else n for n, half in zip(frame.shape, halves, strict=False))
         frame = cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_AREA)
     near = frame.shape[0] <= 2 * height and frame.shape[1] <= 2 * width

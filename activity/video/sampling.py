@@ -32,7 +32,7 @@ from activity.video.clips import TIMESTAMP_TOLERANCE_SECONDS, WHOLE, Span, even_
 from activity.video.decoder import Check, FrameIndex, SeekError, VideoInfo, VideoReader, index_frames, why_unreadable
 from activity.video.diagnosis import video_tracks
 from activity.video.images import IMAGES_PER_SECOND, ImageReader, open_video
-from activity.video.streams import Seen, StreamMaker, compared_frames, gap_frames
+from activity.video.streams import StreamMaker, compared_frames, gap_frames, shrink
 
 _logger = logging.getLogger(__name__)
 
@@ -301,7 +301,7 @@ class SampledFrames:
             copies = sampler.copies(index, seconds)
             if first is not None and (copies or sampler.needed is None or index in sampler.needed):
                 try:
-                    seen = Seen(reader.retrieve_bgr(), self._spec)
+                    seen = shrink(reader.retrieve_bgr(), self._spec)
                 except (VideoError, cv2.error) as error:
                     if index:  # what came before is good, and what comes after would take its place
                         break

@@ -9,28 +9,25 @@ movement of the camera is taken out first (sparse optical flow, Lucas & Kanade 1
 Fischler & Bolles 1981), so a small figure that a shaking camera follows fills the image. The idea that differences of
 frames carry the activity is that of two-stream networks (Simonyan & Zisserman 2014, with optical flow) and of temporal
 segment networks (Wang et al. 2016, with RGB differences).
-
-Images of `motion_crop` have a version, which the `ClipSpec` names: models go on with the images that they learned.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from typing import Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import cv2
 import numpy as np
 
 from activity.config import ClipSpec
-from activity.video.clips import halve_frame, resize_frame
+from activity.video.clips import resize_frame
 
 GAP_SECONDS = 0.08  # between two frames that are compared; 0.12 is worse on tennis strokes, and no better on Weizmann
 _GAIN = 2.0  # a change of 64 grey levels or more saturates
 _WORKING_SIZE = 640  # pixels, the longer side of what motion crops are cut from
-_ALIGNING_SIZE = 320  # pixels, the longer side of what the movement of the camera is found in, from version 2 on
 _TRACKING_SIZE = 160  # pixels, the longer side of what is looked at to find where something moves
 
 
@@ -53,63 +50,24 @@ def gap_frames(spec: ClipSpec, frames_per_second: float) -> int:
     return 0 if spec.streams == ("rgb",) else max(1, round(GAP_SECONDS * frames_per_second))
 
 
+@dataclass
 class Seen:
-    """A frame, in the sizes that the streams need.
+    """A frame, in the sizes that the streams need."""
 
-    Args:
-        frame: as decoded, `(h, w, 3)` uint8 BGR.
-        spec: which streams, at what size.
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    grey: np.ndarray | None  # (h, w) uint8
 
-    Attributes:
-        grey: `(h, w)` uint8, which motion crops are cut from; `None` if the spec has none.
-        small: `(h, w)` uint8, which the movement of the camera is found in; `None` in version 1, which
-            finds it in `grey`.
-    """
 
-    grey: np.ndarray | None = None
-    small: np.ndarray | None = None
-
-    def __init__(self, frame: np.ndarray, spec: ClipSpec) -> None:
-        self._frame: np.ndarray | None = halve_frame(frame, spec, _WORKING_SIZE)
-        self._spec = spec
-        if "motion_crop" in spec.streams:
-            source = frame if spec.motion_crop_version == 1 else self._frame
-            self.grey = _limit(cv2.cvtColor(source, cv2.COLOR_BGR2GRAY), _WORKING_SIZE)
-            self.small = None if spec.motion_crop_version == 1 else _limit(self.grey, _ALIGNING_SIZE)
-
-    @functools.cached_property
-    def image(self) -> np.ndarray:
-        """`(H, W, 3)` uint8 RGB, made when it is first asked for: many a frame is only looked at in grey."""
-        assert self._frame is not None, "nobody was to ask for it"
-        image = cv2.cvtColor(resize_frame(self._frame, self._spec), cv2.COLOR_BGR2RGB)
-        self._frame = None
-        return image
-
-    def let_go(self, *, image: bool) -> None:
-        """Keep no frame in its own size any more; make the image before, if that is asked for."""
-        if image:
-            _ = self.image
-        self._frame = None
+def shrink(frame: np.ndarray, spec: ClipSpec) -> Seen:
+    """Keep of a decoded frame, `(h, w, 3)` uint8 BGR, only what the streams need."""
+    image = cv2.cvtColor(resize_frame(frame, spec), cv2.COLOR_BGR2RGB)
+    return Seen(image, _working_grey(frame) if "motion_crop" in spec.streams else None)
 
 
 T = TypeVar("T")
 _Coming: TypeAlias = Callable[[], T]  # gives what is computed in another thread, or was already
-
-
-class Difference(Protocol):
-    """What changed between two frames, once the movement of the camera is taken out."""
-
-    height: int  # of the frames, in pixels
-
-    def energy(self) -> np.ndarray:
-        """`(th, tw)` float32, see `motion_energy`."""
-
-    def cut(self, square: tuple[float, float, float], height: int, width: int) -> np.ndarray:
-        """`(height, width)` float32 of a square `(x, y, side)`, see `cut_square`."""
-
-
-# Of a sampled frame: its images but for the motion crop; for that, three differences and the energy of the second
-_Compared: TypeAlias = tuple[dict[str, np.ndarray], list[_Coming[Difference]], _Coming[np.ndarray] | None]
+# Of a sampled frame: its images but for the motion crop; for that, three differences (h, w) float32 and the energy
+_Compared: TypeAlias = tuple[dict[str, np.ndarray], list[_Coming[np.ndarray]], _Coming[np.ndarray] | None]
 
 
 class StreamMaker:
@@ -129,9 +87,9 @@ class StreamMaker:
         self._crops = "motion_crop" in spec.streams
         self._seen: dict[int, Seen] = {}  # by index, the last few
         self._due: list[int] = []  # sampled frames that wait for the frame after them
-        self._aligned: dict[tuple[int, int], _Coming[Difference]] = {}  # by their indices, differences of those seen
+        self._aligned: dict[tuple[int, int], _Coming[np.ndarray]] = {}  # by their indices, differences of those seen
         # Sampled frames that wait for the rest of their block: the other images, and the differences
-        self._waiting: list[tuple[dict[str, np.ndarray], list[_Coming[Difference]]]] = []
+        self._waiting: list[tuple[dict[str, np.ndarray], list[_Coming[np.ndarray]]]] = []
         self._energies: list[_Coming[np.ndarray]] = []  # of those that wait, and before them of the rest of a clip
         self._compared: tuple[tuple[int, int | None], _Compared] | None = None  # the last, for more copies of it
 
@@ -148,7 +106,6 @@ class StreamMaker:
         """
         self._seen[index] = seen
         self._due += [index] * copies
-        self._make_images(index, copies)
         while self._due and self._newest(self._due[0]) <= index:
             yield from self._make(self._due.pop(0), None)
         oldest = min(self._due[:1] + [index]) - 3 * self._gap
@@ -163,14 +120,6 @@ class StreamMaker:
             yield from self._make(index, max(self._seen))
         self._due = []
         yield from self._make_crops()
-
-    def _make_images(self, index: int, copies: int) -> None:
-        """Make the images that sampled frames need, in time: frames in their own size are too large to keep."""
-        before = self._nearest(max(0, index - self._gap)) if "motion" in self._spec.streams else index
-        for needed in {before, index} if copies else ():
-            self._seen[needed].let_go(image=True)
-        for past in [i for i in self._seen if i < before]:
-            self._seen[past].let_go(image=past <= 2 * self._gap)  # at the start, a frame is compared with a later one
 
     def _newest(self, index: int) -> int:
         """The last frame that the images of a frame need."""
@@ -199,13 +148,13 @@ class StreamMaker:
         steps = [self._nearest(i) for i in compared_frames(index, self._gap, last)]
         differences = [self._align(*pair) for pair in itertools.pairwise(steps)]
         # Executors begin what they are given in its order, so the difference is on its way before its energy waits
-        return images, differences, self._begin(lambda: differences[1]().energy())
+        return images, differences, self._begin(lambda: motion_energy(differences[1]()))
 
-    def _align(self, before: int, after: int) -> _Coming[Difference]:
+    def _align(self, before: int, after: int) -> _Coming[np.ndarray]:
         """The difference of two frames, computed once for all sampled frames near them."""
         if (before, after) not in self._aligned:
-            kind, pair = _DIFFERENCES[self._spec.motion_crop_version], (self._seen[before], self._seen[after])
-            self._aligned[before, after] = self._begin(lambda: kind(*pair))
+            greys = self._seen[before].grey, self._seen[after].grey
+            self._aligned[before, after] = self._begin(lambda: aligned_difference(*greys))  # type: ignore[arg-type]
         return self._aligned[before, after]
 
     def _begin(self, compute: Callable[[], T]) -> _Coming[T]:
@@ -226,10 +175,10 @@ class StreamMaker:
         if not self._waiting:
             return
         energies, size = [energy() for energy in self._energies], (self._spec.height, self._spec.width)
-        scale = self._waiting[0][1][0]().height / energies[0].shape[0]
+        scale = self._waiting[0][1][0]().shape[0] / energies[0].shape[0]
         squares = track_motion(energies, scale)[-len(self._waiting) :]
         for (images, differences), square in zip(self._waiting, squares, strict=True):
-            channels = [as_image(difference().cut(square, *size)) for difference in differences]
+            channels = [as_image(cut_square(difference(), square, *size)) for difference in differences]
             yield self._stacked({**images, "motion_crop": cv2.merge(channels)})
         self._waiting = []
         self._energies = self._energies[max(0, len(self._energies) - self._spec.num_frames + self._block) :]
@@ -245,82 +194,12 @@ def as_image(difference: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(grey, out=grey), 0, 255, out=grey).astype(np.uint8)
 
 
-class WholeDifference:
-    """Version 1: the difference of whole frames, from which squares are cut.
-
-    Args:
-        before, after: two frames.
-    """
-
-    def __init__(self, before: Seen, after: Seen) -> None:
-        assert before.grey is not None and after.grey is not None
-        self._image = aligned_difference(before.grey, after.grey)
-        self.height = len(self._image)
-
-    def energy(self) -> np.ndarray:
-        """`(th, tw)` float32, see `motion_energy`."""
-        return motion_energy(self._image)
-
-    def cut(self, square: tuple[float, float, float], height: int, width: int) -> np.ndarray:
-        """`(height, width)` float32 of a square; where it reaches beyond the frame, its rim fills up."""
-        return cut_square(self._image, square, height, width)
-
-
-class SquareDifference:
-    """Version 2: squares are cut from two frames, the earlier one as the camera moved, and then subtracted.
-
-    It takes less than half of the time of version 1: the movement is found in small frames, and what lies outside the
-    squares is not computed. And `before` is interpolated once, not twice.
-
-    Args:
-        before, after: two frames.
-    """
-
-    def __init__(self, before: Seen, after: Seen) -> None:
-        assert before.grey is not None and after.grey is not None  # as their spec has motion crops,
-        assert before.small is not None and after.small is not None  # of version 2
-        self._before, self._after, self._small = before.grey, after.grey, (before.small, after.small)
-        self.height = len(self._after)
-        found = camera_movement(*self._small, min_distance=4, window=11, levels=2, tolerance=1.0)
-        self._transform = np.eye(3) if found is None else np.vstack([found, [0, 0, 1]])  # of small frames
-
-    def energy(self) -> np.ndarray:
-        """`(th, tw)` float32, see `motion_energy`."""
-        before, after = self._small
-        return motion_energy(_subtract(after.astype(np.float32), _moved(before, self._transform, *after.shape)))
-
-    def cut(self, square: tuple[float, float, float], height: int, width: int) -> np.ndarray:
-        """`(height, width)` float32 of a square; 0 where one of the frames does not reach."""
-        scale = np.diag([n / m for n, m in zip(self._after.shape[::-1], self._small[1].shape[::-1], strict=True)] + [1])
-        scale[:2, 2] = (scale.diagonal()[:2] - 1) / 2  # the middle of a pixel is where it was
-        transform = scale @ self._transform @ np.linalg.inv(scale)
-        crop = np.vstack([_to_square(square, height, width), [0, 0, 1]])
-        after = _moved(self._after, crop, height, width)
-        return _subtract(after, _moved(self._before, crop @ transform, height, width))
-
-
-_DIFFERENCES: dict[int, Callable[[Seen, Seen], Difference]] = {1: WholeDifference, 2: SquareDifference}
-
-
-def _moved(image: np.ndarray, transform: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`(height, width)` float32 of a grey image, NaN where it does not reach."""
-    size = (width, height)
-    return cv2.warpAffine(image.astype(np.float32), transform[:2], size, flags=cv2.INTER_LINEAR, borderValue=np.nan)
-
-
-def _subtract(after: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """The difference of two float32 images, 0 where one of them is NaN."""
-    difference = cv2.subtract(after, before)
-    cv2.patchNaNs(difference, 0)
-    return difference
-
-
 def aligned_difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """`after - before` once the movement of the camera is taken out; `(h, w)` uint8 twice to `(h, w)` float32.
 
     Where no movement of the whole image can be told, the plain difference; 0 where `before` does not reach.
     """
-    transform = camera_movement(before, after, min_distance=6, window=15, levels=3, tolerance=1.5)
+    transform = _camera_movement(before, after)
     if transform is None:
         return after.astype(np.float32) - before
     size = (before.shape[1], before.shape[0])
@@ -330,30 +209,17 @@ def aligned_difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return cv2.subtract(after, moved, mask=inside, dtype=cv2.CV_32F)
 
 
-def camera_movement(
-    before: np.ndarray, after: np.ndarray, *, min_distance: int, window: int, levels: int, tolerance: float
-) -> np.ndarray | None:
-    """The `(2, 3)` similarity transform from one grey frame to the next, `None` if too few points agree on one.
-
-    Args:
-        before: `(h, w)` uint8.
-        after: `(h, w)` uint8.
-        min_distance: pixels between corners.
-        window: pixels, the side of the square around a corner that is looked for in `after`.
-        levels: of the pyramid, beside the frames themselves.
-        tolerance: pixels, by which a corner may miss the transform and agree.
-    """
-    corners = cv2.goodFeaturesToTrack(before, maxCorners=200, qualityLevel=0.01, minDistance=min_distance)
+def _camera_movement(before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
+    """The `(2, 3)` similarity transform from one grey frame to the next, `None` if too few points agree on one."""
+    corners = cv2.goodFeaturesToTrack(before, maxCorners=200, qualityLevel=0.01, minDistance=6)
     if corners is None or len(corners) < 12:
         return None
-    moved, found, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
-        before, after, corners, None, winSize=(window, window), maxLevel=levels
-    )
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, winSize=(15, 15), maxLevel=3)  # type: ignore[call-overload]
     good = found.ravel() == 1
     if good.sum() < 12:
         return None
     transform, agree = cv2.estimateAffinePartial2D(
-        corners[good], moved[good], method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=500
+        corners[good], moved[good], method=cv2.RANSAC, ransacReprojThreshold=1.5, maxIters=500
     )
     if transform is None or agree.sum() < max(10, 0.35 * good.sum()):
         return None
@@ -414,18 +280,15 @@ def _smooth(track: np.ndarray) -> np.ndarray:
 
 def cut_square(image: np.ndarray, square: tuple[float, float, float], height: int, width: int) -> np.ndarray:
     """The square `(x, y, side)` of an image, `(h, w)` or `(h, w, 3)`, of that height and width; its rim fills up."""
-    transform = _to_square(square, height, width)
+    x, y, side = square
+    fx, fy = width / side, height / side
+    transform = np.array([[fx, 0, width / 2 - fx * x], [0, fy, height / 2 - fy * y]])
     return cv2.warpAffine(image, transform, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _to_square(square: tuple[float, float, float], height: int, width: int) -> np.ndarray:
-    """The `(2, 3)` transform from an image to a square of it."""
-    x, y, side = square
-    fx, fy = width / side, height / side
-    return np.array([[fx, 0, width / 2 - fx * x], [0, fy, height / 2 - fy * y]])
-
-
-def _limit(grey: np.ndarray, size: int) -> np.ndarray:
-    """A grey image, scaled down if its longer side has more pixels than `size`."""
-    scale = size / max(grey.shape)
-    return grey if scale >= 1 else cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+def _working_grey(frame: np.ndarray) -> np.ndarray:
+    grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    scale = _WORKING_SIZE / max(grey.shape)
+    if scale >= 1:
+        return grey
+    return cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

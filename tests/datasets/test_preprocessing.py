@@ -841,8 +841,7 @@ def old(tmp_path):
 
 def test_an_old_data_set_is_read(old):
     dataset = load_dataset(old / "dataset_v2")
-    assert dataset.spec == ClipSpec(num_frames=2, height=16, width=16, motion_crop_version=1)
-    assert dataset.labels == ["left", "right"]
+    assert dataset.spec == ClipSpec(num_frames=2, height=16, width=16) and dataset.labels == ["left", "right"]
     for sample in dataset.samples:
         for stream, folder in (("rgb", "frames"), ("motion", "motion"), ("motion_crop", "closeup")):
             kept = np.load(old / "dataset_v2" / folder / f"{sample.sample_id}.npy")
@@ -859,18 +858,6 @@ def test_an_old_data_set_is_extended_in_place(old, decode_here, write_counting_v
     assert len(list((old / "dataset_v2" / "closeup").glob("*.npy"))) == 5
     assert not (old / "dataset_v2" / "motion_crop").exists()
     assert longer.frames(longer.samples[-1], "motion_crop").shape == (2, 16, 16, 3)
-
-
-def test_an_old_data_set_keeps_its_motion_crops(old, decode_here, caplog):
-    caplog.set_level("INFO")
-    before = load_dataset(old / "dataset_v2")
-    kept = [before.frames(sample, "motion_crop").copy() for sample in before.samples]
-    (old / "dataset_v2" / "closeup" / f"{before.samples[0].sample_id}.npy").unlink()
-    after = preprocess(old / "videos", old / "dataset_v2", ClipSpec(num_frames=2, height=16, width=16))
-    assert len(decode_here) == 1 and after.spec == before.spec
-    assert f"{old / 'dataset_v2'}: goes on with the stream motion_crop of version 1, as it began" in caplog.text
-    for sample, frames in zip(after.samples, kept, strict=True):
-        np.testing.assert_array_equal(after.frames(sample, "motion_crop"), frames)
 
 
 # === When things go wrong on the way ===

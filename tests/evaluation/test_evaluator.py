@@ -10,12 +10,10 @@ from activity.config import ClipSpec
 from activity.datasets.dataset import Dataset, stack_path
 from activity.datasets.samples import Sample
 from activity.errors import DatasetError
-from activity.evaluation.evaluator import Evaluation, check_spec, evaluate
+from activity.evaluation.evaluator import Evaluation, evaluate
 from activity.evaluation.linear import baseline_probabilities
 from activity.evaluation.metrics import Scores
 from activity.model_selection.cross_validation import CrossValidation, cross_validate
-from activity.models.info import ModelInfo
-from activity.models.network import InferenceModel
 from activity.runtimes.features import extract_features
 from activity.training.trainer import train
 
@@ -60,18 +58,6 @@ def test_another_spec_is_refused(ramp_run, ramp_dataset):
     other = dataclasses.replace(ramp_dataset, spec=dataclasses.replace(ramp_dataset.spec, num_frames=8))
     with pytest.raises(DatasetError, match="does not fit this model, which expects 6 evenly .* holds 8 evenly"):
         evaluate(ramp_run.classifier, other)
-
-
-def test_motion_crops_of_another_version_are_refused_and_the_option_is_named():
-    old, new = (ClipSpec(motion_crop_version=version) for version in (1, 2))
-    model = InferenceModel()
-    for has, holds in ((old, new), (new, old)):
-        model.info = ModelInfo(spec=has, labels=("a", "b"), clip_seconds=1.0, window_seconds=1.0, threshold=0.0)
-        dataset = Dataset(Path("d"), Path("v"), holds, [], [])
-        with pytest.raises(DatasetError, match=f"--motion-crop-version {has.motion_crop_version}"):
-            check_spec(model, dataset)
-        model.info = dataclasses.replace(model.info, spec=dataclasses.replace(has, streams=("rgb", "motion")))
-        check_spec(model, dataset)
 
 
 def test_unknown_labels_are_named(ramp_run, ramp_dataset):

@@ -102,7 +102,7 @@ def test_connections_that_are_shorter_than_a_window_are_labelled_too(jpeg_server
 def test_memory_does_not_grow_with_time():
     model, rng = Brightness(8, ("rgb", "motion", "motion_crop")), np.random.default_rng(0)
     images = [rng.integers(0, 255, (32, 32, 3), np.uint8) for _ in range(4)]
-    frames = (Frame(i / 25, 0.0, int(i % 3 == 0), i == 0, Seen(images[i % 4], model.spec))
+    frames = (Frame(i / 25, 0.0, int(i % 3 == 0), i == 0, Seen(images[i % 4], images[i % 4][..., 0]))
               for i in range(10**9))  # fmt: skip
     windows = _windows(model, frames)
     tracemalloc.start()

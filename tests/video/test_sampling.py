@@ -7,19 +7,11 @@ import pytest
 from activity.config import RESIZE_MODES, ClipSpec
 from activity.errors import VideoError
 from activity.video import decoder, images, sampling
-from activity.video.clips import (
-    WHOLE,
-    even_indices,
-    halve_frame,
-    num_times_due,
-    pad_right,
-    resize_frame,
-    window_starts,
-)
+from activity.video.clips import WHOLE, even_indices, num_times_due, pad_right, resize_frame, window_starts
 from activity.video.decoder import VideoReader
 from activity.video.images import probe
 from activity.video.sampling import EvenSampler, Part, RateSampler, iter_frames, read_stack
-from activity.video.streams import Seen, StreamMaker, gap_frames
+from activity.video.streams import StreamMaker, gap_frames, shrink
 from activity.video.writer import write_playable, write_video
 
 
@@ -175,24 +167,6 @@ def test_every_size_becomes_the_one_asked_for(resize):
 def test_the_right_size_is_left_alone(resize):
     frame = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     np.testing.assert_array_equal(resize_frame(frame, tiny(resize=resize)), frame)
-
-
-@pytest.mark.parametrize("resize", RESIZE_MODES)
-@pytest.mark.parametrize(
-    ("size", "halved"),
-    [
-        ((720, 1280), (90, 160)),
-        ((270, 480), (135, 240)),
-        ((271, 480), (271, 480)),
-        ((90, 1000), (45, 500)),
-        ((64, 64), (64, 64)),
-    ],
-)
-def test_a_frame_that_was_halved_before_is_resized_to_the_same(resize, size, halved):
-    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    smaller = halve_frame(frame, tiny(resize=resize), 100)
-    assert smaller.shape == (*halved, 3)
-    np.testing.assert_array_equal(resize_frame(smaller, tiny(resize=resize)), resize_frame(frame, tiny(resize=resize)))
 
 
 def test_shrinking_averages():
@@ -467,7 +441,7 @@ def cut_by_hand(spec, span, frames, times, rate):
     stack = []
     streams = StreamMaker(spec, gap_frames(spec, rate))
     for index in inside.tolist():
-        stack += streams.see(index - inside[0], Seen(frames[index], spec), chosen.count(index))
+        stack += streams.see(index - inside[0], shrink(frames[index], spec), chosen.count(index))
     stack += streams.finish()
     return np.stack(stack), chosen, inside
 

@@ -2,12 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from activity.config import MOTION_CROP_VERSIONS, ClipSpec
+from activity.config import ClipSpec
 from activity.video.sampling import read_stack
 from activity.video.streams import (
-    Seen,
-    SquareDifference,
-    WholeDifference,
     aligned_difference,
     as_image,
     compared_frames,
@@ -69,45 +66,6 @@ def test_without_texture_the_plain_difference_is_left():
     np.testing.assert_array_equal(aligned_difference(before, after), np.full((40, 50), -10, np.float32))
 
 
-@pytest.fixture(params=[WholeDifference, SquareDifference])
-def difference_of(request):
-    """The difference of two views, by each version."""
-
-    def make(before, after):
-        version = 1 + (request.param is SquareDifference)
-        large = (cv2.resize(grey, (640, 512)) for grey in (before, after))  # larger than what movement is found in
-        return request.param(*(Seen(cv2.merge([grey] * 3), spec(motion_crop_version=version)) for grey in large))
-
-    return make
-
-
-def square(*of_view):
-    """A square of a view in its frame."""
-    return tuple(3.2 * value for value in of_view)
-
-
-def test_a_square_shows_what_moves_by_itself_where_it_is_and_not_the_scenery(difference_of):
-    difference = difference_of(view(40, 40, (60, 80)), view(45, 40, (75, 80)))
-    assert difference.height == 512
-    cut = difference.cut(square(80, 85, 60), 120, 120)  # from column 50 and row 55 of the view on, twice its size
-    assert cut.shape == (120, 120) and cut.dtype == np.float32
-    assert cut[54:70, 54:72].mean() > 40  # where the figure is now, (77 to 85, 82 to 90)
-    assert cut[54:70, 14:28].mean() < -40  # where the scenery that it hid came out, (57 to 64, 82 to 90)
-    np.testing.assert_allclose(cut[90:], 0, atol=15)
-    assert np.unravel_index(difference.energy().argmax(), (128, 160))[0] in range(60, 80)  # in maps of 128x160
-
-
-def test_where_a_frame_does_not_reach_nothing_has_changed(difference_of):
-    difference = difference_of(view(40, 40), view(48, 40))  # the camera turns right: columns from 192 on are new
-    cut = difference.cut(square(180, 80, 80), 80, 80)  # from column 140 to 220; the frame ends at 200
-    assert (cut[10:-10, 54:] == 0).all() and (np.abs(cut[10:-10, :50]) < 25).all()
-
-
-def test_squares_of_frames_without_texture_are_those_of_the_plain_difference(difference_of):
-    difference = difference_of(np.full((160, 200), 100, np.uint8), np.full((160, 200), 90, np.uint8))
-    np.testing.assert_array_equal(difference.cut(square(100, 80, 50), 16, 16), np.full((16, 16), -10, np.float32))
-
-
 # === Tracking ===
 
 
@@ -162,14 +120,12 @@ def walk(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("version", MOTION_CROP_VERSIONS)
 @pytest.mark.parametrize("rate", [None, 5, 25])
-def test_streams_are_made_side_by_side(walk, rate, version):
-    options = {"frames_per_second": rate, "motion_crop_version": version}
-    stack, sampled = read_stack(walk, spec(**options))
+def test_streams_are_made_side_by_side(walk, rate):
+    stack, sampled = read_stack(walk, spec(frames_per_second=rate))
     assert stack.shape == (len(sampled.timestamps_seconds), 3, 32, 32, 3) and stack.dtype == np.uint8
     for streams in [("rgb",), ("motion",), ("motion_crop",), ("rgb", "motion_crop")]:
-        some, _ = read_stack(walk, spec(**options, streams=streams))
+        some, _ = read_stack(walk, spec(frames_per_second=rate, streams=streams))
         expected = [("rgb", "motion", "motion_crop").index(stream) for stream in streams]
         np.testing.assert_array_equal(some, stack[:, expected])
 
@@ -198,10 +154,10 @@ def test_the_four_frames_of_a_motion_crop_lie_within_the_video_if_it_has_as_many
     assert compared_frames(index, 2, last) == expected
 
 
-@pytest.mark.parametrize(("streams", "version"), [(("motion",), 1), (("motion_crop",), 1), (("motion_crop",), 2)])
+@pytest.mark.parametrize("streams", [("motion",), ("motion_crop",)])
 @pytest.mark.parametrize("rate", [None, 25])
-def test_something_moves_in_the_first_and_the_last_frame_too(walk, streams, version, rate):
-    stack, _ = read_stack(walk, spec(frames_per_second=rate, streams=streams, motion_crop_version=version))
+def test_something_moves_in_the_first_and_the_last_frame_too(walk, streams, rate):
+    stack, _ = read_stack(walk, spec(frames_per_second=rate, streams=streams))
     assert (np.abs(stack.astype(int) - 128).max(axis=(1, 2, 3, 4)) > 60).all()
 
 
@@ -218,9 +174,8 @@ def test_a_wrong_count_in_the_header_changes_nothing(walk, tmp_path):
     np.testing.assert_array_equal(stack, honest)
 
 
-@pytest.mark.parametrize("version", MOTION_CROP_VERSIONS)
-def test_a_motion_crop_shows_the_figure_large_and_no_scenery(walk, version):
-    stack, _ = read_stack(walk, spec(height=96, width=96, motion_crop_version=version))
+def test_a_motion_crop_shows_the_figure_large_and_no_scenery(walk):
+    stack, _ = read_stack(walk, spec(height=96, width=96))
     strength = np.abs(stack[2:-2, 2].astype(int) - 128).max(axis=-1)  # (n, 96, 96)
     of_plain = np.abs(stack[2:-2, 1].astype(int) - 128).max(axis=-1)
     assert np.median(strength) < 0.3 * np.median(of_plain)  # the camera's movement is everywhere in the plain one
@@ -242,12 +197,11 @@ def test_a_large_image_is_analysed_at_a_smaller_size(tmp_path):
     assert stack.shape == (4, 3, 32, 32, 3)
 
 
-@pytest.mark.parametrize("version", MOTION_CROP_VERSIONS)
 @pytest.mark.parametrize("rate", [None, 6.25, 8.3])
-def test_threads_change_no_image(tmp_path, rate, version):
+def test_threads_change_no_image(tmp_path, rate):
     frames = [np.repeat(view(40 + i, 40 - i // 2, (20 + 3 * i, 80))[..., None], 3, axis=-1) for i in range(40)]
     write_video(tmp_path / "a.avi", frames, frames_per_second=25)
-    options = {"frames_per_second": rate, "motion_crop_version": version}
+    options = {"frames_per_second": rate, "streams": ("rgb", "motion", "motion_crop")}
     alone, threads = (read_stack(tmp_path / "a.avi", spec(**options), num_threads=n)[0] for n in (1, 3))
     assert alone[:, 2].std() > 1
     np.testing.assert_array_equal(alone, threads)
